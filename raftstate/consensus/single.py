@@ -1,0 +1,84 @@
+"""A consensus engine of one node, in memory: every proposal is committed and applied at once.
+
+Tests of the store and of everything above it use it in place of the real engine.
+"""
+
+import asyncio
+
+from core.errors import ConflictError, UnavailableError
+from raftstate.consensus.engine import NodeId, Peer, StateMachine
+
+
+class SingleNodeEngine:
+    """A `ConsensusEngine` without log, network or time. Set `available` to False to play a lost quorum."""
+
+    def __init__(self, machine: StateMachine, *, peer: Peer | None = None) -> None:
+        self._machine = machine
+        self._peer = peer or Peer(NodeId("single"), "127.0.0.1:7444")
+        self.available = True
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        await asyncio.Event().wait()
+
+    async def propose(self, payload: bytes, *, timeout_s: float) -> bytes:
+        """Apply `payload` as the next entry."""
+        del timeout_s
+        self._require_quorum()
+        (result,) = self._machine.apply(self._machine.applied() + 1, [payload])
+        await asyncio.sleep(0)  # like a real engine, let others run before the caller goes on
+        return result
+
+    async def read_barrier(self, *, timeout_s: float) -> int:
+        """Return the applied index."""
+        del timeout_s
+        self._require_quorum()
+        return self._machine.applied()
+
+    def leader(self) -> NodeId | None:
+        """Return this node."""
+        return self._peer.id if self.available else None
+
+    def is_leader(self) -> bool:
+        """Tell whether the engine is available."""
+        return self.available
+
+    def voters(self) -> tuple[Peer, ...]:
+        """Return this node alone."""
+        return (self._peer,)
+
+    def connected(self) -> frozenset[NodeId]:
+        """Return nothing: there are no others."""
+        return frozenset()
+
+    def term(self) -> int:
+        """Return 1: there are no elections."""
+        return 1
+
+    def commit_index(self) -> int:
+        """Return the applied index."""
+        return self._machine.applied()
+
+    def applied_index(self) -> int:
+        """Return the applied index."""
+        return self._machine.applied()
+
+    def lag(self) -> int:
+        """Return 0: what is committed is applied."""
+        return 0
+
+    async def add_voter(self, peer: Peer, *, timeout_s: float) -> None:
+        """Refuse every other voter."""
+        del timeout_s
+        if peer.id != self._peer.id:
+            raise ConflictError(f"host {peer.id} can't become a voter: this engine has only one; use the real engine")
+
+    async def remove_voter(self, node: NodeId, *, timeout_s: float) -> None:
+        """Refuse to remove the only voter."""
+        del timeout_s
+        if node == self._peer.id:
+            raise ConflictError(f"host {node} is the last voter; it can't be removed")
+
+    def _require_quorum(self) -> None:
+        if not self.available:
+            raise UnavailableError("no quorum of voters; wait until most of them are up, then try again")
