@@ -1,0 +1,1 @@
+"""Ground layer: clocks, errors, commands, identity of things. Knows no domain but `core.model`'s data."""

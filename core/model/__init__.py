@@ -1,0 +1,107 @@
+"""Every resource type of the cluster, one file an area.
+
+The store keeps these, the API shows them, controllers act on them. `KINDS` is the one list of all types.
+"""
+
+from __future__ import annotations
+
+from core.model.compute import VM, CloudInit, PowerState, VMPhase
+from core.model.mesh import (
+    AccessToken,
+    Cluster,
+    DataCenter,
+    Host,
+    HostState,
+    JoinToken,
+    Lease,
+    Mesh,
+)
+from core.model.network import (
+    Direction,
+    DistributedSwitch,
+    Nic,
+    PortGroup,
+    Protocol,
+    Rule,
+    SecurityGroup,
+)
+from core.model.resource import Resource, check_name, key_of, kind_of
+from core.model.storage import (
+    DataStorage,
+    DataStorageKind,
+    Disk,
+    Image,
+    ImageState,
+    ImageStorage,
+)
+from core.model.work import (
+    Event,
+    JournalEntry,
+    Severity,
+    StepMark,
+    Task,
+    TaskState,
+)
+
+RESOURCE_TYPES: tuple[type[Resource], ...] = (
+    DataCenter,
+    Cluster,
+    Mesh,
+    Host,
+    Lease,
+    JoinToken,
+    AccessToken,
+    DataStorage,
+    ImageStorage,
+    Image,
+    Disk,
+    DistributedSwitch,
+    PortGroup,
+    Nic,
+    SecurityGroup,
+    VM,
+    Task,
+    Event,
+)
+
+KINDS: dict[str, type[Resource]] = {kind_of(type_): type_ for type_ in RESOURCE_TYPES}
+
+__all__ = [
+    "KINDS",
+    "RESOURCE_TYPES",
+    "VM",
+    "AccessToken",
+    "CloudInit",
+    "Cluster",
+    "DataCenter",
+    "DataStorage",
+    "DataStorageKind",
+    "Direction",
+    "Disk",
+    "DistributedSwitch",
+    "Event",
+    "Host",
+    "HostState",
+    "Image",
+    "ImageState",
+    "ImageStorage",
+    "JoinToken",
+    "JournalEntry",
+    "Lease",
+    "Mesh",
+    "Nic",
+    "PortGroup",
+    "PowerState",
+    "Protocol",
+    "Resource",
+    "Rule",
+    "SecurityGroup",
+    "Severity",
+    "StepMark",
+    "Task",
+    "TaskState",
+    "VMPhase",
+    "check_name",
+    "key_of",
+    "kind_of",
+]

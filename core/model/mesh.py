@@ -1,0 +1,91 @@
+"""The mesh itself: cluster secrets, hosts and their leases, join tokens, access tokens.
+
+Written by joining (`nodeagent.joining`), the lease batcher and the HA decisions (`ha`).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from core.model.resource import Resource
+
+
+class DataCenter(Resource, tag="data-center.v1", frozen=True, kw_only=True):
+    """The largest name space; holds clusters."""
+
+
+class Cluster(Resource, tag="cluster.v1", frozen=True, kw_only=True):
+    """A logical group of hosts inside a data center."""
+
+    data_center_id: str
+
+
+class Mesh(Resource, tag="mesh.v1", frozen=True, kw_only=True):
+    """What all agents of one mesh share; exactly one, id `mesh`.
+
+    `sealed_*` are encrypted with the secrets key that each host keeps in a file (0600).
+    """
+
+    ca_pem: str
+    sealed_ca_key: bytes
+    sealed_gossip_key: bytes
+    feature_level: int = 1
+    ha_profile: str = "default"
+
+
+class HostState(StrEnum):
+    """Where a host stands for the cluster. `FENCED`: its VMs were taken away and its renewals are refused
+    until it reports that its guests are gone."""
+
+    MEMBER = "member"
+    FENCED = "fenced"
+
+
+class Host(Resource, tag="host.v1", frozen=True, kw_only=True):
+    """A server that runs the agent. `address` is its IP on the management network."""
+
+    cluster_id: str
+    address: str
+    api_port: int = 7443
+    mesh_port: int = 7444
+    version: str = ""
+    cpus: int = 0
+    memory_mib: int = 0
+    arch: str = "x86_64"
+    accelerator: str = ""
+    watchdog: str = ""
+    state: HostState = HostState.MEMBER
+    maintenance: bool = False
+
+    def claims(self) -> tuple[str, ...]:
+        return (f"host.name/{self.name}", f"host.address/{self.address}")
+
+
+class Lease(Resource, tag="lease.v1", frozen=True, kw_only=True):
+    """A host's right to run lease-bound guests; id = host id, name = host id.
+
+    Renewed about once a second; its revision is the log index of the last renewal, which is what a change
+    of VM ownership guards. `boot_id` changes with each boot of the host. `watchdog_armed` is what the guard last said.
+    """
+
+    boot_id: str
+    seq: int
+    watchdog_armed: bool = False
+
+    def claims(self) -> tuple[str, ...]:
+        return ()
+
+
+class JoinToken(Resource, tag="join-token.v1", frozen=True, kw_only=True):
+    """A single-use right to join. Only the SHA-256 of its secret is kept; name = id."""
+
+    secret_sha256: str
+    expires_ms: int
+    used_by_host_id: str = ""
+
+
+class AccessToken(Resource, tag="access-token.v1", frozen=True, kw_only=True):
+    """A bearer token of the HTTPS API; only the SHA-256 of its secret is kept."""
+
+    secret_sha256: str
+    expires_ms: int = 0

@@ -1,0 +1,57 @@
+"""What every resource has in common, and the rules a name must keep.
+
+All resource types of `core.model` derive from `Resource`; the store keeps them by kind and id.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from core.errors import InvalidError
+
+NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
+
+
+class Resource(msgspec.Struct, frozen=True, kw_only=True):
+    """Identity of a thing in the cluster.
+
+    `revision` is the log index of the last write (0: not stored yet); it is set when read, never stored.
+    `created_ms` is Unix time in milliseconds, for people only.
+    """
+
+    id: str
+    name: str
+    revision: int = 0
+    created_ms: int = 0
+
+    def claims(self) -> tuple[str, ...]:
+        """Return the strings that no other resource may hold at the same time."""
+        return (f"{kind_of(self)}.name/{self.name}",)
+
+
+def kind_of(resource: Resource | type[Resource]) -> str:
+    """Return the store's name of a resource type, e.g. `port-group`."""
+    tag = resource.__struct_config__.tag
+    assert isinstance(tag, str), "every resource type has a tag such as vm.v1"
+    return tag.rsplit(".", 1)[0]
+
+
+def key_of(resource: Resource) -> str:
+    """Return the guard key `kind/id` of a resource."""
+    return f"{kind_of(resource)}/{resource.id}"
+
+
+def check_name(name: str, what: str) -> str:
+    """Return the name, or say why it cannot be one.
+
+    Raises:
+        InvalidError: not 1 to 63 characters of a-z, 0-9, '-' and '.', starting and ending with a letter or digit.
+    """
+    if not NAME_PATTERN.fullmatch(name):
+        raise InvalidError(
+            f"{what} name {name[:80]!r} is not allowed: use 1 to 63 of a-z, 0-9, '-' and '.', "
+            "starting and ending with a letter or digit"
+        )
+    return name

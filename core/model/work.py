@@ -1,0 +1,89 @@
+"""Tasks (long work with progress, log and result) and events (what happened, for people and programs).
+
+Written by the workflow runner and the controllers; any agent can show them after the writer is gone.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from core.model.resource import Resource
+
+
+class TaskState(StrEnum):
+    """A task ends as succeeded, failed or cancelled and then never changes."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    ROLLING_BACK = "rolling-back"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class StepMark(StrEnum):
+    """`BEGUN` is recorded before a step's effect, so that undo is never lost."""
+
+    BEGUN = "begun"
+    DONE = "done"
+    UNDONE = "undone"
+
+
+class JournalEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a workflow's journal."""
+
+    step: str
+    mark: StepMark
+    at_ms: int
+
+
+class Task(Resource, tag="task.v1", frozen=True, kw_only=True):
+    """A run of a workflow on a resource; name = id.
+
+    `workflow` names the definition, `subject` the resource as `kind/id`. `arguments` are strings only.
+    `runner_host_id` is who works on it. `progress` is 0..100. `error` and `error_code` are set when failed.
+    `cancel_requested` asks the runner to stop where that is safe.
+    """
+
+    workflow: str
+    subject: str
+    subject_name: str = ""
+    arguments: dict[str, str] = {}
+    runner_host_id: str = ""
+    state: TaskState = TaskState.PENDING
+    progress: int = 0
+    step: str = ""
+    journal: tuple[JournalEntry, ...] = ()
+    error: str = ""
+    error_code: str = ""
+    cancel_requested: bool = False
+    ended_ms: int = 0
+
+    def claims(self) -> tuple[str, ...]:
+        """A resource has one open task at a time: work on it is serial."""
+        ended = (TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED)
+        return () if self.state in ended else (f"task.subject/{self.subject}",)
+
+
+class Severity(StrEnum):
+    """How much an event matters."""
+
+    NOTICE = "notice"
+    WARNING = "warning"
+    ALARM = "alarm"
+
+
+class Event(Resource, tag="event.v1", frozen=True, kw_only=True):
+    """Something that happened to `subject` (`kind/id`); its revision is its place in time. name = id."""
+
+    code: str
+    subject: str
+    subject_name: str
+    message: str
+    severity: Severity = Severity.NOTICE
+    host_id: str = ""
+
+    def claims(self) -> tuple[str, ...]:
+        return ()
