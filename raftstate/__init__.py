@@ -1,0 +1,1 @@
+"""The replicated store: transactions over typed resources, agreed on by a majority of voters."""
