@@ -1,0 +1,88 @@
+# Every target installs what it misses. `make demo` and `make test` are all a newcomer needs; CONTRIBUTING.md has the rest.
+
+# Without this, simulated runs of the raft engine differ between processes (set order decides who is asked first).
+export PYTHONHASHSEED := 0
+export PYTHONDONTWRITEBYTECODE := 1
+
+PY := .venv/bin/python
+PYTEST := $(PY) -m pytest
+SHELL := /bin/bash
+N ?= 3
+SEEDS ?= 20
+UNIT_DIRS := $(wildcard tests/unit tests/golden tests/contract)
+CODE := core raftstate netfabric storage ha nodeagent tools tests
+
+.PHONY: help setup demo test check format-check lint layers types unit sizes sim integration lab lab-down bench docs guests lock clean
+help:
+	@sed -n 's/^## //p' Makefile
+
+## make setup         install Debian packages, the virtual environment and the project (nothing to do: < 1 s)
+setup:
+	@packaging/setup.sh
+
+## make demo          the main job in the lab: three hosts, a VM, a migration, a lost host
+demo: setup
+	$(PY) -m tools.demo
+
+## make test          set-up and every default test (< 20 minutes on 2 cores)
+test: setup
+	$(MAKE) --no-print-directory check
+	$(MAKE) --no-print-directory sim
+	$(MAKE) --no-print-directory integration
+
+## make check         format, lint, layers, types, tidy, unit, golden, contract (< 2 minutes)
+check: setup format-check lint layers types unit sizes
+
+format-check: setup
+	.venv/bin/ruff format --check --quiet $(wildcard $(CODE)) || { echo "run: .venv/bin/ruff format FILES"; exit 1; }
+
+lint: setup
+	.venv/bin/ruff check --quiet $(wildcard $(CODE))
+
+layers: setup
+	.venv/bin/lint-imports --no-cache | sed -n '/^Contracts/,$$p;/broken/p' | grep -v KEPT; test $${PIPESTATUS[0]} -eq 0
+
+types: setup
+	.venv/bin/mypy
+
+## make unit          unit, golden and contract tests: no root, no outside programs but libvirt's test driver
+unit: setup
+	$(PYTEST) -q -m "not integration" $(UNIT_DIRS)
+
+sizes: setup
+	@$(PY) -m tests.tidy --sizes
+
+## make sim SEEDS=200 whole clusters in virtual time; SEED=4711 repeats one
+sim: setup
+	$(PYTEST) -q tests/sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+
+## make integration   real serf, libvirt and qemu in network namespaces (root)
+integration: setup
+	$(PYTEST) -q -m integration tests
+
+## make lab N=3       leave a cluster of N hosts standing to play with
+lab: setup
+	.venv/bin/kvorum-lab up $(N) --cluster
+
+## make lab-down      remove every trace of the lab
+lab-down: setup
+	.venv/bin/kvorum-lab down
+
+## make guests        build the guest images the demo and the tests boot
+guests: setup
+	.venv/bin/kvorum-lab guests
+
+## make bench         measure: idle cost of an agent, commits, failover
+bench: setup
+	$(PY) -m tools.bench
+
+## make docs          check the documents: links, requirement ids, named tests
+docs: setup
+	$(PYTEST) -q tests/unit/test_docs.py
+
+## make lock          resolve requirements*.in into the lock files
+lock: setup
+	packaging/lock.sh
+
+clean:
+	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

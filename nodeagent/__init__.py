@@ -1,0 +1,1 @@
+"""The agent's process: composition root, HTTP API, compute, controllers."""

@@ -1,0 +1,1 @@
+"""What people run: the kvorum command, the lab, the demo, benchmarks."""
