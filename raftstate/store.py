@@ -112,7 +112,7 @@ class Store:
             raise ConflictError(f"{_spoken(type_)} name {ref!r} is not unique: use the id")
         return self.need(type_, ids[0])
 
-    def list(self, type_: type[R]) -> list[R]:
+    def all(self, type_: type[R]) -> list[R]:
         """Return all resources of a type, ordered by name."""
         return [_decode(type_, *row) for row in self._machine.scan(kind_of(type_))]
 
