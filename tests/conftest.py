@@ -1,0 +1,49 @@
+"""What all tests share: the options behind `make sim SEED=…` and `pytest --rewrite`, and who may run what."""
+
+import os
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("kvorum")
+    group.addoption("--seeds", type=int, default=20, help="random tests run seeds 0..N-1")
+    group.addoption("--seed", type=int, default=None, help="random tests run this one seed")
+    group.addoption("--rewrite", action="store_true", help="write golden files; then read the diff")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give each test that takes a `seed`, and doesn't choose seeds itself, the seeds asked for."""
+    chosen = any(
+        "seed" in str(mark.args[0]).split(",") if mark.args else False
+        for mark in metafunc.definition.iter_markers("parametrize")
+    )
+    if "seed" in metafunc.fixturenames and not chosen:
+        one = metafunc.config.getoption("seed")
+        seeds = [one] if one is not None else range(metafunc.config.getoption("seeds"))
+        metafunc.parametrize("seed", seeds)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.geteuid() == 0:
+        return
+    no_root = pytest.mark.skip(reason="makes network namespaces, which takes root")
+    for item in items:
+        if item.get_closest_marker("integration"):
+            item.add_marker(no_root)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
+    """Say how to repeat a random test that failed."""
+    report = yield
+    seed = getattr(item, "callspec", None) and item.callspec.params.get("seed")
+    if report.failed and seed is not None:
+        report.sections.append(("repeat", f"make sim SEED={seed}  ({item.nodeid})"))
+    return report
+
+
+@pytest.fixture
+def rewrite(request: pytest.FixtureRequest) -> bool:
+    """Tell whether golden files shall be written instead of compared."""
+    return bool(request.config.getoption("rewrite"))
