@@ -71,7 +71,9 @@ class SingleNodeEngine:
         """Refuse every other voter."""
         del timeout_s
         if peer.id != self._peer.id:
-            raise ConflictError(f"host {peer.id} can't become a voter: this engine has only one; use the real engine")
+            raise ConflictError(
+                f"host {peer.id} can't become a voter: this engine has only one; use the real engine"
+            )
 
     async def remove_voter(self, node: NodeId, *, timeout_s: float) -> None:
         """Refuse to remove the only voter."""
@@ -81,4 +83,6 @@ class SingleNodeEngine:
 
     def _require_quorum(self) -> None:
         if not self.available:
-            raise UnavailableError("no quorum of voters; wait until most of them are up, then try again")
+            raise UnavailableError(
+                "no quorum of voters; wait until most of them are up, then try again"
+            )

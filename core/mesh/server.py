@@ -1,0 +1,150 @@
+"""The listening side of the mesh: one TLS port, each connection handed to the handler of its channel.
+
+Run as a service by the agent once the host has an identity. Byte-stream channels get a reader and a writer;
+`http/1.1` goes to an aiohttp `web.Server`, which never learns that it doesn't own the port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from typing import cast
+
+from core.errors import UnavailableError
+from core.mesh.tls import HTTP, TlsFiles, channel_of, peer_id_of, server_context
+
+log = logging.getLogger(__name__)
+
+ChannelHandler = Callable[[str, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+HttpProtocolFactory = Callable[[], asyncio.Protocol]
+
+HANDSHAKE_TIMEOUT_S = 5.0
+SHUTDOWN_TIMEOUT_S = 1.0
+READ_LIMIT_BYTES = 256 * 1024
+
+
+class MeshServer:
+    """Listens on `address`:`port` (0: any free one, see `port` after `started`) while `run` runs.
+
+    `admit` may turn away authenticated hosts by id, e.g. those removed from the cluster.
+    """
+
+    def __init__(
+        self,
+        files: TlsFiles,
+        address: str,
+        port: int,
+        *,
+        admit: Callable[[str], bool] = lambda peer_id: True,
+    ) -> None:
+        self.port = port
+        self.started = asyncio.Event()
+        self._files, self._address, self._admit = files, address, admit
+        self._channels: dict[str, ChannelHandler] = {}
+        self._http: HttpProtocolFactory | None = None
+        self._group = asyncio.TaskGroup()
+        self._transports: set[asyncio.Transport] = set()
+
+    def add_channel(self, channel: str, handler: ChannelHandler) -> None:
+        """Serve `channel` by `handler(peer id, reader, writer)`; its return or error closes the connection.
+
+        Call it before `run`: the names are offered from then on.
+        """
+        self._channels[channel] = handler
+
+    def add_http(self, factory: HttpProtocolFactory) -> None:
+        """Serve `http/1.1` by an aiohttp `web.Server` (or `AppRunner.server`) called for each connection."""
+        self._http = factory
+
+    async def run(self) -> None:
+        """Serve until cancelled, then close every connection. Raises UnavailableError if the port can't be had."""
+        offered = (*self._channels, *((HTTP,) if self._http else ()))
+        loop = asyncio.get_running_loop()
+        try:
+            server = await loop.create_server(
+                lambda: _Switch(self._switch),
+                self._address,
+                self.port,
+                ssl=server_context(self._files, offered),
+                ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
+                ssl_shutdown_timeout=SHUTDOWN_TIMEOUT_S,
+            )
+        except OSError as error:
+            raise UnavailableError(
+                f"can't listen on mesh port {self._address}:{self.port} ({error.strerror}); is another agent running?"
+            ) from error
+        self.port = server.sockets[0].getsockname()[1]
+        log.info("mesh port open", extra={"address": self._address, "port": self.port})
+        try:
+            async with self._group:
+                self.started.set()
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    for transport in self._transports:  # so that no handler lingers in its farewell
+                        transport.abort()
+        finally:
+            server.close()
+            for transport in self._transports:
+                transport.abort()
+            await asyncio.sleep(0)  # lets the loop close their sockets
+
+    def _switch(self, transport: asyncio.Transport) -> asyncio.BaseProtocol | None:
+        """Return the protocol that takes this connection over; None turns it away."""
+        peer_id, channel = peer_id_of(transport), channel_of(transport)
+        if peer_id is None or channel is None or not self._admit(peer_id):
+            log.warning("mesh connection refused", extra={"peer": peer_id, "channel": channel})
+            return None
+        if channel == HTTP and self._http is not None:
+            return self._http()
+        self._transports.add(transport)
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(limit=READ_LIMIT_BYTES, loop=loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+        self._group.create_task(
+            self._serve(channel, peer_id, transport, reader, writer),
+            name=f"mesh-{channel}-{peer_id}",
+        )
+        return protocol
+
+    async def _serve(
+        self,
+        channel: str,
+        peer_id: str,
+        transport: asyncio.Transport,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        try:
+            await self._channels[channel](peer_id, reader, writer)
+        except (OSError, EOFError, TimeoutError, UnavailableError) as error:
+            log.info(
+                "mesh connection failed",
+                extra={"peer": peer_id, "channel": channel, "error": repr(error)},
+            )
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(2 * SHUTDOWN_TIMEOUT_S):
+                    await writer.wait_closed()
+            transport.abort()
+            self._transports.discard(transport)
+
+
+class _Switch(asyncio.Protocol):
+    """Waits for the end of the handshake, then puts the channel's own protocol in its place."""
+
+    def __init__(self, switch: Callable[[asyncio.Transport], asyncio.BaseProtocol | None]) -> None:
+        self._switch = switch
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        duplex = cast(asyncio.Transport, transport)  # uvloop's is one by shape, not by class
+        protocol = self._switch(duplex)
+        if protocol is None:
+            duplex.abort()
+            return
+        duplex.set_protocol(protocol)
+        protocol.connection_made(transport)
