@@ -1,0 +1,128 @@
+"""Hold the documents to the tree: links lead somewhere, every requirement has its row, named tests exist."""
+
+import re
+from dataclasses import dataclass
+
+import pytest
+
+from tests.tidy import ROOT
+
+# How many requirements each area has; ids run from 1.
+REQUIREMENTS = {
+    "ARC": 12, "RES": 5, "CPU": 1, "MEM": 1, "DEV": 3, "STO": 4, "DST": 10, "NET": 7, "VM": 6,
+    "BM": 3, "SNP": 5, "BAK": 6, "MON": 5, "HA": 7, "SEC": 7, "API": 3, "UI": 1,
+}  # fmt: skip
+STATES = {"done", "partly", "not yet"}
+DOCUMENTS = sorted(
+    path
+    for pattern in ("*.md", "docs/**/*.md", "packaging/**/*.md", "changes/*.md")
+    for path in ROOT.glob(pattern)
+)
+CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
+LINK = re.compile(r"\[[^\]\n]+\]\(([^)\s]+)\)")
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One row of docs/features.md."""
+
+    id: str
+    state: str
+    text: str
+    tests: tuple[str, ...]
+
+
+def features() -> list[Feature]:
+    rows = []
+    for line in (ROOT / "docs/features.md").read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 5 and re.fullmatch(r"[A-Z]+-\d+", cells[0]):
+            tests = tuple(t.split("::")[0] for t in re.findall(r"`(tests/[^`]+)`", cells[4]))
+            rows.append(Feature(cells[0], cells[2], cells[3], tests))
+    return rows
+
+
+def slug(heading: str) -> str:
+    """Return the anchor that a renderer makes of a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+def anchors(text: str) -> set[str]:
+    return {slug(m) for m in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
+
+
+def test_every_requirement_has_one_row_in_order():
+    wanted = [f"{area}-{n}" for area, count in REQUIREMENTS.items() for n in range(1, count + 1)]
+    assert [f.id for f in features()] == wanted
+
+
+@pytest.mark.parametrize("feature", features(), ids=lambda f: f.id)
+def test_a_feature_claims_only_what_a_test_shows(feature):
+    assert feature.state in STATES
+    missing = [t for t in feature.tests if not (ROOT / t).exists()]
+    assert not missing, f"no such test: {missing}"
+    if feature.state == "not yet":
+        assert not feature.tests, "a test, but not yet?"
+    else:
+        assert feature.tests, "name the test that shows it"
+    if feature.state == "partly":
+        assert feature.text, "say what is missing"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_somewhere(path):
+    broken = []
+    for target in LINK.findall(CODE.sub("", path.read_text())):
+        name, _, anchor = target.partition("#")
+        if re.match(r"[a-z]+:", target):
+            continue
+        there = (path.parent / name).resolve() if name else path
+        if not there.exists() or (
+            anchor and there.suffix == ".md" and anchor not in anchors(there.read_text())
+        ):
+            broken.append(target)
+    assert not broken
+
+
+def test_glossary_is_in_alphabetical_order_and_says_each_term_once():
+    text = (ROOT / "docs/glossary.md").read_text()
+    terms = [t.lower() for t in re.findall(r"^\*\*([^*]+)\*\*", text, re.MULTILINE)]
+    assert len(terms) > 30
+    assert terms == sorted(set(terms))
+
+
+def test_every_document_is_reachable_from_the_readme():
+    seen, waiting = set(), [ROOT / "README.md"]
+    while waiting:
+        path = waiting.pop()
+        if path in seen or not path.exists():
+            continue
+        seen.add(path)
+        for target in LINK.findall(CODE.sub("", path.read_text())):
+            there = (path.parent / target.partition("#")[0]).resolve()
+            if there.is_dir():
+                waiting += there.glob("*.md")
+            elif there.suffix == ".md":
+                waiting.append(there)
+    unreachable = {p for p in DOCUMENTS if p.parent.name != "changes"} - seen
+    assert not unreachable
+
+
+def test_change_fragments_are_named_by_kind():
+    names = [p.name for p in (ROOT / "changes").glob("*") if p.name != "README.md"]
+    bad = [
+        n for n in names if not re.fullmatch(r"[a-z0-9-]+\.(feature|fix|breaking|security)\.md", n)
+    ]
+    assert not bad
+
+
+def test_make_targets_that_documents_name_exist():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {
+        m
+        for path in DOCUMENTS
+        for m in re.findall(r"`make ([a-z-]+)|^make ([a-z-]+)", path.read_text(), re.MULTILINE)
+        for m in m
+        if m
+    }
+    assert named <= targets, named - targets
