@@ -70,7 +70,8 @@ lab-down: setup
 
 ## make guests        build the guest images the demo and the tests boot
 guests: setup
-	.venv/bin/kvorum-lab guests
+	$(PY) -m tools.guests tiny
+	$(PY) -m tools.guests full
 
 ## make bench         measure: idle cost of an agent, commits, failover
 bench: setup
