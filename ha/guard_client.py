@@ -80,14 +80,18 @@ class GuardClient:
         """Return what the guard knows."""
         return await self._ask({"op": "status"}, GuardStatus)
 
-    async def grant(self, vm_id: str, *, generation: int, lease_bound: bool, applied_index: int) -> None:
+    async def grant(
+        self, vm_id: str, *, generation: int, lease_bound: bool, applied_index: int
+    ) -> None:
         """Allow a VM to run here, before it is started. Idempotent.
 
         `lease_bound` is True when another host could take the VM over, so that it must die with the lease;
         `applied_index` is the log index up to which this agent's store has applied.
         """
         request: dict[str, object] = {"op": "grant", "vm_id": vm_id, "generation": generation}
-        await self._ask(request | {"lease_bound": lease_bound, "applied_index": applied_index}, _Done)
+        await self._ask(
+            request | {"lease_bound": lease_bound, "applied_index": applied_index}, _Done
+        )
 
     async def revoke(self, vm_id: str) -> None:
         """Take the right back, after the guest is gone. Idempotent."""

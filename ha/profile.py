@@ -56,4 +56,6 @@ def profile_of(name: str) -> Profile:
     try:
         return PROFILES[name]
     except KeyError:
-        raise InvalidError(f"HA profile {name[:40]!r} is unknown: use one of {', '.join(PROFILES)}") from None
+        raise InvalidError(
+            f"HA profile {name[:40]!r} is unknown: use one of {', '.join(PROFILES)}"
+        ) from None

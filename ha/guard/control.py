@@ -73,10 +73,14 @@ class ControlServer:
             return
         connection.setblocking(False)
         if len(self._clients) >= CLIENTS_MAX:
-            self._close(next(iter(self._clients.values())))  # the oldest: a stuck client must not lock others out
+            self._close(
+                next(iter(self._clients.values()))
+            )  # the oldest: a stuck client must not lock others out
         client = _Client(connection)
         self._clients[connection.fileno()] = client
-        self._selector.register(connection, selectors.EVENT_READ, lambda mask: self._serve(client, mask))
+        self._selector.register(
+            connection, selectors.EVENT_READ, lambda mask: self._serve(client, mask)
+        )
 
     def _serve(self, client: _Client, mask: int) -> None:
         if client.connection.fileno() < 0:

@@ -101,7 +101,9 @@ class GuestTable:
             pidfd = os.pidfd_open(pid)
         except OSError:
             return
-        vm_id = vm_of_cmdline(self._cmdline(pid), known)  # again: the pid may have been reused before the pidfd
+        vm_id = vm_of_cmdline(
+            self._cmdline(pid), known
+        )  # again: the pid may have been reused before the pidfd
         if vm_id is None:
             os.close(pidfd)
             return

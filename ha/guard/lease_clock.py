@@ -85,7 +85,9 @@ class LeaseClock:
     def end(self) -> None:
         """Give up the lease: every lease-bound grant is void, and its guest must die."""
         self.phase = Phase.ENDED
-        self.grants = {vm_id: grant for vm_id, grant in self.grants.items() if not grant.lease_bound}
+        self.grants = {
+            vm_id: grant for vm_id, grant in self.grants.items() if not grant.lease_bound
+        }
 
     def guests_gone(self, now_s: float) -> None:
         """All lease-bound guests are known to be gone: a renewal sent from now on counts again."""
@@ -124,7 +126,9 @@ class LeaseClock:
             )
         known = self.highest.get(vm_id, 0)
         if generation < known:
-            raise Refusal("stale", f"generation {generation} is older than {known}: read the VM again")
+            raise Refusal(
+                "stale", f"generation {generation} is older than {known}: read the VM again"
+            )
         self.highest[vm_id] = generation
         self.grants[vm_id] = Grant(generation, lease_bound)
 
@@ -140,9 +144,13 @@ class LeaseClock:
         """
         grant = self.grants.get(vm_id)
         if grant is None:
-            raise Refusal("not-granted", f"vm {vm_id} is not granted to this host: start it with kvorum")
+            raise Refusal(
+                "not-granted", f"vm {vm_id} is not granted to this host: start it with kvorum"
+            )
         if generation is not None and generation != grant.generation:
-            raise Refusal("stale", f"generation {generation} is asked, {grant.generation} is granted")
+            raise Refusal(
+                "stale", f"generation {generation} is asked, {grant.generation} is granted"
+            )
         if grant.lease_bound:
             self._check_fresh(now_s)
         return grant
@@ -151,4 +159,6 @@ class LeaseClock:
         if self.phase is not Phase.HELD or self.is_over(now_s):
             raise Refusal("no-lease", "this host holds no lease: is it connected to the cluster?")
         if self.remaining_s(now_s) <= self.lease_s / 2:
-            raise Refusal("lease-old", "the lease was not renewed for half its time: try again when it was")
+            raise Refusal(
+                "lease-old", "the lease was not renewed for half its time: try again when it was"
+            )

@@ -183,9 +183,13 @@ class Guard:
             log.warning("no lease-bound guest runs: a new lease may begin")
             self.clock.guests_gone(now_s)
             self._dirty = True
-        elif self._killed_s is not None and now_s - self._killed_s > STUCK_S and not self._stuck_told:
+        elif (
+            self._killed_s is not None and now_s - self._killed_s > STUCK_S and not self._stuck_told
+        ):
             self._stuck_told = True
-            log.critical("guests survive SIGKILL, the watchdog is not fed: %s", ", ".join(sorted(bound)))
+            log.critical(
+                "guests survive SIGKILL, the watchdog is not fed: %s", ", ".join(sorted(bound))
+            )
 
     def _care_for_watchdog(self, now_s: float) -> None:
         settings = self._settings
@@ -212,7 +216,9 @@ class Guard:
             self._renewer.order = None
             return
         bound_grants = {vm_id for vm_id, grant in self.clock.grants.items() if grant.lease_bound}
-        self._renewer.order = Order(settings, self._watchdog.armed, len(self._bound() | bound_grants))
+        self._renewer.order = Order(
+            settings, self._watchdog.armed, len(self._bound() | bound_grants)
+        )
 
     # ---- control socket
 
@@ -252,7 +258,9 @@ class Guard:
             request["applied_index"],
         )
         if type(generation) is not int or type(bound) is not bool or type(applied) is not int:
-            raise TypeError("generation and applied_index are whole numbers, lease_bound is true or false")
+            raise TypeError(
+                "generation and applied_index are whole numbers, lease_bound is true or false"
+            )
         self.clock.grant(
             vm_id, generation=generation, lease_bound=bound, applied_index=applied, now_s=now_s
         )

@@ -55,7 +55,8 @@ def harden() -> None:
     if libc.mlockall(MCL_CURRENT | MCL_FUTURE) != 0:
         log.warning("memory is not locked: %s", os.strerror(ctypes.get_errno()))
     try:
-        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(PRIORITY))
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:  # else the supervisor has chosen
+            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(PRIORITY))
     except OSError as error:
         log.warning("no real-time priority: %s", error)
     try:
@@ -94,7 +95,9 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str]) -> int:
     """Run until stopped."""
     args = parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s guard: %(message)s", stream=sys.stderr)
+    logging.basicConfig(
+        level=logging.INFO, format="%(levelname)s guard: %(message)s", stream=sys.stderr
+    )
     os.makedirs(args.run_dir, mode=0o755, exist_ok=True)
     lock = lock_single(args.run_dir)
     with open(args.boot_id_file, encoding="ascii") as file:

@@ -40,7 +40,9 @@ def main(argv: list[str]) -> int:
     if len(argv) < 3 or (argv[1], argv[2]) not in GATED or not argv[0].startswith("kvorum-"):
         return 0
     match = OURS.fullmatch(argv[0])
-    refusal = ask_guard(match.group(1)) if match else f"{argv[0]!r} is not a domain that kvorum made"
+    refusal = (
+        ask_guard(match.group(1)) if match else f"{argv[0]!r} is not a domain that kvorum made"
+    )
     if refusal:
         sys.stderr.write(refusal + "\n")
         return 1

@@ -99,7 +99,9 @@ class Renewer:
         """Start the threads."""
         threading.Thread(target=self._renew_by_local_agent, name="renew-local", daemon=True).start()
         for number in range(PEER_THREADS):
-            threading.Thread(target=self._renew_by_peers, name=f"renew-peer-{number}", daemon=True).start()
+            threading.Thread(
+                target=self._renew_by_peers, name=f"renew-peer-{number}", daemon=True
+            ).start()
 
     def stop(self) -> None:
         """Ask the threads to end; they are daemons and not waited for."""
@@ -131,7 +133,9 @@ class Renewer:
                 settings = order.settings
                 pause_s = settings.renew_s / 2
                 if settings.peers and began_s - self._success_s > 1.2 * settings.attempt_s:
-                    pause_s = settings.renew_s if self._renew_by_one_peer(order) else settings.renew_s / 4
+                    pause_s = (
+                        settings.renew_s if self._renew_by_one_peer(order) else settings.renew_s / 4
+                    )
             self._stop.wait(max(0.05, began_s + pause_s - self._now_s()))
 
     def _renew_by_one_peer(self, order: Order) -> bool:
@@ -160,7 +164,9 @@ class Renewer:
 
     # ---- one attempt
 
-    def _attempt(self, order: Order, connection: http.client.HTTPConnection, path: str, via: str) -> str:
+    def _attempt(
+        self, order: Order, connection: http.client.HTTPConnection, path: str, via: str
+    ) -> str:
         """Send one renewal; returns the empty string when it was committed, else what failed."""
         self.seq = seq = next(self._seq)
         body = {
@@ -196,7 +202,7 @@ class Renewer:
         with self._tls_lock:
             if self._tls is None or self._tls[0] != stamp:
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-                context.minimum_version = ssl.TLSVersion.TLSv1_2
+                context.minimum_version = ssl.TLSVersion.TLSv1_3
                 context.check_hostname = False  # certificates name host ids, see _connect_to
                 context.load_verify_locations(names[0])
                 context.load_cert_chain(names[1], names[2])

@@ -70,7 +70,9 @@ def parse_settings(text: str) -> Settings:
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"field missing or of a wrong type: {error}") from None
     if not settings.host_id or not LEASE_S_MIN <= settings.lease_s <= LEASE_S_MAX:
-        raise ValueError(f"host_id is empty, or lease_s is not within {LEASE_S_MIN:g}..{LEASE_S_MAX:g}")
+        raise ValueError(
+            f"host_id is empty, or lease_s is not within {LEASE_S_MIN:g}..{LEASE_S_MAX:g}"
+        )
     if not 0 <= settings.watchdog_s <= LEASE_S_MAX:
         raise ValueError(f"watchdog_s is not within 0..{LEASE_S_MAX:g}")
     return settings
@@ -121,7 +123,9 @@ def write_state(path: str, boot_id: str, clock: LeaseClock) -> None:
             "lease_s": clock.lease_s,
             "first_index": clock.first_index,
             "renewed_index": clock.renewed_index,
-            "grants": {vm: [grant.generation, grant.lease_bound] for vm, grant in clock.grants.items()},
+            "grants": {
+                vm: [grant.generation, grant.lease_bound] for vm, grant in clock.grants.items()
+            },
             "highest": clock.highest,
         }
     )

@@ -125,7 +125,9 @@ class DeviceWatchdog:
             if self._fd < 0:
                 self._fd = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
             fcntl.ioctl(self._fd, WDIOC_SETTIMEOUT, struct.pack("i", wanted))
-            (actual,) = struct.unpack("i", fcntl.ioctl(self._fd, WDIOC_GETTIMEOUT, struct.pack("i", 0)))
+            (actual,) = struct.unpack(
+                "i", fcntl.ioctl(self._fd, WDIOC_GETTIMEOUT, struct.pack("i", 0))
+            )
         except OSError as error:
             log.error("the watchdog %s cannot be armed: %s", self._path, error)
             return
