@@ -1,0 +1,1 @@
+"""The `kvorum` command: one file a noun, each a thin skin over `tools.sdk`."""

@@ -1,0 +1,127 @@
+"""What every kind of resource can do: list, show, delete.
+
+The module of a noun describes its kind and adds these verbs; what is special it adds itself.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from tools.cli.context import Context
+from tools.cli.output import Column, write_done, write_item, write_list
+from tools.cli.parser import Parser, UsageError, Verbs, add_wait, add_yes
+from tools.cli.units import positive
+from tools.cli.waiting import finish
+from tools.sdk.items import Item
+
+Consequences = Callable[[Context, Item], Awaitable[list[str]]]
+"""Says what else a deletion takes away or leaves without it, a line each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of resource on the command line."""
+
+    noun: str
+    plural: str
+    word: str
+    columns: tuple[Column, ...]
+    fields: tuple[Column, ...] = ()
+    empty: str = ""
+
+
+def add_name(parser: Parser, kind: Kind) -> None:
+    """Add the NAME argument of an existing resource."""
+    parser.add_argument("name", metavar="NAME", names_of=kind.plural, help="name or id")
+
+
+def add_list(verbs: Verbs, kind: Kind) -> None:
+    """Add `list`."""
+
+    async def run(args: Namespace, ctx: Context) -> int:
+        page = await ctx.client.list(
+            kind.plural, query=queries(args.query), sort=args.sort, limit=args.limit
+        )
+        write_list(ctx, page.items, kind.columns, kind.empty or f"no {kind.word}s")
+        return 0
+
+    parser = verbs.add(
+        "list",
+        run,
+        f"list {kind.word}s",
+        example=f"kvorum {kind.noun} list\nkvorum {kind.noun} list -q name=web1 -o json",
+    )
+    add_query(parser)
+
+
+def add_query(parser: Parser) -> None:
+    """Add the options that choose and order a list."""
+    parser.add_argument(
+        "-q",
+        "--query",
+        action="append",
+        default=[],
+        metavar="ATTRIBUTE=VALUE",
+        help="only those of which this is true; may be given several times",
+    )
+    parser.add_argument("--sort", default="", metavar="ATTRIBUTE", help="order by an attribute")
+    parser.add_argument("--limit", type=positive, default=0, metavar="N", help="at most N")
+
+
+def queries(texts: list[str]) -> list[str]:
+    """Return the conditions when each compares something.
+
+    Raises:
+        UsageError: one does not.
+    """
+    for text in texts:
+        if not text[:1].isalpha() or not any(sign in text for sign in "=<>:"):
+            raise UsageError(f"query {text!r} is not ATTRIBUTE=VALUE")
+    return texts
+
+
+def add_show(verbs: Verbs, kind: Kind) -> None:
+    """Add `show`."""
+
+    async def run(args: Namespace, ctx: Context) -> int:
+        write_item(ctx, await ctx.client.get(kind.plural, args.name), kind.fields or kind.columns)
+        return 0
+
+    parser = verbs.add(
+        "show", run, f"show one {kind.word}", example=f"kvorum {kind.noun} show NAME -o yaml"
+    )
+    add_name(parser, kind)
+
+
+def add_delete(
+    verbs: Verbs, kind: Kind, *, verb: str = "delete", consequences: Consequences | None = None
+) -> None:
+    """Add `delete`, or the same by another name; it asks on a terminal."""
+    done = {"delete": "deleted", "remove": "removed", "revoke": "revoked"}[verb]
+
+    async def run(args: Namespace, ctx: Context) -> int:
+        title = f"{verb} {kind.word} {args.name}"
+        if ctx.interactive and not args.yes:
+            item = await ctx.client.get(kind.plural, args.name)
+            lines = await consequences(ctx, item) if consequences is not None else []
+            first = f"This will {title}" + (" with:" if lines else ".")
+            await ctx.confirm("\n  ".join([first, *lines]), yes=False)
+        started = await ctx.client.delete(kind.plural, args.name)
+        if await finish(ctx, started, title, wait=args.wait):
+            write_done(ctx, Item({"name": args.name, done: True}), f"{args.name}: {done}")
+        return 0
+
+    parser = verbs.add(
+        verb, run, f"{verb} a {kind.word}", example=f"kvorum {kind.noun} {verb} NAME --yes"
+    )
+    add_name(parser, kind)
+    add_yes(parser)
+    add_wait(parser)
+
+
+async def related(ctx: Context, plural: str, key: str, value: str) -> tuple[Item, ...]:
+    """Return the resources whose field `key` is or holds `value`."""
+    page = await ctx.client.list(plural)
+    return tuple(item for item in page.items if item.text(key) == value or value in item.texts(key))

@@ -1,0 +1,61 @@
+"""What every command gets beside its arguments: the client, where to write, the clock.
+
+Made by `main`; commands use nothing else of the outside, so tests run them against any streams.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TextIO
+
+from tools.cli.parser import UsageError
+
+if TYPE_CHECKING:
+    from core.clock import Clock
+    from tools.sdk.client import Client
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One run of the command. Results go to `out`, everything else to `err`."""
+
+    client: Client
+    out: TextIO
+    err: TextIO
+    stdin: TextIO
+    clock: Clock
+    output: str = "table"
+    quiet: bool = False
+
+    @property
+    def interactive(self) -> bool:
+        """Whether a person can answer questions."""
+        return self.stdin.isatty()
+
+    def write(self, text: str) -> None:
+        """Print a line of the result."""
+        self.out.write(text + "\n")
+
+    def say(self, text: str) -> None:
+        """Tell the person something that is not the result."""
+        self.err.write(text + "\n")
+        self.err.flush()
+
+    async def ask(self, question: str) -> str:
+        """Return the answer of a person to a question; empty at end of input."""
+        self.err.write(question)
+        self.err.flush()
+        return (await asyncio.to_thread(self.stdin.readline)).strip()
+
+    async def confirm(self, consequences: str, *, yes: bool) -> None:
+        """Ask before something that cannot be undone; without a terminal the command is the consent.
+
+        Raises:
+            UsageError: the answer was not yes.
+        """
+        if yes or not self.interactive:
+            return
+        self.say(consequences)
+        if (await self.ask("Go on? [y/N] ")).lower() not in {"y", "yes"}:
+            raise UsageError("nothing was changed")

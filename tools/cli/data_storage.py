@@ -1,0 +1,62 @@
+"""`kvorum data-storage`: the places where disks live."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from tools.cli.collection import Kind, add_delete, add_list, add_show, related
+from tools.cli.context import Context
+from tools.cli.output import text, write_done
+from tools.cli.parser import Parser, Root, UsageError
+from tools.sdk.bodies import DataStorageBody
+from tools.sdk.items import Item
+
+KIND = Kind(
+    noun="data-storage",
+    plural="data-storages",
+    word="data storage",
+    columns=(text("NAME", "name"), text("KIND", "kind"), text("PATH", "path")),
+    fields=(
+        text("name", "name"),
+        text("id", "id"),
+        text("kind", "kind"),
+        text("path", "path"),
+        text("data center", "data_center_name", "data_center_id"),
+    ),
+)
+
+
+async def create(args: Namespace, ctx: Context) -> int:
+    """Create a data storage."""
+    if not args.path.startswith("/"):
+        raise UsageError(f"path {args.path!r} is not absolute: it must be the same on every host")
+    body = DataStorageBody(name=args.name, kind=args.kind, path=args.path)
+    made = await ctx.client.create(KIND.plural, body)
+    write_done(ctx, made, f"{made.text('name', args.name)}: created")
+    return 0
+
+
+async def _consequences(ctx: Context, storage: Item) -> list[str]:
+    disks = await related(ctx, "disks", "data_storage_id", storage.text("id"))
+    return [f"disk {disk.text('name')} lives there" for disk in disks]
+
+
+def _add(root: Root, parser: Parser) -> None:
+    verbs = root.verbs_of("data-storage")
+    made = verbs.add(
+        "create",
+        create,
+        "create a data storage of a directory",
+        example="kvorum data-storage create nfs1 --kind shared --path /mnt/nfs1",
+        note="local: a directory of each host's own. shared: one directory, mounted at the same path on\n"
+        "all hosts (e.g. NFS); VMs on it can migrate and are started elsewhere when their host dies.",
+    )
+    made.add_argument("name", metavar="NAME", help="its name")
+    made.add_argument("--kind", required=True, choices=("local", "shared"), help="local or shared")
+    made.add_argument("--path", required=True, help="absolute path, the same on every host")
+    add_list(verbs, KIND)
+    add_show(verbs, KIND)
+    add_delete(verbs, KIND, consequences=_consequences)
+
+
+ADD = {"data-storage": _add}

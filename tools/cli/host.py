@@ -1,0 +1,94 @@
+"""`kvorum host`: the servers that run VMs, and what to say of those that are gone."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from tools.cli.collection import Kind, add_delete, add_list, add_name, add_show, related
+from tools.cli.context import Context
+from tools.cli.output import Column, mebibytes, text, write_done
+from tools.cli.parser import Parser, Root, UsageError, add_wait
+from tools.cli.waiting import finish
+from tools.sdk.bodies import ConfirmOffBody
+from tools.sdk.items import Item
+
+CONFIRM_OFF_NOTE = """\
+The VMs of a host are started elsewhere only after proof that they no longer run there. When no such
+proof can be had (no lease, no watchdog), your word is taken for it: if the host still runs, its VMs'
+disks will be damaged. Look at the machine, not at a ping."""
+
+
+def _state(item: Item) -> str:
+    state = item.text("state", "-")
+    return f"{state}, maintenance" if item.flag("maintenance") else state
+
+
+KIND = Kind(
+    noun="host",
+    plural="hosts",
+    word="host",
+    columns=(
+        text("NAME", "name"),
+        text("ADDRESS", "address"),
+        Column("STATE", _state),
+        text("CPUS", "cpus"),
+        mebibytes("MEMORY", "memory_mib"),
+        text("ACCELERATOR", "accelerator"),
+        text("WATCHDOG", "watchdog"),
+        text("VERSION", "version"),
+    ),
+    fields=(
+        text("name", "name"),
+        text("id", "id"),
+        text("address", "address"),
+        Column("state", _state),
+        text("CPUs", "cpus"),
+        mebibytes("memory", "memory_mib"),
+        text("architecture", "arch"),
+        text("accelerator", "accelerator"),
+        text("watchdog", "watchdog"),
+        text("version", "version"),
+        text("cluster", "cluster_name", "cluster_id"),
+    ),
+)
+
+
+async def confirm_off(args: Namespace, ctx: Context) -> int:
+    """Give a person's word that a host has no power."""
+    host = await ctx.client.get("hosts", args.name)
+    name = host.text("name", args.name)
+    given = args.confirm
+    if not given and ctx.interactive:
+        ctx.say(CONFIRM_OFF_NOTE)
+        given = await ctx.ask(f"Type the host's name to confirm that {name} has no power: ")
+    if given != name:
+        raise UsageError(f"nothing was changed: confirm with --confirm {name}")
+    started = await ctx.client.act("hosts", name, "confirm-off", ConfirmOffBody(confirm=name))
+    if await finish(ctx, started, f"confirm that {name} is off", wait=args.wait):
+        write_done(ctx, started.item, f"{name}: taken as powered off")
+    return 0
+
+
+async def _consequences(ctx: Context, host: Item) -> list[str]:
+    vms = await related(ctx, "vms", "host_id", host.text("id"))
+    return [f"VM {vm.text('name')} ({vm.text('phase')}) is still placed there" for vm in vms]
+
+
+def _add(root: Root, parser: Parser) -> None:
+    verbs = root.verbs_of("host")
+    add_list(verbs, KIND)
+    add_show(verbs, KIND)
+    add_delete(verbs, KIND, verb="remove", consequences=_consequences)
+    confirm = verbs.add(
+        "confirm-off",
+        confirm_off,
+        "say that a dead host has no power, so that its VMs start elsewhere",
+        example="kvorum host confirm-off h3\nkvorum host confirm-off h3 --confirm h3",
+        note=CONFIRM_OFF_NOTE,
+    )
+    add_name(confirm, KIND)
+    confirm.add_argument("--confirm", default="", metavar="NAME", help="the host's name once more")
+    add_wait(confirm)
+
+
+ADD = {"host": _add}

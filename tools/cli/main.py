@@ -1,0 +1,186 @@
+"""The entry point of the `kvorum` command; the only place of it that reads the environment.
+
+Parses, finds the cluster, runs the verb, and turns every error into one line and an exit code:
+0 done, 1 refused or failed, 2 wrong usage, 3 cluster unavailable, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from core.errors import InvalidError, PlatformError, UnavailableError
+from tools.cli.parser import Root, UsageError
+
+if TYPE_CHECKING:
+    from tools.cli.context import Context
+
+DONE, REFUSED, USAGE, UNAVAILABLE, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 3, 130, 141
+LOCAL_CA_FILE = "/var/lib/kvorum/identity/ca.pem"
+TOKEN_FILE = ".config/kvorum/token"
+OTHERS_MAY_READ = 0o077
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with this process's arguments, environment and streams; return the exit code."""
+    streams = (sys.stdin, sys.stdout, sys.stderr)
+    try:
+        code = run(sys.argv[1:] if argv is None else argv, os.environ, *streams)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader, e.g. head, has enough. Python must not write its buffer to the closed pipe at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return code
+
+
+def run(
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    stdin: TextIO,
+    stdout: TextIO,
+    stderr: TextIO,
+) -> int:
+    """Run one command; errors are told on `stderr` in one line each."""
+    try:
+        args = _parse(argv, stdout, stderr)
+        if isinstance(args, int):
+            return args
+        return _execute(args, environ, stdin, stdout, stderr)
+    except UsageError as error:
+        return _fail(stderr, str(error), USAGE)
+    except UnavailableError as error:
+        return _fail(stderr, error.message, UNAVAILABLE)
+    except PlatformError as error:
+        return _fail(stderr, error.message, REFUSED)
+
+
+def _fail(stderr: TextIO, message: str, code: int) -> int:
+    line = "".join(sign if sign.isprintable() else " " for sign in message)
+    stderr.write(f"kvorum: {line}\n")
+    return code
+
+
+def _parse(argv: Sequence[str], stdout: TextIO, stderr: TextIO) -> Namespace | int:
+    """Return the arguments, or an exit code when nothing is left to do."""
+    root = Root()
+    if not argv:
+        root.parser.print_help(stdout)
+        return DONE
+    try:
+        args = root.parse(argv)
+    except SystemExit:  # argparse has printed a help text
+        return DONE
+    if args.version:
+        stdout.write(f"kvorum {_version()}\n")
+        return DONE
+    if args.noun is None:
+        raise UsageError("no command (see kvorum --help)")
+    if not hasattr(args, "run"):
+        words = [word for word in (args.noun, getattr(args, "verb", None)) if word]
+        raise UsageError(
+            f"kvorum {' '.join(words)} needs a verb (see kvorum {' '.join(words)} --help)"
+        )
+    if args.noun == "completion" and args.shell != "names":
+        from tools.cli.completion import script
+
+        stdout.write(script(args.shell))
+        return DONE
+    return args
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("kvorum")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _execute(
+    args: Namespace, environ: Mapping[str, str], stdin: TextIO, stdout: TextIO, stderr: TextIO
+) -> int:
+    import asyncio
+
+    from core.clock import SystemClock, system_random
+    from tools.cli.context import Context
+    from tools.sdk.client import Client
+    from tools.sdk.endpoints import parse_endpoints
+
+    try:
+        endpoints = parse_endpoints(environ.get("KVORUM_ADDRESS", ""))
+    except InvalidError as error:
+        raise UsageError(f"KVORUM_ADDRESS: {error.message}") from None
+    remote = not all(endpoint.local for endpoint in endpoints)
+    told: list[str] = []
+
+    def on_retry(error: PlatformError) -> None:
+        if stderr.isatty() and not args.quiet and not told:
+            told.append(error.message)
+            stderr.write(f"kvorum: {error.message}; trying again\n")
+
+    async def command() -> int:
+        async with Client(
+            endpoints,
+            token=token_of(environ) if remote else "",
+            ca_file=environ.get("KVORUM_CA", LOCAL_CA_FILE),
+            rng=system_random(),
+            on_retry=on_retry,
+        ) as client:
+            ctx: Context = Context(
+                client=client,
+                out=stdout,
+                err=stderr,
+                stdin=stdin,
+                clock=SystemClock(),
+                output=args.output,
+                quiet=args.quiet,
+            )
+            code: int = await args.run(args, ctx)
+            return code
+
+    return asyncio.run(command())
+
+
+def token_of(environ: Mapping[str, str]) -> str:
+    """Return the access token of KVORUM_TOKEN or of the token file.
+
+    Raises:
+        UsageError: there is none, or others may read the file.
+    """
+    if given := environ.get("KVORUM_TOKEN", "").strip():
+        return _checked(given, "KVORUM_TOKEN")
+    path = Path(environ.get("HOME", "/root")) / TOKEN_FILE
+    try:
+        if path.stat().st_mode & OTHERS_MAY_READ:
+            raise UsageError(f"{path} can be read by others: chmod 600 {path}")
+        return _checked(path.read_text(encoding="utf-8").strip(), str(path))
+    except FileNotFoundError:
+        raise UsageError(
+            f"no access token: set KVORUM_TOKEN or write one to {path} (mode 0600); "
+            "make one on a host with: kvorum access-token create NAME"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {path}: {error}") from None
+
+
+def _checked(token: str, source: str) -> str:
+    if (
+        not token.startswith("kvt_")
+        or not token.isascii()
+        or not token.isprintable()
+        or " " in token
+    ):
+        raise UsageError(f"{source} holds no access token (kvt_...)")
+    return token
+
+
+if __name__ == "__main__":
+    sys.exit(main())

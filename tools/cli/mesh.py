@@ -1,0 +1,219 @@
+"""`kvorum init`, `join`, `status` and `member`: making a cluster and seeing whether it is well."""
+
+from __future__ import annotations
+
+import getpass
+from argparse import Namespace
+from collections.abc import Callable
+
+from tools.cli.collection import Kind, add_list
+from tools.cli.context import Context
+from tools.cli.output import Column, printable, text, write_done, write_rows, write_value
+from tools.cli.parser import Parser, Root, UsageError, finish
+from tools.cli.units import shown_duration
+from tools.sdk.bodies import InitBody, JoinBody
+from tools.sdk.items import Item
+
+QUORUM_LOST = 3
+
+
+def _role(item: Item) -> str:
+    return item.text("role", "-") + (" (leader)" if item.flag("leader") else "")
+
+
+def _lease(item: Item) -> str:
+    age_s = item.number("lease_age_s")
+    return "-" if age_s is None else f"{age_s:.1f}s" if age_s < 60 else shown_duration(age_s)
+
+
+MEMBER = Kind(
+    noun="member",
+    plural="members",
+    word="member",
+    columns=(
+        text("NAME", "name"),
+        text("ADDRESS", "address"),
+        text("STATE", "state"),
+        Column("ROLE", _role),
+        text("RAFT", "raft"),
+        text("GOSSIP", "gossip"),
+        Column("LEASE", _lease),
+        text("WATCHDOG", "watchdog"),
+        Column("VMS", lambda item: str(item.integer("vms"))),
+        text("VERSION", "version"),
+    ),
+    empty="this host belongs to no cluster yet: kvorum init, or kvorum join TOKEN",
+)
+
+
+async def init(args: Namespace, ctx: Context) -> int:
+    """Make a cluster of this host."""
+    _require_local(ctx, "init")
+    body = InitBody(cluster_name=args.name, host_name=args.host_name, address=args.address)
+    made = await ctx.client.init(body)
+    if ctx.output != "table":
+        write_done(ctx, made, "")
+        return 0
+    rows = [
+        ("host", f"{made.text('host_name')} ({made.text('address')})"),
+        ("API", made.text("api")),
+        ("admin token", made.text("admin_token_file")),
+    ]
+    ctx.write("The cluster is up.")
+    write_rows(ctx, [(f"  {title}", printable(value)) for title, value in rows])
+    ctx.say("Next: kvorum token create, and on each other host: kvorum join TOKEN")
+    return 0
+
+
+async def join(args: Namespace, ctx: Context) -> int:
+    """Make this host a member of the cluster that made the token."""
+    _require_local(ctx, "join")
+    token = _token(args.token, ctx)
+    if not ctx.quiet:
+        ctx.say("joining; this may take half a minute")
+    body = JoinBody(token=token, host_name=args.host_name, address=args.address)
+    joined = await ctx.client.join(body)
+    members = joined.integer("members")
+    write_done(
+        ctx,
+        joined,
+        f"{joined.text('host_name')} is a member of {joined.text('cluster_name', 'the cluster')}, "
+        f"which has {members} host{'' if members == 1 else 's'} now",
+    )
+    return 0
+
+
+async def status(args: Namespace, ctx: Context) -> int:
+    """Show the cluster in short; 3 when it has no quorum."""
+    if ctx.client.endpoint.local:
+        local = await ctx.client.local_status()
+        if local.text("state") == "unconfigured":
+            write_done(ctx, local, MEMBER.empty)
+            return 0
+    found = await ctx.client.status()
+    quorum = found.flag("quorum", default=True)
+    if ctx.output != "table":
+        write_value(ctx, dict(found.raw))
+        return 0 if quorum else QUORUM_LOST
+    write_rows(ctx, _summary(found, quorum=quorum))
+    members = found.items("members")
+    if members:
+        ctx.write("")
+        titles = tuple(column.title for column in MEMBER.columns)
+        rows = [
+            tuple(printable(column.value(item)) for column in MEMBER.columns) for item in members
+        ]
+        write_rows(ctx, [titles, *rows])
+    alarms = [_alarm(alarm) for alarm in found.items("alarms")] + list(found.texts("alarms"))
+    if alarms:
+        ctx.write("")
+        for alarm in alarms:
+            ctx.write(f"ALARM  {printable(alarm)}")
+    return 0 if quorum else QUORUM_LOST
+
+
+def _summary(found: Item, *, quorum: bool) -> list[tuple[str, ...]]:
+    counts = found.item("vms")
+    vms = ", ".join(
+        f"{counts.integer(phase)} {phase}" for phase in counts.raw if counts.integer(phase)
+    )
+    return [
+        ("cluster", printable(found.text("cluster_name", "-"))),
+        ("quorum", "yes" if quorum else "LOST: changes wait until most voters are back"),
+        ("leader", printable(found.text("leader_name", "none"))),
+        ("index", found.text("index", "-")),
+        ("VMs", printable(vms) or "none"),
+    ]
+
+
+def _alarm(alarm: Item) -> str:
+    return f"{alarm.text('subject_name')}: {alarm.text('message')}".removeprefix(": ")
+
+
+def _require_local(ctx: Context, verb: str) -> None:
+    if not ctx.client.endpoint.local:
+        raise UsageError(
+            f"kvorum {verb} acts on the host it runs on: run it there without KVORUM_ADDRESS"
+        )
+
+
+def _token(given: str, ctx: Context) -> str:
+    """Return the token of the argument, of stdin (`-` or a pipe), or asked for without echo."""
+    if given not in {"", "-"}:
+        token = given
+    elif given == "" and ctx.interactive:
+        token = getpass.getpass("Join token: ", stream=ctx.err)
+    else:
+        token = ctx.stdin.readline()
+    token = token.strip()
+    if not token:
+        raise UsageError("no join token: make one on a member with: kvorum token create")
+    if token.startswith("kvt_"):
+        raise UsageError("this is an access token: joining needs one of kvorum token create (kvj_)")
+    if not token.startswith("kvj_") or not token.isascii() or not token.isprintable():
+        raise UsageError(
+            "this is no join token (kvj_...): copy the whole line of kvorum token create"
+        )
+    return token
+
+
+def _add_identity(parser: Parser) -> None:
+    parser.add_argument(
+        "--host-name", default="", metavar="NAME", help="name of this host (default: its hostname)"
+    )
+    parser.add_argument(
+        "--address",
+        default="",
+        metavar="IP",
+        help="IP address by which the other hosts reach this one (default: that of the default route)",
+    )
+
+
+def _add_init(root: Root, parser: Parser) -> None:
+    parser.add_argument("--name", default="", metavar="CLUSTER", help="name of the cluster")
+    _add_identity(parser)
+    finish(
+        parser,
+        init,
+        example="kvorum init\nkvorum init --name prod --address 10.0.0.1",
+        note="A data center, a cluster, a local data storage, an image storage, a switch, a port group and\n"
+        "a security group named 'default' are made with it, so that a VM can be created at once.",
+    )
+
+
+def _add_join(root: Root, parser: Parser) -> None:
+    parser.add_argument(
+        "token",
+        nargs="?",
+        default="",
+        metavar="TOKEN",
+        help="a token of `kvorum token create`; - reads it from stdin, none asks for it",
+    )
+    _add_identity(parser)
+    finish(
+        parser,
+        join,
+        example="kvorum join kvj_...\nssh h1 kvorum token create | kvorum join -",
+        note="Everything is checked before anything is changed.",
+    )
+
+
+def _add_status(root: Root, parser: Parser) -> None:
+    finish(
+        parser,
+        status,
+        example="kvorum status\nkvorum status -o json",
+        note="The exit code is 3 when the cluster has no quorum.",
+    )
+
+
+def _add_member(root: Root, parser: Parser) -> None:
+    add_list(root.verbs_of("member"), MEMBER)
+
+
+ADD: dict[str, Callable[[Root, Parser], None]] = {
+    "init": _add_init,
+    "join": _add_join,
+    "status": _add_status,
+    "member": _add_member,
+}

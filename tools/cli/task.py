@@ -1,0 +1,103 @@
+"""`kvorum task`: long work, its progress and its result."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from tools.cli.collection import Kind, add_list, add_name
+from tools.cli.context import Context
+from tools.cli.output import Column, moment, printable, text, write_done, write_item, write_rows
+from tools.cli.parser import Parser, Root
+from tools.cli.units import shown_duration, shown_time
+from tools.cli.waiting import wait_for
+from tools.sdk.items import Item
+
+
+def _subject(task: Item) -> str:
+    subject = task.text("subject", "-")
+    name = task.text("subject_name")
+    return f"{subject.partition('/')[0]} {name}" if name else subject
+
+
+def _took(task: Item) -> str:
+    if not task.integer("ended_ms"):
+        return "-"
+    return shown_duration((task.integer("ended_ms") - task.integer("created_ms")) / 1000)
+
+
+KIND = Kind(
+    noun="task",
+    plural="tasks",
+    word="task",
+    columns=(
+        text("ID", "id"),
+        text("WORK", "workflow"),
+        Column("ON", _subject),
+        text("STATE", "state"),
+        Column("DONE", lambda task: f"{task.integer('progress')}%"),
+        text("STEP", "step"),
+        moment("STARTED", "created_ms"),
+        Column("TOOK", _took),
+    ),
+    fields=(
+        text("id", "id"),
+        text("work", "workflow"),
+        Column("on", _subject),
+        text("state", "state"),
+        Column("done", lambda task: f"{task.integer('progress')}%"),
+        text("step", "step"),
+        text("error", "error"),
+        text("runner", "runner_host_name", "runner_host_id"),
+        moment("started", "created_ms"),
+        Column("took", _took),
+    ),
+)
+
+
+async def show(args: Namespace, ctx: Context) -> int:
+    """Show a task and its journal."""
+    task = await ctx.client.get("tasks", args.name)
+    write_item(ctx, task, KIND.fields)
+    entries = task.items("journal")
+    if ctx.output == "table" and entries:
+        ctx.write("")
+        write_rows(ctx, [_journal_row(entry) for entry in entries])
+    return 0
+
+
+def _journal_row(entry: Item) -> tuple[str, ...]:
+    at = shown_time(entry.integer("at_ms"))
+    return (at, printable(entry.text("mark", "-")), printable(entry.text("step", "-")))
+
+
+async def wait(args: Namespace, ctx: Context) -> int:
+    """Wait for a task; 1 when it did not succeed."""
+    task = await ctx.client.get_task(args.name)
+    title = f"{task.workflow} {task.subject_name}".strip() or task.id
+    ended = await wait_for(ctx, task, title)
+    write_done(ctx, ended.raw, f"{title}: {ended.state}")
+    return 0
+
+
+async def cancel(args: Namespace, ctx: Context) -> int:
+    """Ask a task to stop."""
+    await ctx.client.cancel_task(args.name)
+    asked = Item({"id": args.name, "cancel_requested": True})
+    write_done(
+        ctx, asked, f"{args.name}: asked to stop where it is safe; kvorum task wait {args.name}"
+    )
+    return 0
+
+
+def _add(root: Root, parser: Parser) -> None:
+    verbs = root.verbs_of("task")
+    add_list(verbs, KIND)
+    for name, run, summary in (
+        ("show", show, "show a task and its journal"),
+        ("wait", wait, "wait until a task ends; exit code 1 when it failed"),
+        ("cancel", cancel, "ask a task to stop where it is safe"),
+    ):
+        add_name(verbs.add(name, run, summary, example=f"kvorum task {name} ID"), KIND)
+
+
+ADD = {"task": _add}

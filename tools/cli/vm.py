@@ -1,0 +1,191 @@
+"""`kvorum vm`: virtual machines from creation to deletion."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from msgspec import UNSET
+
+from tools.cli.collection import Kind, add_delete, add_list, add_name, related
+from tools.cli.context import Context
+from tools.cli.output import (
+    Column,
+    mebibytes,
+    moment,
+    printable,
+    text,
+    texts,
+    write_done,
+    write_item,
+    write_rows,
+    write_value,
+)
+from tools.cli.parser import Parser, Root, Verbs, add_wait
+from tools.cli.units import duration_s, shown_size
+from tools.cli.vm_create import add_create
+from tools.cli.waiting import finish
+from tools.sdk.bodies import EmptyBody, MigrateBody, StopBody
+from tools.sdk.items import Item, JsonObject
+
+
+def _state(vm: Item) -> str:
+    phase = vm.text("phase", "-")
+    if reason := vm.text("blocked_reason"):
+        return f"{phase}: {reason}"
+    return phase
+
+
+def _host(vm: Item) -> str:
+    return vm.text("host_name") or vm.text("owner") or vm.text("host_id", "-")
+
+
+KIND = Kind(
+    noun="vm",
+    plural="vms",
+    word="VM",
+    columns=(
+        text("NAME", "name"),
+        Column("STATE", _state),
+        Column("HOST", _host),
+        texts("IPS", "ips"),
+        text("CPUS", "cpus"),
+        mebibytes("MEMORY", "memory_mib"),
+        Column("HA", lambda vm: "yes" if vm.flag("ha") else "no"),
+    ),
+    fields=(
+        text("name", "name"),
+        text("id", "id"),
+        Column("state", _state),
+        text("wanted", "power"),
+        Column("host", _host),
+        texts("IPs", "ips"),
+        text("CPUs", "cpus"),
+        mebibytes("memory", "memory_mib"),
+        Column("HA", lambda vm: "yes" if vm.flag("ha") else "no"),
+        text("description", "description"),
+        moment("created", "created_ms"),
+    ),
+    empty="no VMs: kvorum vm create NAME --image IMAGE",
+)
+
+
+async def show(args: Namespace, ctx: Context) -> int:
+    """Show a VM with its disks and network cards."""
+    vm = await ctx.client.get("vms", args.name)
+    disks = await related(ctx, "disks", "vm_id", vm.text("id"))
+    nics = await related(ctx, "nics", "vm_id", vm.text("id"))
+    if ctx.output != "table":
+        whole: JsonObject = dict(vm.raw)
+        whole["disks"] = [dict(disk.raw) for disk in disks]
+        whole["nics"] = [dict(nic.raw) for nic in nics]
+        write_value(ctx, whole)
+        return 0
+    write_item(ctx, vm, KIND.fields)
+    write_rows(ctx, [*map(_disk_row, disks), *map(_nic_row, nics)] or [("disks", "-")])
+    return 0
+
+
+def _disk_row(disk: Item) -> tuple[str, ...]:
+    storage = disk.text("data_storage_name") or disk.text("data_storage_id", "-")
+    image = disk.text("image_name") or disk.text("image_id")
+    origin = f", from {image}" if image else ""
+    return ("disk", printable(f"{disk.text('name')}: {_size(disk)} on {storage}{origin}"))
+
+
+def _nic_row(nic: Item) -> tuple[str, ...]:
+    network = nic.text("port_group_name") or nic.text("port_group_id", "-")
+    return (
+        "nic",
+        printable(f"{nic.text('name')}: {nic.text('ip')} {nic.text('mac')} in {network}"),
+    )
+
+
+def _size(disk: Item) -> str:
+    return shown_size(disk.integer("size_bytes"))
+
+
+async def start(args: Namespace, ctx: Context) -> int:
+    """Start a VM."""
+    return await _act(args, ctx, "start", EmptyBody())
+
+
+async def stop(args: Namespace, ctx: Context) -> int:
+    """Stop a VM."""
+    body = StopBody(force=args.force, timeout_s=args.timeout or UNSET)
+    return await _act(args, ctx, "stop", body)
+
+
+async def reboot(args: Namespace, ctx: Context) -> int:
+    """Reboot a VM."""
+    return await _act(args, ctx, "reboot", EmptyBody())
+
+
+async def migrate(args: Namespace, ctx: Context) -> int:
+    """Move a running VM to another host."""
+    return await _act(args, ctx, "migrate", MigrateBody(host=args.host or UNSET))
+
+
+async def _act(
+    args: Namespace, ctx: Context, verb: str, body: EmptyBody | StopBody | MigrateBody
+) -> int:
+    started = await ctx.client.act("vms", args.name, verb, body)
+    if await finish(ctx, started, f"{verb} {args.name}", wait=args.wait):
+        vm = await ctx.client.get("vms", args.name)
+        nothing = " already" if started.task is None else ""
+        write_done(ctx, vm, f"{vm.text('name')}: {_state(vm)}{nothing} on {_host(vm)}")
+    return 0
+
+
+async def _consequences(ctx: Context, vm: Item) -> list[str]:
+    lines = [f"it is {_state(vm)} on {_host(vm)}"] if vm.text("phase") != "stopped" else []
+    disks = await related(ctx, "disks", "vm_id", vm.text("id"))
+    nics = await related(ctx, "nics", "vm_id", vm.text("id"))
+    lines += [f"disk {disk.text('name')} ({_size(disk)}) and all that is on it" for disk in disks]
+    lines += [f"NIC {nic.text('name')} and its address {nic.text('ip')}" for nic in nics]
+    return lines
+
+
+def _add_actions(verbs: Verbs) -> None:
+    started = verbs.add("start", start, "start a VM", example="kvorum vm start web1")
+    stopped = verbs.add(
+        "stop",
+        stop,
+        "shut a VM down",
+        example="kvorum vm stop web1\nkvorum vm stop web1 --force",
+        note="The guest is asked to shut down, as by its power button; --force takes its power away.",
+    )
+    rebooted = verbs.add("reboot", reboot, "reboot a VM", example="kvorum vm reboot web1")
+    moved = verbs.add(
+        "migrate",
+        migrate,
+        "move a running VM to another host without stopping it",
+        example="kvorum vm migrate web1\nkvorum vm migrate web1 --host h2",
+        note="Its disks must be on a shared data storage.",
+    )
+    for parser in (started, stopped, rebooted, moved):
+        add_name(parser, KIND)
+        add_wait(parser)
+    stopped.add_argument("--force", action="store_true", help="at once, like pulling the plug")
+    stopped.add_argument(
+        "--timeout", type=duration_s, default=0, metavar="TIME", help="how long the guest may take"
+    )
+    moved.add_argument(
+        "--host",
+        default="",
+        metavar="NAME",
+        names_of="hosts",
+        help="where to (default: the best one)",
+    )
+
+
+def _add(root: Root, parser: Parser) -> None:
+    verbs = root.verbs_of("vm")
+    add_create(verbs)
+    add_list(verbs, KIND)
+    shown = verbs.add("show", show, "show a VM, its disks and NICs", example="kvorum vm show web1")
+    add_name(shown, KIND)
+    _add_actions(verbs)
+    add_delete(verbs, KIND, consequences=_consequences)
+
+
+ADD = {"vm": _add}

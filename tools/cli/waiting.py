@@ -1,0 +1,70 @@
+"""Waiting for a task with its progress on the screen.
+
+Used by every command that starts long work. An interrupted wait leaves the work going.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from core.errors import PlatformError
+from tools.cli.context import Context
+from tools.cli.output import write_value
+from tools.cli.progress import Progress
+
+if TYPE_CHECKING:
+    from tools.sdk.client import Started
+    from tools.sdk.tasks import TaskView
+
+
+class TaskFailed(PlatformError):
+    """The task ended, but not well."""
+
+    code = "task-failed"
+
+
+async def wait_for(ctx: Context, task: TaskView, title: str) -> TaskView:
+    """Return the task when it has succeeded.
+
+    Raises:
+        TaskFailed: it failed or was cancelled.
+    """
+    with Progress(ctx, title) as progress:
+        try:
+            ended = await ctx.client.wait_task(
+                task.id, lambda now: progress.show(now.progress, _step(now))
+            )
+        except asyncio.CancelledError:
+            ctx.say(f"\nkvorum: the work goes on: kvorum task wait {task.id}")
+            raise
+    if ended.succeeded:
+        return ended
+    reason = " ".join(ended.error.split())
+    if ended.state == "cancelled":
+        raise TaskFailed(f"{title}: was cancelled" + (f": {reason}" if reason else ""))
+    raise TaskFailed(f"{title}: {reason or f'the task {ended.state}: kvorum task show {task.id}'}")
+
+
+async def finish(ctx: Context, started: Started, title: str, *, wait: bool) -> bool:
+    """Wait for started work, if there is any; True when it is done, False when only accepted.
+
+    Without `wait` the task is printed as the command's result.
+    """
+    if started.task is None:
+        return True
+    if wait:
+        await wait_for(ctx, started.task, title)
+        return True
+    if ctx.output == "table":
+        ctx.write(started.task.id)
+        ctx.say(f"{title}: accepted; kvorum task wait {started.task.id}")
+    else:
+        write_value(ctx, dict(started.task.raw.raw))
+    return False
+
+
+def _step(task: TaskView) -> str:
+    if task.state == "rolling-back":
+        return f"rolling back {task.step}".rstrip()
+    return task.step or task.state

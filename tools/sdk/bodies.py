@@ -1,0 +1,137 @@
+"""The bodies of requests, one struct each; fields left alone are not sent, so the agent's defaults apply.
+
+Built by programs and the command line, encoded by the client.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+
+class Body(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all request bodies."""
+
+
+class InitBody(Body, frozen=True, kw_only=True):
+    """Make a cluster of this host. Empty fields are derived by the agent."""
+
+    cluster_name: str = ""
+    host_name: str = ""
+    address: str = ""
+
+
+class JoinBody(Body, frozen=True, kw_only=True):
+    """Make this host a member of the cluster that gave the token."""
+
+    token: str
+    host_name: str = ""
+    address: str = ""
+
+
+class JoinTokenBody(Body, frozen=True, kw_only=True):
+    """Ask for single-use join tokens that live for `ttl_s` seconds."""
+
+    count: int = 1
+    ttl_s: int = 10800
+
+
+class AccessTokenBody(Body, frozen=True, kw_only=True):
+    """Ask for an access token; `ttl_s` 0 never ends."""
+
+    name: str
+    ttl_s: int = 0
+
+
+class DataStorageBody(Body, frozen=True, kw_only=True):
+    """A data storage; `kind` is local or shared."""
+
+    name: str
+    kind: str
+    path: str
+
+
+class PortGroupBody(Body, frozen=True, kw_only=True):
+    """A port group; the agent chooses what is not set."""
+
+    name: str
+    cidr: str
+    vni: int | UnsetType = UNSET
+    gateway: str | UnsetType = UNSET
+    dns: tuple[str, ...] | UnsetType = UNSET
+    mtu: int | UnsetType = UNSET
+    switch: str | UnsetType = UNSET
+
+
+class SecurityGroupBody(Body, frozen=True, kw_only=True):
+    """An empty security group."""
+
+    name: str
+
+
+class RuleBody(Body, frozen=True, kw_only=True):
+    """A rule: `port_first`..`port_last` 0 is every port; `cidr` or `remote_group` is the other side."""
+
+    direction: str
+    protocol: str = "all"
+    port_first: int = 0
+    port_last: int = 0
+    cidr: str = ""
+    remote_group: str = ""
+    family: int = 4
+
+
+class RulePatch(Body, frozen=True, kw_only=True):
+    """Switch a rule on or off."""
+
+    enabled: bool
+
+
+class VMBody(Body, frozen=True, kw_only=True):
+    """A virtual machine to create; images, storages, port groups and hosts by name or id."""
+
+    name: str
+    image: str
+    cpus: int = 1
+    memory_mib: int = 1024
+    disk_size_bytes: int | UnsetType = UNSET
+    data_storage: str | UnsetType = UNSET
+    port_group: str | UnsetType = UNSET
+    security_groups: tuple[str, ...] | UnsetType = UNSET
+    host: str | UnsetType = UNSET
+    ha: bool = True
+    hostname: str | UnsetType = UNSET
+    ssh_keys: tuple[str, ...] = ()
+    user_data: str = ""
+    start: bool = True
+    description: str = ""
+
+
+class VMPatch(Body, frozen=True, kw_only=True):
+    """What can be changed of a VM at any time."""
+
+    description: str | UnsetType = UNSET
+    ha: bool | UnsetType = UNSET
+
+
+class EmptyBody(Body, frozen=True, kw_only=True):
+    """For actions that need no words."""
+
+
+class StopBody(Body, frozen=True, kw_only=True):
+    """Stop a VM: by its power button, or at once when `force`."""
+
+    force: bool = False
+    timeout_s: int | UnsetType = UNSET
+
+
+class MigrateBody(Body, frozen=True, kw_only=True):
+    """Move a running VM; without `host` the cluster chooses."""
+
+    host: str | UnsetType = UNSET
+
+
+class ConfirmOffBody(Body, frozen=True, kw_only=True):
+    """A person's word that a host has no power; `confirm` is its name."""
+
+    confirm: str

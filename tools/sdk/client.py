@@ -1,0 +1,327 @@
+"""The client of the HTTP API: lists, changes, waits for tasks, uploads, follows events.
+
+Used by the `kvorum` command, the demo, and programs of users. Construct it with endpoints and a token,
+use it as `async with Client(...) as client`. Every method may raise the errors of `core.errors`:
+UnavailableError when no agent answers or there is no quorum, others when the request is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from urllib.parse import quote
+
+import msgspec
+
+from core.errors import InvalidError, PlatformError, UnavailableError
+from tools.sdk.bodies import (
+    AccessTokenBody,
+    Body,
+    EmptyBody,
+    InitBody,
+    JoinBody,
+    JoinTokenBody,
+    RuleBody,
+    RulePatch,
+    VMBody,
+)
+from tools.sdk.endpoints import Endpoint
+from tools.sdk.files import OnBytes, pieces_of, sha256_of, size_of
+from tools.sdk.items import Item, JsonValue, Page, item_of
+from tools.sdk.sse import Decoder
+from tools.sdk.tasks import TaskView, task_of
+from tools.sdk.transport import Access, Reply, Request, Transport
+
+JOIN_TIMEOUT_S = 120.0
+TASK_WAIT_S = 20
+TASK_POLL_S_MIN = 0.3
+UPLOAD_BYTES_PER_S_MIN = 256 * 1024
+UPLOAD_CONVERSION_S_MAX = 900.0
+
+OnProgress = Callable[[TaskView], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Work accepted: the thing it is about, and its task; no task when there was nothing to do."""
+
+    item: Item
+    task: TaskView | None
+
+
+def path_of(*parts: str) -> str:
+    """Return `/v1/...` with each part quoted.
+
+    Raises:
+        InvalidError: a part is empty or means a directory.
+    """
+    for part in parts:
+        if not part or part in {".", ".."}:
+            raise InvalidError(f"{part!r} is not a name")
+    return "/".join(("/v1", *(quote(part, safe="") for part in parts)))
+
+
+def _silent(error: PlatformError) -> None:
+    """Say nothing of retries."""
+
+
+class Client:
+    """A connection to a cluster through any of its agents.
+
+    `patience_s`: how long a lost agent or quorum is waited for; a client that never had an answer gives
+    up after `first_patience_s`. `on_retry` hears of every error that is tried again.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        *,
+        token: str = "",
+        ca_file: str = "",
+        rng: random.Random,
+        patience_s: float = 15.0,
+        first_patience_s: float = 2.0,
+        on_retry: Callable[[PlatformError], None] = _silent,
+    ) -> None:
+        self._transport = Transport(
+            endpoints,
+            Access(token=token, ca_file=ca_file),
+            rng=rng,
+            patience_s=patience_s,
+            first_patience_s=first_patience_s,
+            on_retry=on_retry,
+        )
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._transport.__aexit__(kind, error, trace)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The agent that is asked next."""
+        return self._transport.endpoint
+
+    # -- this host
+
+    async def local_status(self) -> Item:
+        """Return whether this host's agent is `unconfigured` or a `member`."""
+        return await self._item(Request("GET", path_of("local", "status")))
+
+    async def init(self, body: InitBody) -> Item:
+        """Make a cluster of this host."""
+        path = path_of("local", "init")
+        return await self._item(Request("POST", path, body=_json(body), timeout_s=JOIN_TIMEOUT_S))
+
+    async def join(self, body: JoinBody) -> Item:
+        """Make this host a member; takes up to 30 s."""
+        path = path_of("local", "join")
+        return await self._item(Request("POST", path, body=_json(body), timeout_s=JOIN_TIMEOUT_S))
+
+    # -- anything
+
+    async def status(self) -> Item:
+        """Return the cluster in short: leader, quorum, members, VMs, alarms."""
+        return await self._item(Request("GET", path_of("status")))
+
+    async def list(
+        self, plural: str, *, query: Iterable[str] = (), sort: str = "", limit: int = 0
+    ) -> Page:
+        """Return resources of a kind, e.g. `vms`; each query is `attribute=value`."""
+        pairs = [("q", text) for text in query]
+        if sort:
+            pairs.append(("sort", sort))
+        if limit:
+            pairs.append(("limit", str(limit)))
+        answer = await self._item(Request("GET", path_of(plural), query=tuple(pairs)))
+        return Page(answer.items("items"), answer.integer("index"))
+
+    async def get(self, plural: str, name: str) -> Item:
+        """Return one resource by name or id."""
+        return await self._item(Request("GET", path_of(plural, name)))
+
+    async def create(self, plural: str, body: Body) -> Item:
+        """Create what is ready at once (not VMs and images)."""
+        return await self._item(Request("POST", path_of(plural), body=_json(body)))
+
+    async def update(self, plural: str, name: str, body: Body) -> Item:
+        """Change the fields that the body sets."""
+        return await self._item(Request("PATCH", path_of(plural, name), body=_json(body)))
+
+    async def delete(self, plural: str, name: str) -> Started:
+        """Delete by name or id; long work comes back as a task."""
+        return _started(await self._transport.send(Request("DELETE", path_of(plural, name))))
+
+    async def act(self, plural: str, name: str, verb: str, body: Body | None = None) -> Started:
+        """Do `POST /v1/<plural>/<name>/actions/<verb>`."""
+        path = path_of(plural, name, "actions", verb)
+        reply = await self._transport.send(Request("POST", path, body=_json(body or EmptyBody())))
+        return _started(reply)
+
+    async def request(self, method: str, path: str, body: bytes = b"") -> Reply:
+        """Send anything: `path` is quoted by the caller and may hold a query."""
+        path, _, query = path.partition("?")
+        pairs = tuple(
+            (name, value)
+            for name, _, value in (pair.partition("=") for pair in query.split("&") if pair)
+        )
+        return await self._transport.send(Request(method, path, query=pairs, body=body))
+
+    # -- particular resources
+
+    async def create_vm(self, body: VMBody) -> Started:
+        """Create a VM and, unless told otherwise, start it."""
+        reply = await self._transport.send(Request("POST", path_of("vms"), body=_json(body)))
+        return _started(reply, key="vm")
+
+    async def create_join_tokens(self, body: JoinTokenBody) -> Item:
+        """Return `tokens` and `expires_ms`; the agent keeps only hashes of the tokens."""
+        return await self._item(Request("POST", path_of("join-tokens"), body=_json(body)))
+
+    async def create_access_token(self, body: AccessTokenBody) -> Item:
+        """Return `token` and `id`; the token is never shown again."""
+        return await self._item(Request("POST", path_of("access-tokens"), body=_json(body)))
+
+    async def add_rule(self, group: str, body: RuleBody) -> Item:
+        """Add a rule to a security group."""
+        path = path_of("security-groups", group, "rules")
+        return await self._item(Request("POST", path, body=_json(body)))
+
+    async def update_rule(self, group: str, rule_id: str, body: RulePatch) -> Item:
+        """Enable or disable a rule."""
+        path = path_of("security-groups", group, "rules", rule_id)
+        return await self._item(Request("PATCH", path, body=_json(body)))
+
+    async def remove_rule(self, group: str, rule_id: str) -> None:
+        """Remove a rule that is not a default one."""
+        path = path_of("security-groups", group, "rules", rule_id)
+        await self._transport.send(Request("DELETE", path))
+
+    async def upload_image(
+        self,
+        name: str,
+        file: Path,
+        *,
+        source_format: str = "",
+        on_hash: OnBytes,
+        on_bytes: OnBytes,
+    ) -> Item:
+        """Upload an image file; read twice, first for its hash, which the agent verifies.
+
+        A broken connection starts the upload over, with the same Idempotency-Key.
+        """
+        size_bytes = size_of(file)
+        query = [("name", name), ("sha256", await sha256_of(file, on_hash))]
+        if source_format:
+            query.append(("format", source_format))
+        request = Request(
+            "POST",
+            path_of("images"),
+            query=tuple(query),
+            stream=lambda: pieces_of(file, size_bytes, on_bytes),
+            size_bytes=size_bytes,
+            timeout_s=UPLOAD_CONVERSION_S_MAX + size_bytes / UPLOAD_BYTES_PER_S_MIN,
+        )
+        return await self._item(request)
+
+    # -- tasks
+
+    async def get_task(self, task_id: str, *, wait_s: int = 0) -> TaskView:
+        """Return a task; with `wait_s` when it ended or changed, or after that time."""
+        request = Request(
+            "GET",
+            path_of("tasks", task_id),
+            headers={"Prefer": f"wait={wait_s}"} if wait_s else {},
+            timeout_s=30.0 + wait_s,
+        )
+        return task_of(await self._item(request))
+
+    async def cancel_task(self, task_id: str) -> None:
+        """Ask that a task stop where it is safe to."""
+        await self._transport.send(Request("DELETE", path_of("tasks", task_id)))
+
+    async def wait_task(self, task_id: str, on_progress: OnProgress | None = None) -> TaskView:
+        """Return a task when it has ended, well or not; bound it with `asyncio.timeout`.
+
+        `on_progress` hears of the task as it stands first, and of every change.
+        """
+        loop = asyncio.get_running_loop()
+        seen: TaskView | None = None
+        while True:
+            asked_s = loop.time()
+            task = await self.get_task(task_id, wait_s=TASK_WAIT_S if seen is not None else 0)
+            if task != seen and on_progress is not None:
+                on_progress(task)
+            if task.ended:
+                return task
+            if task == seen:  # an agent that does not hold the answer back must not be hammered
+                await asyncio.sleep(max(0.0, asked_s + TASK_POLL_S_MIN - loop.time()))
+            seen = task
+
+    # -- events
+
+    async def follow_events(self, after: str = "") -> AsyncGenerator[Item, None]:
+        """Yield events as they happen, without end and without loss over a change of agent.
+
+        `after` is the index to resume after; empty means from now on.
+        """
+        decoder = Decoder(after)
+        failures = 0
+        while True:
+            headers = {"Accept": "text/event-stream"}
+            if decoder.last_id:
+                headers["Last-Event-ID"] = decoder.last_id
+            request = Request("GET", path_of("events"), headers=headers)
+            try:
+                async with self._transport.open_stream(request) as reader:
+                    async for piece in reader.iter_any():
+                        failures = 0
+                        for message in decoder.feed(piece):
+                            yield item_of(_decoded(message.data.encode()))
+            except UnavailableError:
+                failures += 1
+                if failures > 8:
+                    raise
+            decoder = Decoder(decoder.last_id)
+            await asyncio.sleep(min(2.0, 0.1 * 2**failures))
+
+    async def _item(self, request: Request) -> Item:
+        reply = await self._transport.send(request)
+        return item_of(_decoded(reply.body))
+
+
+def _json(body: Body) -> bytes:
+    return msgspec.json.encode(body)
+
+
+def _decoded(body: bytes) -> JsonValue:
+    if not body.strip():
+        return None
+    try:
+        value: JsonValue = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        raise UnavailableError(
+            "the answer is not JSON: is KVORUM_ADDRESS the address of a Kvorum agent?"
+        ) from None
+    return value
+
+
+def _started(reply: Reply, key: str = "") -> Started:
+    answer = item_of(_decoded(reply.body))
+    task = answer.item("task") if "task" in answer.raw else answer
+    item = answer.item(key) if key else answer
+    if reply.status != 202:
+        return Started(item, None)
+    if not task.text("id"):
+        task = Item({**task.raw, "id": reply.headers.get("Location", "").rsplit("/", 1)[-1]})
+    return Started(item, task_of(task))

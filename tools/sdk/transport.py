@@ -1,0 +1,291 @@
+"""One request to whichever agent answers: fail-over between endpoints, retries, deadlines, TLS.
+
+Used by `Client` only. A change carries an Idempotency-Key that stays the same over all tries, so a
+request whose answer was lost is not done twice. The protocol library (aiohttp) is known only here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from types import TracebackType
+
+import aiohttp
+from yarl import URL
+
+from core.clock import new_id
+from core.errors import PlatformError, UnauthenticatedError, UnavailableError
+from tools.sdk.endpoints import Endpoint
+from tools.sdk.problems import RETRIED_STATUSES, error_of
+
+CONNECT_TIMEOUT_S = 4.0
+FIRST_DELAY_S = 0.2
+DELAY_S_MAX = 2.0
+SYSTEM_CA = "system"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to send. `path` is quoted already. `timeout_s` bounds one try, not the sum of them.
+
+    `stream` gives the body anew for each try and has `size_bytes` bytes; without it `body` is sent.
+    """
+
+    method: str
+    path: str
+    query: tuple[tuple[str, str], ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    stream: Callable[[], AsyncIterator[bytes]] | None = None
+    size_bytes: int = 0
+    timeout_s: float = 30.0
+    idempotency_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole answer below 400."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How to be let in. `ca_file` is a file of PEM certificates, or `system` for the machine's own set."""
+
+    token: str = field(default="", repr=False)
+    ca_file: str = ""
+
+
+class Unreachable(UnavailableError):
+    """No answer from one endpoint; `hopeless` when trying it again cannot help."""
+
+    def __init__(self, message: str, *, hopeless: bool = False) -> None:
+        super().__init__(message)
+        self.hopeless = hopeless
+
+
+class Transport:
+    """Sends requests; stays with the endpoint that answered last.
+
+    `patience_s` is how long an agent or a quorum that is away is waited for; a client that has never had
+    an answer gives up after `first_patience_s`. `on_retry` hears of each error that will be tried again.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        access: Access,
+        *,
+        rng: random.Random,
+        patience_s: float,
+        first_patience_s: float,
+        on_retry: Callable[[PlatformError], None],
+    ) -> None:
+        self._endpoints = tuple(endpoints)
+        self._access = access
+        self._rng = rng
+        self._patience_s = patience_s
+        self._first_patience_s = first_patience_s
+        self._on_retry = on_retry
+        self._at = 0
+        self._answered = False
+        self._sessions: dict[Endpoint, aiohttp.ClientSession] = {}
+
+    async def __aenter__(self) -> Transport:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for session in self._sessions.values():
+            await session.close()
+        self._sessions.clear()
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The endpoint that is asked next."""
+        return self._endpoints[self._at]
+
+    async def send(self, request: Request) -> Reply:
+        """Return the answer of the first agent that gives one.
+
+        Raises:
+            UnavailableError: none did in time, or there is no quorum.
+            PlatformError: the request was refused; the kind says how.
+        """
+        loop = asyncio.get_running_loop()
+        headers = self._headers(request)
+        began_s = loop.time()
+        attempt = 0
+        refusal: PlatformError | None = None
+        while True:
+            try:
+                async with self._exchange(request, headers, request.timeout_s) as response:
+                    body = await response.read()
+            except Unreachable as error:
+                failure: PlatformError = error
+            else:
+                if response.status < 400:
+                    return Reply(response.status, response.headers, body)
+                failure = error_of(response.status, body)
+                if response.status not in RETRIED_STATUSES:
+                    raise failure
+                refusal = failure
+            if not await self._wait_for_another_try(failure, attempt, began_s):
+                raise refusal or failure
+            attempt += 1
+
+    @asynccontextmanager
+    async def open_stream(self, request: Request) -> AsyncIterator[aiohttp.StreamReader]:
+        """Open an answer without end, once, at the present endpoint; the reader is for the block.
+
+        Raises:
+            UnavailableError: nothing came; the next call asks the next endpoint.
+            PlatformError: the request was refused.
+        """
+        try:
+            async with self._exchange(request, self._headers(request), None) as response:
+                if response.status >= 400:
+                    async with asyncio.timeout(request.timeout_s):
+                        raise error_of(response.status, await response.read())
+                yield response.content
+        except UnavailableError:
+            self._at = (self._at + 1) % len(self._endpoints)
+            raise
+
+    async def _wait_for_another_try(
+        self, failure: PlatformError, attempt: int, began_s: float
+    ) -> bool:
+        """Move to the next endpoint and sleep; False when it is time to give up."""
+        hopeless = isinstance(failure, Unreachable) and failure.hopeless
+        last_of_round = (attempt + 1) % len(self._endpoints) == 0
+        if hopeless and len(self._endpoints) == 1:
+            return False
+        self._at = (self._at + 1) % len(self._endpoints)
+        rounds = attempt // len(self._endpoints)
+        delay_s = 0.0
+        if last_of_round:
+            longest_s = min(DELAY_S_MAX, FIRST_DELAY_S * 2 ** min(rounds, 10))
+            delay_s = self._rng.uniform(longest_s / 2, longest_s)
+        patience_s = self._patience_s if self._answered else self._first_patience_s
+        if asyncio.get_running_loop().time() + delay_s - began_s > patience_s:
+            return False
+        self._on_retry(failure)
+        await asyncio.sleep(delay_s)
+        return True
+
+    @asynccontextmanager
+    async def _exchange(
+        self, request: Request, headers: Mapping[str, str], timeout_s: float | None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send once; the block reads the answer. Every failure of the line becomes `Unreachable`."""
+        endpoint = self.endpoint
+        url = URL(endpoint.base_url + request.path, encoded=True).update_query(request.query)
+        data = request.stream() if request.stream is not None else request.body or None
+        try:
+            async with (
+                asyncio.timeout(timeout_s),
+                self._session(endpoint).request(
+                    request.method, url, data=data, headers=headers, allow_redirects=False
+                ) as response,
+            ):
+                self._answered = True
+                yield response
+        except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
+            raise self._unreachable(endpoint, error, timeout_s) from error
+
+    def _headers(self, request: Request) -> dict[str, str]:
+        headers = {"Accept": "application/json", **request.headers}
+        if self._access.token:
+            headers["Authorization"] = f"Bearer {self._access.token}"
+        if request.method not in {"GET", "HEAD"}:
+            headers["Idempotency-Key"] = request.idempotency_key or new_id(self._rng)
+        if request.stream is not None:
+            headers["Content-Length"] = str(request.size_bytes)
+            headers["Content-Type"] = "application/octet-stream"
+        elif request.body:
+            headers.setdefault("Content-Type", "application/json")
+        return headers
+
+    def _session(self, endpoint: Endpoint) -> aiohttp.ClientSession:
+        session = self._sessions.get(endpoint)
+        if session is None:
+            session = self._sessions[endpoint] = aiohttp.ClientSession(
+                connector=self._connector(endpoint),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
+                trust_env=False,
+            )
+        return session
+
+    def _connector(self, endpoint: Endpoint) -> aiohttp.BaseConnector:
+        if endpoint.local:
+            return aiohttp.UnixConnector(path=endpoint.socket_path)
+        if not self._access.token:
+            raise UnauthenticatedError(
+                f"{endpoint} needs an access token: set KVORUM_TOKEN, or put one into "
+                "~/.config/kvorum/token (make one on a host: kvorum access-token create NAME)"
+            )
+        return aiohttp.TCPConnector(ssl=tls_context(self._access.ca_file))
+
+    def _unreachable(
+        self, endpoint: Endpoint, error: Exception, timeout_s: float | None
+    ) -> Unreachable:
+        cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+        if isinstance(error, aiohttp.ClientSSLError):
+            return Unreachable(
+                f"{endpoint} shows a certificate that {self._access.ca_file} did not sign: "
+                "take /var/lib/kvorum/identity/ca.pem from a host of the cluster (KVORUM_CA)",
+                hopeless=True,
+            )
+        if endpoint.local and isinstance(cause, PermissionError):
+            return Unreachable(
+                f"only root may use {endpoint}: run this as root, or set KVORUM_ADDRESS and "
+                "KVORUM_TOKEN",
+                hopeless=True,
+            )
+        if endpoint.local and isinstance(cause, FileNotFoundError | ConnectionRefusedError):
+            return Unreachable(
+                f"no agent answers at {endpoint}: is it running? systemctl status kvorum-agent"
+            )
+        if isinstance(cause, TimeoutError) and not isinstance(error, aiohttp.ClientConnectorError):
+            waited = f" within {timeout_s:g} s" if timeout_s else ""
+            return Unreachable(
+                f"{endpoint} gave no answer{waited}: see kvorum status at another host"
+            )
+        reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+        return Unreachable(
+            f"cannot reach {endpoint} ({reason}): is its agent running? "
+            "systemctl status kvorum-agent there"
+        )
+
+
+def tls_context(ca_file: str) -> ssl.SSLContext:
+    """Return what is trusted: the cluster's own CA, or with `system` the machine's certificates.
+
+    The cluster's CA signs hosts only and any host may answer any request, so with it the host's name
+    in the certificate is not compared; with `system` it is.
+
+    Raises:
+        UnauthenticatedError: the file cannot be read or holds no certificate.
+    """
+    if ca_file == SYSTEM_CA:
+        return ssl.create_default_context()
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise UnauthenticatedError(
+            f"CA file {ca_file!r} cannot be used ({error}): copy "
+            "/var/lib/kvorum/identity/ca.pem from a host of the cluster and set KVORUM_CA"
+        ) from error
+    context.check_hostname = False
+    return context
