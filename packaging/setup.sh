@@ -10,9 +10,7 @@ list=packaging/debian-packages.txt
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
 
-[ -x /usr/bin/python3 ] || fail "/usr/bin/python3 is missing: this needs Debian 12"
-/usr/bin/python3 -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' ||
-    fail "/usr/bin/python3 is not Python 3.11: this needs Debian 12"
+[ "$(. /etc/os-release && echo "$ID $VERSION_ID")" = "debian 12" ] || fail "this needs Debian 12"
 
 # --- Debian packages -------------------------------------------------------------------------------------------
 mapfile -t wanted < <(sed 's/#.*//' "$list" | tr -s ' \t' '\n' | sed '/^$/d')
@@ -41,7 +39,8 @@ if [ "${#missing[@]}" -gt 0 ]; then
     # Installing enables units for the next boot; the lab doesn't want them, a product host enables its own.
     if command -v systemctl >/dev/null; then
         for unit in libvirtd.service libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket \
-            libvirt-guests.service virtlogd.socket virtlockd.socket serf.service dnsmasq.service; do
+            libvirt-guests.service virtlogd.socket virtlogd-admin.socket virtlockd.socket \
+            virtlockd-admin.socket serf.service dnsmasq.service; do
             case " ${missing[*]} " in *" libvirt-daemon-system "* | *" serf "* | *" dnsmasq-base "*)
                 "${as_root[@]}" systemctl --quiet disable "$unit" >/dev/null 2>&1 || true ;;
             esac
