@@ -100,6 +100,11 @@ class LibvirtHypervisor:
     def is_healthy(self) -> bool:
         return self._link is not None and self._probes_missed < PROBES_MISSED_MAX
 
+    @property
+    def probes_missed(self) -> int:
+        """How many times in a row libvirt did not answer."""
+        return self._probes_missed
+
     async def wait_connected(self) -> None:
         await self._connected.wait()
 
