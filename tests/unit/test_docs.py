@@ -1,11 +1,15 @@
 """Hold the documents to the tree: links lead somewhere, every requirement has its row, named tests exist."""
 
+import ast
 import re
+import shlex
 from dataclasses import dataclass
 
 import pytest
 
+from tests import tidy
 from tests.tidy import ROOT
+from tools.cli.parser import Root, UsageError
 
 # How many requirements each area has; ids run from 1.
 REQUIREMENTS = {
@@ -126,3 +130,59 @@ def test_make_targets_that_documents_name_exist():
         if m
     }
     assert named <= targets, named - targets
+
+
+def commands() -> list[str]:
+    """Return every `kvorum …` line of a code block, without prompt and comment."""
+    found = []
+    for path in DOCUMENTS:
+        for block in re.findall(
+            r"^```[a-z]*\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL
+        ):
+            for line in block.splitlines():
+                shown = re.fullmatch(r"(?:\w+# )?(kvorum [^#|>]+?)\s*(?:[#|>].*)?", line)
+                if shown:
+                    found.append(shown[1])
+    return sorted(set(found))
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_in_documents_are_understood(command):
+    try:
+        args = Root().parse(shlex.split(command)[1:])
+    except UsageError as error:
+        pytest.fail(str(error))
+    assert hasattr(args, "run")
+
+
+def test_seven_commands_lead_from_nothing_to_a_vm():
+    block = re.search(
+        r"```\n(h1# kvorum init\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+    )
+    assert block
+    lines = block[1].splitlines()
+    assert len(lines) <= 7
+    assert "kvorum vm create" in lines[-1]
+
+
+def texts() -> list[str]:
+    """Return every string of the product, with … for what is filled in."""
+    found = []
+    for source in tidy.sources():
+        for node in ast.walk(source.tree):
+            if isinstance(node, ast.JoinedStr):
+                parts = (p.value if isinstance(p, ast.Constant) else "…" for p in node.values)
+                found.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return found
+
+
+def test_messages_that_troubleshooting_explains_exist():
+    """So that someone who searches for the message they met finds it, word for word."""
+    rows = (ROOT / "docs/troubleshooting.md").read_text().splitlines()
+    quoted = [m[1] for row in rows if (m := re.match(r"\| `([^`]+)` \|", row))]
+    assert len(quoted) > 20
+    known = "\n".join(texts())
+    missing = [message for message in quoted if message not in known]
+    assert not missing
