@@ -83,10 +83,8 @@ def _parse(argv: Sequence[str], stdout: TextIO, stderr: TextIO) -> Namespace | i
     if args.noun is None:
         raise UsageError("no command (see kvorum --help)")
     if not hasattr(args, "run"):
-        words = [word for word in (args.noun, getattr(args, "verb", None)) if word]
-        raise UsageError(
-            f"kvorum {' '.join(words)} needs a verb (see kvorum {' '.join(words)} --help)"
-        )
+        words = " ".join(word for word in (args.noun, getattr(args, "verb", None)) if word)
+        raise UsageError(f"{words} needs a verb (see kvorum {words} --help)")
     if args.noun == "completion" and args.shell != "names":
         from tools.cli.completion import script
 

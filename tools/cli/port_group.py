@@ -109,9 +109,7 @@ def _add(root: Root, parser: Parser) -> None:
     made.add_argument(
         "--vni", type=vni, default=0, help="VXLAN network identifier (default: a free one)"
     )
-    made.add_argument(
-        "--gateway", type=address, default="", metavar="IP", help="default route of VMs"
-    )
+    made.add_argument("--gateway", type=address, metavar="IP", help="default route of VMs")
     made.add_argument(
         "--dns",
         type=address,

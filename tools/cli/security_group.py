@@ -7,7 +7,15 @@ from argparse import ArgumentTypeError, Namespace
 
 from tools.cli.collection import Kind, add_delete, add_list, add_name, related
 from tools.cli.context import Context
-from tools.cli.output import Column, printable, text, write_done, write_rows, write_value
+from tools.cli.output import (
+    Column,
+    printable,
+    text,
+    write_done,
+    write_list,
+    write_rows,
+    write_value,
+)
 from tools.cli.parser import Parser, Root, UsageError, Verbs
 from tools.cli.units import ports
 from tools.sdk.bodies import RuleBody, RulePatch, SecurityGroupBody
@@ -73,13 +81,22 @@ async def show(args: Namespace, ctx: Context) -> int:
         return 0
     write_rows(ctx, [("name", printable(group.text("name"))), ("id", group.text("id"))])
     ctx.write("Everything in is denied and everything out allowed, except:")
-    titles = tuple(column.title for column in RULE_COLUMNS)
-    rows = [
-        tuple(printable(column.value(rule)) for column in RULE_COLUMNS)
-        for rule in group.items("rules")
-    ]
-    write_rows(ctx, [titles, *rows])
+    write_list(ctx, await _named_rules(ctx, group), RULE_COLUMNS, "no rules")
     return 0
+
+
+async def _named_rules(ctx: Context, group: Item) -> list[Item]:
+    """Return a group's rules with the names of the groups that they refer to."""
+    rules = group.items("rules")
+    if not any(rule.text("remote_group_id") for rule in rules):
+        return list(rules)
+    names = {
+        found.text("id"): found.text("name") for found in (await ctx.client.list(KIND.plural)).items
+    }
+    return [
+        Item({"remote_group_name": names.get(rule.text("remote_group_id"), ""), **rule.raw})
+        for rule in rules
+    ]
 
 
 async def create(args: Namespace, ctx: Context) -> int:
@@ -110,7 +127,7 @@ def rule_of(args: Namespace) -> RuleBody:
         protocol=args.protocol,
         port_first=first,
         port_last=last,
-        cidr=args.cidr,
+        cidr=args.cidr or "",
         remote_group=args.from_group,
         family=family,
     )
@@ -175,7 +192,7 @@ def _add_rules(verbs: Verbs) -> None:
         "--protocol", choices=("all", "tcp", "udp", "icmp"), default="all", help="default: all"
     )
     add.add_argument("--port", type=ports, metavar="N[-M]", help="port or range (default: all)")
-    add.add_argument("--cidr", type=cidr, default="", help="the other side as a network")
+    add.add_argument("--cidr", type=cidr, help="the other side as a network")
     add.add_argument(
         "--from-group",
         default="",

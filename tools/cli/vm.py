@@ -16,7 +16,6 @@ from tools.cli.output import (
     text,
     texts,
     write_done,
-    write_item,
     write_rows,
     write_value,
 )
@@ -80,8 +79,8 @@ async def show(args: Namespace, ctx: Context) -> int:
         whole["nics"] = [dict(nic.raw) for nic in nics]
         write_value(ctx, whole)
         return 0
-    write_item(ctx, vm, KIND.fields)
-    write_rows(ctx, [*map(_disk_row, disks), *map(_nic_row, nics)] or [("disks", "-")])
+    fields = [(field.title, printable(field.value(vm))) for field in KIND.fields]
+    write_rows(ctx, [*fields, *map(_disk_row, disks), *map(_nic_row, nics)])
     return 0
 
 
@@ -132,7 +131,7 @@ async def _act(
     if await finish(ctx, started, f"{verb} {args.name}", wait=args.wait):
         vm = await ctx.client.get("vms", args.name)
         nothing = " already" if started.task is None else ""
-        write_done(ctx, vm, f"{vm.text('name')}: {_state(vm)}{nothing} on {_host(vm)}")
+        write_done(ctx, vm, f"{vm.text('name')}: {_state(vm)} on {_host(vm)}{nothing}")
     return 0
 
 

@@ -31,10 +31,13 @@ async def wait_for(ctx: Context, task: TaskView, title: str) -> TaskView:
         TaskFailed: it failed or was cancelled.
     """
     with Progress(ctx, title) as progress:
+
+        def show(now: TaskView) -> None:
+            if not now.ended:
+                progress.show(now.progress, _step(now))
+
         try:
-            ended = await ctx.client.wait_task(
-                task.id, lambda now: progress.show(now.progress, _step(now))
-            )
+            ended = await ctx.client.wait_task(task.id, show)
         except asyncio.CancelledError:
             ctx.say(f"\nkvorum: the work goes on: kvorum task wait {task.id}")
             raise

@@ -19,6 +19,8 @@ from core.errors import (
 )
 
 RETRIED_STATUSES = frozenset({429, 502, 503, 504})
+NOT_A_MEMBER = "not-a-member"
+"""The code of a host that belongs to no cluster yet: waiting will not change that."""
 
 _BY_STATUS: dict[int, type[PlatformError]] = {
     400: InvalidError,

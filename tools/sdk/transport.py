@@ -20,7 +20,7 @@ from yarl import URL
 from core.clock import new_id
 from core.errors import PlatformError, UnauthenticatedError, UnavailableError
 from tools.sdk.endpoints import Endpoint
-from tools.sdk.problems import RETRIED_STATUSES, error_of
+from tools.sdk.problems import NOT_A_MEMBER, RETRIED_STATUSES, error_of
 
 CONNECT_TIMEOUT_S = 4.0
 FIRST_DELAY_S = 0.2
@@ -138,7 +138,7 @@ class Transport:
                 if response.status < 400:
                     return Reply(response.status, response.headers, body)
                 failure = error_of(response.status, body)
-                if response.status not in RETRIED_STATUSES:
+                if response.status not in RETRIED_STATUSES or failure.code == NOT_A_MEMBER:
                     raise failure
                 refusal = failure
             if not await self._wait_for_another_try(failure, attempt, began_s):

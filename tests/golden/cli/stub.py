@@ -1,0 +1,372 @@
+"""A stand-in for an agent: answers the HTTP API from tables, over a unix socket, in a thread of its own.
+
+Tests of the command and of the client speak to it. It keeps what was asked, and can be told to fail.
+"""
+
+import asyncio
+import hashlib
+import json
+import shutil
+import tempfile
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aiohttp import web
+
+T0_MS = 1_795_449_600_000  # 2026-11-23 16:00:00 UTC
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request as the stub saw it."""
+
+    method: str
+    path: str
+    query: tuple
+    key: str
+    headers: dict
+    body: bytes
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+
+@dataclass
+class Fault:
+    """What goes wrong with the next request: a status with a detail, or a connection that breaks."""
+
+    status: int = 0
+    detail: str = ""
+    code: str = ""
+    drop_after_bytes: int | None = None
+    drop_answer: bool = False
+    body: bytes | None = None
+
+
+class Refused(Exception):
+    def __init__(self, status, code, detail):
+        super().__init__(detail)
+        self.status, self.code, self.detail = status, code, detail
+
+
+@dataclass
+class World:
+    """What the cluster holds; shared by stubs that play its agents."""
+
+    collections: dict = field(default_factory=dict)
+    status: dict = field(default_factory=dict)
+    state: str = "member"
+    task_error: str = ""
+    task_steps: tuple = ("create-disk", "start")
+    outcomes: dict = field(default_factory=dict)
+    made: int = 0
+
+    def new_id(self):
+        self.made += 1
+        return f"00000000-0000-4000-8000-{self.made:012d}"
+
+
+class StubAgent:
+    """Use as a context manager; `address` is for KVORUM_ADDRESS."""
+
+    def __init__(self, world=None):
+        self.world = world or World()
+        self.asked: list[Asked] = []
+        self.faults: deque[Fault] = deque()
+        self.streams: deque = deque()
+        self._dir = Path(tempfile.mkdtemp(prefix="kvt-cli-"))
+        self.socket = self._dir / "api.sock"
+        self.address = f"unix:{self.socket}"
+        self._ready = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(self, *_):
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+        shutil.rmtree(self._dir)
+
+    def _serve(self):
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._main())
+
+    async def _main(self):
+        self._stop = asyncio.Event()
+        app = web.Application(client_max_size=1 << 30)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.UnixSite(runner, str(self.socket)).start()
+        self._ready.set()
+        await self._stop.wait()
+        await runner.cleanup()
+
+    async def _handle(self, request):
+        fault = self.faults.popleft() if self.faults else Fault()
+        if fault.drop_after_bytes is not None:
+            await request.content.readexactly(fault.drop_after_bytes)
+            self._remember(request, b"")
+            request.transport.abort()
+            return web.Response()
+        body = await request.read()
+        asked = self._remember(request, body)
+        if fault.status:
+            return self._problem(Refused(fault.status, fault.code or "fault", fault.detail))
+        if fault.body is not None:
+            return web.Response(body=fault.body)
+        if request.path == "/v1/events" and "event-stream" in request.headers["Accept"]:
+            return await self._stream(request)
+        try:
+            status, value, headers = self._answer_once(asked)
+        except Refused as refused:
+            return self._problem(refused)
+        if fault.drop_answer:
+            request.transport.abort()
+            return web.Response()
+        if status == 204:
+            return web.Response(status=204)
+        return web.json_response(value, status=status, headers=headers)
+
+    def _remember(self, request, body):
+        query = tuple(request.query.items())
+        asked = Asked(
+            request.method,
+            request.path,
+            query,
+            request.headers.get("Idempotency-Key", ""),
+            dict(request.headers),
+            body,
+        )
+        self.asked.append(asked)
+        return asked
+
+    def _problem(self, refused):
+        body = {
+            "type": "about:blank",
+            "title": refused.code,
+            "status": refused.status,
+            "code": refused.code,
+            "detail": refused.detail,
+        }
+        return web.json_response(
+            body, status=refused.status, content_type="application/problem+json"
+        )
+
+    async def _stream(self, request):
+        """Send the next planned pieces, then break off; when nothing is planned, stay silent."""
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        if not self.streams:
+            await self._stop.wait()
+            return response
+        for piece in self.streams.popleft():
+            await response.write(piece)
+        return response
+
+    def _answer_once(self, asked):
+        """A repeated change gets its first outcome."""
+        if asked.method == "GET":
+            return self._answer(asked)
+        assert asked.key, "every change carries an Idempotency-Key"
+        place = (asked.path, asked.key)
+        if place not in self.world.outcomes:
+            self.world.outcomes[place] = self._answer(asked)
+        return self.world.outcomes[place]
+
+    def _answer(self, asked):
+        match asked.method, asked.path.removeprefix("/v1/").split("/"):
+            case "GET", ["status"]:
+                return 200, self.world.status, {}
+            case _, ["local", what]:
+                return self._local(what, asked)
+            case "GET", [plural]:
+                items = self._all(plural)
+                for condition in (value for name, value in asked.query if name == "q"):
+                    attribute, _, value = condition.partition("=")
+                    items = [item for item in items if str(item.get(attribute)) == value]
+                return 200, {"items": items, "index": 42}, {}
+            case "GET", ["tasks", name]:
+                return 200, self._worked_on(self._one("tasks", name)), {}
+            case "GET", [plural, name]:
+                return 200, self._one(plural, name), {}
+            case "DELETE", ["tasks", name]:
+                self._one("tasks", name)["cancel_requested"] = True
+                return 202, self._one("tasks", name), {}
+            case "DELETE", ["vms", name]:
+                return self._accepted(self._one("vms", name), "vm-delete")
+            case "DELETE", [plural, name]:
+                self._all(plural).remove(self._one(plural, name))
+                return 204, None, {}
+            case "POST", [("vms" | "hosts") as plural, name, "actions", verb]:
+                return self._act(plural, name, verb, asked)
+            case "POST", ["vms"]:
+                vm = self._made("vms", {"phase": "creating", "ips": ["10.77.0.20"], **asked.json})
+                vm["host_name"] = asked.json.get("host") or "h2"
+                return self._accepted(vm, "vm-create")
+            case "POST", ["images"]:
+                return self._uploaded(asked)
+            case "POST", ["join-tokens"]:
+                count = asked.json["count"]
+                tokens = [f"kvj_{n}" for n in range(1, count + 1)]
+                return 201, {"tokens": tokens, "expires_ms": T0_MS}, {}
+            case "POST", ["access-tokens"]:
+                return 201, {"token": "kvt_secret", "id": self.world.new_id()}, {}
+            case "POST", ["security-groups", name, "rules"]:
+                rule = {"id": self.world.new_id(), "enabled": True, **asked.json}
+                self._one("security-groups", name)["rules"].append(rule)
+                return 201, rule, {}
+            case (("PATCH" | "DELETE"), ["security-groups", name, "rules", rule_id]):
+                return self._change_rule(name, rule_id, asked)
+            case "PATCH", [plural, name]:
+                self._one(plural, name).update(asked.json)
+                return 200, self._one(plural, name), {}
+            case "POST", [plural]:
+                return 201, self._made(plural, asked.json), {}
+        raise Refused(404, "not-found", f"there is no {asked.path}")
+
+    def _local(self, what, asked):
+        if what == "status":
+            return 200, {"state": self.world.state, "version": "0.1.0"}, {}
+        if what == "init":
+            name = asked.json["host_name"] or "h1"
+            return (
+                201,
+                {
+                    "host_id": self.world.new_id(),
+                    "host_name": name,
+                    "address": asked.json["address"] or "10.0.0.1",
+                    "api": "https://10.0.0.1:7443",
+                    "admin_token_file": "/etc/kvorum/admin.token",
+                },
+                {},
+            )
+        if asked.json["token"] != "kvj_1":
+            raise Refused(
+                401, "unauthenticated", "this join token was used by host h2: make another one"
+            )
+        return (
+            200,
+            {
+                "host_id": self.world.new_id(),
+                "host_name": asked.json["host_name"] or "h2",
+                "cluster_name": "prod",
+                "members": 2,
+            },
+            {},
+        )
+
+    def _act(self, plural, name, verb, asked):
+        item = self._one(plural, name)
+        if plural == "hosts":
+            return 200, {"host": item["name"], "vms_released": 1}, {}
+        wanted = {"start": "running", "stop": "stopped"}.get(verb, "running")
+        if verb in {"start", "stop"} and item["phase"] == wanted:
+            return 200, {"vm": item, "task": None}, {}
+        if verb == "migrate":
+            item["host_name"] = asked.json.get("host") or "h3"
+        item["phase"] = wanted
+        return self._accepted(item, f"vm-{verb}")
+
+    def _uploaded(self, asked):
+        query = dict(asked.query)
+        found = hashlib.sha256(asked.body).hexdigest()
+        if query["sha256"] != found:
+            raise Refused(400, "invalid", "the upload does not have the SHA-256 it should have")
+        return (
+            201,
+            self._made(
+                "images",
+                {
+                    "name": query["name"],
+                    "state": "ready",
+                    "sha256": found,
+                    "size_bytes": len(asked.body),
+                    "virtual_size_bytes": 2 << 30,
+                    "source_format": query.get("format", "qcow2"),
+                    "host_names": ["h1"],
+                },
+            ),
+            {},
+        )
+
+    def _change_rule(self, name, rule_id, asked):
+        rules = self._one("security-groups", name)["rules"]
+        for rule in rules:
+            if rule["id"] == rule_id:
+                if asked.method == "PATCH":
+                    rule.update(asked.json)
+                    return 200, rule, {}
+                rules.remove(rule)
+                return 204, None, {}
+        raise Refused(404, "not-found", f"security group {name!r} has no rule {rule_id!r}")
+
+    def _accepted(self, vm, workflow):
+        task = self._made(
+            "tasks",
+            {
+                "name": "",
+                "workflow": workflow,
+                "subject": f"vm/{vm['id']}",
+                "subject_name": vm["name"],
+                "state": "pending",
+                "progress": 0,
+                "step": "",
+            },
+        )
+        # A copy: the answer must not change when the task does.
+        return 202, {"vm": dict(vm), "task": dict(task)}, {"Location": f"/v1/tasks/{task['id']}"}
+
+    def _worked_on(self, task):
+        """Every look at a task moves it a step further."""
+        if task["state"] in {"succeeded", "failed", "cancelled"}:
+            return task
+        steps = self.world.task_steps
+        done = steps.index(task["step"]) + 1 if task["step"] in steps else 0
+        task["revision"] = task.get("revision", 0) + 1
+        if task.get("cancel_requested"):
+            task.update(state="cancelled")
+        elif done == len(steps):
+            self._end(task)
+        else:
+            task.update(state="running", step=steps[done], progress=100 * done // len(steps))
+        return task
+
+    def _end(self, task):
+        if self.world.task_error:
+            task.update(state="failed", error=self.world.task_error, error_code="conflict")
+            return
+        task.update(state="succeeded", progress=100)
+        vm = self._one("vms", task["subject"].removeprefix("vm/"))
+        if task["workflow"] == "vm-delete":
+            self._all("vms").remove(vm)
+        elif task["workflow"] == "vm-create":
+            vm["phase"] = "running" if vm["start"] else "stopped"
+
+    def _made(self, plural, fields):
+        word = plural.removesuffix("s").replace("-", " ")
+        if fields["name"] and any(item["name"] == fields["name"] for item in self._all(plural)):
+            raise Refused(409, "conflict", f"{word} name {fields['name']!r} is already taken")
+        item = {"id": self.world.new_id(), "revision": 7, "created_ms": T0_MS, **fields}
+        if plural == "port-groups":
+            item.setdefault("vni", 101)
+        if plural == "security-groups":
+            item["rules"] = []
+        self._all(plural).append(item)
+        return item
+
+    def _all(self, plural):
+        return self.world.collections.setdefault(plural, [])
+
+    def _one(self, plural, name):
+        for item in self._all(plural):
+            if name in (item["id"], item.get("name")):
+                return item
+        raise Refused(404, "not-found", f"there is no {plural.removesuffix('s')} {name!r}")
