@@ -101,7 +101,9 @@ def checked_mac(mac: str) -> str:
     """
     lower = mac.lower()
     if not MAC_PATTERN.fullmatch(lower) or int(lower[:2], 16) & 1:
-        raise InvalidError(f"MAC address {mac[:80]!r} is not one of a NIC: use a form such as 52:4b:12:34:56:78")
+        raise InvalidError(
+            f"MAC address {mac[:80]!r} is not one of a NIC: use a form such as 52:4b:12:34:56:78"
+        )
     return lower
 
 
@@ -114,7 +116,9 @@ def checked_ip4(address: str, what: str) -> ipaddress.IPv4Address:
     try:
         return ipaddress.IPv4Address(address)
     except ValueError:
-        raise InvalidError(f"{what} {address[:80]!r} is not an IPv4 address such as 10.0.0.5") from None
+        raise InvalidError(
+            f"{what} {address[:80]!r} is not an IPv4 address such as 10.0.0.5"
+        ) from None
 
 
 def link_local(mac: str) -> str:

@@ -275,7 +275,9 @@ def _members(
     An address means a member only where it can come from: in the NIC's own port group, or by a router from a
     port group whose network does not overlap. IPv6 is link-local only, so it counts in the own port group.
     """
-    referred = sorted({rule.remote_group_id for g in groups for rule in g.rules if rule.remote_group_id})
+    referred = sorted(
+        {rule.remote_group_id for g in groups for rule in g.rules if rule.remote_group_id}
+    )
     local = {nic.port_group.vni: nic.port_group for nic in placed if nic.is_on(host_id)}
     found: dict[tuple[str, int], set[str]] = {(g, vni): set() for g in referred for vni in local}
     reachable = {

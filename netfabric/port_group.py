@@ -46,7 +46,9 @@ def check_port_group(
         )
     for other in others:
         if other.id != port_group.id and other.vni == port_group.vni:
-            raise ConflictError(f"VNI {port_group.vni} is used by port group {other.name}: choose another")
+            raise ConflictError(
+                f"VNI {port_group.vni} is used by port group {other.name}: choose another"
+            )
 
 
 def check_addresses(port_group: PortGroup) -> None:
@@ -69,7 +71,9 @@ def check_addresses(port_group: PortGroup) -> None:
                 f"gateway {gateway} is also the service address, which routes nothing: choose another"
             )
     if len(port_group.dns) > DNS_SERVERS_MAX:
-        raise InvalidError(f"{len(port_group.dns)} DNS servers are too many: give at most {DNS_SERVERS_MAX}")
+        raise InvalidError(
+            f"{len(port_group.dns)} DNS servers are too many: give at most {DNS_SERVERS_MAX}"
+        )
     for server in port_group.dns:
         checked_ip4(server, "DNS server")
 
@@ -90,8 +94,15 @@ def checked_network(cidr: str) -> ipaddress.IPv4Network:
         raise InvalidError(
             f"network {network} has a bad size: use /{PREFIX_SHORTEST} to /{PREFIX_LONGEST}, e.g. 10.0.0.0/24"
         )
-    if network.is_multicast or network.is_loopback or network.is_link_local or int(network[0]) >> 24 == 0:
-        raise InvalidError(f"network {network} is not for guests: use a private one, e.g. 10.0.0.0/24")
+    if (
+        network.is_multicast
+        or network.is_loopback
+        or network.is_link_local
+        or int(network[0]) >> 24 == 0
+    ):
+        raise InvalidError(
+            f"network {network} is not for guests: use a private one, e.g. 10.0.0.0/24"
+        )
     return network
 
 
@@ -135,7 +146,9 @@ def check_nic_address(port_group: PortGroup, ip: str) -> str:
     network = checked_network(port_group.cidr)
     address = _inside(ip, "address", network, f"{network[1]} to {network[-2]}")
     if str(address) in (port_group.service_ip, port_group.gateway):
-        raise InvalidError(f"address {address} belongs to port group {port_group.name} itself: choose another")
+        raise InvalidError(
+            f"address {address} belongs to port group {port_group.name} itself: choose another"
+        )
     return str(address)
 
 

@@ -57,7 +57,9 @@ class _Port:
 
 def remove_text() -> str:
     """Return the text that removes our tables whether they exist or not."""
-    return "".join(f"table {family} {TABLE}\ndelete table {family} {TABLE}\n" for family in FAMILIES)
+    return "".join(
+        f"table {family} {TABLE}\ndelete table {family} {TABLE}\n" for family in FAMILIES
+    )
 
 
 def ruleset_text(plan: NetworkPlan) -> str:
@@ -82,7 +84,8 @@ def _ports(plan: NetworkPlan) -> list[_Port]:
     local = [(port, group.vni) for group in plan.port_groups for port in group.ports]
     marks = nic_marks(port.device for port, _ in local)
     ports = [
-        _Port(port, vni, marks[port.device], _combo_name(port.group_ids, vni)) for port, vni in local
+        _Port(port, vni, marks[port.device], _combo_name(port.group_ids, vni))
+        for port, vni in local
     ]
     return sorted(ports, key=lambda p: p.port.device)
 
@@ -119,7 +122,9 @@ def _source_sets(ports: Sequence[_Port]) -> str:
                 "type ifname . ether_addr . ipv6_addr : mark",
                 (f"{p.device} . {p.port.mac} . {p.link_local} : {p.mark}" for p in ports),
             ),
-            _named("map", "number", "type ifname : mark", (f"{p.device} : {p.mark}" for p in ports)),
+            _named(
+                "map", "number", "type ifname : mark", (f"{p.device} : {p.mark}" for p in ports)
+            ),
             _named(
                 "set",
                 "source_mac",
@@ -291,8 +296,18 @@ def _inet_maps(plan: NetworkPlan, ports: Sequence[_Port]) -> str:
                 "typeof meta mark . @th,64,128",
                 (f"{p.mark} . {_hex128(p.link_local)}" for p in ports),
             ),
-            _named("map", "egress", "type mark : verdict", (f"{p.mark} : jump out_{p.combo}" for p in ports)),
-            _named("map", "ingress", "type mark : verdict", (f"{p.mark} : jump in_{p.combo}" for p in ports)),
+            _named(
+                "map",
+                "egress",
+                "type mark : verdict",
+                (f"{p.mark} : jump out_{p.combo}" for p in ports),
+            ),
+            _named(
+                "map",
+                "ingress",
+                "type mark : verdict",
+                (f"{p.mark} : jump in_{p.combo}" for p in ports),
+            ),
             _named(
                 "map",
                 "zones",

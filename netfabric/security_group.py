@@ -44,7 +44,9 @@ def checked_rule(rule: Rule) -> Rule:
         raise InvalidError(f"address family {rule.family} is neither 4 nor 6")
     _check_ports(rule)
     if rule.cidr and rule.remote_group_id:
-        raise InvalidError("a rule has either a network or a remote group on the other side: leave one empty")
+        raise InvalidError(
+            "a rule has either a network or a remote group on the other side: leave one empty"
+        )
     if rule.remote_group_id and not _GROUP_ID.fullmatch(rule.remote_group_id):
         raise InvalidError(f"remote group id {rule.remote_group_id[:80]!r} is not an id")
     if not rule.cidr:
@@ -68,7 +70,11 @@ def _checked_network(cidr: str, family: int) -> str:
     try:
         network = ipaddress.ip_network(cidr, strict=False)
     except ValueError:
-        raise InvalidError(f"network {cidr[:80]!r} is not one such as 10.0.0.0/24 or 2001:db8::/64") from None
+        raise InvalidError(
+            f"network {cidr[:80]!r} is not one such as 10.0.0.0/24 or 2001:db8::/64"
+        ) from None
     if network.version != family:
-        raise InvalidError(f"network {network} is IPv{network.version}, but the rule is for IPv{family}")
+        raise InvalidError(
+            f"network {network} is IPv{network.version}, but the rule is for IPv{family}"
+        )
     return str(network)
