@@ -1,0 +1,329 @@
+"""The decisions of failover, as one pure function: what is known in, what to do out.
+
+The agent that leads calls `decide` about once a second with its store's state and its own `LeaseJudge`'s stamps, and
+performs each decision as one guarded transaction. A decision is a proposal: whoever commits first wins, and a renewal of
+the lost host that slips in changes the lease's revision and so voids the recovery.
+
+The rules are those of docs/ha.md: an owner changes only with a proof that the old one can no longer write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from core.model import VM, DataStorage, Disk, Host, HostState, Lease, PowerState, VMPhase
+from ha.placement import (
+    Load,
+    PlacementError,
+    PlacementRequest,
+    PlacementView,
+    add_load,
+    choose_host,
+    loads_of,
+    pinned_host_id,
+)
+from ha.profile import Profile
+
+LEADER_AGE_S_MIN = 4.0
+RECOVERIES_MAX = 16
+REASON = "failover: "
+
+
+class Proof(StrEnum):
+    """Why a host can no longer write to a VM's disks."""
+
+    TIME = "time"  # L + W + m since its last renewal, and its watchdog was armed
+    BOOT = (
+        "boot"  # the VM was not started in the boot that renewed last, so nothing of it runs there
+    )
+    FENCED = "fenced"  # the host is fenced (an operator confirmed that it is off), and a working guard has killed its guests
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseGuard:
+    """The recovery holds only if this host's lease is still at this revision."""
+
+    host_id: str
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recover:
+    """Make `to_host` the owner: generation + 1, boot_id and blocked_reason empty, migrating_to_host_id empty.
+
+    Guards: `vm_revision`, the old owner's `lease_revision`, and `other_lease` when a migration's target died too.
+    """
+
+    vm_id: str
+    from_host: str
+    to_host: str
+    lease_revision: int
+    vm_revision: int
+    proof: Proof
+    other_lease: LeaseGuard | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EndMigration:
+    """The target of a migration is lost: clear migrating_to_host_id, the owner stays. Guards both revisions."""
+
+    vm_id: str
+    lost_host: str
+    lease_revision: int
+    vm_revision: int
+    proof: Proof
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Write the reason into the VM; it begins with `REASON`. Not repeated while the VM says so already."""
+
+    vm_id: str
+    vm_revision: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unblock:
+    """The owner renews again: take a reason of ours away."""
+
+    vm_id: str
+    vm_revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """Event only: a host missed several renewals."""
+
+    host_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostLost:
+    """Event: a host's lease has ended."""
+
+    host_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostReturned:
+    """Event: a suspected or lost host renews again."""
+
+    host_id: str
+
+
+Decision = Recover | EndMigration | Block | Unblock | Suspect | HostLost | HostReturned
+
+
+@dataclass(frozen=True, slots=True)
+class HAView:
+    """What is known to the node that decides. Times are monotonic seconds of its own clock.
+
+    `stamps_s` comes from `LeaseJudge.stamps_s`; `leader_since_s` is None when this node does not lead. `suspected` and
+    `lost` are the hosts already told, see `remember`.
+    """
+
+    profile: Profile
+    leader_since_s: float | None
+    hosts: Mapping[str, Host]
+    vms: Mapping[str, VM]
+    disks: Mapping[str, Disk]
+    storages: Mapping[str, DataStorage]
+    leases: Mapping[str, Lease]
+    stamps_s: Mapping[str, float]
+    suspected: frozenset[str] = frozenset()
+    lost: frozenset[str] = frozenset()
+    recovery_enabled: bool = True
+    recoveries_max: int = RECOVERIES_MAX
+
+
+def remember(
+    view: HAView, decisions: tuple[Decision, ...]
+) -> tuple[frozenset[str], frozenset[str]]:
+    """Return `suspected` and `lost` for the next view, so that each event is told once."""
+    suspected, lost = set(view.suspected), set(view.lost)
+    for decision in decisions:
+        match decision:
+            case Suspect(host_id=host_id):
+                suspected.add(host_id)
+            case HostLost(host_id=host_id):
+                lost.add(host_id)
+            case HostReturned(host_id=host_id):
+                suspected.discard(host_id)
+                lost.discard(host_id)
+            case _:
+                pass
+    return frozenset(suspected & view.hosts.keys()), frozenset(lost & view.hosts.keys())
+
+
+def decide(view: HAView, now_s: float) -> tuple[Decision, ...]:
+    """Return what to do now, events first, then VMs by name. Empty on a node that does not lead, or only just began to."""
+    if view.leader_since_s is None or now_s - view.leader_since_s < LEADER_AGE_S_MIN:
+        return ()
+    decisions = _host_events(view, now_s)
+    plan = _Plan(view, now_s)
+    for vm in sorted(view.vms.values(), key=lambda vm: (vm.name, vm.id)):
+        decision = plan.for_vm(vm)
+        if decision is not None:
+            decisions.append(decision)
+    return tuple(decisions)
+
+
+def _host_events(view: HAView, now_s: float) -> list[Decision]:
+    events: list[Decision] = []
+    for host in sorted(view.hosts.values(), key=lambda host: host.name):
+        stamp_s = view.stamps_s.get(host.id)
+        if stamp_s is None:
+            continue
+        age_s = now_s - stamp_s
+        if age_s < view.profile.suspect_s:
+            if host.id in view.suspected or host.id in view.lost:
+                events.append(HostReturned(host.id))
+            continue
+        if host.id not in view.suspected:
+            events.append(Suspect(host.id))
+        if age_s >= view.profile.ended_s and host.id not in view.lost:
+            events.append(HostLost(host.id))
+    return events
+
+
+def proof_of(view: HAView, vm: VM, host_id: str, now_s: float) -> Proof | None:
+    """Return the proof that `host_id` can no longer write to the VM's disks; None when there is none yet."""
+    lease, stamp_s = view.leases.get(host_id), view.stamps_s.get(host_id)
+    host = view.hosts.get(host_id)
+    if lease is None or stamp_s is None:
+        return None
+    age_s = now_s - stamp_s
+    if age_s < view.profile.ended_s:
+        return None
+    if host is not None and host.state is HostState.FENCED:
+        return Proof.FENCED
+    if age_s < view.profile.safe_s:
+        return None
+    if host_id == vm.host_id and vm.boot_id != lease.boot_id:
+        return Proof.BOOT
+    return Proof.TIME if lease.watchdog_armed else None
+
+
+@dataclass(slots=True)
+class _Plan:
+    """One round of decisions; what is recovered counts as load for the next."""
+
+    view: HAView
+    now_s: float
+    recovered: int = 0
+    loads: dict[str, Load] = field(init=False)
+    placement: PlacementView = field(init=False)
+
+    def __post_init__(self) -> None:
+        view = self.view
+        self.loads = loads_of(view.vms.values())
+        self.placement = PlacementView(
+            hosts=tuple(view.hosts.values()),
+            vms=(),
+            lease_ages_s={host_id: self.now_s - stamp for host_id, stamp in view.stamps_s.items()},
+            fresh_s=view.profile.lease_s / 2,
+        )
+
+    def for_vm(self, vm: VM) -> Decision | None:
+        """Return the one thing to do about a VM, if any."""
+        if self._is_alive(vm.host_id):
+            return self._with_living_owner(vm)
+        if vm.power is not PowerState.RUNNING or vm.phase is VMPhase.DELETING or not vm.ha:
+            return None
+        if not vm.host_id:
+            return None  # not placed yet: whoever creates it does that
+        if self._age_s(vm.host_id) < self.view.profile.ended_s:
+            return None
+        return self._with_lost_owner(vm)
+
+    def _age_s(self, host_id: str) -> float:
+        stamp_s = self.view.stamps_s.get(host_id)
+        return float("inf") if stamp_s is None else self.now_s - stamp_s
+
+    def _is_alive(self, host_id: str) -> bool:
+        return self._age_s(host_id) < self.view.profile.lease_s / 2
+
+    def _host_name(self, host_id: str) -> str:
+        host = self.view.hosts.get(host_id)
+        return host.name if host is not None else host_id or "no host"
+
+    def _with_living_owner(self, vm: VM) -> Decision | None:
+        target = vm.migrating_to_host_id
+        if target and not self._is_alive(target):
+            proof = proof_of(self.view, vm, target, self.now_s)
+            if proof is not None:
+                revision = self.view.leases[target].revision
+                return EndMigration(vm.id, target, revision, vm.revision, proof)
+        if vm.blocked_reason.startswith(REASON):
+            return Unblock(vm.id, vm.revision)
+        return None
+
+    def _with_lost_owner(self, vm: VM) -> Decision | None:
+        name = self._host_name(vm.host_id)
+        disks = [disk for disk in self.view.disks.values() if disk.vm_id == vm.id]
+        if pinned_host_id(disks, self.view.storages):
+            return self._block(
+                vm, f"its disks are on {name}, which is lost; it starts when {name} is back"
+            )
+        if vm.phase is VMPhase.CREATING:
+            return self._block(
+                vm, f"{name} was lost while the VM was being created; delete it and create it again"
+            )
+        proof = proof_of(self.view, vm, vm.host_id, self.now_s)
+        if proof is None:
+            return self._without_proof(vm, vm.host_id)
+        return self._recover(vm, proof)
+
+    def _without_proof(self, vm: VM, host_id: str) -> Decision | None:
+        lease = self.view.leases.get(host_id)
+        if lease is not None and (
+            lease.watchdog_armed or self._age_s(host_id) < self.view.profile.safe_s
+        ):
+            return None  # time will tell
+        name = self._host_name(host_id)
+        return self._block(
+            vm,
+            f"no proof that {name} is off: it had no watchdog; "
+            f"make sure that it is off, then run: kvorum host confirm-off {name}",
+        )
+
+    def _recover(self, vm: VM, proof: Proof) -> Decision | None:
+        target, other = vm.migrating_to_host_id, None
+        if target and not self._is_alive(target):
+            if self._age_s(target) < self.view.profile.ended_s:
+                return None
+            if proof_of(self.view, vm, target, self.now_s) is None:
+                return self._without_proof(vm, target)
+            other = LeaseGuard(target, self.view.leases[target].revision)
+            target = ""
+        if not self.view.recovery_enabled:
+            return self._block(vm, "recovery is switched off for this cluster")
+        if self.recovered >= self.view.recoveries_max:
+            return None
+        # A living target of a migration may run the guest already: nobody else can take it.
+        request = PlacementRequest(
+            cpus=vm.cpus,
+            memory_mib=vm.memory_mib,
+            vm_id=vm.id,
+            cluster_id=vm.cluster_id,
+            except_host_ids=frozenset({vm.host_id}),
+        )
+        if not target:
+            try:
+                target = choose_host(request, self.placement, self.loads).host_id
+            except PlacementError as error:
+                return self._block(vm, error.message)
+            add_load(self.loads, target, cpus=vm.cpus, memory_mib=vm.memory_mib)
+        self.recovered += 1
+        revision = self.view.leases[vm.host_id].revision
+        return Recover(vm.id, vm.host_id, target, revision, vm.revision, proof, other)
+
+    def _block(self, vm: VM, reason: str) -> Block | None:
+        return (
+            None
+            if vm.blocked_reason == REASON + reason
+            else Block(vm.id, vm.revision, REASON + reason)
+        )

@@ -1,0 +1,148 @@
+"""Choosing a host for a VM. Pure: a view and a request in, a host or a refusal that says why for each host out.
+
+Called by the VM service (create, start, migrate) and by the HA manager (recovery). The choice is a hint: the guest
+starts only when the host's guard allows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from core.errors import ConflictError
+from core.model import VM, DataStorage, DataStorageKind, Disk, Host, HostState, PowerState, VMPhase
+
+CPU_OVERCOMMIT = 8
+VM_OVERHEAD_MIB = 64
+HOST_RESERVE_MIB = 512
+
+_IDLE_PHASES = (VMPhase.STOPPED, VMPhase.DELETING)
+
+
+class PlacementError(ConflictError):
+    """No host can take the VM; the message says why for each."""
+
+    code = "no-host"
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementRequest:
+    """What has to fit. `only_host_id` pins the VM (local disks); `vm_id` is not counted as a load where it is now."""
+
+    cpus: int
+    memory_mib: int
+    vm_id: str = ""
+    cluster_id: str = ""
+    only_host_id: str = ""
+    except_host_ids: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementView:
+    """What the choice is made from. `lease_ages_s` holds hosts that ever renewed; `fresh_s` is the age from which on a
+    lease is too old to start guests under (L/2: the guard's own limit)."""
+
+    hosts: Iterable[Host]
+    vms: Iterable[VM]
+    lease_ages_s: Mapping[str, float]
+    fresh_s: float = 6.0
+    reserve_mib: int = HOST_RESERVE_MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """The chosen host, and for each host one line that says why or why not."""
+
+    host_id: str
+    reasons: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Load:
+    """What is placed on a host."""
+
+    memory_mib: int = 0
+    cpus: int = 0
+
+
+def loads_of(vms: Iterable[VM], *, except_vm_id: str = "") -> dict[str, Load]:
+    """Return what is placed on each host. A migrating VM counts on both; a stopped one that shall stay so on none."""
+    loads: dict[str, Load] = {}
+    for vm in vms:
+        stopped = vm.power is PowerState.STOPPED and vm.phase in _IDLE_PHASES
+        if stopped or vm.id == except_vm_id:
+            continue
+        for host_id in {vm.host_id, vm.migrating_to_host_id} - {""}:
+            add_load(loads, host_id, cpus=vm.cpus, memory_mib=vm.memory_mib)
+    return loads
+
+
+def add_load(loads: dict[str, Load], host_id: str, *, cpus: int, memory_mib: int) -> None:
+    """Count one more VM on a host."""
+    load = loads.setdefault(host_id, Load())
+    load.memory_mib += memory_mib + VM_OVERHEAD_MIB
+    load.cpus += cpus
+
+
+def pinned_host_id(disks: Iterable[Disk], storages: Mapping[str, DataStorage]) -> str:
+    """Return the host whose local storage holds a disk of the VM; empty when all disks are shared."""
+    for disk in disks:
+        storage = storages.get(disk.data_storage_id)
+        if storage is None or storage.kind is DataStorageKind.LOCAL:
+            return disk.host_id or "unknown"
+    return ""
+
+
+def choose_host(
+    request: PlacementRequest, view: PlacementView, loads: Mapping[str, Load] | None = None
+) -> Placement:
+    """Return the host with the most free memory among those that can take the VM; ties go to the first name.
+
+    `loads` replaces what would be counted from the view (recovery plans many VMs at once).
+
+    Raises:
+        PlacementError: none can; the message says why for each.
+    """
+    counted = loads_of(view.vms, except_vm_id=request.vm_id) if loads is None else loads
+    best: tuple[int, str] | None = None
+    reasons: list[str] = []
+    for host in sorted(view.hosts, key=lambda host: host.name):
+        load = counted.get(host.id, Load())
+        free_mib = host.memory_mib - view.reserve_mib - load.memory_mib
+        why_not = _why_not(request, view, host, load, free_mib)
+        reasons.append(f"{host.name}: {why_not or f'{free_mib} MiB free'}")
+        if not why_not and (best is None or free_mib > best[0]):
+            best = (free_mib, host.id)
+    if best is None:
+        raise PlacementError(
+            "no host can take the VM: " + ("; ".join(reasons) or "there are no hosts")
+        )
+    return Placement(best[1], tuple(reasons))
+
+
+def _why_not(
+    request: PlacementRequest, view: PlacementView, host: Host, load: Load, free_mib: int
+) -> str:
+    age_s = view.lease_ages_s.get(host.id)
+    needed_mib = request.memory_mib + VM_OVERHEAD_MIB
+    if request.only_host_id and host.id != request.only_host_id:
+        return "does not hold the VM's local disks"
+    if host.id in request.except_host_ids:
+        return "not wanted here"
+    if request.cluster_id and host.cluster_id != request.cluster_id:
+        return "in another cluster"
+    if host.state is not HostState.MEMBER:
+        return "fenced"
+    if host.maintenance:
+        return "in maintenance"
+    if age_s is None:
+        return "never held a lease"
+    if age_s >= view.fresh_s:
+        return "its lease is too old"
+    if free_mib < needed_mib:
+        return f"{max(0, free_mib)} MiB free, {needed_mib} needed"
+    if load.cpus + request.cpus > host.cpus * CPU_OVERCOMMIT:
+        return (
+            f"{load.cpus} of {host.cpus * CPU_OVERCOMMIT} virtual CPUs taken, {request.cpus} needed"
+        )
+    return ""
