@@ -37,7 +37,13 @@ run "$prefix/venv/bin/python" -m pip install --quiet --no-deps --no-build-isolat
 run ln -sfn "$prefix/venv/bin/kvorum" /usr/local/bin/kvorum
 
 run install -d /etc/libvirt/hooks
-run install -m 755 ha/guard/hook.py /etc/libvirt/hooks/qemu
+run install -m 755 ha/guard/qemu_hook.py /etc/libvirt/hooks/qemu
+# Where AppArmor confines QEMU, it may also use the sockets that a migration comes in by.
+profile=/etc/apparmor.d/local/abstractions/libvirt-qemu
+rule='/run/kvorum/migrate/** rw,'
+if [ -f "$profile" ] && ! grep -qF "$rule" "$profile"; then
+    run sed -i "\$a $rule" "$profile"
+fi
 run install -m 644 packaging/systemd/* /etc/systemd/system/
 run systemctl daemon-reload
 run systemctl disable --quiet --now serf.service

@@ -99,6 +99,7 @@ def test_a_dead_guard_stays_dead_so_that_the_watchdog_fires():
     guard = Unit("kvorum-guard.service")
     assert guard["Service"]["Restart"] == "no"
     assert guard["Service"]["OOMScoreAdjust"] == "-1000"
+    assert guard["Service"]["SendSIGKILL"] == "no"
     assert guard["Unit"]["RefuseManualStop"] == "yes"
 
 
