@@ -42,13 +42,15 @@ run install -m 755 ha/guard/qemu_hook.py /etc/libvirt/hooks/qemu
 profile=/etc/apparmor.d/local/abstractions/libvirt-qemu
 rule='/run/kvorum/migrate/** rw,'
 if [ -f "$profile" ] && ! grep -qF "$rule" "$profile"; then
-    run sed -i "\$a $rule" "$profile"
+    run sh -c "echo '$rule' >>'$profile'"
 fi
 run install -m 644 packaging/systemd/* /etc/systemd/system/
 run systemctl daemon-reload
 run systemctl disable --quiet --now serf.service
-run systemctl enable --quiet --now libvirtd.service kvorum-guard.service kvorum-serf.path
+run systemctl enable --quiet libvirtd.service
+run systemctl restart libvirtd.service # it looks for hooks when it starts; guests don't notice
+run systemctl enable --quiet --now kvorum-guard.service kvorum-serf.path
 run systemctl enable --quiet kvorum-agent.service
 # An upgrade restarts the agent; guests and the guard go on. A new guard takes over at the next boot of the host.
 run systemctl restart kvorum-agent.service
-echo "installed. Next: 'kvorum init' on the first host, 'kvorum join TOKEN' on the others."
+[ -n "$dry" ] || echo "installed. Next: 'kvorum init' on the first host, 'kvorum join TOKEN' on the others."
