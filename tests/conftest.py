@@ -3,6 +3,13 @@
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# On a loaded machine an example may take long; a failure prints how to repeat it.
+settings.register_profile(
+    "kvorum", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("kvorum")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
