@@ -1,0 +1,118 @@
+"""Lay out the files of a lab host: its directories, its libvirt settings, what it boots with.
+
+Called by `Lab.up` before the host is first switched on. All of it survives a power-off.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from core.clock import new_id
+from tools.lab.layout import PREFIX_LENGTH, REPOSITORY, Layout, host_address
+from tools.lab.services import Service
+
+HOOK_SOURCE = REPOSITORY / "ha/guard/qemu_hook.py"
+# Directory of the machine -> private directory of the host shown there.
+PRIVATE = {
+    "/etc/kvorum": "etc-kvorum",
+    "/var/lib/kvorum": "var-lib-kvorum",
+    "/etc/libvirt": "etc-libvirt",
+    "/var/lib/libvirt": "var-lib-libvirt",
+    "/var/cache/libvirt": "var-cache-libvirt",
+    "/var/log/libvirt": "var-log-libvirt",
+}
+SHARED_MOUNT = "/srv/shared"
+
+LIBVIRTD_CONF = """\
+host_uuid = "{host_uuid}"
+auth_unix_ro = "none"
+auth_unix_rw = "none"
+unix_sock_rw_perms = "0700"
+log_outputs = "3:stderr"
+"""
+# Root user and no security driver: the lab's files have no owners to protect. No cgroups and no
+# device namespaces: they would reach outside the host's namespaces.
+QEMU_CONF = """\
+user = "root"
+group = "root"
+dynamic_ownership = 0
+remember_owner = 0
+security_driver = "none"
+namespaces = []
+cgroup_controllers = []
+stdio_handler = "file"
+"""
+
+
+def mount_points() -> tuple[Path, ...]:
+    """Return the directories that must exist on the machine for a host to have its own there."""
+    return tuple(Path(place) for place in (*PRIVATE, SHARED_MOUNT))
+
+
+def _write_libvirt(directory: Path, host_uuid: str) -> None:
+    (directory / "hooks").mkdir(parents=True)
+    (directory / "libvirtd.conf").write_text(LIBVIRTD_CONF.format(host_uuid=host_uuid))
+    (directory / "qemu.conf").write_text(QEMU_CONF)
+    if HOOK_SOURCE.exists():
+        shutil.copyfile(HOOK_SOURCE, directory / "hooks/qemu")
+        (directory / "hooks/qemu").chmod(0o755)
+
+
+def _identity_files(state: Path, host: str, hosts: Sequence[str], host_uuid: str) -> dict[str, str]:
+    """Write the small files of /etc that name a host; return where each is shown."""
+    names = "".join(f"{host_address(other)} {other}\n" for other in hosts)
+    content = {
+        "/etc/hostname": f"{host}\n",
+        "/etc/hosts": f"127.0.0.1 localhost\n{names}",
+        "/etc/machine-id": host_uuid.replace("-", "") + "\n",
+    }
+    binds = {}
+    for place, text in content.items():
+        if Path(place).exists():
+            file = state / Path(place).name
+            file.write_text(text)
+            binds[place] = str(file)
+    return binds
+
+
+def provision(
+    layout: Layout,
+    host: str,
+    *,
+    hosts: Sequence[str],
+    services: Sequence[Service],
+    mtu: int,
+    rng: random.Random,
+) -> None:
+    """Write everything `host` boots with. The host must not exist yet."""
+    state = layout.host_state(host)
+    host_uuid = new_id(rng)
+    for name in (*PRIVATE.values(), "log"):
+        (state / name).mkdir(parents=True)
+    layout.host_run(host).mkdir(parents=True, exist_ok=True)
+    _write_libvirt(state / "etc-libvirt", host_uuid)
+    binds = {place: str(state / name) for place, name in PRIVATE.items()}
+    binds[SHARED_MOUNT] = str(layout.shared)
+    binds |= _identity_files(state, host, hosts, host_uuid)
+    boot = {
+        "host": host,
+        "wire": layout.wire,
+        "address": f"{host_address(host)}/{PREFIX_LENGTH}",
+        "mtu": mtu,
+        "boot_id_file": str(layout.host_run(host) / "boot_id"),
+        "scratch": str(layout.host_run(host) / "run"),
+        "binds": binds,
+        "sockets": {
+            "/run/kvorum/watchdog.sock": str(layout.watchdog_socket(host)),
+            "/run/kvorum-lab/bmc.sock": str(layout.bmc_socket),
+        },
+        "log_directory": str(state / "log"),
+        "services": [msgspec.to_builtins(service) for service in services],
+    }
+    layout.host_boot_file(host).write_text(json.dumps(boot, indent=1))
