@@ -12,6 +12,7 @@ from tools.cli.context import Context
 from tools.cli.parser import Parser, Root, UsageError, Verbs, finish
 
 SHELLS = ("bash", "zsh")
+NAMES = "names"
 
 _SCRIPT = """\
 {head}_kvorum_names() {{
@@ -42,7 +43,7 @@ autoload -Uz bashcompinit && bashcompinit
 
 async def complete(args: Namespace, ctx: Context) -> int:
     """Print a completion script, or the names that the script asks for."""
-    if args.shell == "names":
+    if args.shell == NAMES:
         page = await ctx.client.list(args.of)
         for item in page.items:
             ctx.write(item.text("name"))
@@ -96,12 +97,14 @@ def _leaf(path: str, parser: Parser, values: list[str], words: list[str]) -> Non
                 )
         if not action.option_strings:
             positional_names = positional_names or names_of
-            choices.extend(str(choice) for choice in action.choices or ())
-    line = _words_line(path, [*choices, *_options(parser)])
+            choices.extend(str(choice) for choice in action.choices or () if choice != NAMES)
+    first = ""
     if positional_names:
-        ask = f"if [[ $cur != -* ]]; then _kvorum_names {positional_names}; return; fi; "
-        line = line.replace(") ", f") {ask}", 1)
-    words.append(line)
+        first = f"_kvorum_names {positional_names}; "
+    elif choices:
+        first = _offer(choices) + "; "
+    then = f"[[ $cur == -* ]] || {{ {first}return; }}; " if first else ""
+    words.append(f'        "{path}") {then}{_offer(_options(parser))} ;;')
 
 
 def _options(parser: Parser) -> list[str]:
@@ -118,11 +121,15 @@ def _walk_line(path: str, word: str) -> str:
 
 
 def _words_line(path: str, words: list[str]) -> str:
-    return f'        "{path}") COMPREPLY=($(compgen -W "{" ".join(words)}" -- "$cur")) ;;'
+    return f'        "{path}") {_offer(words)} ;;'
+
+
+def _offer(words: list[str]) -> str:
+    return f'COMPREPLY=($(compgen -W "{" ".join(words)}" -- "$cur"))'
 
 
 def _add(root: Root, parser: Parser) -> None:
-    parser.add_argument("shell", metavar="SHELL", choices=(*SHELLS, "names"), help="bash or zsh")
+    parser.add_argument("shell", metavar="SHELL", choices=(*SHELLS, NAMES), help="bash or zsh")
     parser.add_argument("--of", default="vms", metavar="PLURAL", help="for the script's own use")
     finish(
         parser,

@@ -9,10 +9,10 @@ import re
 from argparse import ArgumentTypeError
 from datetime import UTC, datetime
 
-_SIZE = re.compile(r"(\d{1,12})(?:\.(\d{1,6}))?([a-zA-Z]*)")
+_SIZE = re.compile(r"(\d{1,12})(?:\.(\d{1,6}))?([a-zA-Z]*)", re.ASCII)
 _BINARY: dict[str, int] = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _SHORT = {"K": "KiB", "M": "MiB", "G": "GiB", "T": "TiB"}
-_DURATION = re.compile(r"(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,8})s)?")
+_DURATION = re.compile(r"(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,8})s)?", re.ASCII)
 _DURATION_UNITS_S = (86400, 3600, 60, 1)
 PORT_MAX = 65535
 

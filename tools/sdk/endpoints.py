@@ -70,8 +70,8 @@ def _parse_one(text: str) -> Endpoint:
 
 def _split_port(rest: str, text: str) -> tuple[str, int]:
     if rest.startswith("["):
-        host, _, port_text = rest[1:].partition("]")
-        if port_text and not port_text.startswith(":"):
+        host, bracket, port_text = rest[1:].partition("]")
+        if not bracket or (port_text and not port_text.startswith(":")):
             raise InvalidError(f"address {text!r} is not [IPv6 address]:port")
         port_text = port_text.removeprefix(":")
     elif rest.count(":") > 1:

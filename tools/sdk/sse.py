@@ -19,10 +19,11 @@ class Message:
 
 
 class Decoder:
-    """Turns pieces of a stream into messages; keeps the last id."""
+    """Turns pieces of a stream into messages; `last_id` is that of the last whole one."""
 
     def __init__(self, last_id: str = "") -> None:
         self.last_id = last_id
+        self._id = last_id
         self._rest = b""
         self._data: list[str] = []
 
@@ -42,6 +43,7 @@ class Decoder:
 
     def _line(self, line: str) -> Message | None:
         if not line:
+            self.last_id = self._id
             if not self._data:
                 return None
             data, self._data = "\n".join(self._data), []
@@ -51,5 +53,5 @@ class Decoder:
         if name == "data":
             self._data.append(value)
         elif name == "id" and "\0" not in value:
-            self.last_id = value
+            self._id = value
         return None

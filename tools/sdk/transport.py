@@ -263,6 +263,9 @@ class Transport:
                 f"{endpoint} gave no answer{waited}: see kvorum status at another host"
             )
         reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+        if not isinstance(error, aiohttp.ClientConnectorError):
+            self._answered = True  # it was there, so it is worth waiting for
+            return Unreachable(f"the connection to {endpoint} broke ({reason}): try again")
         return Unreachable(
             f"cannot reach {endpoint} ({reason}): is its agent running? "
             "systemctl status kvorum-agent there"

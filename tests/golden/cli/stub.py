@@ -44,6 +44,7 @@ class Fault:
     drop_after_bytes: int | None = None
     drop_answer: bool = False
     body: bytes | None = None
+    early: bool = False  # answer before the body is read
 
 
 class Refused(Exception):
@@ -70,10 +71,11 @@ class World:
 
 
 class StubAgent:
-    """Use as a context manager; `address` is for KVORUM_ADDRESS."""
+    """Use as a context manager; `address` is for KVORUM_ADDRESS. `tls` makes it speak HTTPS on 127.0.0.1."""
 
-    def __init__(self, world=None):
+    def __init__(self, world=None, tls=None):
         self.world = world or World()
+        self._tls = tls
         self.asked: list[Asked] = []
         self.faults: deque[Fault] = deque()
         self.streams: deque = deque()
@@ -104,7 +106,11 @@ class StubAgent:
         app.router.add_route("*", "/{path:.*}", self._handle)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
-        await web.UnixSite(runner, str(self.socket)).start()
+        if self._tls is None:
+            await web.UnixSite(runner, str(self.socket)).start()
+        else:
+            await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=self._tls).start()
+            self.address = f"127.0.0.1:{runner.addresses[0][1]}"
         self._ready.set()
         await self._stop.wait()
         await runner.cleanup()
@@ -116,7 +122,7 @@ class StubAgent:
             self._remember(request, b"")
             request.transport.abort()
             return web.Response()
-        body = await request.read()
+        body = b"" if fault.early else await request.read()
         asked = self._remember(request, body)
         if fault.status:
             return self._problem(Refused(fault.status, fault.code or "fault", fault.detail))
