@@ -167,6 +167,8 @@ class MigrationTunnel:
             )
             self._pipes.add(task)
             task.add_done_callback(self._pipes.discard)
+            # Not in the task's own code: a task cancelled before its first step never runs any of it.
+            task.add_done_callback(lambda _: local.abort())
 
         path = socket_path(self._directory, kind, self._vm_id)
         self._servers.append(await asyncio.start_unix_server(accepted, path, limit=BUFFER_BYTES))
@@ -184,8 +186,6 @@ class MigrationTunnel:
             log.info("migration stream ended", extra={**extra, "bytes": carried})
         except (OSError, PipeError, PlatformError, TimeoutError) as error:
             log.warning("migration stream broke", extra={**extra, "error": str(error)})
-        finally:
-            local.abort()
 
     def _seen(self, kind: TunnelKind) -> Path:
         return socket_path(self._directory_seen, kind, self._vm_id)
