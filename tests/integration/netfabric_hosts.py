@@ -77,11 +77,8 @@ class LabHost:
         self.ns = f"{PREFIX}-h{number}"
         self.run_dir = Path(tempfile.mkdtemp(prefix=f"{PREFIX}-"))
         sh("ip", "netns", "add", self.ns)
-        sh(
-            *"ip link add u0 mtu 1600 netns".split(),
-            self.ns,
-            *f"type veth peer name p{number} netns {wire}".split(),
-        )
+        peer = ["peer", "name", f"p{number}", "netns", wire]
+        sh("ip", "-n", self.ns, "link", "add", "u0", "mtu", "1600", "type", "veth", *peer)
         sh("ip", "-n", wire, "link", "set", f"p{number}", "mtu", "1600", "master", "wire", "up")
         sh("ip", "-n", self.ns, "addr", "add", f"{self.address}/24", "dev", "u0")
         for device in ("lo", "u0"):

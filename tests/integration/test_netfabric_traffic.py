@@ -1,14 +1,19 @@
 """Real frames between guests on real bridges, tunnels and rules."""
 
 import random
+import socket
+import struct
+import subprocess
+import time
 from collections.abc import Iterator
 
 import msgspec
 import pytest
 
 from core.model.network import Direction, Protocol, Rule, SecurityGroup
+from netfabric.names import link_local
 from netfabric.security_group import default_rules
-from tests.integration.netfabric_hosts import Lab, lab_of
+from tests.integration.netfabric_hosts import PREFIX, Guest, Lab, lab_of, open_socket, poll, sh
 
 pytestmark = pytest.mark.integration
 
@@ -23,7 +28,10 @@ OPEN = SecurityGroup(
     id="open",
     name="open",
     data_center_id="dc",
-    rules=(Rule(id="all", direction=Direction.INGRESS),),
+    rules=(
+        Rule(id="all4", direction=Direction.INGRESS),
+        Rule(id="all6", direction=Direction.INGRESS, family=6),
+    ),
 )
 
 
@@ -50,3 +58,273 @@ def test_members_of_a_group_talk_across_hosts_and_outsiders_do_not(lab: Lab):
     lab.apply()
     assert c.pings(a) == 2, "an allow rule opens at once"
     assert c.pings(b) == 2
+
+
+def frame(source: str, destination: str, kind: int, payload: bytes) -> bytes:
+    def octets(mac: str) -> bytes:
+        return bytes.fromhex(mac.replace(":", ""))
+
+    return octets(destination) + octets(source) + struct.pack("!H", kind) + payload
+
+
+def ip4(source: str, destination: str, text: bytes, ports: tuple[int, int] = (9, 9)) -> bytes:
+    """An IPv4 UDP packet; a zero UDP checksum means there is none."""
+    udp = struct.pack("!HHHH", *ports, 8 + len(text), 0) + text
+    header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0)
+    header += socket.inet_aton(source) + socket.inet_aton(destination)
+    total = sum(struct.unpack("!10H", header))
+    total = (total & 0xFFFF) + (total >> 16)
+    total = (total & 0xFFFF) + (total >> 16)
+    return header[:10] + struct.pack("!H", total ^ 0xFFFF) + header[12:] + udp
+
+
+def ip6(source: str, destination: str, text: bytes) -> bytes:
+    udp = struct.pack("!HHHH", 9, 9, 8 + len(text), 0) + text
+    addresses = socket.inet_pton(socket.AF_INET6, source) + socket.inet_pton(
+        socket.AF_INET6, destination
+    )
+    return struct.pack("!IHBB", 6 << 28, len(udp), 17, 64) + addresses + udp
+
+
+def arp(mac: str, ip: str, asked: str, operation: int = 1) -> bytes:
+    sender = bytes.fromhex(mac.replace(":", "")) + socket.inet_aton(ip)
+    return (
+        struct.pack("!HHBBH", 1, 0x800, 6, 4, operation)
+        + sender
+        + bytes(6)
+        + socket.inet_aton(asked)
+    )
+
+
+class Ear:
+    """Hears all frames that come in to a guest."""
+
+    def __init__(self, guest: Guest) -> None:
+        self._socket = open_socket(guest.ns, socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        self._socket.bind(("eth0", 3))
+
+    def until(self, sentinel: bytes, deadline_s: float = 5.0) -> list[bytes]:
+        """Return all that came in before a frame with the given text."""
+        heard = []
+        end_s = time.monotonic() + deadline_s
+        while time.monotonic() < end_s:
+            data, address = self._socket.recvfrom(4096)
+            if address[2] == socket.PACKET_OUTGOING:
+                continue
+            if sentinel in data:
+                return heard
+            heard.append(data)
+        raise AssertionError("the sentinel did not come")
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def send(guest: Guest, *frames: bytes) -> None:
+    with open_socket(guest.ns, socket.AF_PACKET, socket.SOCK_RAW, 0) as out:
+        out.bind(("eth0", 0))
+        for one in frames:
+            out.send(one)
+
+
+def test_spoofed_frames_of_every_kind_stay_where_they_are(lab: Lab):
+    one, two = lab.hosts
+    bad, far, near = lab.add_guests(bad=(one, "open"), far=(two, "open"), near=(one, "open"))
+    assert bad.pings(far) == 2
+    assert bad.pings(near) == 2
+    mine, other = bad.nic.mac, "52:4b:00:00:00:99"
+    other_ll = "fe80::1234"
+    for victim in (far, near):
+        to, ip = victim.nic.mac, victim.nic.ip
+        mark = b"kvorum-spoofed"
+        spoofed = {
+            "mac": frame(other, to, 0x800, ip4(bad.nic.ip, ip, mark)),
+            "ip": frame(mine, to, 0x800, ip4("10.5.0.77", ip, mark)),
+            "ip of the service": frame(mine, to, 0x800, ip4("10.5.0.2", ip, mark)),
+            "ip of another guest": frame(mine, to, 0x800, ip4(victim.nic.ip, ip, mark)),
+            "ipv6": frame(mine, to, 0x86DD, ip6(other_ll, link_local(to), mark)),
+            "arp of another ip": frame(
+                mine, "ff:ff:ff:ff:ff:ff", 0x806, arp(mine, "10.5.0.77", ip) + mark
+            ),
+            "arp with another mac": frame(mine, to, 0x806, arp(other, bad.nic.ip, ip, 2) + mark),
+            "vlan tag": frame(
+                mine, to, 0x8100, struct.pack("!HH", 5, 0x800) + ip4(bad.nic.ip, ip, mark)
+            ),
+            "odd ethertype": frame(mine, to, 0x88CC, mark * 4),
+            "dhcp server": frame(mine, to, 0x800, ip4(bad.nic.ip, ip, mark, (67, 68))),
+            "dhcp request to a guest": frame(mine, to, 0x800, ip4(bad.nic.ip, ip, mark, (68, 67))),
+        }
+        ear = Ear(victim)
+        send(
+            bad, *spoofed.values(), frame(mine, to, 0x800, ip4(bad.nic.ip, ip, b"kvorum-sentinel"))
+        )
+        leaked = [f for f in ear.until(b"kvorum-sentinel") if mark in f]
+        ear.close()
+        names = {name for name, f in spoofed.items() if any(f[:60] == g[:60] for g in leaked)}
+        assert not leaked, names
+
+
+def test_honest_frames_pass_the_source_checks(lab: Lab):
+    one, two = lab.hosts
+    a, b = lab.add_guests(a=(one, "open"), b=(two, "open"))
+    mac, to = a.nic.mac, b.nic.mac
+    ear = Ear(b)
+    honest = [
+        frame(mac, to, 0x800, ip4(a.nic.ip, b.nic.ip, b"kvorum-v4")),
+        frame(mac, to, 0x806, arp(mac, a.nic.ip, b.nic.ip, 2)),
+    ]
+    send(a, *honest, frame(mac, to, 0x800, ip4(a.nic.ip, b.nic.ip, b"kvorum-sentinel")))
+    heard = ear.until(b"kvorum-sentinel")
+    ear.close()
+    assert [f for f in heard if f in honest] == honest
+    ping = ["ping", "-6", "-n", "-q", "-c", "1", "-W", "1", f"{link_local(to)}%eth0"]
+    poll(lambda: "1 received" in sh(*ping, ns=a.ns, check=False))
+
+
+def test_a_port_the_store_does_not_know_hears_and_says_nothing(lab: Lab):
+    one, _ = lab.hosts
+    known, stranger = lab.add_guests(known=(one, "open"), stranger=(one, "open"))
+    assert stranger.pings(known) == 2
+    lab.change(nics=tuple(n for n in lab.view.nics if n.id != stranger.nic.id))
+    lab.apply()
+    sh("ip", "neigh", "flush", "dev", "eth0", ns=known.ns)
+    assert stranger.pings(known) == 0
+    assert known.pings(stranger) == 0
+
+
+def test_guests_cannot_reach_the_host_itself(lab: Lab):
+    one, _ = lab.hosts
+    (guest,) = lab.add_guests(guest=(one, "open"))
+    sh("ip", "-n", guest.ns, "route", "add", "10.77.0.0/24", "dev", "eth0")
+    assert guest.pings(one.address) == 0
+    bridge = (
+        sh("ip", "-o", "-n", one.ns, "link", "show", "kbr100").split("link/ether ")[1].split()[0]
+    )
+    sh(*f"ip -n {guest.ns} neigh replace {one.address} lladdr {bridge} dev eth0".split())
+    assert guest.pings(one.address) == 0, "even by its bridge's MAC"
+
+
+def test_members_are_kept_apart_by_disabling_the_default_rules(lab: Lab):
+    one, two = lab.hosts
+    a, b = lab.add_guests(a=(one, "friends"), b=(two, "friends"))
+    assert a.pings(b) == 2
+    off = tuple(msgspec.structs.replace(rule, enabled=False) for rule in FRIENDS.rules)
+    for rules in (off, (*off, PING)):
+        sh("ip", "netns", "exec", one.ns, "conntrack", "-F", check=False)
+        sh("ip", "netns", "exec", two.ns, "conntrack", "-F", check=False)
+        lab.set_groups(msgspec.structs.replace(FRIENDS, rules=rules))
+        lab.apply()
+        assert a.pings(b) == 0
+    egress_on = tuple(
+        msgspec.structs.replace(rule, enabled=rule.direction is Direction.EGRESS) for rule in off
+    )
+    lab.set_groups(msgspec.structs.replace(FRIENDS, rules=(*egress_on, PING)))
+    lab.apply()
+    assert a.pings(b) == 2
+
+
+def test_ports_of_a_rule_decide_who_may_connect(lab: Lab):
+    one, two = lab.hosts
+    web = SecurityGroup(
+        id="web",
+        name="web",
+        data_center_id="dc",
+        rules=(
+            Rule(
+                id="r",
+                direction=Direction.INGRESS,
+                protocol=Protocol.TCP,
+                port_first=80,
+                port_last=81,
+            ),
+        ),
+    )
+    lab.set_groups(web)
+    server, client = lab.add_guests(server=(one, "web"), client=(two, ""))
+
+    def connects(port: int) -> bool:
+        with (
+            open_socket(server.ns, socket.AF_INET, socket.SOCK_STREAM) as listening,
+            open_socket(client.ns, socket.AF_INET, socket.SOCK_STREAM) as calling,
+        ):
+            listening.bind((server.nic.ip, port))
+            listening.listen()
+            calling.settimeout(0.5)
+            try:
+                calling.connect((server.nic.ip, port))
+            except TimeoutError:
+                return False
+            accepted, _ = listening.accept()
+            with accepted:
+                accepted.sendall(b"hello")
+                return calling.recv(5) == b"hello"
+
+    assert [port for port in (79, 80, 81, 82) if connects(port)] == [80, 81]
+
+
+def test_an_operator_can_plug_a_namespace_into_the_bridge(lab: Lab):
+    one, two = lab.hosts
+    (guest,) = lab.add_guests(guest=(one, ""))
+    plugged = f"{PREFIX}-op"
+    sh("ip", "netns", "add", plugged)
+    try:
+        sh(*f"ip link add op0 netns {two.ns} type veth peer name eth0 netns {plugged}".split())
+        sh(*f"ip -n {two.ns} link set op0 mtu 1450 master kbr100 up".split())
+        sh(*f"ip -n {plugged} addr add 10.5.0.200/24 dev eth0".split())
+        sh(*f"ip -n {plugged} link set eth0 mtu 1450 up".split())
+        ping = ["ping", "-n", "-q", "-c", "2", "-i", "0.02", "-W", "0.5", guest.nic.ip]
+        assert "0 received" in sh(*ping, ns=plugged, check=False)
+        assert guest.pings("10.5.0.200") == 2, "out is allowed"
+        lab.set_groups(SecurityGroup(id="ping", name="ping", data_center_id="dc", rules=(PING,)))
+        lab.change(nics=(msgspec.structs.replace(guest.nic, security_group_ids=("ping",)),))
+        lab.apply()
+        assert "2 received" in sh(*ping, ns=plugged, check=False)
+    finally:
+        sh("ip", "netns", "del", plugged)
+
+
+def test_a_vm_moves_between_hosts_and_at_most_two_pings_are_lost(lab: Lab):
+    one, two = lab.hosts
+    mover, friend = lab.add_guests(mover=(one, "friends"), friend=(two, "friends"))
+    neighbour = lab.add_guests(neighbour=(one, "friends"))[0]
+    assert friend.pings(mover) == 2
+    assert neighbour.pings(mover) == 2
+    pings = [
+        subprocess.Popen(
+            [
+                "ip",
+                "netns",
+                "exec",
+                g.ns,
+                "ping",
+                "-n",
+                "-q",
+                "-i",
+                "0.1",
+                "-c",
+                "25",
+                "-W",
+                "1",
+                mover.nic.ip,
+            ],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for g in (friend, neighbour)
+    ]
+    lab.place(mover, one, two)
+    lab.apply()
+    assert mover.pings(friend) == 2, "still reachable at the source"
+    assert mover.pings(neighbour) == 2
+    mover.unplug(one)
+    mover.plug(two)
+    mover.set_address()
+    rarp = struct.pack("!HHBBH", 1, 0x800, 6, 4, 3) + bytes(20)
+    send(mover, frame(mover.nic.mac, "ff:ff:ff:ff:ff:ff", 0x8035, rarp))
+    assert mover.pings(neighbour, 3) >= 2, "reachable at the target before the store knows"
+    lab.place(mover, two)
+    lab.apply()
+    assert mover.pings(neighbour) == 2
+    for ping in pings:
+        out, _ = ping.communicate(timeout=10)
+        assert int(out.split(" received")[0].split()[-1]) >= 23, out
