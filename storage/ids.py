@@ -48,6 +48,7 @@ def is_sha256(text: str) -> bool:
     return _SHA256.fullmatch(text) is not None
 
 
+# A storage may be made below these, but not be one of them.
 SYSTEM_DIRECTORIES = frozenset(
     {
         "/",
@@ -63,7 +64,7 @@ SYSTEM_DIRECTORIES = frozenset(
         "/opt",
         "/proc",
     }
-    | {"/root", "/run", "/sbin", "/srv", "/sys", "/tmp", "/usr", "/var", "/var/lib"}
+    | {"/root", "/run", "/sbin", "/srv", "/sys", "/usr", "/var", "/var/lib"}
 )
 SYSTEM_TREES = (
     "/bin/",

@@ -1,0 +1,138 @@
+"""A data storage that is only remembered.
+
+Used by tests of controllers and by simulations; it keeps the same contract tests as the directories.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from core.errors import ConflictError, InvalidError, NotFoundError, TemporaryError
+from storage.directory_driver import DISK_MAX_BYTES, SUFFIX
+from storage.driver import DISKS, IMAGES, SEEDS, DiskFacts
+from storage.errors import NoSpaceError
+from storage.ids import check_id, check_sha256
+from storage.image_bytes import SECTOR_BYTES
+from storage.sizes import Capacity
+
+
+class MemoryDriver:
+    """See `DataStorageDriver`. Tests set `mounted`, `in_use` and `free_bytes` to make it fail."""
+
+    def __init__(self, storage_id: str, path: str | Path = "/memory/storage") -> None:
+        self._storage_id = check_id(storage_id, "data storage")
+        self._path = Path(path)
+        self._disks: dict[str, DiskFacts] = {}
+        self._images: dict[str, int] = {}
+        self.mounted = True
+        self.in_use: set[str] = set()
+        self.free_bytes = 1 << 40
+
+    @property
+    def storage_id(self) -> str:
+        return self._storage_id
+
+    @property
+    def path(self) -> Path:
+        return self._path
+
+    def add_image(self, sha256: str, virtual_size_bytes: int) -> None:
+        """Pretend that an image is cached."""
+        self._images[check_sha256(sha256)] = virtual_size_bytes
+
+    async def create_storage(self) -> None:
+        self._require_present()
+
+    async def ensure_ready(self) -> None:
+        self._require_present()
+
+    async def capacity(self) -> Capacity:
+        self._require_present()
+        return Capacity(total_bytes=1 << 40, free_bytes=self.free_bytes)
+
+    async def create_disk(
+        self, disk_id: str, size_bytes: int, base_sha256: str | None = None
+    ) -> Path:
+        path = self.disk_path(disk_id)
+        base = self.image_path(base_sha256) if base_sha256 is not None else None
+        if not 0 < size_bytes <= DISK_MAX_BYTES or size_bytes % SECTOR_BYTES:
+            raise InvalidError(
+                "a disk has a multiple of 512 bytes, at most 64 TiB: choose another size"
+            )
+        self._require_present()
+        if base_sha256 is not None:
+            if base_sha256 not in self._images:
+                raise NotFoundError(
+                    f"image {base_sha256} is not on this data storage: copy it there first"
+                )
+            if size_bytes < self._images[base_sha256]:
+                raise InvalidError("the disk is too small for its image: choose a larger disk")
+        if self.free_bytes <= 0:
+            raise NoSpaceError("cannot create the disk: no space left")
+        wanted = DiskFacts(path, size_bytes, 0, base, corrupt=False)
+        if self._disks.setdefault(disk_id, wanted) != wanted:
+            raise ConflictError(
+                f"disk {disk_id} exists with another size or image: delete it first"
+            )
+        return path
+
+    async def delete_disk(self, disk_id: str) -> None:
+        self.disk_path(disk_id)
+        self._require_present()
+        self._require_unused(disk_id)
+        self._disks.pop(disk_id, None)
+
+    def disk_path(self, disk_id: str) -> Path:
+        return self._path / DISKS / f"{check_id(disk_id, 'disk')}{SUFFIX}"
+
+    def image_path(self, sha256: str) -> Path:
+        return self._path / IMAGES / f"{check_sha256(sha256)}{SUFFIX}"
+
+    def seed_path(self, vm_id: str) -> Path:
+        return self._path / SEEDS / f"{check_id(vm_id, 'vm')}.iso"
+
+    async def disk_exists(self, disk_id: str) -> bool:
+        self.disk_path(disk_id)
+        self._require_present()
+        return disk_id in self._disks
+
+    async def resize_disk(self, disk_id: str, size_bytes: int) -> None:
+        found = await self.disk_facts(disk_id)
+        if size_bytes < found.virtual_size_bytes:
+            raise InvalidError("a disk cannot shrink: choose a larger size")
+        if size_bytes > DISK_MAX_BYTES or size_bytes % SECTOR_BYTES:
+            raise InvalidError(
+                "a disk has a multiple of 512 bytes, at most 64 TiB: choose another size"
+            )
+        if size_bytes != found.virtual_size_bytes:
+            self._require_unused(disk_id)
+            self._disks[disk_id] = replace(found, virtual_size_bytes=size_bytes)
+
+    async def list_disks(self) -> tuple[str, ...]:
+        self._require_present()
+        return tuple(sorted(self._disks))
+
+    async def list_images(self) -> tuple[str, ...]:
+        self._require_present()
+        return tuple(sorted(self._images))
+
+    async def disk_facts(self, disk_id: str) -> DiskFacts:
+        if not await self.disk_exists(disk_id):
+            raise NotFoundError(f"disk {disk_id} does not exist on this data storage")
+        return self._disks[disk_id]
+
+    async def sweep(self, host_id: str = "") -> int:
+        self._require_present()
+        return 0
+
+    def close(self) -> None:
+        self._disks.clear()
+
+    def _require_present(self) -> None:
+        if not self.mounted:
+            raise TemporaryError("the data storage is not mounted on this host: mount it")
+
+    def _require_unused(self, disk_id: str) -> None:
+        if disk_id in self.in_use:
+            raise ConflictError("the disk is in use by a running VM: stop the VM first")
