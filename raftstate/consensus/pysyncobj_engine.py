@@ -1,0 +1,560 @@
+"""The consensus engine of the product: PySyncObj in its shell, on the mesh, over our log and the state machine.
+
+Made by the agent once the host has an identity; `run` is a service. Everything happens on the event loop's thread in
+`_turn`: after each message, each new proposal, and every few hundredths of a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from pathlib import Path
+
+from core.errors import ConflictError, FatalError, InvalidError, UnavailableError
+from raftstate.consensus.changes import Changes, Verdict
+from raftstate.consensus.elections import Elections, Timing
+from raftstate.consensus.engine import NodeId, Peer, StateMachine
+from raftstate.consensus.journal import Compaction
+from raftstate.consensus.links import Links
+from raftstate.consensus.messages import (
+    MAX_PAYLOAD_BYTES,
+    ChangeReply,
+    ChangeRequest,
+    Entry,
+    Hello,
+    MemberChange,
+    Message,
+    Newer,
+    Probe,
+    ProbeAck,
+    Proposal,
+    Propose,
+    ReadReply,
+    ReadRequest,
+    Refused,
+    decode_proposals,
+    encode_proposals,
+)
+from raftstate.consensus.proposals import Callers, Inbox
+from raftstate.consensus.pysyncobj_driver import Raft, check_source, make_node
+from raftstate.consensus.reads import Answer, Readers, ReadRounds
+from raftstate.consensus.recovery import recover, snapshot_path, wal_path
+from raftstate.consensus.shell import Shell
+from raftstate.consensus.snapshot import SnapshotHeader, make_header, write_snapshot
+from raftstate.consensus.wal import Wal
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.04
+ASK_S = 1.0
+POLL_S = 0.05
+MAX_TICKS_IN_A_TURN = 8
+
+
+class PySyncObjEngine:
+    """A `ConsensusEngine`. Construct it inside the running event loop; `run` makes it take part."""
+
+    def __init__(
+        self,
+        *,
+        me: Peer,
+        directory: Path,
+        machine: StateMachine,
+        links: Links,
+        bootstrap: tuple[Peer, ...],
+        rng: random.Random,
+        timing: Timing | None = None,
+        wal: Wal | None = None,
+        compaction: Compaction | None = None,
+    ) -> None:
+        """Recover from `directory`. On the very first start `bootstrap` is `(me,)` to found a cluster, else its voters.
+
+        A joining host stays passive until a leader has called `add_voter` for it.
+
+        Raises:
+            FatalError: damaged or mismatched files, or a PySyncObj that isn't the pinned one.
+        """
+        check_source()
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._me, self._directory, self._machine, self._links = me, directory, machine, links
+        self._boot = rng.randbytes(12)
+        self._wake = asyncio.Event()
+        self._fatal: BaseException | None = None
+        self._now = asyncio.get_running_loop().time
+        timing = timing or Timing()
+
+        self._start = recover(wal or Wal(wal_path(directory)), directory, me, bootstrap, machine)
+        self._journal = journal = self._start.journal
+        journal.compaction = compaction or Compaction()
+        self._installing: tuple[SnapshotHeader, bytes] | None = None
+        self._met: dict[NodeId, Peer] = {}
+        self._compacted_s = self._now()
+        self._callers, self._inbox, self._readers = Callers(self._boot), Inbox(), Readers()
+        self._applied_term = -1
+        self._questions = 0
+        self._replies: dict[int, asyncio.Future[Verdict]] = {}
+        self._changes = Changes(me.id, journal, live=links.live, hand_over=self._hand_over)
+        self._shell = Shell(
+            journal,
+            me=me.id,
+            send=self._send,
+            linked=links.live,
+            make_node=make_node,
+            elections=lambda show: Elections(
+                journal,
+                me=me.id,
+                timing=timing,
+                rng=rng,
+                now=self._now,
+                send=self._send,
+                show=show,
+            ),
+            prepare_install=self._prepare_install,
+        )
+        self._rounds = ReadRounds(
+            me.id, is_quorum=self._shell.elections.is_quorum, ask=self._ask_voters
+        )
+        self._raft = Raft(
+            me,
+            journal.members.latest() or self._start.peers,
+            journal=journal,
+            shell=self._shell,
+            snapshot=snapshot_path(directory),
+            timing=timing,
+            apply=self._apply,
+            before_append=self._append_next,
+            serialize=self._write_snapshot,
+            deserialize=self._read_snapshot,
+        )
+        links.attach(self)
+        self._raft.tick()
+
+    # -- ConsensusEngine
+
+    async def run(self) -> None:
+        """Serve until cancelled. Raises FatalError when this node can't go on safely."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._links.run(), name="raft-links")
+                group.create_task(self._turn_forever(), name="raft-turns")
+        except BaseExceptionGroup as group_error:
+            if self._fatal is not None:
+                raise self._fatal from group_error
+            raise
+        finally:
+            self._shell.muted = True
+            self._callers.fail_sent("the agent is stopping; the change may still be applied")
+            self._raft.destroy()
+
+    async def propose(self, payload: bytes, *, timeout_s: float) -> bytes:
+        """Commit `payload` and return its result, once a quorum has it and this node has applied it.
+
+        Raises:
+            InvalidError: more than 2 MiB.
+            UnavailableError: no leader or quorum, or the outcome is unknown: it may still be applied later.
+        """
+        if len(payload) > MAX_PAYLOAD_BYTES:
+            raise InvalidError(
+                f"a change of {len(payload)} bytes; at most {MAX_PAYLOAD_BYTES} are allowed"
+            )
+        waiting = self._callers.add(payload, asyncio.get_running_loop().create_future())
+        self._wake.set()
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await waiting.future
+        except TimeoutError as error:
+            fate = "it was not applied" if waiting.term is None else "it may still be applied"
+            raise UnavailableError(f"{self._no_quorum(timeout_s)}; {fate}") from error
+        finally:
+            self._callers.forget(waiting)
+
+    async def read_barrier(self, *, timeout_s: float) -> int:
+        """Return the applied index once this node has applied everything committed before the call.
+
+        Raises:
+            UnavailableError: no leader or quorum in time.
+        """
+        reader = self._readers.add(asyncio.get_running_loop().create_future())
+        self._wake.set()
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await reader.future
+        except TimeoutError as error:
+            raise UnavailableError(self._no_quorum(timeout_s)) from error
+        finally:
+            self._readers.forget(reader)
+
+    def leader(self) -> NodeId | None:
+        """Return the last known leader: a hint."""
+        return self._raft.leader_id()
+
+    def is_leader(self) -> bool:
+        """Tell whether this node believes it leads: a hint."""
+        return self._raft._isLeader()
+
+    def voters(self) -> tuple[Peer, ...]:
+        """Return the members of the latest configuration in this node's log; empty before it has one."""
+        return self._journal.members.latest()
+
+    def connected(self) -> frozenset[NodeId]:
+        """Return the nodes with a live raft connection to this one."""
+        return self._links.live()
+
+    def term(self) -> int:
+        """Return the current Raft term."""
+        return self._raft.raftCurrentTerm
+
+    def commit_index(self) -> int:
+        """Return the highest index this node knows to be committed."""
+        return self._raft.raftCommitIndex
+
+    def applied_index(self) -> int:
+        """Return the highest index this node has applied."""
+        return self._raft.raftLastApplied
+
+    def lag(self) -> int:
+        """Return how many committed entries this node has still to apply."""
+        return max(0, self._raft.raftCommitIndex - self._raft.raftLastApplied)
+
+    async def add_voter(self, peer: Peer, *, timeout_s: float) -> None:
+        """Make `peer` a voter. Idempotent. It must run already; the leader waits for a connection from it.
+
+        Raises:
+            UnavailableError: no leader, quorum or connection in time; the message says which. Ask again.
+        """
+        await self._change(MemberChange(True, peer.id, peer.address), timeout_s)
+
+    async def remove_voter(self, node: NodeId, *, timeout_s: float) -> None:
+        """Take `node` out of the voters. Idempotent. A leader hands over before it is removed.
+
+        Raises:
+            ConflictError: it is the last voter.
+            UnavailableError: no leader or quorum in time. Ask again.
+        """
+        await self._change(MemberChange(False, node, ""), timeout_s)
+
+    # -- the engine's heartbeat
+
+    async def _turn_forever(self) -> None:
+        while True:
+            self._wake.clear()
+            self._turn()
+            try:
+                async with asyncio.timeout(TICK_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    def _turn(self) -> None:
+        """Do everything that can be done now."""
+        for _ in range(MAX_TICKS_IN_A_TURN):
+            before = self._position()
+            self._pump()
+            self._journal.sync()  # a lone voter commits what is in its own log
+            self._raft.tick()
+            self._shell.tick()
+            self._check()
+            if self._position() == before:
+                break
+        else:
+            self._wake.set()
+        self._readers.applied(self._raft.raftLastApplied)
+        self._compact()
+
+    def _position(self) -> tuple[int, ...]:
+        raft = self._raft
+        return (
+            self._journal.last(),
+            raft.raftCommitIndex,
+            raft.raftLastApplied,
+            raft.raftCurrentTerm,
+            raft._isLeader(),
+        )
+
+    def _check(self) -> None:
+        if self._fatal is not None:
+            raise self._fatal
+        members = self._journal.members
+        others = {node.id for node in self._raft.otherNodes}
+        if members.known and others != {peer.id for peer in members.latest()} - {self._me.id}:
+            self._stop(
+                FatalError("PySyncObj and the log disagree on the voters; restart the agent")
+            )
+            raise FatalError("PySyncObj and the log disagree on the voters; restart the agent")
+
+    def _stop(self, error: BaseException) -> None:
+        """Say nothing more to anybody; `run` ends with the error at the next turn."""
+        if self._fatal is None:
+            log.critical("consensus stops", extra={"error": repr(error)})
+            self._fatal = error
+        self._shell.muted = True
+        self._wake.set()
+
+    def _pump(self) -> None:
+        """Hand proposals and questions to whoever leads now."""
+        raft, now_s = self._raft, self._now()
+        term, leading, leader = raft.raftCurrentTerm, raft._isLeader(), raft.leader_id()
+        if leading:
+            self._inbox.lead(term)
+            for waiting in self._callers.to_send(now_s, term, None):
+                proposal = Proposal(self._boot, waiting.number, waiting.payload)
+                if self._inbox.put(self._me.id, proposal):
+                    waiting.handed(term, None)
+            for reader in self._readers.to_ask(now_s, (self._me.id, 0, term)):
+                self._rounds.request(self._answer_reader(reader.number))
+        else:
+            self._stop_leading(now_s)
+            if leader is not None and (generation := self._links.generation(leader)):
+                link = (leader, generation)
+                for waiting in self._callers.to_send(now_s, term, link):
+                    message = Propose(term, self._boot, waiting.number, waiting.payload)
+                    if self._send(leader, message):
+                        waiting.handed(term, link)
+                for reader in self._readers.to_ask(now_s, (*link, term)):
+                    self._send(leader, ReadRequest(reader.number))
+        self._rounds.tick(
+            now_s=now_s,
+            term=term,
+            leading=leading,
+            commit=raft.raftCommitIndex,
+            settled=self._journal.term_at(raft.raftCommitIndex) == term,
+        )
+        applied_term = self._journal.term_at(raft.raftLastApplied)
+        if applied_term is not None and applied_term != self._applied_term:
+            self._applied_term = applied_term
+            self._callers.applied_term(applied_term)
+
+    def _stop_leading(self, now_s: float) -> None:
+        self._changes.forget()
+        term = self._inbox.term
+        for sender, proposal in self._inbox.clear():
+            if sender == self._me.id:
+                self._callers.refused(proposal.number, term, now_s)
+            else:
+                self._send(sender, Refused(term, proposal.number))
+
+    def _append_next(self) -> None:
+        """Called by PySyncObj while it leads, at the moment it appends: one entry at a time is under way."""
+        if self._journal.last() != self._raft.raftCommitIndex:
+            return
+        if (change := self._changes.take()) is not None:
+            self._raft.append_change(change)
+        elif proposals := self._inbox.pack():
+            self._raft.append(encode_proposals(proposals))
+
+    def _compact(self) -> None:
+        if not self._journal.wants_compaction():
+            return
+        if self._now() - self._compacted_s >= self._journal.compaction.pause_s:
+            self._compacted_s = self._now()
+            self._raft.forceLogCompaction()
+
+    # -- what PySyncObj calls back
+
+    def _apply(self, index: int, content: bytes) -> None:
+        """Apply one committed entry. Must not raise: PySyncObj would apply it again for ever."""
+        if self._fatal is not None:
+            return
+        try:
+            self._journal.sync()
+            proposals = decode_proposals(content)
+            if index <= self._machine.applied():
+                for proposal in proposals:
+                    if proposal.origin == self._boot:
+                        self._callers.fail(
+                            proposal.number, "applied, but its result is unknown here"
+                        )
+                return
+            results = self._machine.apply(index, [proposal.payload for proposal in proposals])
+        except Exception as error:  # noqa: BLE001 - whatever it is, the machine can't follow the log any more
+            self._stop(error)
+            return
+        for proposal, result in zip(proposals, results, strict=True):
+            if proposal.origin == self._boot:
+                self._callers.resolve(proposal.number, result)
+
+    def _write_snapshot(self, draft: Path, previous: Entry, last: Entry) -> None:
+        voters = self._journal.members.at(last[1])
+        header = make_header(previous, last, voters, self._machine.applied())
+        try:
+            write_snapshot(draft, header, self._machine.dump())
+        except OSError as error:
+            log.error("can't write a snapshot", extra={"error": repr(error)})
+            raise
+        log.info("snapshot written", extra={"index": header.index})
+
+    def _prepare_install(self, header: SnapshotHeader, dump: bytes) -> None:
+        self._installing = (header, dump)
+
+    def _read_snapshot(self) -> tuple[Entry, Entry, tuple[Peer, ...]]:
+        """Give PySyncObj the snapshot: at a start the one `recover` has read, later one from the leader."""
+        if self._installing is None:
+            header = self._start.snapshot
+            assert header is not None
+            return header.previous, header.last, self._journal.members.latest()
+        (header, dump), self._installing = self._installing, None
+        try:
+            self._machine.load(dump)
+        except Exception as error:
+            self._stop(error)
+            raise
+        self._journal.rebase(header)
+        self._callers.fail_sent(
+            "this host was brought up to date; the change may have been applied"
+        )
+        return header.previous, header.last, header.voters
+
+    # -- LinkUser
+
+    def linked(self, peer: NodeId) -> None:
+        """A link is up."""
+        self._shell.linked(peer)
+        self._wake.set()
+
+    def unlinked(self, peer: NodeId) -> None:
+        """A link is down."""
+        self._shell.unlinked(peer)
+        self._wake.set()
+
+    def hello(self) -> Hello:
+        """Introduce this host."""
+        voters = [(peer.id, peer.address) for peer in self._journal.members.latest()]
+        return Hello(self._boot, self._me.address, list(voters))
+
+    def met(self, peer: NodeId, hello: Hello) -> None:
+        """Learn the voters from those who know, while the own log doesn't say."""
+        if not self._journal.members.known:
+            for host_id, address in hello.voters[:16]:
+                self._met[NodeId(host_id)] = Peer(NodeId(host_id), address)
+
+    def peers_to_call(self) -> tuple[Peer, ...]:
+        """Return the voters, as far as they are known."""
+        if self._journal.members.known:
+            return self._journal.members.latest()
+        return (*self._start.peers, *self._met.values())
+
+    def received(self, peer: NodeId, message: Message) -> None:
+        """Handle a message. Raises InvalidError for nonsense."""
+        if self._fatal is not None:
+            return
+        try:
+            self._handle(peer, message)
+        except InvalidError:
+            raise
+        except Exception as error:  # noqa: BLE001 - PySyncObj's state can't be trusted after an unexpected error
+            self._stop(error)
+        self._wake.set()
+
+    def _handle(self, peer: NodeId, message: Message) -> None:
+        raft, now_s = self._raft, self._now()
+        term = raft.raftCurrentTerm
+        match message:
+            case Probe(asked, number):
+                if asked == term:
+                    self._send(peer, ProbeAck(term, number))
+                elif asked < term:
+                    self._send(peer, Newer(term))
+            case ProbeAck(confirmed, number):
+                self._rounds.confirm(peer, number, confirmed)
+            case Propose(of_term, origin, number, payload):
+                if len(payload) > MAX_PAYLOAD_BYTES:
+                    raise InvalidError("proposal too big")
+                leading = raft._isLeader() and of_term == term
+                if leading:
+                    self._inbox.lead(term)
+                if not leading or not self._inbox.put(peer, Proposal(origin, number, payload)):
+                    self._send(peer, Refused(of_term, number))
+            case Refused(of_term, number):
+                self._callers.refused(number, of_term, now_s)
+            case ReadRequest(number):
+                if raft._isLeader():
+                    self._rounds.request(lambda index: self._reply_read(peer, number, index))
+                else:
+                    self._reply_read(peer, number, None)
+            case ReadReply(number, index):
+                self._readers.answered(number, index, now_s)
+            case ChangeRequest(number, add, host_id, address):
+                verdict = self._consider(MemberChange(add, host_id, address))
+                obstacle = verdict.refusal or verdict.obstacle
+                self._send(peer, ChangeReply(number, bool(verdict.obstacle), obstacle))
+            case ChangeReply(number, retry, reason):
+                future = self._replies.get(number)
+                if future is not None and not future.done():
+                    future.set_result(
+                        Verdict(obstacle=reason)
+                        if retry
+                        else Verdict(done=not reason, refusal=reason)
+                    )
+            case _:
+                self._shell.receive(peer, message)
+
+    # -- questions and answers
+
+    def _send(self, peer: NodeId, message: Message) -> bool:
+        return not self._shell.muted and self._links.send(peer, message)
+
+    def _ask_voters(self, term: int, number: int) -> None:
+        for peer in self._journal.members.latest():
+            if peer.id != self._me.id:
+                self._send(peer.id, Probe(term, number))
+
+    def _answer_reader(self, number: int) -> Answer:
+        return lambda index: self._readers.answered(number, index, self._now())
+
+    def _reply_read(self, peer: NodeId, number: int, index: int | None) -> None:
+        self._send(peer, ReadReply(number, index))
+
+    def _hand_over(self) -> None:
+        self._raft.transferLeadership()
+
+    def _consider(self, change: MemberChange) -> Verdict:
+        if not self._raft._isLeader():
+            return Verdict(obstacle="the leader is just changing")
+        return self._changes.consider(change, self._raft.raftCommitIndex)
+
+    async def _change(self, change: MemberChange, timeout_s: float) -> None:
+        verdict = Verdict(obstacle="there is no leader")
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not verdict.done:
+                    verdict = await self._ask_change(change, verdict)
+                    self._wake.set()
+                    if verdict.refusal:
+                        raise ConflictError(verdict.refusal)
+                    if not verdict.done:
+                        await asyncio.sleep(POLL_S)
+        except TimeoutError as error:
+            raise UnavailableError(
+                f"the voters could not be changed within {timeout_s:g} s: {verdict.obstacle}"
+            ) from error
+
+    async def _ask_change(self, change: MemberChange, before: Verdict) -> Verdict:
+        """Return the leader's verdict, the one before if there is no answer."""
+        leader = self._raft.leader_id()
+        if leader == self._me.id:
+            return self._consider(change)
+        if leader is None:
+            return Verdict(obstacle="there is no leader; are most of the voters up?")
+        self._questions += 1
+        number = self._questions
+        future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        self._replies[number] = future
+        try:
+            if not self._send(
+                leader, ChangeRequest(number, change.add, change.host_id, change.address)
+            ):
+                return Verdict(obstacle=f"the leader {leader} is not connected")
+            async with asyncio.timeout(ASK_S):
+                return await future
+        except TimeoutError:
+            return before
+        finally:
+            del self._replies[number]
+
+    def _no_quorum(self, timeout_s: float) -> str:
+        leader, voters = self._raft.leader_id(), self._journal.members.latest()
+        up = sum(peer.id == self._me.id or peer.id in self._links.live() for peer in voters)
+        if leader is None:
+            return f"no leader within {timeout_s:g} s ({up} of {len(voters)} voters connected)"
+        return f"no answer by a quorum within {timeout_s:g} s (leader {leader}, {up} of {len(voters)} voters connected)"

@@ -1,0 +1,1 @@
+"""Whole parts of the product in virtual time, driven by seeds."""

@@ -1,0 +1,5 @@
+from typing import Any
+
+dumps: Any
+loads: Any
+to_bytes: Any

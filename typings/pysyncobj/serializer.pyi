@@ -1,0 +1,5 @@
+from typing import Any
+
+gzip: Any
+open: Any
+atomicReplace: Any
