@@ -1,8 +1,7 @@
 """Loads the firewall and notices when somebody else changed it.
 
-Called by `netfabric.linux` before anything else, so that no guest is ever plugged in without it. The whole ruleset is
-replaced in one transaction of the kernel: a packet sees the old or the new one, never a mix, and connections
-stay tracked.
+Called by `netfabric.linux` before anything else, so that no guest is ever plugged in without it. Every change is one
+transaction of the kernel, and connections stay tracked.
 
 Connection tracking comes from br_netfilter, which every kernel has; `bridge_ct_available` tells whether the kernel
 could do without.
@@ -10,16 +9,25 @@ could do without.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import socket
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 
 from core import command
 from core.errors import PermanentError, PlatformError
+from netfabric.nft_model import (
+    FAMILIES,
+    TABLE,
+    Ruleset,
+    delta_text,
+    full_text,
+    marker_name,
+    remove_text,
+)
 from netfabric.plan import NetworkPlan
-from netfabric.ruleset import FAMILIES, TABLE, remove_text, ruleset_text
+from netfabric.ruleset import ruleset_of
 
 log = logging.getLogger(__name__)
 
@@ -48,38 +56,78 @@ _TRIAL = """table bridge kvorum_trial {
 """
 
 
-class Firewall:
-    """Keeps our two nftables tables in line with a plan."""
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """What the kernel holds, as long as its generation says that nobody changed anything since."""
 
-    def __init__(self, *, sysctl_dir: Path = Path("/proc/sys")) -> None:
+    ruleset: Ruleset
+    generation: int
+
+
+class Firewall:
+    """Keeps our two nftables tables in line with a plan. `memory` is a file that outlives the agent, not the boot:
+    it holds the generation of the last load, so that a restarted agent need not load again."""
+
+    def __init__(self, memory: Path, *, sysctl_dir: Path = Path("/proc/sys")) -> None:
+        self._memory = memory
         self._sysctl_dir = sysctl_dir
-        self._digest = ""
-        self._generation = 0
+        self._loaded: _Loaded | None = None
 
     async def apply(self, plan: NetworkPlan) -> int:
-        """Load the ruleset unless it is loaded and nobody touched any ruleset since; return the changes.
+        """Bring about the ruleset of a plan; return the number of changes.
+
+        Only the difference is loaded, unless somebody else changed any ruleset since: then all of it.
 
         Raises:
             PermanentError: the kernel lacks br_netfilter.
             PlatformError: `nft` refused the ruleset; what was loaded before stays.
         """
         changes = await self._apply_sysctls()
-        text = ruleset_text(plan)
-        digest = hashlib.sha256(text.encode()).hexdigest()
-        if digest == self._digest and ruleset_generation() == self._generation:
+        wanted = ruleset_of(plan)
+        generation = ruleset_generation()
+        loaded, self._loaded = self._loaded, None
+        if loaded is None and await self._is_remembered(wanted, generation):
+            loaded = _Loaded(wanted, generation)
+        if loaded is None or loaded.generation != generation:
+            await _nft(full_text(wanted))
+        elif loaded.ruleset == wanted:
+            self._loaded = loaded
             return changes
-        self._digest = ""
-        await _nft(text)
-        # A change that slips in right after ours is not seen until the next change of the plan; the drivers of
-        # container engines and libvirt only touch tables of their own.
-        self._generation = ruleset_generation()
-        self._digest = digest
-        log.info("firewall loaded", extra={"bytes": len(text)})
+        else:
+            await self._load_difference(loaded.ruleset, wanted)
+        # A change by others that slips in between load and question would not be noticed; container engines and
+        # libvirt only touch tables of their own.
+        self._loaded = _Loaded(wanted, ruleset_generation())
+        self._memory.parent.mkdir(parents=True, exist_ok=True)
+        self._memory.write_text(f"{self._loaded.generation}\n")
+        log.info("firewall loaded", extra={"ruleset": wanted.digest()})
         return changes + 1
+
+    async def _load_difference(self, old: Ruleset, new: Ruleset) -> None:
+        try:
+            await _nft(delta_text(old, new))
+        except command.CommandError as error:
+            log.warning("firewall changes refused, loading all", extra={"error": error.message})
+            await _nft(full_text(new))
+
+    async def _is_remembered(self, wanted: Ruleset, generation: int) -> bool:
+        """Tell whether a former agent loaded this very ruleset and nothing was changed since. The generation alone
+        could be an old file's; the marker in the kernel proves that it is about this kernel's ruleset."""
+        if not self._memory.exists() or self._memory.read_text() != f"{generation}\n":
+            return False
+        try:
+            await command.run(
+                ["nft", "list", "set", "bridge", TABLE, marker_name(wanted)],
+                timeout_s=LOAD_TIMEOUT_S,
+            )
+        except command.CommandError:
+            return False
+        return True
 
     async def remove(self) -> int:
         """Remove our tables; return how many there were."""
-        self._digest = ""
+        self._loaded = None
+        self._memory.unlink(missing_ok=True)
         listed = await command.run(["nft", "list", "tables"], timeout_s=LOAD_TIMEOUT_S)
         ours = {f"table {family} {TABLE}" for family in FAMILIES} & set(
             listed.stdout.decode().splitlines()

@@ -22,7 +22,7 @@ class LinuxNetwork:
     """`NetworkDriver` on the kernel of this host. `run_dir` must outlive the agent, but not the boot."""
 
     def __init__(self, run_dir: Path = Path("/run/kvorum")) -> None:
-        self._firewall = Firewall()
+        self._firewall = Firewall(run_dir / "firewall-generation")
         self._switch = Switch()
         self._dhcp = DhcpServices(run_dir / "dnsmasq")
         self._lock = asyncio.Lock()

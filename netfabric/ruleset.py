@@ -1,4 +1,4 @@
-"""The firewall of one host as nftables text, for `nft -f -`.
+"""The firewall of one host as an nftables ruleset.
 
 Called by `netfabric.firewall`; pure, so that golden tests can show whole rulesets. Two tables do the work.
 Table `bridge` proves where each frame from a guest comes from (port, MAC, IP, ARP) and marks it with the port's
@@ -23,14 +23,15 @@ from netfabric.names import (
     TAP_PREFIX,
     VXLAN_PREFIX,
     bridge_name,
+    checked_ip4,
+    checked_mac,
     conntrack_zones,
     link_local,
     nic_marks,
+    tap_name,
 )
+from netfabric.nft_model import Chain, NamedSet, Place, Ruleset
 from netfabric.plan import GroupPlan, LocalPort, NetworkPlan
-
-TABLE = "kvorum"
-FAMILIES = ("bridge", "inet")
 
 _TAPS, _TUNNELS, _SERVICES = f'"{TAP_PREFIX}*"', f'"{VXLAN_PREFIX}*"', f'"{SERVICE_PREFIX}*"'
 # Neighbour and listener discovery without router advertisements and redirects.
@@ -39,55 +40,51 @@ _DISCOVERY = "{ 130, 131, 132, 133, 135, 136, 143 }"
 
 @dataclass(frozen=True, slots=True)
 class _Port:
-    """A local port with what the text needs."""
+    """A local port with what the text needs, all in canonical form."""
 
-    port: LocalPort
+    device: str
+    mac: str
+    ip: str
+    link_local: str
     vni: int
     mark: int
     combo: str
-
-    @property
-    def device(self) -> str:
-        return f'"{self.port.device}"'
-
-    @property
-    def link_local(self) -> str:
-        return link_local(self.port.mac)
+    group_ids: tuple[str, ...]
 
 
-def remove_text() -> str:
-    """Return the text that removes our tables whether they exist or not."""
-    return "".join(
-        f"table {family} {TABLE}\ndelete table {family} {TABLE}\n" for family in FAMILIES
-    )
+def ruleset_of(plan: NetworkPlan) -> Ruleset:
+    """Return the ruleset of a plan.
 
-
-def ruleset_text(plan: NetworkPlan) -> str:
-    """Return the text that replaces our tables in one transaction."""
+    Raises:
+        InvalidError: an address of the plan is none.
+    """
     ports = _ports(plan)
-    return "\n".join(
-        [
-            remove_text() + f"table bridge {TABLE} {{",
-            _source_sets(ports),
-            _BRIDGE_CHAINS + "}",
-            f"table inet {TABLE} {{",
-            _group_sets(plan),
-            _combo_chains(plan, ports),
-            _inet_maps(plan, ports),
-            _INET_CHAINS + "}",
-            "",
-        ]
+    combos = _combo_chains(plan, ports)
+    return Ruleset(
+        sets={**_source_sets(ports), **_group_sets(plan), **_inet_maps(plan, ports)},
+        chains={**_BRIDGE_CHAINS, **combos, **_INET_CHAINS},
     )
 
 
 def _ports(plan: NetworkPlan) -> list[_Port]:
     local = [(port, group.vni) for group in plan.port_groups for port in group.ports]
     marks = nic_marks(port.device for port, _ in local)
-    ports = [
-        _Port(port, vni, marks[port.device], _combo_name(port.group_ids, vni))
-        for port, vni in local
-    ]
-    return sorted(ports, key=lambda p: p.port.device)
+    ports = [_port(port, vni, marks[port.device]) for port, vni in local]
+    return sorted(ports, key=lambda p: p.device)
+
+
+def _port(port: LocalPort, vni: int, mark: int) -> _Port:
+    mac = checked_mac(port.mac)
+    return _Port(
+        device=f'"{tap_name(port.nic_id)}"',
+        mac=mac,
+        ip=str(checked_ip4(port.ip, "NIC address")),
+        link_local=link_local(mac),
+        vni=vni,
+        mark=mark,
+        combo=_combo_name(port.group_ids, vni),
+        group_ids=port.group_ids,
+    )
 
 
 def _combo_name(group_ids: Sequence[str], vni: int) -> str:
@@ -100,153 +97,147 @@ def _set_name(family: int, group_id: str, vni: int) -> str:
     return f"m{family}_{vni}_{hashlib.sha256(group_id.encode()).hexdigest()[:16]}"
 
 
-def _named(kind: str, name: str, type_text: str, elements: Iterable[str]) -> str:
-    """Return a set or map, one element a line."""
-    lines = ",\n      ".join(elements)
-    body = f"\n    elements = {{\n      {lines}\n    }}" if lines else ""
-    return f"  {kind} {name} {{\n    {type_text}{body}\n  }}"
+def _map(type_text: str, elements: Iterable[tuple[str, str]]) -> NamedSet:
+    return NamedSet("map", type_text, dict(elements))
 
 
-def _source_sets(ports: Sequence[_Port]) -> str:
-    return "\n".join(
-        [
-            _named(
-                "map",
-                "source4",
-                "type ifname . ether_addr . ipv4_addr : mark",
-                (f"{p.device} . {p.port.mac} . {p.port.ip} : {p.mark}" for p in ports),
-            ),
-            _named(
-                "map",
-                "source6",
-                "type ifname . ether_addr . ipv6_addr : mark",
-                (f"{p.device} . {p.port.mac} . {p.link_local} : {p.mark}" for p in ports),
-            ),
-            _named(
-                "map", "number", "type ifname : mark", (f"{p.device} : {p.mark}" for p in ports)
-            ),
-            _named(
-                "set",
-                "source_mac",
-                "type ifname . ether_addr",
-                (f"{p.device} . {p.port.mac}" for p in ports),
-            ),
-            _named(
-                "set",
-                "source_arp",
-                "type ifname . ether_addr . ipv4_addr",
-                (f"{p.device} . {p.port.mac} . {p.port.ip}" for p in ports),
-            ),
-        ]
-    )
+def _set(type_text: str, elements: Iterable[str]) -> NamedSet:
+    return NamedSet("set", type_text, dict.fromkeys(elements, ""))
+
+
+def _source_sets(ports: Sequence[_Port]) -> dict[Place, NamedSet]:
+    three4, three6 = "type ifname . ether_addr . ipv4_addr", "type ifname . ether_addr . ipv6_addr"
+    source4 = [f"{p.device} . {p.mac} . {p.ip}" for p in ports]
+    source6 = [f"{p.device} . {p.mac} . {p.link_local}" for p in ports]
+    marks = [str(p.mark) for p in ports]
+    return {
+        ("bridge", "source4"): _map(f"{three4} : mark", zip(source4, marks, strict=True)),
+        ("bridge", "source6"): _map(f"{three6} : mark", zip(source6, marks, strict=True)),
+        ("bridge", "number"): _map("type ifname : mark", ((p.device, str(p.mark)) for p in ports)),
+        ("bridge", "source_mac"): _set(
+            "type ifname . ether_addr", (f"{p.device} . {p.mac}" for p in ports)
+        ),
+        ("bridge", "source_arp"): _set(three4, source4),
+    }
 
 
 # `ether type`, not `meta protocol`: the latter looks through a VLAN tag, and br_netfilter lets tagged frames pass.
 # 0x8035 is RARP, by which QEMU says after a migration where the guest is now: the bridge learns from it, and there it ends.
 # The host itself is not to be reached through the bridges: without rule `to_host` it would answer ARP for its own addresses.
-_BRIDGE_CHAINS = f"""\
-  chain from_guest {{
-    ether type ip meta mark set iifname . ether saddr . ip saddr map @source4 accept
-    ether type ip6 meta mark set iifname . ether saddr . ip6 saddr map @source6 accept
-    iifname . ether saddr != @source_mac drop
-    ether type arp arp htype 1 arp ptype ip iifname . arp saddr ether . arp saddr ip @source_arp accept
-    ether type arp arp operation request arp saddr ip 0.0.0.0 accept
-    ether type 0x8035 accept
-    ether type ip ip saddr 0.0.0.0 udp sport 68 udp dport 67 meta mark set iifname map @number accept
-    ether type ip6 ip6 saddr :: icmpv6 type {{ 131, 133, 135, 143 }} meta mark set iifname map @number accept
-    drop
-  }}
-  chain to_guest {{
-    ether type != {{ ip, ip6, arp }} drop
-    iifname {_SERVICES} udp sport 67 udp dport 68 accept
-    meta mark set oifname map @number accept
-    drop
-  }}
-  chain prerouting {{
-    type filter hook prerouting priority -300; policy accept;
-    meta mark set 0
-    iifname {_TAPS} jump from_guest
-  }}
-  chain to_host {{
-    type filter hook input priority -300; policy accept;
-    iifname {_TAPS} drop
-    iifname {_TUNNELS} drop
-  }}
-  chain forward {{
-    type filter hook forward priority -10; policy accept;
-    meta mark set 0
-    ether type 0x8035 drop
-    iifname {_SERVICES} oifname {_TUNNELS} drop
-    iifname {_TUNNELS} oifname {_SERVICES} drop
-    udp dport {{ 67, 547 }} oifname != {_SERVICES} drop
-    udp sport {{ 67, 547 }} iifname != {_SERVICES} drop
-    oifname {_TAPS} jump to_guest
-  }}
-"""
+_BRIDGE_CHAINS: dict[Place, Chain] = {
+    ("bridge", "from_guest"): Chain(
+        (
+            "ether type ip meta mark set iifname . ether saddr . ip saddr map @source4 accept",
+            "ether type ip6 meta mark set iifname . ether saddr . ip6 saddr map @source6 accept",
+            "iifname . ether saddr != @source_mac drop",
+            "ether type arp arp htype 1 arp ptype ip iifname . arp saddr ether . arp saddr ip @source_arp accept",
+            "ether type arp arp operation request arp saddr ip 0.0.0.0 accept",
+            "ether type 0x8035 accept",
+            "ether type ip ip saddr 0.0.0.0 udp sport 68 udp dport 67 meta mark set iifname map @number accept",
+            "ether type ip6 ip6 saddr :: icmpv6 type { 131, 133, 135, 143 } meta mark set iifname map @number accept",
+            "drop",
+        ),
+    ),
+    ("bridge", "to_guest"): Chain(
+        (
+            "ether type != { ip, ip6, arp } drop",
+            f"iifname {_SERVICES} udp sport 67 udp dport 68 accept",
+            "meta mark set oifname map @number accept",
+            "drop",
+        ),
+    ),
+    ("bridge", "prerouting"): Chain(
+        (
+            "meta mark set 0",
+            f"iifname {_TAPS} jump from_guest",
+        ),
+        "type filter hook prerouting priority -300; policy accept;",
+    ),
+    ("bridge", "to_host"): Chain(
+        (
+            f"iifname {_TAPS} drop",
+            f"iifname {_TUNNELS} drop",
+        ),
+        "type filter hook input priority -300; policy accept;",
+    ),
+    ("bridge", "forward"): Chain(
+        (
+            "meta mark set 0",
+            "ether type 0x8035 drop",
+            f"iifname {_SERVICES} oifname {_TUNNELS} drop",
+            f"iifname {_TUNNELS} oifname {_SERVICES} drop",
+            f"udp dport {{ 67, 547 }} oifname != {_SERVICES} drop",
+            f"udp sport {{ 67, 547 }} iifname != {_SERVICES} drop",
+            f"oifname {_TAPS} jump to_guest",
+        ),
+        "type filter hook forward priority -10; policy accept;",
+    ),
+}
 
 # Mark 0 is what does not come from, or go to, a guest.
-_INET_CHAINS = f"""\
-  chain zone {{
-    type filter hook prerouting priority -300; policy accept;
-    ct zone set iifname map @zones
-  }}
-  chain from_guest {{
-    type filter hook prerouting priority 0; policy accept;
-    iifname != "{BRIDGE_PREFIX}*" accept
-    ct state {{ established, related }} accept
-    meta mark 0 accept
-    icmpv6 type {{ nd-router-advert, nd-redirect }} drop
-    icmpv6 type nd-neighbor-advert meta mark . @th,64,128 != @source_nd drop
-    icmpv6 type {_DISCOVERY} accept
-    udp sport {{ 67, 547 }} drop
-    udp sport 68 udp dport 67 accept
-    ct state invalid drop
-    meta mark vmap @egress
-  }}
-  chain to_guest {{
-    type filter hook forward priority 0; policy accept;
-    iifname != "{BRIDGE_PREFIX}*" accept
-    ct state {{ established, related }} accept
-    meta mark 0 accept
-    icmpv6 type {_DISCOVERY} accept
-    ct state invalid drop
-    meta mark vmap @ingress
-    drop
-  }}
-"""
+_INET_CHAINS: dict[Place, Chain] = {
+    ("inet", "zone"): Chain(
+        ("ct zone set iifname map @zones",),
+        "type filter hook prerouting priority -300; policy accept;",
+    ),
+    ("inet", "from_guest"): Chain(
+        (
+            f'iifname != "{BRIDGE_PREFIX}*" accept',
+            "ct state { established, related } accept",
+            "meta mark 0 accept",
+            "icmpv6 type { nd-router-advert, nd-redirect } drop",
+            "icmpv6 type nd-neighbor-advert meta mark . @th,64,128 != @source_nd drop",
+            f"icmpv6 type {_DISCOVERY} accept",
+            "udp sport { 67, 547 } drop",
+            "udp sport 68 udp dport 67 accept",
+            "ct state invalid drop",
+            "meta mark vmap @egress",
+        ),
+        "type filter hook prerouting priority 0; policy accept;",
+    ),
+    ("inet", "to_guest"): Chain(
+        (
+            f'iifname != "{BRIDGE_PREFIX}*" accept',
+            "ct state { established, related } accept",
+            "meta mark 0 accept",
+            f"icmpv6 type {_DISCOVERY} accept",
+            "ct state invalid drop",
+            "meta mark vmap @ingress",
+            "drop",
+        ),
+        "type filter hook forward priority 0; policy accept;",
+    ),
+}
 
 
-def _group_sets(plan: NetworkPlan) -> str:
-    sets = []
+def _group_sets(plan: NetworkPlan) -> dict[Place, NamedSet]:
+    sets = {}
     for members in plan.members:
+        parsed = [ipaddress.ip_address(address) for address in members.addresses]
         for family, kind in ((4, "ipv4_addr"), (6, "ipv6_addr")):
-            addresses = (a for a in members.addresses if ipaddress.ip_address(a).version == family)
+            addresses = (str(a) for a in parsed if a.version == family)
             name = _set_name(family, members.group_id, members.vni)
-            sets.append(_named("set", name, f"type {kind}", addresses))
-    return "\n".join(sets)
+            sets["inet", name] = _set(f"type {kind}", addresses)
+    return sets
 
 
-def _combo_chains(plan: NetworkPlan, ports: Iterable[_Port]) -> str:
+def _combo_chains(plan: NetworkPlan, ports: Iterable[_Port]) -> dict[Place, Chain]:
     groups = {group.id: group for group in plan.groups}
     known = {(members.group_id, members.vni) for members in plan.members}
-    chains = []
-    for combo, vni, group_ids in sorted({(p.combo, p.vni, p.port.group_ids) for p in ports}):
+    chains = {}
+    for combo, vni, group_ids in sorted({(p.combo, p.vni, p.group_ids) for p in ports}):
         rules = [rule for g in group_ids if g in groups for rule in _rules(groups[g], vni, known)]
+        defaults = [rule for rule in rules if rule.default]
         ingress = _lines(rules, Direction.INGRESS, vni, enabled=True, verdict="accept")
         # Out is allowed by default. A disabled default rule keeps members from each other, unless another group
         # of the same port allows it.
         egress = [
             *_lines(rules, Direction.EGRESS, vni, enabled=True, verdict="accept"),
-            *_lines(
-                [rule for rule in rules if rule.default],
-                Direction.EGRESS,
-                vni,
-                enabled=False,
-                verdict="drop",
-            ),
+            *_lines(defaults, Direction.EGRESS, vni, enabled=False, verdict="drop"),
         ]
-        chains += [_chain(f"in_{combo}", ingress, "drop"), _chain(f"out_{combo}", egress, "accept")]
-    return "\n".join(chains)
+        chains["inet", f"in_{combo}"] = Chain((*ingress, "drop"))
+        chains["inet", f"out_{combo}"] = Chain((*egress, "accept"))
+    return chains
 
 
 def _rules(group: GroupPlan, vni: int, known: set[tuple[str, int]]) -> list[Rule]:
@@ -282,41 +273,21 @@ def _match(rule: Rule, vni: int) -> str:
     return " ".join(parts)
 
 
-def _chain(name: str, lines: Iterable[str], last: str) -> str:
-    return "\n".join([f"  chain {name} {{", *(f"    {line}" for line in (*lines, last)), "  }"])
-
-
-def _inet_maps(plan: NetworkPlan, ports: Sequence[_Port]) -> str:
+def _inet_maps(plan: NetworkPlan, ports: Sequence[_Port]) -> dict[Place, NamedSet]:
     zones = conntrack_zones(group.vni for group in plan.port_groups)
-    return "\n".join(
-        [
-            _named(
-                "set",
-                "source_nd",
-                "typeof meta mark . @th,64,128",
-                (f"{p.mark} . {_hex128(p.link_local)}" for p in ports),
-            ),
-            _named(
-                "map",
-                "egress",
-                "type mark : verdict",
-                (f"{p.mark} : jump out_{p.combo}" for p in ports),
-            ),
-            _named(
-                "map",
-                "ingress",
-                "type mark : verdict",
-                (f"{p.mark} : jump in_{p.combo}" for p in ports),
-            ),
-            _named(
-                "map",
-                "zones",
-                "typeof iifname : ct zone",
-                (f'"{bridge_name(vni)}" : {zone}' for vni, zone in sorted(zones.items())),
-            ),
-        ]
-    )
-
-
-def _hex128(address: str) -> str:
-    return "0x" + ipaddress.IPv6Address(address).packed.hex()
+    return {
+        ("inet", "source_nd"): _set(
+            "typeof meta mark . @th,64,128",
+            (f"{p.mark} . 0x{ipaddress.IPv6Address(p.link_local).packed.hex()}" for p in ports),
+        ),
+        ("inet", "egress"): _map(
+            "type mark : verdict", ((str(p.mark), f"jump out_{p.combo}") for p in ports)
+        ),
+        ("inet", "ingress"): _map(
+            "type mark : verdict", ((str(p.mark), f"jump in_{p.combo}") for p in ports)
+        ),
+        ("inet", "zones"): _map(
+            "typeof iifname : ct zone",
+            ((f'"{bridge_name(vni)}"', str(zone)) for vni, zone in sorted(zones.items())),
+        ),
+    }
