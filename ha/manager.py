@@ -122,7 +122,7 @@ class HAView:
     """What is known to the node that decides. Times are monotonic seconds of its own clock.
 
     `stamps_s` comes from `LeaseJudge.stamps_s`; `leader_since_s` is None when this node does not lead. `suspected` and
-    `lost` are the hosts already told, see `remember`.
+    `lost` are the hosts already told, see `remember`; both begin empty with each leadership.
     """
 
     profile: Profile
@@ -309,7 +309,6 @@ class _Plan:
             memory_mib=vm.memory_mib,
             vm_id=vm.id,
             cluster_id=vm.cluster_id,
-            except_host_ids=frozenset({vm.host_id}),
         )
         if not target:
             try:
