@@ -201,7 +201,7 @@ async def test_a_broken_upload_starts_over_with_the_same_key(agent, world, file)
 async def test_an_upload_that_always_breaks_ends_as_unavailable(agent, file):
     agent.faults.extend(Fault(drop_after_bytes=10) for _ in range(99))
     async with client_of(agent.address, patience_s=0.3) as client:
-        with pytest.raises(UnavailableError, match="connection .* broke"):
+        with pytest.raises(UnavailableError, match=r"connection .* broke"):
             await client.upload_image("i", file, on_hash=silent, on_bytes=silent)
 
 

@@ -224,15 +224,16 @@ class Client:
         query = [("name", name), ("sha256", await sha256_of(file, on_hash))]
         if source_format:
             query.append(("format", source_format))
-        request = Request(
-            "POST",
-            path_of("images"),
-            query=tuple(query),
-            stream=lambda: pieces_of(file, size_bytes, on_bytes),
-            size_bytes=size_bytes,
-            timeout_s=UPLOAD_CONVERSION_S_MAX + size_bytes / UPLOAD_BYTES_PER_S_MIN,
-        )
-        return await self._item(request)
+        with file.open("rb") as opened:
+            request = Request(
+                "POST",
+                path_of("images"),
+                query=tuple(query),
+                stream=lambda: pieces_of(opened, size_bytes, on_bytes),
+                size_bytes=size_bytes,
+                timeout_s=UPLOAD_CONVERSION_S_MAX + size_bytes / UPLOAD_BYTES_PER_S_MIN,
+            )
+            return await self._item(request)
 
     # -- tasks
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from core.errors import InvalidError
 
@@ -51,20 +53,21 @@ async def sha256_of(path: Path, on_bytes: OnBytes) -> str:
     return digest.hexdigest()
 
 
-async def pieces_of(path: Path, size_bytes: int, on_bytes: OnBytes) -> AsyncIterator[bytes]:
-    """Yield exactly `size_bytes` bytes of a file.
+async def pieces_of(file: BinaryIO, size_bytes: int, on_bytes: OnBytes) -> AsyncIterator[bytes]:
+    """Yield the first `size_bytes` bytes of an open file, whatever its position is.
+
+    Several may read one file: a try that was broken off can end after the next one has begun.
 
     Raises:
         InvalidError: the file has shrunk; the receiver sees a broken upload.
     """
     done_bytes = 0
-    with path.open("rb") as file:
-        while done_bytes < size_bytes:
-            piece = file.read(min(PIECE_BYTES, size_bytes - done_bytes))
-            if not piece:
-                raise InvalidError(
-                    f"{path} changed while it was read: try again when it is at rest"
-                )
-            yield piece
-            done_bytes += len(piece)
-            on_bytes(done_bytes, size_bytes)
+    while done_bytes < size_bytes:
+        piece = os.pread(file.fileno(), min(PIECE_BYTES, size_bytes - done_bytes), done_bytes)
+        if not piece:
+            raise InvalidError(
+                f"{file.name} changed while it was read: try again when it is at rest"
+            )
+        yield piece
+        done_bytes += len(piece)
+        on_bytes(done_bytes, size_bytes)

@@ -25,6 +25,7 @@ from tools.sdk.problems import NOT_A_MEMBER, RETRIED_STATUSES, error_of
 CONNECT_TIMEOUT_S = 4.0
 FIRST_DELAY_S = 0.2
 DELAY_S_MAX = 2.0
+CUT_UPLOAD_LINGER_S = 0.1
 SYSTEM_CA = "system"
 
 
@@ -96,6 +97,7 @@ class Transport:
         self._on_retry = on_retry
         self._at = 0
         self._answered = False
+        self._cut_upload = False
         self._sessions: dict[Endpoint, aiohttp.ClientSession] = {}
 
     async def __aenter__(self) -> Transport:
@@ -110,6 +112,8 @@ class Transport:
         for session in self._sessions.values():
             await session.close()
         self._sessions.clear()
+        if self._cut_upload:  # a closing connection still holds what was not sent
+            await asyncio.sleep(CUT_UPLOAD_LINGER_S)
 
     @property
     def endpoint(self) -> Endpoint:
@@ -134,10 +138,12 @@ class Transport:
                     body = await response.read()
             except Unreachable as error:
                 failure: PlatformError = error
+                self._cut_upload |= request.stream is not None
             else:
                 if response.status < 400:
                     return Reply(response.status, response.headers, body)
                 failure = error_of(response.status, body)
+                self._cut_upload |= request.stream is not None
                 if response.status not in RETRIED_STATUSES or failure.code == NOT_A_MEMBER:
                     raise failure
                 refusal = failure
