@@ -134,17 +134,23 @@ async def test_a_target_that_cannot_be_reached_looks_like_a_broken_connection(ba
 
 
 async def test_an_error_inside_comes_out_as_it_is_and_nothing_is_left(base: Path) -> None:
-    readers = []
+    streams = []
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"hello")
+        await reader.read()
+        writer.close()
 
     async def fail_inside() -> None:
-        async with two_hosts(base):
+        async with two_hosts(base, qemu=greet):
             path = socket_path(base / "source", TunnelKind.QEMU, VM)
-            readers.append(await asyncio.open_unix_connection(path))
+            streams.append(await asyncio.open_unix_connection(path))
+            assert await streams[0][0].readexactly(5) == b"hello"
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         await fail_inside()
-    ((reader, writer),) = readers
+    ((reader, writer),) = streams
     assert await reader.read() == b""
     writer.close()
     assert list((base / "source").iterdir()) == []
