@@ -67,7 +67,9 @@ class ImageStore:
 
     async def sweep(self) -> int:
         """Remove what uploads, imports and copies left when the agent died; only before new ones begin."""
-        return await sweep_spool(self._path, host_id=self._host_id, files=self._files)
+        return await sweep_spool(
+            self._path, self._path / SPOOL, host_id=self._host_id, files=self._files
+        )
 
     async def capacity(self) -> Capacity:
         """Measure the file system."""
@@ -154,10 +156,10 @@ class ImageStore:
         self._files.close()
 
 
-async def sweep_spool(image_dir: Path, *, host_id: str, files: FileThread) -> int:
-    """Remove a host's unfinished uploads, imports and copies; return how many. At start only."""
+async def sweep_spool(*directories: Path, host_id: str, files: FileThread) -> int:
+    """Remove a host's unfinished uploads, imports and copies in these directories; return how many. At start only."""
 
     def sweep() -> int:
-        return sweep_unfinished(image_dir, host_id) + sweep_unfinished(image_dir / SPOOL, host_id)
+        return sum(sweep_unfinished(directory, host_id) for directory in directories)
 
     return await files.call("clean the image storage", sweep)

@@ -13,7 +13,7 @@ import asyncio
 import hashlib
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
 import msgspec
@@ -137,6 +137,8 @@ async def copy_verified(
         await files.call("copy the image", _finish, unfinished, image, sha256, host_id)
     finally:
         await files.clean_up("remove an unfinished copy", writer.close)
+        if isinstance(chunks, AsyncGenerator):
+            await chunks.aclose()
 
 
 async def _next_chunk(chunks: AsyncIterator[bytes], stall_timeout_s: float) -> bytes | None:
