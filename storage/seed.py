@@ -52,7 +52,7 @@ def check_hostname(text: str) -> str:
 
 
 def check_cloud_init(cloud_init: CloudInit) -> None:
-    """Refuse what a guest would not understand; an empty hostname is left to the caller.
+    """Refuse what a guest would not understand; an empty hostname is fine.
 
     Raises:
         InvalidError: a bad hostname, SSH key, or user-data that is not a #cloud-config.
@@ -91,10 +91,11 @@ def _check_user_data(text: str) -> None:
         )
 
 
-def seed_files(vm_id: str, hostname: str, cloud_init: CloudInit) -> dict[str, bytes]:
+def seed_files(vm_id: str, cloud_init: CloudInit) -> dict[str, bytes]:
     """Return the files of a VM's seed. Pure.
 
     The instance id is the VM's id, so cloud-init runs once in a VM's life. User-data is kept as it was given.
+    Without a hostname the guest is called after the id's first part.
 
     Raises:
         InvalidError: see `check_cloud_init`.
@@ -102,7 +103,7 @@ def seed_files(vm_id: str, hostname: str, cloud_init: CloudInit) -> dict[str, by
     check_cloud_init(cloud_init)
     meta: dict[str, object] = {
         "instance-id": check_id(vm_id, "vm"),
-        "local-hostname": check_hostname(cloud_init.hostname or hostname),
+        "local-hostname": cloud_init.hostname or f"vm-{vm_id[:8]}",
     }
     if cloud_init.ssh_keys:
         meta["public-keys"] = [check_ssh_key(key) for key in cloud_init.ssh_keys]
@@ -114,12 +115,12 @@ def seed_files(vm_id: str, hostname: str, cloud_init: CloudInit) -> dict[str, by
     }
 
 
-def seed_image(vm_id: str, hostname: str, cloud_init: CloudInit) -> bytes:
+def seed_image(vm_id: str, cloud_init: CloudInit) -> bytes:
     """Return a VM's seed as an ISO image labelled `cidata`; equal input gives equal bytes. Pure."""
-    return write_iso(LABEL, seed_files(vm_id, hostname, cloud_init))
+    return write_iso(LABEL, seed_files(vm_id, cloud_init))
 
 
-class SeedStore:
+class SeedWriter:
     """The seeds on one data storage."""
 
     def __init__(self, driver: DataStorageDriver, *, host_id: str) -> None:
@@ -127,23 +128,23 @@ class SeedStore:
         self._host_id = check_id(host_id, "host")
         self._files = FileThread(f"{driver.path} (seeds)")
 
-    async def ensure(self, vm_id: str, hostname: str, cloud_init: CloudInit) -> Path:
+    async def write(self, vm_id: str, cloud_init: CloudInit) -> Path:
         """Write a VM's seed unless the same is there; return its path. Idempotent.
 
-        `hostname` is used when cloud-init names none. Mode 0600: user-data may hold passwords.
+        Mode 0600: user-data may hold passwords.
 
         Raises:
             InvalidError: see `check_cloud_init`.
             TemporaryError: the storage is full, not mounted or does not answer.
         """
-        path, image = self._driver.seed_path(vm_id), seed_image(vm_id, hostname, cloud_init)
+        path, image = self._driver.seed_path(vm_id), seed_image(vm_id, cloud_init)
 
-        def write() -> None:
+        def replace() -> None:
             if not path.is_file() or path.read_bytes() != image:
                 write_whole(path, image, host_id=self._host_id, mode=PRIVATE_MODE)
 
         await self._driver.ensure_ready()
-        await self._files.call("write the cloud-init seed", write)
+        await self._files.call("write the cloud-init seed", replace)
         return path
 
     async def delete(self, vm_id: str) -> None:
