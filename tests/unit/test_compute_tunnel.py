@@ -53,6 +53,17 @@ async def two_hosts(
     """A tunnel whose other end is a target with a libvirtd and a QEMU; TCP stands for the mesh."""
     target = base / "target"
     prepare_target(VM, directory=target)
+    busy: set[object] = set()
+
+    def counted(handler: Handler) -> Handler:
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            busy.add(writer)
+            try:
+                await handler(reader, writer)
+            finally:
+                busy.remove(writer)
+
+        return handle
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await serve_tunnel(
@@ -65,9 +76,9 @@ async def two_hosts(
         )
 
     async with (
-        await asyncio.start_unix_server(libvirtd, base / "libvirt-sock"),
-        await asyncio.start_unix_server(qemu, socket_path(target, TunnelKind.QEMU, VM)),
-        await asyncio.start_server(serve, "127.0.0.1", 0, limit=1 << 20) as mesh,
+        await asyncio.start_unix_server(counted(libvirtd), base / "libvirt-sock"),
+        await asyncio.start_unix_server(counted(qemu), socket_path(target, TunnelKind.QEMU, VM)),
+        await asyncio.start_server(counted(serve), "127.0.0.1", 0, limit=1 << 20) as mesh,
     ):
         port = mesh.sockets[0].getsockname()[1]
 
@@ -76,8 +87,13 @@ async def two_hosts(
         ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
             return await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
 
-        async with MigrationTunnel(VM, open_stream, directory=base / "source") as tunnel:
-            yield tunnel
+        try:
+            async with MigrationTunnel(VM, open_stream, directory=base / "source") as tunnel:
+                yield tunnel
+        finally:
+            async with asyncio.timeout(5):
+                while busy:
+                    await asyncio.sleep(0.01)
 
 
 async def is_cut(base: Path, kind: TunnelKind) -> bool:
