@@ -26,7 +26,9 @@ class CommandError(PlatformError):
     code = "command-failed"
 
     def __init__(self, argv: Sequence[str], code_number: int, stderr_tail: str) -> None:
-        super().__init__(f"{argv[0]} failed with code {code_number}: {stderr_tail.strip() or 'no message'}")
+        super().__init__(
+            f"{argv[0]} failed with code {code_number}: {stderr_tail.strip() or 'no message'}"
+        )
         self.argv = tuple(argv)
         self.code_number = code_number
         self.stderr_tail = stderr_tail

@@ -196,7 +196,11 @@ class Machine:
             key = f"{put.kind}/{put.id}"
             for claim in put.claims:
                 holder = taken.get(claim) or self.claim_holder(claim)
-                if holder and holder != key and (claim in taken or not self._lets_go(txn, holder, claim)):
+                if (
+                    holder
+                    and holder != key
+                    and (claim in taken or not self._lets_go(txn, holder, claim))
+                ):
                     return Rejected(subject=claim, reason="claim", holder=holder)
                 taken[claim] = key
         return None

@@ -64,7 +64,9 @@ class Watch:
 class Store:
     """Typed access to the replicated state of one agent."""
 
-    def __init__(self, machine: Machine, proposer: Proposer, *, clock: Clock, rng: random.Random) -> None:
+    def __init__(
+        self, machine: Machine, proposer: Proposer, *, clock: Clock, rng: random.Random
+    ) -> None:
         self._machine = machine
         self._proposer = proposer
         self._clock = clock
@@ -118,7 +120,10 @@ class Store:
 
     def since(self, type_: type[R], revision: int, limit: int = 1000) -> list[R]:
         """Return resources of a type with a higher revision, oldest first."""
-        return [_decode(type_, *row) for row in self._machine.scan_since(kind_of(type_), revision, limit)]
+        return [
+            _decode(type_, *row)
+            for row in self._machine.scan_since(kind_of(type_), revision, limit)
+        ]
 
     def claim_holder(self, claim: str) -> str:
         """Return the `kind/id` that holds a claim, or an empty string."""
@@ -176,7 +181,9 @@ class Store:
             case Applied(index=index):
                 return index
             case Rejected() as rejected:
-                raise ConflictError(describe_rejection(rejected), code=f"conflict-{rejected.reason}")
+                raise ConflictError(
+                    describe_rejection(rejected), code=f"conflict-{rejected.reason}"
+                )
 
     async def barrier(self, *, timeout_s: float = COMMIT_TIMEOUT_S) -> int:
         """Return once everything committed before this call can be read here."""
@@ -216,7 +223,11 @@ def describe_rejection(rejected: Rejected) -> str:
 def _put(resource: Resource) -> Put:
     body = msgspec.msgpack.encode(msgspec.structs.replace(resource, revision=0))
     return Put(
-        kind=kind_of(resource), id=resource.id, name=resource.name, body=body, claims=resource.claims()
+        kind=kind_of(resource),
+        id=resource.id,
+        name=resource.name,
+        body=body,
+        claims=resource.claims(),
     )
 
 

@@ -1,0 +1,54 @@
+"""Keeps one service's failure from ending the others (ARC-5).
+
+The composition root runs every service through `keep_running`. Only a `FatalError` ends the process: then going on
+would be worse than being restarted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from core.errors import FatalError
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S, CALM_S = 0.5, 30.0, 60.0
+
+
+async def keep_running(name: str, run: Callable[[], Awaitable[None]]) -> None:
+    """Run a service until cancelled; start it again when it fails, after 0.5 s, 1 s, 2 s … 30 s.
+
+    Raises:
+        FatalError: the service says that the process must not go on.
+    """
+    loop = asyncio.get_running_loop()
+    pause_s = FIRST_PAUSE_S
+    while True:
+        began_s = loop.time()
+        try:
+            await run()
+        except FatalError:
+            raise
+        except Exception as error:
+            if (fatal := _fatal_in(error)) is not None:
+                raise fatal from error
+            log.exception("a service failed and is started again", extra={"service": name})
+        else:
+            log.error("a service ended and is started again", extra={"service": name})
+        if loop.time() - began_s > CALM_S:
+            pause_s = FIRST_PAUSE_S
+        await asyncio.sleep(pause_s)
+        pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+
+
+def _fatal_in(error: BaseException) -> FatalError | None:
+    """Return the FatalError inside an exception group, if there is one."""
+    if isinstance(error, FatalError):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            if (found := _fatal_in(inner)) is not None:
+                return found
+    return None

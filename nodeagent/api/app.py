@@ -1,0 +1,65 @@
+"""The application: middlewares and routes put together, and served on HTTPS and on the unix socket.
+
+`nodeagent.lifecycle` makes it once; the same routes answer on both listeners.
+"""
+
+from __future__ import annotations
+
+import random
+import ssl
+from pathlib import Path
+
+from aiohttp import web
+
+from core.clock import Clock
+from core.mesh.tls import TlsFiles
+from nodeagent.api import (
+    collections,
+    events,
+    hosts,
+    images,
+    joining,
+    networks,
+    storages,
+    tasks,
+    vms,
+)
+from nodeagent.api.access import access_middleware
+from nodeagent.api.keys import AGENT, Agent
+from nodeagent.api.problems import problem_middleware
+
+UPLOAD_BYTES_MAX = 8 << 40
+AREAS = (joining, hosts, vms, images, storages, networks, tasks, events, collections)
+
+
+def build_app(agent: Agent, *, clock: Clock, rng: random.Random) -> web.Application:
+    """Return the application with every route."""
+    app = web.Application(
+        middlewares=[problem_middleware(rng), access_middleware(clock)],
+        client_max_size=UPLOAD_BYTES_MAX,
+    )
+    app[AGENT] = agent
+    for area in AREAS:
+        area.add_routes(app)
+    return app
+
+
+def api_context(files: TlsFiles) -> ssl.SSLContext:
+    """Return the HTTPS server's context: the host's certificate, TLS 1.2 and up, no client certificates."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(files.certificate, files.key)
+    return context
+
+
+async def serve_unix(runner: web.AppRunner, path: Path) -> None:
+    """Listen on the unix socket, which only root may open."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.unlink(missing_ok=True)
+    await web.UnixSite(runner, str(path)).start()
+    path.chmod(0o600)
+
+
+async def serve_https(runner: web.AppRunner, address: str, port: int, files: TlsFiles) -> None:
+    """Listen for HTTPS."""
+    await web.TCPSite(runner, address, port, ssl_context=api_context(files)).start()

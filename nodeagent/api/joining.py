@@ -1,0 +1,176 @@
+"""Tokens, and what a joining host asks of a member.
+
+The three open routes are guarded by the join token itself. `local` routes exist on the unix socket only.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+from aiohttp import web
+
+from core.errors import ConflictError, InvalidError
+from core.model import AccessToken, JoinToken, Mesh, check_name
+from nodeagent.api.keys import AGENT
+from nodeagent.api.requests import body_of, ids_of, json_answer, node_of, services_of
+from nodeagent.identity.tokens import new_access_token, secret_hash
+from nodeagent.joining.doorkeeper import bracketed
+from nodeagent.joining.founding import MESH_ID
+from nodeagent.joining.messages import VERSION, JoinCancel, JoinRequest, MemberRecord
+
+ACCESS_TTL_S_MAX = 10 * 365 * 86_400
+
+
+class MakeJoinTokens(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/join-tokens`."""
+
+    count: int = 1
+    ttl_s: int = 10_800
+
+
+class MakeAccessToken(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/access-tokens`. `ttl_s` 0: never expires."""
+
+    name: str
+    ttl_s: int = 0
+
+
+class InitCluster(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/local/init`. Empty: derived from the host."""
+
+    cluster_name: str = ""
+    host_name: str = ""
+    address: str = ""
+
+
+class JoinCluster(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/local/join`. Empty names are derived from the host."""
+
+    token: str
+    host_name: str = ""
+    address: str = ""
+
+    def __repr__(self) -> str:
+        return "JoinCluster(***)"
+
+
+def add_routes(app: web.Application) -> None:
+    """Add the routes of joining and of tokens."""
+    app.router.add_get("/v1/join/authority", authority)
+    app.router.add_post("/v1/join", join)
+    app.router.add_post("/v1/join/cancel", cancel)
+    app.router.add_post("/v1/join-tokens", make_join_tokens)
+    app.router.add_delete("/v1/join-tokens/{token}", revoke_join_token)
+    app.router.add_post("/v1/access-tokens", make_access_token)
+    app.router.add_delete("/v1/access-tokens/{token}", revoke_access_token)
+    app.router.add_get("/v1/local/status", local_status)
+    app.router.add_post("/v1/local/init", init_here)
+    app.router.add_post("/v1/local/join", join_here)
+
+
+async def authority(request: web.Request) -> web.Response:
+    """GET /v1/join/authority. The certificate authority, public by nature; the token has its fingerprint."""
+    mesh = node_of(request).store.need(Mesh, MESH_ID)
+    return web.Response(text=mesh.ca_pem, content_type="application/x-pem-file")
+
+
+async def join(request: web.Request) -> web.Response:
+    """POST /v1/join. 200: admitted. 401: the token. 400/409: what else forbids it."""
+    body = await body_of(request, JoinRequest)
+    return json_answer(await services_of(request).doorkeeper.admit(body))
+
+
+async def cancel(request: web.Request) -> web.Response:
+    """POST /v1/join/cancel. 204: the admission is taken back."""
+    await services_of(request).doorkeeper.forget(await body_of(request, JoinCancel))
+    return web.Response(status=204)
+
+
+async def make_join_tokens(request: web.Request) -> web.Response:
+    """POST /v1/join-tokens. 201: texts, shown this once."""
+    body = await body_of(request, MakeJoinTokens)
+    tokens, expires_ms = await services_of(request).doorkeeper.make_tokens(body.count, body.ttl_s)
+    return json_answer({"tokens": tokens, "expires_ms": expires_ms}, status=201)
+
+
+async def revoke_join_token(request: web.Request) -> web.Response:
+    """DELETE /v1/join-tokens/{token}. 204."""
+    store = node_of(request).store
+    await store.apply(deletes=(store.find(JoinToken, request.match_info["token"]),))
+    return web.Response(status=204)
+
+
+async def make_access_token(request: web.Request) -> web.Response:
+    """POST /v1/access-tokens. 201: the token, shown this once."""
+    node, body, ids = node_of(request), await body_of(request, MakeAccessToken), ids_of(request)
+    if not 0 <= body.ttl_s <= ACCESS_TTL_S_MAX:
+        raise InvalidError("ttl_s must be 0 (never expires) to ten years")
+    now_ms = node.clock.wall_ms()
+    secret = new_access_token()
+    token = AccessToken(
+        id=ids.id_for("access-token"),
+        name=check_name(body.name, "access token"),
+        secret_sha256=secret_hash(secret),
+        expires_ms=now_ms + body.ttl_s * 1000 if body.ttl_s else 0,
+        created_ms=now_ms,
+    )
+    if node.store.get(AccessToken, token.id) is not None:
+        raise ConflictError(
+            "this request was carried out before, and its token was shown then: revoke it and make another"
+        )
+    await node.store.apply(puts=(token,))
+    return json_answer({"token": secret, "id": token.id, "name": token.name}, status=201)
+
+
+async def revoke_access_token(request: web.Request) -> web.Response:
+    """DELETE /v1/access-tokens/{token}. 204: refused everywhere at once."""
+    store = node_of(request).store
+    await store.apply(deletes=(store.find(AccessToken, request.match_info["token"]),))
+    return web.Response(status=204)
+
+
+async def local_status(request: web.Request) -> web.Response:
+    """GET /v1/local/status. Works on a host that is no member yet."""
+    node = request.app[AGENT].node
+    return json_answer(
+        {
+            "state": "member" if node else "unconfigured",
+            "version": VERSION,
+            "host_id": node.host_id if node else "",
+            "host_name": node.host_name if node else "",
+        }
+    )
+
+
+async def init_here(request: web.Request) -> web.Response:
+    """POST /v1/local/init. 201: this host is the first of a new cluster. 409: it is a member already."""
+    body = await body_of(request, InitCluster)
+    agent = request.app[AGENT]
+    record = await agent.init(
+        cluster_name=body.cluster_name, host_name=body.host_name, address=body.address
+    )
+    node = node_of(request)
+    return json_answer(
+        {**_member(record), "admin_token_file": str(node.paths.admin_token)}, status=201
+    )
+
+
+async def join_here(request: web.Request) -> web.Response:
+    """POST /v1/local/join. 200: this host is a member and votes."""
+    body = await body_of(request, JoinCluster)
+    token = re.sub(r"\s+", "", body.token)
+    record = await request.app[AGENT].join(
+        token=token, host_name=body.host_name, address=body.address
+    )
+    return json_answer({**_member(record), "members": len(record.members) + 1})
+
+
+def _member(record: MemberRecord) -> dict[str, str]:
+    return {
+        "host_id": record.host_id,
+        "host_name": record.host_name,
+        "cluster_name": record.cluster_name,
+        "address": record.address,
+        "api": f"https://{bracketed(record.address)}:{record.api_port}",
+    }

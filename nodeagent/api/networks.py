@@ -1,0 +1,221 @@
+"""Port groups and security groups with their rules: create, change, delete.
+
+Bounds and syntax are checked by `netfabric`; what is written here reaches every host through its watch.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from aiohttp import web
+from msgspec.structs import replace
+
+from core.errors import ConflictError, InvalidError, NotFoundError
+from core.model import (
+    DataCenter,
+    Direction,
+    DistributedSwitch,
+    Nic,
+    PortGroup,
+    Protocol,
+    Rule,
+    SecurityGroup,
+    check_name,
+)
+from netfabric.port_group import check_port_group, checked_network
+from netfabric.security_group import checked_rule, default_rules
+from nodeagent.api.requests import body_of, ids_of, json_answer, node_of
+from nodeagent.api.views import show
+from nodeagent.services.port_groups import default_addresses, free_vni
+
+RULES_MAX = 500
+
+
+class CreatePortGroup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Empty or 0 means: choose. The pool is the network without its first 16 addresses."""
+
+    name: str
+    cidr: str
+    vni: int = 0
+    gateway: str = ""
+    dns: tuple[str, ...] = ()
+    mtu: int = 1450
+    service_ip: str = ""
+    pool_first: str = ""
+    pool_last: str = ""
+    domain: str = "internal"
+    switch: str = "default"
+
+
+class CreateSecurityGroup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A new group starts with the four default rules."""
+
+    name: str
+
+
+class CreateRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`remote_group` is a name or id; it and `cidr` exclude each other."""
+
+    direction: Direction = Direction.INGRESS
+    protocol: Protocol = Protocol.ALL
+    port_first: int = 0
+    port_last: int = 0
+    cidr: str = ""
+    remote_group: str = ""
+    family: int = 4
+
+
+class ChangeRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Only switching on and off."""
+
+    enabled: bool
+
+
+def add_routes(app: web.Application) -> None:
+    """Add the routes of port groups and security groups."""
+    app.router.add_post("/v1/port-groups", create_port_group)
+    app.router.add_delete("/v1/port-groups/{group}", delete_port_group)
+    app.router.add_post("/v1/security-groups", create_security_group)
+    app.router.add_delete("/v1/security-groups/{group}", delete_security_group)
+    app.router.add_post("/v1/security-groups/{group}/rules", add_rule)
+    app.router.add_patch("/v1/security-groups/{group}/rules/{rule}", change_rule)
+    app.router.add_delete("/v1/security-groups/{group}/rules/{rule}", remove_rule)
+
+
+async def create_port_group(request: web.Request) -> web.Response:
+    """POST /v1/port-groups. 201. 400: addresses don't fit together. 409: name or VNI taken."""
+    node, body, ids = node_of(request), await body_of(request, CreatePortGroup), ids_of(request)
+    existing = node.store.all(PortGroup)
+    service_ip, pool_first, pool_last = default_addresses(checked_network(body.cidr))
+    group = PortGroup(
+        id=ids.id_for("port-group"),
+        name=check_name(body.name, "port group"),
+        switch_id=node.store.find(DistributedSwitch, body.switch).id,
+        vni=body.vni or free_vni(existing),
+        cidr=body.cidr,
+        service_ip=body.service_ip or service_ip,
+        pool_first=body.pool_first or pool_first,
+        pool_last=body.pool_last or pool_last,
+        gateway=body.gateway,
+        dns=body.dns,
+        mtu=body.mtu,
+        domain=body.domain,
+        created_ms=node.clock.wall_ms(),
+    )
+    if node.store.get(PortGroup, group.id) is None:
+        check_port_group(group, existing)
+        await node.store.apply(puts=(group,), request_id=ids.request_id)
+    return _created(request, node.store.need(PortGroup, group.id), "port-groups")
+
+
+async def delete_port_group(request: web.Request) -> web.Response:
+    """DELETE /v1/port-groups/{group}. 204. 409: NICs are in it."""
+    node = node_of(request)
+    group = node.store.find(PortGroup, request.match_info["group"])
+    used = [n.name for n in node.store.all(Nic) if n.port_group_id == group.id]
+    if used:
+        raise ConflictError(
+            f"port group {group.name!r} has {len(used)} NICs (such as {used[0]}): delete their VMs first"
+        )
+    await node.store.apply(deletes=(group,))
+    return web.Response(status=204)
+
+
+async def create_security_group(request: web.Request) -> web.Response:
+    """POST /v1/security-groups. 201. 409: name taken."""
+    node, body, ids = node_of(request), await body_of(request, CreateSecurityGroup), ids_of(request)
+    group_id = ids.id_for("security-group")
+    if node.store.get(SecurityGroup, group_id) is None:
+        group = SecurityGroup(
+            id=group_id,
+            name=check_name(body.name, "security group"),
+            data_center_id=node.store.all(DataCenter)[0].id,
+            rules=default_rules(node.rng, group_id),
+            created_ms=node.clock.wall_ms(),
+        )
+        await node.store.apply(puts=(group,), request_id=ids.request_id)
+    return _created(request, node.store.need(SecurityGroup, group_id), "security-groups")
+
+
+async def delete_security_group(request: web.Request) -> web.Response:
+    """DELETE /v1/security-groups/{group}. 204. 409: NICs or other groups' rules use it."""
+    node, group = node_of(request), _group(request)
+    nics = [n.name for n in node.store.all(Nic) if group.id in n.security_group_ids]
+    if nics:
+        raise ConflictError(
+            f"security group {group.name!r} is used by {len(nics)} NICs (such as {nics[0]})"
+        )
+    for other in node.store.all(SecurityGroup):
+        if other.id != group.id and any(r.remote_group_id == group.id for r in other.rules):
+            raise ConflictError(
+                f"a rule of security group {other.name!r} names {group.name!r}: remove it first"
+            )
+    await node.store.apply(deletes=(group,))
+    return web.Response(status=204)
+
+
+async def add_rule(request: web.Request) -> web.Response:
+    """POST /v1/security-groups/{group}/rules. 201: the rule; hosts have it within a second."""
+    node, body, ids = node_of(request), await body_of(request, CreateRule), ids_of(request)
+    group = _group(request)
+    remote = node.store.find(SecurityGroup, body.remote_group).id if body.remote_group else ""
+    rule = checked_rule(
+        Rule(
+            id=ids.id_for("rule"),
+            direction=body.direction,
+            protocol=body.protocol,
+            port_first=body.port_first,
+            port_last=body.port_last or body.port_first,
+            cidr=body.cidr,
+            remote_group_id=remote,
+            family=body.family,
+        )
+    )
+    if not any(r.id == rule.id for r in group.rules):
+        if len(group.rules) >= RULES_MAX:
+            raise InvalidError(f"a security group has {RULES_MAX} rules at most")
+        await node.store.apply(
+            puts=(replace(group, rules=(*group.rules, rule)),), request_id=ids.request_id
+        )
+    return json_answer(msgspec.to_builtins(rule), status=201)
+
+
+async def change_rule(request: web.Request) -> web.Response:
+    """PATCH .../rules/{rule}. 200: switched on or off."""
+    body, group = await body_of(request, ChangeRule), _group(request)
+    rule = replace(_rule(request, group), enabled=body.enabled)
+    rules = tuple(rule if r.id == rule.id else r for r in group.rules)
+    await node_of(request).store.apply(puts=(replace(group, rules=rules),))
+    return json_answer(msgspec.to_builtins(rule))
+
+
+async def remove_rule(request: web.Request) -> web.Response:
+    """DELETE .../rules/{rule}. 204. 409: a default rule, which can only be disabled."""
+    group = _group(request)
+    rule = _rule(request, group)
+    if rule.default:
+        raise ConflictError("a default rule can't be deleted: disable it instead")
+    rules = tuple(r for r in group.rules if r.id != rule.id)
+    await node_of(request).store.apply(puts=(replace(group, rules=rules),))
+    return web.Response(status=204)
+
+
+def _group(request: web.Request) -> SecurityGroup:
+    return node_of(request).store.find(SecurityGroup, request.match_info["group"])
+
+
+def _rule(request: web.Request, group: SecurityGroup) -> Rule:
+    wanted = request.match_info["rule"]
+    for rule in group.rules:
+        if rule.id == wanted:
+            return rule
+    raise NotFoundError(f"security group {group.name!r} has no rule {wanted[:60]!r}")
+
+
+def _created(
+    request: web.Request, resource: PortGroup | SecurityGroup, plural: str
+) -> web.Response:
+    return json_answer(
+        show(node_of(request).store, resource),
+        status=201,
+        headers={"Location": f"/v1/{plural}/{resource.id}"},
+    )

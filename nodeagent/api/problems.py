@@ -1,0 +1,100 @@
+"""Errors as RFC 9457 problem documents, and the one middleware that makes them.
+
+Every handler raises; nothing else turns an exception into an answer. The request id travels in a ContextVar from
+here to the log lines of everything the request causes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import random
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from core.clock import new_id
+from core.errors import InvalidError, NotFoundError, PlatformError
+
+log = logging.getLogger(__name__)
+
+REQUEST_ID: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """RFC 9457 section 3.1; `code` is ours and stable, `detail` says what was wrong and what to do."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    request_id: str
+
+
+def problem_response(error: PlatformError, request_id: str) -> web.Response:
+    """Return the problem document of an error."""
+    problem = Problem(
+        type=f"about:kvorum#{error.code}",
+        title=error.code.replace("-", " "),
+        status=error.http_status,
+        code=error.code,
+        detail=error.message,
+        request_id=request_id,
+    )
+    headers = {"Retry-After": "2"} if error.http_status == 503 else {}
+    return web.Response(
+        body=msgspec.json.encode(problem),
+        status=error.http_status,
+        content_type="application/problem+json",
+        headers=headers,
+    )
+
+
+def problem_middleware(rng: random.Random) -> Middleware:
+    """Return the outermost middleware: request id, and every exception as a problem document."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        request_id = new_id(rng)
+        REQUEST_ID.set(request_id)
+        try:
+            response = await handler(request)
+        except asyncio.CancelledError:
+            raise
+        except PlatformError as error:
+            response = problem_response(error, request_id)
+        except web.HTTPException as error:
+            response = problem_response(_from_http(error, request), request_id)
+        except ConnectionError:
+            raise
+        except Exception:
+            log.exception("a request failed unexpectedly", extra={"request_id": request_id})
+            response = problem_response(
+                PlatformError(f"internal error; see the agent's log for request {request_id}"),
+                request_id,
+            )
+        if not response.prepared:
+            response.headers["X-Request-Id"] = request_id
+        return response
+
+    return middleware
+
+
+def _from_http(error: web.HTTPException, request: web.Request) -> PlatformError:
+    if error.status == 404:
+        return NotFoundError(
+            f"there is no {request.path[:200]}: the API's collections are under /v1"
+        )
+    if error.status == 405:
+        problem = InvalidError(f"{request.method} is not possible on {request.path[:200]}")
+        problem.http_status = 405
+        return problem
+    problem = InvalidError(error.reason or "the request could not be understood")
+    problem.http_status = error.status
+    return problem

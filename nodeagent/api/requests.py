@@ -1,0 +1,111 @@
+"""What all handlers share: the member behind the request, decoded bodies, answers, idempotent ids.
+
+A change that carries an `Idempotency-Key` gets ids made from that key, and the key is the transaction's request id.
+So a repeated request, at this or another agent, meets its own first outcome.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import TypeVar
+
+import msgspec
+from aiohttp import web
+
+from core.clock import new_id
+from core.errors import InvalidError, UnavailableError
+from nodeagent.api.keys import AGENT
+from nodeagent.node import Node
+from nodeagent.services.services import Services
+
+T = TypeVar("T")
+
+BODY_BYTES_MAX = 1 << 20
+KEY_LENGTH_MAX = 200
+KEY_NAMESPACE = uuid.UUID("6f2f1d0e-8a53-4c11-9f0e-5b8f3f6a7c21")
+
+
+def node_of(request: web.Request) -> Node:
+    """Return the member this agent is.
+
+    Raises:
+        UnavailableError: the host is not a member yet.
+    """
+    node = request.app[AGENT].node
+    if node is None:
+        raise UnavailableError(
+            "this host is not a member of a cluster yet: run 'kvorum init' or 'kvorum join TOKEN' on it"
+        )
+    return node
+
+
+def services_of(request: web.Request) -> Services:
+    """Return the member's services; raises like `node_of`."""
+    node_of(request)
+    services = request.app[AGENT].services
+    assert services is not None, "a member has its services"
+    return services
+
+
+async def body_of(request: web.Request, type_: type[T]) -> T:
+    """Return the JSON body as `type_`; an empty body counts as `{}`.
+
+    Raises:
+        InvalidError: too large, not JSON, or not of the type; the message names the field.
+    """
+    if request.content_length is not None and request.content_length > BODY_BYTES_MAX:
+        raise InvalidError(f"the body is larger than {BODY_BYTES_MAX} bytes")
+    content = await request.content.read(BODY_BYTES_MAX + 1)
+    while content and not request.content.at_eof():
+        more = await request.content.read(BODY_BYTES_MAX + 1 - len(content))
+        content += more
+        if len(content) > BODY_BYTES_MAX:
+            raise InvalidError(f"the body is larger than {BODY_BYTES_MAX} bytes")
+        if not more:
+            break
+    try:
+        return msgspec.json.decode(content or b"{}", type=type_)
+    except msgspec.ValidationError as error:
+        raise InvalidError(f"the body is not as expected: {error}") from None
+    except msgspec.DecodeError as error:
+        raise InvalidError(f"the body is not JSON: {error}") from None
+
+
+def json_answer(
+    value: object, *, status: int = 200, headers: dict[str, str] | None = None
+) -> web.Response:
+    """Return a JSON answer."""
+    return web.Response(
+        body=msgspec.json.encode(value),
+        status=status,
+        content_type="application/json",
+        headers=headers,
+    )
+
+
+class Ids:
+    """Ids of what one request creates: the same for a repeated request."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    @property
+    def request_id(self) -> str:
+        """The transaction's request id."""
+        return f"request/{self._key}"
+
+    def id_for(self, purpose: str) -> str:
+        """Return the id of the thing that the request creates for that purpose."""
+        return str(uuid.uuid5(KEY_NAMESPACE, f"{self._key}\n{purpose}"))
+
+
+def ids_of(request: web.Request) -> Ids:
+    """Return the ids of a request, made from its Idempotency-Key if it has one.
+
+    Raises:
+        InvalidError: the key is too long.
+    """
+    key = request.headers.get("Idempotency-Key", "")
+    if len(key) > KEY_LENGTH_MAX:
+        raise InvalidError(f"Idempotency-Key is longer than {KEY_LENGTH_MAX} characters")
+    return Ids(f"{request.method} {request.path} {key}" if key else new_id(node_of(request).rng))

@@ -1,0 +1,63 @@
+"""Data storages: create and delete."""
+
+from __future__ import annotations
+
+import msgspec
+from aiohttp import web
+
+from core.errors import ConflictError
+from core.model import DataCenter, DataStorage, DataStorageKind, Disk, check_name
+from nodeagent.api.requests import body_of, ids_of, json_answer, node_of, services_of
+from nodeagent.api.views import show
+
+
+class CreateDataStorage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`path` must exist on every host and, for `shared`, be the same directory everywhere."""
+
+    name: str
+    kind: DataStorageKind
+    path: str
+
+
+def add_routes(app: web.Application) -> None:
+    """Add the routes of data storages."""
+    app.router.add_post("/v1/data-storages", create_storage)
+    app.router.add_delete("/v1/data-storages/{storage}", delete_storage)
+
+
+async def create_storage(request: web.Request) -> web.Response:
+    """POST /v1/data-storages. 201. 400: the path can't serve. 409: name taken."""
+    node, body, ids = node_of(request), await body_of(request, CreateDataStorage), ids_of(request)
+    before = node.store.get(DataStorage, ids.id_for("storage"))
+    storage = before or DataStorage(
+        id=ids.id_for("storage"),
+        name=check_name(body.name, "data storage"),
+        data_center_id=node.store.all(DataCenter)[0].id,
+        kind=body.kind,
+        path=body.path,
+        created_ms=node.clock.wall_ms(),
+    )
+    if before is None:
+        taken = node.store.claim_holder(f"data-storage.name/{storage.name}")
+        if taken:
+            raise ConflictError(f"data storage name {storage.name!r} is already taken")
+        await services_of(request).storages.prepare_new(storage)
+        await node.store.apply(puts=(storage,), request_id=ids.request_id)
+    return json_answer(
+        show(node.store, node.store.need(DataStorage, storage.id)),
+        status=201,
+        headers={"Location": f"/v1/data-storages/{storage.id}"},
+    )
+
+
+async def delete_storage(request: web.Request) -> web.Response:
+    """DELETE /v1/data-storages/{storage}. 204; its files stay. 409: disks are on it."""
+    node = node_of(request)
+    storage = node.store.find(DataStorage, request.match_info["storage"])
+    used = [d.name for d in node.store.all(Disk) if d.data_storage_id == storage.id]
+    if used:
+        raise ConflictError(
+            f"data storage {storage.name!r} holds {len(used)} disks (such as {used[0]}): delete their VMs first"
+        )
+    await node.store.apply(deletes=(storage,))
+    return web.Response(status=204)

@@ -1,0 +1,69 @@
+"""Tasks: wait for one (`Prefer: wait=SECONDS`, RFC 7240 section 4.3), ask one to cancel.
+
+A task lives in the replicated state, so it can be asked for at any agent, also after its runner died.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+from aiohttp import web
+from msgspec.structs import replace
+
+from core.errors import ConflictError
+from core.model import Task, TaskState
+from nodeagent.api.requests import json_answer, node_of
+from nodeagent.api.views import show
+
+WAIT_S_MAX = 60.0
+ENDED = frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED})
+
+
+def add_routes(app: web.Application) -> None:
+    """Add the routes of tasks."""
+    app.router.add_get("/v1/tasks/{task}", show_task)
+    app.router.add_delete("/v1/tasks/{task}", cancel_task)
+
+
+async def show_task(request: web.Request) -> web.Response:
+    """GET /v1/tasks/{task}. With `Prefer: wait=N`, answers when it ends or changes, N seconds at most."""
+    node = node_of(request)
+    task = await waited(request, node.store.find(Task, request.match_info["task"]))
+    return json_answer(show(node.store, task))
+
+
+async def cancel_task(request: web.Request) -> web.Response:
+    """DELETE /v1/tasks/{task}. 202: asked to stop at its next safe point. 409: it has ended."""
+    node = node_of(request)
+    task = node.store.find(Task, request.match_info["task"])
+    if task.state in ENDED:
+        raise ConflictError(f"the task has {task.state} already")
+    await node.store.apply(puts=(replace(task, cancel_requested=True),))
+    return json_answer(show(node.store, node.store.need(Task, task.id)), status=202)
+
+
+async def waited(request: web.Request, task: Task) -> Task:
+    """Return the task at once, or as the request prefers: when it has changed or ended."""
+    wait_s = preferred_wait_s(request)
+    store = node_of(request).store
+    if wait_s <= 0 or task.state in ENDED:
+        return task
+    watch = store.watch(Task)
+    revision = task.revision
+    try:
+        async with asyncio.timeout(wait_s):
+            while task.revision == revision and task.state not in ENDED:
+                await watch.next()
+                task = store.get(Task, task.id) or task
+    except TimeoutError:
+        pass
+    finally:
+        store.unwatch(watch)
+    return store.get(Task, task.id) or task
+
+
+def preferred_wait_s(request: web.Request) -> float:
+    """Return the seconds of `Prefer: wait=N`, 0 without it, at most 60."""
+    found = re.search(r"\bwait=(\d{1,6})", request.headers.get("Prefer", ""))
+    return min(float(found[1]), WAIT_S_MAX) if found else 0.0

@@ -1,0 +1,93 @@
+"""VMs: create, change, delete, and the verbs start, stop, reboot, migrate.
+
+Every verb answers 202 with the VM and its task, or 200 when there was nothing to do.
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from core.model import VM
+from nodeagent.api.requests import body_of, ids_of, json_answer, node_of, services_of
+from nodeagent.api.tasks import waited
+from nodeagent.api.views import show
+from nodeagent.services.vm_requests import ChangeVM, CreateVM, MigrateVM, StopVM
+from nodeagent.services.vm_service import Opened
+
+
+def add_routes(app: web.Application) -> None:
+    """Add the routes of VMs."""
+    app.router.add_post("/v1/vms", create_vm)
+    app.router.add_patch("/v1/vms/{vm}", change_vm)
+    app.router.add_delete("/v1/vms/{vm}", delete_vm)
+    app.router.add_post("/v1/vms/{vm}/actions/start", start_vm)
+    app.router.add_post("/v1/vms/{vm}/actions/stop", stop_vm)
+    app.router.add_post("/v1/vms/{vm}/actions/reboot", reboot_vm)
+    app.router.add_post("/v1/vms/{vm}/actions/migrate", migrate_vm)
+
+
+async def create_vm(request: web.Request) -> web.Response:
+    """POST /v1/vms. 202: recorded, being made. 409: name taken, no room, no address. 503: outcome unknown."""
+    body = await body_of(request, CreateVM)
+    return await _answer(request, await services_of(request).vms.create(body, ids_of(request)))
+
+
+async def change_vm(request: web.Request) -> web.Response:
+    """PATCH /v1/vms/{vm}. 200: the changed VM."""
+    body = await body_of(request, ChangeVM)
+    vm = await services_of(request).vms.change(_vm(request), body, ids_of(request))
+    return json_answer(show(node_of(request).store, vm))
+
+
+async def delete_vm(request: web.Request) -> web.Response:
+    """DELETE /v1/vms/{vm}. 202: being stopped and removed with its disks and NICs."""
+    return await _answer(
+        request, await services_of(request).vms.delete(_vm(request), ids_of(request))
+    )
+
+
+async def start_vm(request: web.Request) -> web.Response:
+    """POST .../actions/start. 200: it runs already."""
+    return await _answer(
+        request, await services_of(request).vms.start(_vm(request), ids_of(request))
+    )
+
+
+async def stop_vm(request: web.Request) -> web.Response:
+    """POST .../actions/stop. 200: it is stopped already."""
+    body = await body_of(request, StopVM)
+    return await _answer(
+        request, await services_of(request).vms.stop(_vm(request), body, ids_of(request))
+    )
+
+
+async def reboot_vm(request: web.Request) -> web.Response:
+    """POST .../actions/reboot. 409: not running."""
+    return await _answer(
+        request, await services_of(request).vms.reboot(_vm(request), ids_of(request))
+    )
+
+
+async def migrate_vm(request: web.Request) -> web.Response:
+    """POST .../actions/migrate. 409: not running, on local storage, or no host fits."""
+    body = await body_of(request, MigrateVM)
+    return await _answer(
+        request, await services_of(request).vms.migrate(_vm(request), body, ids_of(request))
+    )
+
+
+def _vm(request: web.Request) -> VM:
+    return node_of(request).store.find(VM, request.match_info["vm"])
+
+
+async def _answer(request: web.Request, opened: Opened) -> web.Response:
+    node = node_of(request)
+    if opened.task is None:
+        return json_answer({"vm": show(node.store, opened.vm), "task": None})
+    task = await waited(request, opened.task)
+    vm = node.store.get(VM, opened.vm.id) or opened.vm
+    return json_answer(
+        {"vm": show(node.store, vm), "task": show(node.store, task)},
+        status=202,
+        headers={"Location": f"/v1/tasks/{task.id}"},
+    )

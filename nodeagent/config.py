@@ -1,0 +1,41 @@
+"""The agent's settings: one TOML file, decoded once, passed down. All have defaults; the file may be absent.
+
+Read by `nodeagent.main` only.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from core.errors import InvalidError
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`/etc/kvorum/agent.toml`.
+
+    `trust_shared_storage`: live migration is allowed on shared directories that libvirt does not recognise as a
+    network file system. `disk_cache`: `none`, or `writeback` where the file system lacks O_DIRECT (no live
+    migration is safe then). `log_level`: as in the standard library's logging.
+    """
+
+    api_port: int = 7443
+    mesh_port: int = 7444
+    trust_shared_storage: bool = False
+    disk_cache: str = "none"
+    log_level: str = "INFO"
+
+
+def read_config(path: Path) -> Config:
+    """Return the settings of a file, or the defaults when there is none.
+
+    Raises:
+        InvalidError: not TOML, an unknown setting or a value of the wrong type; names the file.
+    """
+    try:
+        return msgspec.toml.decode(path.read_bytes(), type=Config)
+    except FileNotFoundError:
+        return Config()
+    except msgspec.DecodeError as error:
+        raise InvalidError(f"{path} can't be used: {error}") from None

@@ -1,0 +1,1 @@
+"""How a cluster begins and how hosts become members of it."""

@@ -1,0 +1,79 @@
+"""What a joining host and a member say to each other over HTTPS, and the versions they must share.
+
+Used by `nodeagent.joining.joiner` (the new host) and `nodeagent.joining.doorkeeper` (any member).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+VERSION = "0.1.0"
+FEATURE_LEVEL = 1
+CLOCK_DIFFERENCE_S_MAX = 300
+HOSTS_MAX = 7
+
+
+class MemberAddress(msgspec.Struct, frozen=True, kw_only=True):
+    """A member as a new host must know it. `address` is an IP address."""
+
+    id: str
+    name: str
+    address: str
+    mesh_port: int
+
+
+class JoinRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A new host's wish. `secret_hex` proves the token; `request_pem` is the certificate signing request."""
+
+    token_id: str
+    secret_hex: str
+    host_id: str
+    host_name: str
+    address: str
+    request_pem: str
+    version: str
+    feature_level: int
+    clock_ms: int
+    cpus: int
+    memory_mib: int
+    arch: str
+
+    def __repr__(self) -> str:
+        return f"JoinRequest({self.host_name}, ***)"
+
+
+class JoinAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What makes a host a member. `secrets_key_hex` opens the sealed secrets of the replicated state."""
+
+    cluster_name: str
+    certificate_pem: str
+    ca_pem: str
+    secrets_key_hex: str
+    members: tuple[MemberAddress, ...]
+
+    def __repr__(self) -> str:
+        return f"JoinAnswer({self.cluster_name}, ***)"
+
+
+class JoinCancel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A new host gives up: its record goes and its token is good again."""
+
+    token_id: str
+    secret_hex: str
+    host_id: str
+
+    def __repr__(self) -> str:
+        return f"JoinCancel({self.host_id}, ***)"
+
+
+class MemberRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """`member.json`: written last, so a host that has it is a whole member."""
+
+    host_id: str
+    host_name: str
+    address: str
+    cluster_name: str
+    api_port: int
+    mesh_port: int
+    founder: bool
+    members: tuple[MemberAddress, ...]

@@ -1,0 +1,244 @@
+"""A member at work: everything a host of a cluster runs, put together and kept running.
+
+Made by `nodeagent.lifecycle` after init, after join, and at every start of a host that is a member. This is the
+composition root: the one place that knows every package.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import platform
+import random
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from core.clock import Clock
+from core.errors import FatalError
+from core.mesh.dialer import MeshDialer
+from core.mesh.server import MeshServer
+from core.mesh.tls import TlsFiles
+from core.model import Host, Lease, Mesh
+from core.supervise import keep_running
+from ha.guard_client import GuardClient
+from ha.lease import LeaseJudge
+from ha.profile import profile_of
+from ha.serf.membership import SerfMembership
+from ha.serf.rpc import SerfRpc
+from netfabric.linux import LinuxNetwork
+from nodeagent.compute.accelerator import read_accelerator
+from nodeagent.compute.domain_spec import Architecture, DiskCache
+from nodeagent.compute.libvirt_hypervisor import LibvirtHypervisor
+from nodeagent.compute.tunnel import remove_leftovers, serve_tunnel
+from nodeagent.config import Config
+from nodeagent.joining.doorkeeper import Doorkeeper, bracketed
+from nodeagent.joining.founding import IMAGES_PATH, MESH_ID
+from nodeagent.joining.messages import MemberRecord
+from nodeagent.mesh_client import MeshClient
+from nodeagent.mesh_rpc import MeshRpc
+from nodeagent.node import Node
+from nodeagent.paths import Paths
+from nodeagent.services.event_log import EventLog
+from nodeagent.services.files_for_others import FilesForOthers, serf_rpc_secret
+from nodeagent.services.ha_controller import HaController
+from nodeagent.services.host_reporter import HostReporter
+from nodeagent.services.housekeeping import Housekeeping
+from nodeagent.services.image_service import ImageService
+from nodeagent.services.incoming import IncomingMigrations
+from nodeagent.services.lease_relay import LeaseRelay
+from nodeagent.services.migration import TUNNEL_CHANNEL, MigrationService
+from nodeagent.services.network_controller import NetworkController
+from nodeagent.services.placing import Placing
+from nodeagent.services.services import Services
+from nodeagent.services.storages import Storages
+from nodeagent.services.task_runner import TaskRunner
+from nodeagent.services.vm_controller import VmController
+from nodeagent.services.vm_power import VmPower
+from nodeagent.services.vm_service import VmService
+from nodeagent.workflows.registry import StepMaker, load_definitions
+from nodeagent.workflows.work import Workshop
+from raftstate.consensus.engine import NodeId, Peer
+from raftstate.consensus.links import RAFT_CHANNEL, MeshLinks
+from raftstate.consensus.pysyncobj_engine import PySyncObjEngine
+from raftstate.machine import Machine
+from raftstate.store import Store
+from storage.image_store import ImageStore
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Basics:
+    """What the process brings: settings, places, time and chance."""
+
+    config: Config
+    paths: Paths
+    clock: Clock
+    rng: random.Random
+
+
+class Member:
+    """One host's part of the cluster. `run` it as a task; `node` and `services` work at once."""
+
+    def __init__(self, basics: Basics, record: MemberRecord) -> None:
+        """Open the state of this host. Needs a running event loop.
+
+        Raises:
+            FatalError: state or log are damaged; the message says what to do.
+        """
+        paths, clock, rng = basics.paths, basics.clock, basics.rng
+        self._basics = basics
+        self._record = record
+        me = Peer(NodeId(record.host_id), f"{bracketed(record.address)}:{record.mesh_port}")
+        tls = TlsFiles.in_directory(paths.identity)
+        self._dialer = MeshDialer(tls)
+        self._machine = Machine(paths.database)
+        self._links = MeshLinks(me, self._dialer, rng=rng)
+        self._engine = PySyncObjEngine(
+            me=me,
+            directory=paths.raft,
+            machine=self._machine,
+            links=self._links,
+            bootstrap=(me,) if record.founder else _peers(record),
+            rng=rng,
+        )
+        store = Store(self._machine, self._engine, clock=clock, rng=rng)
+        self._judge = LeaseJudge(clock)
+        self._judge.reset(store.all(Lease))
+        self._machine.on_applied(self._judge_leases)
+        self._hypervisor = LibvirtHypervisor()
+        rpc = SerfRpc(auth_key=serf_rpc_secret(self._secrets_key(), record.host_id))
+        self._membership = SerfMembership(rpc, clock)
+        self._kept = ImageStore(IMAGES_PATH, host_id=record.host_id)
+        self.node = Node(
+            host_id=record.host_id,
+            host_name=record.host_name,
+            paths=paths,
+            clock=clock,
+            rng=rng,
+            store=store,
+            engine=self._engine,
+            mesh=MeshClient(self._dialer),
+            guard=GuardClient(str(paths.guard_socket)),
+            hypervisor=self._hypervisor,
+            membership=self._membership,
+        )
+        self._events = EventLog(self.node)
+        leases = LeaseRelay(self.node, self._judge)
+        network = NetworkController(store, record.host_id, LinuxNetwork(paths.run), clock)
+        images = ImageService(self.node, self._kept, leases)
+        storages = Storages(self.node, images)
+        self._accelerator = read_accelerator(Architecture(platform.machine()))
+        self._power = VmPower(
+            self.node,
+            storages,
+            network,
+            accelerator=self._accelerator,
+            cache=DiskCache(basics.config.disk_cache),
+        )
+        mesh = store.get(Mesh, MESH_ID)
+        profile = profile_of(mesh.ha_profile if mesh else "default")
+        self.services = Services(
+            doorkeeper=Doorkeeper(
+                store, self._engine, clock=clock, rng=rng, secrets_key=self._secrets_key
+            ),
+            images=images,
+            incoming=IncomingMigrations(self.node, self._power, network, storages),
+            leases=leases,
+            network=network,
+            storages=storages,
+            vms=VmService(self.node, Placing(self.node, self._judge, profile)),
+        )
+        self._rpc = MeshRpc(self.node, self.services)
+        self._server = MeshServer(tls, record.address, record.mesh_port, admit=self._admits)
+
+    async def run_consensus(self) -> None:
+        """Serve the mesh and the log until cancelled: what a joining host needs before it is a member."""
+        runner = web.AppRunner(self._rpc.app(), access_log=None, shutdown_timeout=2.0)
+        await runner.setup()
+        assert runner.server is not None, "set up above"
+        self._server.add_http(runner.server)
+        self._server.add_channel(RAFT_CHANNEL, self._links.serve)
+        self._server.add_channel(TUNNEL_CHANNEL, self._serve_tunnel)
+        try:
+            async with self.node.mesh, asyncio.TaskGroup() as group:
+                group.create_task(self._server.run(), name="mesh-server")
+                group.create_task(self._engine.run(), name="consensus")
+                group.create_task(
+                    keep_running("hypervisor", self._hypervisor.run), name="hypervisor"
+                )
+        finally:
+            await runner.cleanup()
+            self._machine.close()
+            self._kept.close()
+
+    async def run_services(self) -> None:
+        """Run everything else until cancelled. The host is a member and its record is in its state."""
+        remove_leftovers()
+        await self._kept.ensure_ready()
+        await self._kept.sweep()
+        shop = Workshop(
+            node=self.node,
+            power=self._power,
+            storages=self.services.storages,
+            migration=MigrationService(
+                self.node,
+                self._dialer,
+                trust_shared_storage=self._basics.config.trust_shared_storage,
+            ),
+        )
+        runs = {
+            "leases": self.services.leases.run,
+            "files-for-others": FilesForOthers(self.node, self._secrets_key()).run,
+            "membership": self._membership.run,
+            "network": self.services.network.run,
+            "host-reporter": HostReporter(self.node, str(self._accelerator)).run,
+            "vms": VmController(self.node, self._power, self._events).run,
+            "tasks": TaskRunner(self.node, load_definitions(), StepMaker(shop)).run,
+            "ha": HaController(self.node, self._judge, self._events).run,
+            "images": self.services.images.run,
+            "housekeeping": Housekeeping(self.node).run,
+        }
+        async with asyncio.TaskGroup() as group:
+            for name, run in runs.items():
+                group.create_task(keep_running(name, run), name=f"service-{name}")
+
+    def _secrets_key(self) -> bytes:
+        try:
+            return self._basics.paths.secrets_key.read_bytes()
+        except OSError as error:
+            raise FatalError(f"the secrets key of this host can't be read: {error}") from None
+
+    def _admits(self, peer_id: str) -> bool:
+        """Let in the hosts of the state; while this copy is young, those that let us join."""
+        if self._rpc.is_member(peer_id):
+            return True
+        young = self.node.store.get(Host, self.node.host_id) is None
+        return young and any(member.id == peer_id for member in self._record.members)
+
+    async def _serve_tunnel(
+        self, peer_id: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await serve_tunnel(peer_id, reader, writer, allowed=self.services.incoming.is_allowed)
+
+    def _judge_leases(self, index: int, changed: frozenset[str]) -> None:
+        """Stamp renewals at the very moment they are applied here."""
+        del index
+        if "*" in changed:
+            self._judge.reset(self.node.store.all(Lease))
+            return
+        for key in changed:
+            kind, _, host_id = key.partition("/")
+            if kind == "lease":
+                lease = self.node.store.get(Lease, host_id)
+                if lease is None:
+                    self._judge.removed(host_id)
+                else:
+                    self._judge.applied(lease)
+
+
+def _peers(record: MemberRecord) -> tuple[Peer, ...]:
+    return tuple(
+        Peer(NodeId(m.id), f"{bracketed(m.address)}:{m.mesh_port}") for m in record.members
+    )

@@ -1,0 +1,125 @@
+"""What this agent answers to other agents: POST /mesh/... on the mesh port, the caller known by certificate.
+
+Only hosts that the state lists get this far (`MeshServer.admit`). Errors travel as small problem structs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import msgspec
+from aiohttp import web
+
+from core.errors import InvalidError, NotFoundError, PlatformError, UnavailableError
+from core.mesh.tls import peer_id_of
+from core.model import Host
+from ha.lease import Renewal, RenewalAnswer
+from nodeagent.mesh_client import MeshProblem, Nothing
+from nodeagent.node import Node
+from nodeagent.services.incoming import AboutIncoming, PrepareIncoming
+from nodeagent.services.services import Services
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+BODY_BYTES_MAX = 1 << 16
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class MeshRpc:
+    """The routes of the mesh."""
+
+    def __init__(self, node: Node, services: Services) -> None:
+        self._node = node
+        self._services = services
+
+    def app(self) -> web.Application:
+        """Return the application that serves the mesh's HTTP channel."""
+        app = web.Application(middlewares=[_problems], client_max_size=BODY_BYTES_MAX)
+        app.router.add_post("/mesh/lease", self._lease)
+        app.router.add_post("/mesh/lease/forwarded", self._lease_forwarded)
+        app.router.add_post("/mesh/vote", self._vote)
+        app.router.add_post("/mesh/incoming/prepare", self._prepare_incoming)
+        app.router.add_post("/mesh/incoming/state", self._incoming_state)
+        app.router.add_post("/mesh/incoming/release", self._release_incoming)
+        app.router.add_get("/mesh/images/{sha256}", self._image)
+        return app
+
+    async def _lease(self, request: web.Request) -> web.Response:
+        renewal = await _body(request, Renewal)
+        index = await self._services.leases.renew_from_peer(_peer(request), renewal)
+        return _answer(RenewalAnswer(index=index))
+
+    async def _lease_forwarded(self, request: web.Request) -> web.Response:
+        renewal = await _body(request, Renewal)
+        return _answer(RenewalAnswer(index=await self._services.leases.renew_forwarded(renewal)))
+
+    async def _vote(self, request: web.Request) -> web.Response:
+        """A host that was admitted and runs asks to become a voter. It asks for itself only."""
+        await self._services.doorkeeper.let_vote(_peer(request))
+        return _answer(Nothing())
+
+    async def _prepare_incoming(self, request: web.Request) -> web.Response:
+        body = await _body(request, PrepareIncoming)
+        return _answer(await self._services.incoming.prepare(_peer(request), body))
+
+    async def _incoming_state(self, request: web.Request) -> web.Response:
+        return _answer(await self._services.incoming.state(await _body(request, AboutIncoming)))
+
+    async def _release_incoming(self, request: web.Request) -> web.Response:
+        body = await _body(request, AboutIncoming)
+        return _answer(await self._services.incoming.release(_peer(request), body))
+
+    async def _image(self, request: web.Request) -> web.StreamResponse:
+        sha256 = request.match_info["sha256"]
+        if not SHA256.fullmatch(sha256):
+            raise InvalidError("not a SHA-256")
+        path = self._services.images.local_path(sha256)
+        if path is None:
+            raise NotFoundError("this host has no copy of that image")
+        return web.FileResponse(path, chunk_size=1 << 20)
+
+    def is_member(self, peer_id: str) -> bool:
+        """Tell whether a host may connect: its record exists. A removed host's certificate opens nothing."""
+        return self._node.store.get(Host, peer_id) is not None
+
+
+def _peer(request: web.Request) -> str:
+    peer_id = peer_id_of(request.transport)
+    assert peer_id is not None, "the mesh server admits only certified hosts"
+    return peer_id
+
+
+async def _body(request: web.Request, type_: type[T]) -> T:
+    try:
+        return msgspec.json.decode(await request.read(), type=type_)
+    except msgspec.DecodeError as error:
+        raise InvalidError(f"the call can't be read: {error}") from None
+
+
+def _answer(value: msgspec.Struct) -> web.Response:
+    return web.Response(body=msgspec.json.encode(value), content_type="application/json")
+
+
+@web.middleware
+async def _problems(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except (asyncio.CancelledError, web.HTTPException, ConnectionError):
+        raise
+    except PlatformError as error:
+        problem = MeshProblem(code=error.code, detail=error.message, status=error.http_status)
+    except Exception:
+        log.exception("a call of another agent failed unexpectedly", extra={"path": request.path})
+        problem = MeshProblem(detail="internal error; see the agent's log", status=500)
+    status = UnavailableError.http_status if problem.status == 503 else problem.status
+    return web.Response(
+        body=msgspec.json.encode(problem), status=status, content_type="application/json"
+    )

@@ -1,0 +1,40 @@
+"""What a member's services share: one struct, made once by `nodeagent.lifecycle` when the host is a member.
+
+Services take it by constructor. It holds no behaviour of its own.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from core.clock import Clock
+from core.model import Host
+from ha.guard_client import GuardClient
+from ha.serf.membership import Membership
+from nodeagent.compute.hypervisor import Hypervisor
+from nodeagent.mesh_client import MeshClient
+from nodeagent.paths import Paths
+from raftstate.consensus.engine import ConsensusEngine
+from raftstate.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """This host as a member of its cluster."""
+
+    host_id: str
+    host_name: str
+    paths: Paths
+    clock: Clock
+    rng: random.Random
+    store: Store
+    engine: ConsensusEngine
+    mesh: MeshClient
+    guard: GuardClient
+    hypervisor: Hypervisor
+    membership: Membership
+
+    def host(self) -> Host:
+        """Return this host's record as it stands in the store."""
+        return self.store.need(Host, self.host_id)

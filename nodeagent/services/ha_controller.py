@@ -1,0 +1,191 @@
+"""Performs failover: on the leader, once a second, decisions of `ha.manager` become guarded transactions.
+
+Acting on "I lead" would be unsafe by itself; every transaction guards the lost host's lease, so a leader that is one
+no more, or a host that renews at the last moment, makes it void.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from msgspec.structs import replace
+
+from core.errors import ConflictError, PlatformError
+from core.model import (
+    VM,
+    DataStorage,
+    Disk,
+    Host,
+    Lease,
+    Mesh,
+    Resource,
+    Severity,
+    Task,
+    TaskState,
+    VMPhase,
+)
+from ha.lease import LeaseJudge
+from ha.manager import (
+    Block,
+    Decision,
+    EndMigration,
+    HAView,
+    HostLost,
+    HostReturned,
+    Recover,
+    Suspect,
+    Unblock,
+    decide,
+    remember,
+)
+from ha.profile import profile_of
+from nodeagent.joining.founding import MESH_ID
+from nodeagent.node import Node
+from nodeagent.services.event_log import EventLog
+
+log = logging.getLogger(__name__)
+
+ROUND_S = 0.5
+
+
+class HaController:
+    """The leader's failover loop; idle on every other node."""
+
+    def __init__(self, node: Node, judge: LeaseJudge, events: EventLog) -> None:
+        self._node = node
+        self._store = node.store
+        self._judge = judge
+        self._events = events
+        self._leader_since_s: float | None = None
+        self._suspected: frozenset[str] = frozenset()
+        self._lost: frozenset[str] = frozenset()
+
+    async def run(self) -> None:
+        """Decide and act until cancelled."""
+        while True:
+            await asyncio.sleep(ROUND_S)
+            now_s = self._node.clock.monotonic_s()
+            if not self._node.engine.is_leader():
+                self._leader_since_s = None
+                continue
+            if self._leader_since_s is None:
+                self._leader_since_s = now_s
+                self._suspected = self._lost = frozenset()
+            view = self._view()
+            decisions = decide(view, now_s)
+            self._suspected, self._lost = remember(view, decisions)
+            for decision in decisions:
+                try:
+                    await self._perform(decision)
+                except ConflictError as error:
+                    log.info("a failover decision was overtaken", extra={"error": error.message})
+                except PlatformError as error:
+                    log.warning("a failover decision failed", extra={"error": error.message})
+
+    def _view(self) -> HAView:
+        store = self._store
+        return HAView(
+            profile=profile_of(store.need(Mesh, MESH_ID).ha_profile),
+            leader_since_s=self._leader_since_s,
+            hosts={h.id: h for h in store.all(Host)},
+            vms={v.id: v for v in store.all(VM)},
+            disks={d.id: d for d in store.all(Disk)},
+            storages={s.id: s for s in store.all(DataStorage)},
+            leases={lease.id: lease for lease in store.all(Lease)},
+            stamps_s=self._judge.stamps_s(),
+            suspected=self._suspected,
+            lost=self._lost,
+        )
+
+    async def _perform(self, decision: Decision) -> None:
+        match decision:
+            case Recover():
+                await self._recover(decision)
+            case EndMigration():
+                await self._end_migration(decision)
+            case Block(vm_id=vm_id, vm_revision=revision, reason=reason):
+                vm = self._vm(vm_id, revision)
+                event = self._events.make(
+                    "vm-blocked", vm, f"VM {vm.name}: {reason}", severity=Severity.ALARM
+                )
+                await self._store.apply(puts=(replace(vm, blocked_reason=reason), event))
+            case Unblock(vm_id=vm_id, vm_revision=revision):
+                await self._store.apply(
+                    puts=(replace(self._vm(vm_id, revision), blocked_reason=""),)
+                )
+            case Suspect(host_id=host_id):
+                await self._host_event(
+                    "host-suspected", host_id, "does not renew its lease", Severity.WARNING
+                )
+            case HostLost(host_id=host_id):
+                await self._host_event(
+                    "host-lost", host_id, "is lost: its lease has ended", Severity.ALARM
+                )
+            case HostReturned(host_id=host_id):
+                await self._host_event(
+                    "host-returned", host_id, "renews its lease again", Severity.NOTICE
+                )
+
+    async def _recover(self, decision: Recover) -> None:
+        vm = self._vm(decision.vm_id, decision.vm_revision)
+        target = self._store.need(Host, decision.to_host)
+        lost = self._store.get(Host, decision.from_host)
+        guards: list[Resource] = [
+            self._lease(decision.from_host, decision.lease_revision),
+            target,
+        ]
+        if decision.other_lease is not None:
+            guards.append(self._lease(decision.other_lease.host_id, decision.other_lease.revision))
+        recovered = replace(
+            vm,
+            host_id=target.id,
+            generation=vm.generation + 1,
+            boot_id="",
+            migrating_to_host_id="",
+            blocked_reason="",
+            phase=VMPhase.STARTING,
+        )
+        message = (
+            f"VM {vm.name} moves from lost host {lost.name if lost else decision.from_host} "
+            f"to {target.name} (proof: {decision.proof})"
+        )
+        event = self._events.make("vm-recovered", vm, message, severity=Severity.WARNING)
+        await self._store.apply(puts=(recovered, event, *self._ended_tasks(vm)), guards=guards)
+
+    async def _end_migration(self, decision: EndMigration) -> None:
+        vm = self._vm(decision.vm_id, decision.vm_revision)
+        await self._store.apply(
+            puts=(replace(vm, migrating_to_host_id=""),),
+            guards=[self._lease(decision.lost_host, decision.lease_revision)],
+        )
+
+    def _ended_tasks(self, vm: VM) -> list[Task]:
+        """End the open task of a VM whose runner died, so that the VM can be worked on at its new host."""
+        holder = self._store.claim_holder(f"task.subject/vm/{vm.id}")
+        task = self._store.get(Task, holder.removeprefix("task/")) if holder else None
+        if task is None:
+            return []
+        ended = replace(
+            task,
+            state=TaskState.FAILED,
+            error="the host that worked on it was lost; the VM was taken over by another",
+            error_code="host-lost",
+            ended_ms=self._node.clock.wall_ms(),
+        )
+        return [ended]
+
+    async def _host_event(self, code: str, host_id: str, what: str, severity: Severity) -> None:
+        host = self._store.get(Host, host_id)
+        if host is not None:
+            await self._events.record(code, host, f"host {host.name} {what}", severity=severity)
+
+    def _vm(self, vm_id: str, revision: int) -> VM:
+        vm = self._store.need(VM, vm_id)
+        if vm.revision != revision:
+            raise ConflictError(f"VM {vm.name} changed meanwhile")
+        return vm
+
+    def _lease(self, host_id: str, revision: int) -> Lease:
+        """Return the lease to be guarded at the revision the decision was made from."""
+        return replace(self._store.need(Lease, host_id), revision=revision)

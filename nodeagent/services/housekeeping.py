@@ -1,0 +1,49 @@
+"""Keeps the state small: old events, ended tasks and used join tokens go. Runs on the leader, once a minute."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from core.errors import PlatformError
+from core.model import Event, JoinToken, Resource, Task
+from nodeagent.node import Node
+from nodeagent.services.task_runner import ENDED
+
+log = logging.getLogger(__name__)
+
+ROUND_S = 60.0
+EVENTS_KEPT = 5000
+TASKS_KEPT_MS = 7 * 86_400_000
+TOKENS_KEPT_MS = 86_400_000
+AT_ONCE = 500
+
+
+class Housekeeping:
+    """Deletes what nobody will ask for any more."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    async def run(self) -> None:
+        """Clean until cancelled."""
+        while True:
+            await asyncio.sleep(ROUND_S)
+            if not self._node.engine.is_leader():
+                continue
+            try:
+                if old := self.outdated():
+                    await self._node.store.apply(deletes=old)
+            except PlatformError as error:
+                log.info("housekeeping waits", extra={"error": error.message})
+
+    def outdated(self) -> list[Resource]:
+        """Return what may go now, a limited number at a time."""
+        store, now_ms = self._node.store, self._node.clock.wall_ms()
+        events = store.since(Event, 0, limit=EVENTS_KEPT + AT_ONCE)
+        old: list[Resource] = list(events[: max(0, len(events) - EVENTS_KEPT)])
+        old += [
+            t for t in store.all(Task) if t.state in ENDED and t.ended_ms < now_ms - TASKS_KEPT_MS
+        ]
+        old += [t for t in store.all(JoinToken) if t.expires_ms < now_ms - TOKENS_KEPT_MS]
+        return old[:AT_ONCE]

@@ -1,0 +1,99 @@
+"""Keeps this host's network as the store wants it: level-triggered, one worker.
+
+`ensure` lets others wait until everything up to a log index is in place, which a VM needs before its card is
+plugged: rules first, then the port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from core.clock import Clock
+from core.errors import PlatformError, TemporaryError
+from core.model import VM, DistributedSwitch, Host, Nic, PortGroup, SecurityGroup
+from netfabric.driver import NetworkDriver
+from netfabric.plan import NetworkPlan, NetworkView, desired_network
+from raftstate.store import Store
+
+log = logging.getLogger(__name__)
+
+DRIFT_CHECK_S = 15.0
+RETRY_S = 2.0
+
+
+class NetworkController:
+    """Applies the plan made from the store whenever it changes, and now and then anyway."""
+
+    def __init__(self, store: Store, host_id: str, driver: NetworkDriver, clock: Clock) -> None:
+        self._store = store
+        self._host_id = host_id
+        self._driver = driver
+        self._clock = clock
+        self._applied_index = 0
+        self._last_plan: NetworkPlan | None = None
+        self._last_apply_s = float("-inf")
+        self._problem = ""
+        self._progress = asyncio.Condition()
+
+    async def run(self) -> None:
+        """Reconcile until cancelled."""
+        watch = self._store.watch(Host, VM, Nic, DistributedSwitch, PortGroup, SecurityGroup)
+        try:
+            while True:
+                await self._reconcile()
+                pause_s = RETRY_S if self._problem else DRIFT_CHECK_S
+                try:
+                    async with asyncio.timeout(pause_s):
+                        await watch.next()
+                except TimeoutError:
+                    self._last_plan = None
+        finally:
+            self._store.unwatch(watch)
+
+    async def ensure(self, index: int, *, timeout_s: float) -> None:
+        """Return when the plan of that log index, or a later one, is in place here.
+
+        Raises:
+            TemporaryError: it could not be put in place in time; the message is the driver's.
+        """
+        try:
+            async with asyncio.timeout(timeout_s), self._progress:
+                await self._progress.wait_for(lambda: self._applied_index >= index)
+        except TimeoutError:
+            raise TemporaryError(
+                f"the network of this host is not ready: {self._problem or 'no answer in time'}"
+            ) from None
+
+    async def _reconcile(self) -> None:
+        index = self._store.index
+        try:
+            plan = desired_network(self._view(), self._host_id)
+            if plan != self._last_plan or self._problem:
+                report = await self._driver.apply(plan)
+                self._note("; ".join(f"{p.part}: {p.message}" for p in report.problems))
+                self._last_plan = plan
+        except PlatformError as error:
+            self._note(error.message)
+        except OSError as error:
+            self._note(str(error))
+        if not self._problem:
+            async with self._progress:
+                self._applied_index = index
+                self._progress.notify_all()
+
+    def _note(self, problem: str) -> None:
+        if problem and problem != self._problem:
+            log.warning("the network could not be put in place", extra={"problem": problem})
+        self._problem = problem
+
+    def _view(self) -> NetworkView:
+        store = self._store
+        return NetworkView(
+            hosts=tuple(store.all(Host)),
+            vms=tuple(store.all(VM)),
+            nics=tuple(store.all(Nic)),
+            switches=tuple(store.all(DistributedSwitch)),
+            port_groups=tuple(store.all(PortGroup)),
+            security_groups=tuple(store.all(SecurityGroup)),
+        )

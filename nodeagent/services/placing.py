@@ -1,0 +1,57 @@
+"""Placement with this agent's knowledge: its copy of the state and its judge's view of the leases.
+
+Any agent can place; the host's guard and the transaction's guards decide whether it holds.
+"""
+
+from __future__ import annotations
+
+from core.errors import ConflictError
+from core.model import VM, DataStorage, Disk, Host
+from ha.lease import LeaseJudge
+from ha.placement import PlacementRequest, PlacementView, choose_host, pinned_host_id
+from ha.profile import Profile
+from nodeagent.node import Node
+
+
+class Placing:
+    """The `Placer` of the VM service."""
+
+    def __init__(self, node: Node, judge: LeaseJudge, profile: Profile) -> None:
+        self._node = node
+        self._judge = judge
+        self._profile = profile
+
+    def choose(self, vm: VM, disks: tuple[Disk, ...], *, only: str = "", never: str = "") -> str:
+        """Return the id of the host with most room; `only` and `never` are names or ids.
+
+        Raises:
+            ConflictError: no host will do; the message says why for each.
+            NotFoundError: no such host.
+        """
+        store = self._node.store
+        hosts = store.all(Host)
+        only_id = store.find(Host, only).id if only else ""
+        if never and only_id == never:
+            raise ConflictError(f"VM {vm.name!r} is on host {store.need(Host, never).name} already")
+        existing = [d for d in disks if d.revision]
+        pinned = pinned_host_id(existing, {s.id: s for s in store.all(DataStorage)})
+        if pinned and only_id and pinned != only_id:
+            raise ConflictError(
+                f"VM {vm.name!r} has local disks on another host: it can run only there"
+            )
+        ages = {host.id: age for host in hosts if (age := self._judge.age_s(host.id)) is not None}
+        request = PlacementRequest(
+            cpus=vm.cpus,
+            memory_mib=vm.memory_mib,
+            vm_id=vm.id,
+            cluster_id=vm.cluster_id,
+            only_host_id=only_id or pinned,
+            except_host_ids=frozenset({never} if never else ()),
+        )
+        view = PlacementView(
+            hosts=tuple(hosts),
+            vms=tuple(store.all(VM)),
+            lease_ages_s=ages,
+            fresh_s=self._profile.lease_s / 2,
+        )
+        return choose_host(request, view).host_id

@@ -1,0 +1,26 @@
+"""All services of a member that the API and the mesh RPC reach, in one struct."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nodeagent.joining.doorkeeper import Doorkeeper
+from nodeagent.services.image_service import ImageService
+from nodeagent.services.incoming import IncomingMigrations
+from nodeagent.services.lease_relay import LeaseRelay
+from nodeagent.services.network_controller import NetworkController
+from nodeagent.services.storages import Storages
+from nodeagent.services.vm_service import VmService
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What a member can do. Made by `nodeagent.lifecycle`."""
+
+    doorkeeper: Doorkeeper
+    images: ImageService
+    incoming: IncomingMigrations
+    leases: LeaseRelay
+    network: NetworkController
+    storages: Storages
+    vms: VmService

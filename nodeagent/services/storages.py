@@ -1,0 +1,119 @@
+"""The data storages as this host sees them: one driver each, and what VMs need done on them.
+
+Used by workflow steps and the VM controller. A storage that does not answer has a thread of its own, so it holds up
+only what needs it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.errors import NotFoundError
+from core.model import VM, DataStorage, DataStorageKind, Disk
+from nodeagent.node import Node
+from nodeagent.services.image_service import ImageService
+from storage.directory_driver import LocalDriver, SharedDriver
+from storage.driver import DataStorageDriver
+from storage.image_cache import ImageCache
+from storage.seed import SeedStore
+
+
+@dataclass(frozen=True, slots=True)
+class _Mounted:
+    """One data storage, ready for use."""
+
+    driver: DataStorageDriver
+    cache: ImageCache
+    seeds: SeedStore
+
+
+class Storages:
+    """Drivers by data storage, made when first needed."""
+
+    def __init__(self, node: Node, images: ImageService) -> None:
+        self._node = node
+        self._images = images
+        self._mounted: dict[str, _Mounted] = {}
+
+    async def prepare_new(self, storage: DataStorage) -> None:
+        """Make the directory a data storage, before its record exists.
+
+        Raises:
+            InvalidError, ConflictError, TemporaryError: the path can't serve; the message says why.
+        """
+        driver = self._driver(storage)
+        try:
+            await driver.create_storage()
+            await driver.ensure_ready()
+        finally:
+            driver.close()
+
+    async def ensure_image(self, disk: Disk) -> None:
+        """Have a verified copy of the disk's image on its data storage."""
+        size_bytes = self._images.size_bytes(disk.image_sha256)
+        await self._of(disk).cache.ensure(disk.image_sha256, size_bytes)
+
+    async def create_disk(self, disk: Disk) -> None:
+        """Make the disk's file, linked to its image if it has one. Idempotent."""
+        mounted = self._of(disk)
+        await mounted.driver.ensure_ready()
+        await mounted.driver.create_disk(disk.id, disk.size_bytes, disk.image_sha256 or None)
+
+    async def delete_disk(self, disk: Disk) -> None:
+        """Remove the disk's file. Idempotent."""
+        await self._of(disk).driver.delete_disk(disk.id)
+
+    async def check_disk(self, disk: Disk) -> None:
+        """Make sure that this host can use the disk.
+
+        Raises:
+            TemporaryError, NotFoundError: the storage or the file is not here.
+        """
+        driver = self._of(disk).driver
+        await driver.ensure_ready()
+        if not await driver.disk_exists(disk.id):
+            raise NotFoundError(
+                f"disk {disk.name!r} is not at {driver.disk_path(disk.id)} on host "
+                f"{self._node.host_name}: is the shared storage mounted there?"
+            )
+
+    def disk_path(self, disk: Disk) -> Path:
+        """Return the path of the disk's file, the same on every host that has the storage."""
+        return self._of(disk).driver.disk_path(disk.id)
+
+    def seed_path(self, disk: Disk) -> Path:
+        """Return where the VM's cloud-init seed lies, beside its first disk."""
+        return self._of(disk).driver.seed_path(disk.vm_id)
+
+    async def write_seed(self, disk: Disk, vm: VM) -> None:
+        """Write the VM's cloud-init seed beside its first disk. Idempotent."""
+        await self._of(disk).seeds.ensure(vm.id, vm.name, vm.cloud_init)
+
+    async def delete_seed(self, disk: Disk) -> None:
+        """Remove the seed. Idempotent."""
+        await self._of(disk).seeds.delete(disk.vm_id)
+
+    def _of(self, disk: Disk) -> _Mounted:
+        storage = self._node.store.need(DataStorage, disk.data_storage_id)
+        mounted = self._mounted.get(storage.id)
+        if mounted is None:
+            driver = self._driver(storage)
+            mounted = self._mounted[storage.id] = _Mounted(
+                driver,
+                ImageCache(
+                    driver,
+                    host_id=self._node.host_id,
+                    local=self._images.kept,
+                    fetch=self._images.fetch,
+                ),
+                SeedStore(driver, host_id=self._node.host_id),
+            )
+        return mounted
+
+    def _driver(self, storage: DataStorage) -> DataStorageDriver:
+        match storage.kind:
+            case DataStorageKind.LOCAL:
+                return LocalDriver(storage.id, storage.path, host_id=self._node.host_id)
+            case DataStorageKind.SHARED:
+                return SharedDriver(storage.id, storage.path, host_id=self._node.host_id)

@@ -1,0 +1,172 @@
+"""Keeps the guests of this host as the store wants them (HA-2: a VM that should run is started again).
+
+Woken by changes of the store, by libvirt's events and by a poll; decides with `vm_plan`, acts with `vm_power`. One
+operation a VM at a time, VMs in parallel. It never acts on a VM that a workflow is working on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from msgspec.structs import replace
+
+from core.errors import PlatformError
+from core.model import VM, Severity, Task, VMPhase
+from nodeagent.compute.hypervisor import DomainState
+from nodeagent.node import Node
+from nodeagent.services.backoff import Backoff
+from nodeagent.services.event_log import EventLog
+from nodeagent.services.vm_plan import Action, next_action
+from nodeagent.services.vm_power import VmPower
+
+log = logging.getLogger(__name__)
+
+POLL_S = 5.0
+QUICK_S = 1.0
+STARTS_AT_ONCE = 4
+
+
+class VmController:
+    """The reconciler of guests."""
+
+    def __init__(self, node: Node, power: VmPower, events: EventLog) -> None:
+        self._node = node
+        self._store = node.store
+        self._power = power
+        self._events = events
+        self._wake = asyncio.Event()
+        self._busy: set[str] = set()
+        self._backoffs: dict[str, Backoff] = {}
+        self._warned: set[str] = set()
+        self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
+
+    async def run(self) -> None:
+        """Reconcile until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow_store(), name="vm-controller-store")
+            group.create_task(self._follow_hypervisor(), name="vm-controller-events")
+            group.create_task(self._reconcile_forever(group), name="vm-controller")
+
+    async def _follow_store(self) -> None:
+        watch = self._store.watch(VM, Task)
+        try:
+            while True:
+                await watch.next()
+                self._wake.set()
+        finally:
+            self._store.unwatch(watch)
+
+    async def _follow_hypervisor(self) -> None:
+        async with self._node.hypervisor.events() as events:
+            async for _ in events:
+                self._wake.set()
+
+    async def _reconcile_forever(self, group: asyncio.TaskGroup) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                domains = {d.vm_id: d for d in await self._node.hypervisor.list_domains()}
+            except PlatformError as error:
+                log.warning("the hypervisor can't be asked", extra={"error": error.message})
+                await asyncio.sleep(QUICK_S)
+                continue
+            waiting = self._reconcile_all(group, domains)
+            try:
+                async with asyncio.timeout(QUICK_S if waiting else POLL_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    def _reconcile_all(self, group: asyncio.TaskGroup, domains: dict[str, DomainState]) -> bool:
+        """Begin what is due; return True when something waits for its back-off."""
+        waiting = False
+        vms = {vm.id: vm for vm in self._store.all(VM)}
+        now_s = self._node.clock.monotonic_s()
+        for vm_id in vms.keys() | domains.keys():
+            if vm_id in self._busy:
+                continue
+            action = self._decide(vms.get(vm_id), domains.get(vm_id))
+            if action is Action.NOTHING:
+                self._backoffs.get(vm_id, Backoff()).note_good(now_s)
+                continue
+            backoff = self._backoffs.setdefault(vm_id, Backoff())
+            if backoff.is_due(now_s):
+                self._busy.add(vm_id)
+                group.create_task(self._act(vm_id, action, backoff), name=f"vm-{action}-{vm_id}")
+            else:
+                waiting = True
+        for gone in self._backoffs.keys() - vms.keys() - domains.keys():
+            del self._backoffs[gone]
+        return waiting
+
+    def _decide(self, vm: VM | None, domain: DomainState | None) -> Action:
+        vm_id = vm.id if vm else domain.vm_id if domain else ""
+        has_task = bool(self._store.claim_holder(f"task.subject/vm/{vm_id}"))
+        action = next_action(vm, domain, host_id=self._node.host_id, has_task=has_task)
+        if action is Action.WARN_UNKNOWN:
+            if vm_id not in self._warned:
+                self._warned.add(vm_id)
+                log.warning("a guest runs here that the cluster does not know", extra={"vm": vm_id})
+            return Action.NOTHING
+        return action
+
+    async def _act(self, vm_id: str, action: Action, backoff: Backoff) -> None:
+        try:
+            await self._perform(vm_id, action)
+            backoff.note_done(self._node.clock.monotonic_s(), counts=action is Action.START)
+        except PlatformError as error:
+            lease_is_missing = error.code.startswith("guard-")
+            backoff.note_failed(self._node.clock.monotonic_s(), counts=not lease_is_missing)
+            log.warning(
+                "a VM could not be brought to what is wanted",
+                extra={"vm": vm_id, "action": str(action), "error": error.message},
+            )
+            if action is Action.START:
+                await self._report_blocked(vm_id, error)
+        finally:
+            self._busy.discard(vm_id)
+            self._wake.set()
+
+    async def _perform(self, vm_id: str, action: Action) -> None:
+        match action:
+            case Action.START:
+                async with self._starts:
+                    await self._power.start(vm_id)
+                vm = self._store.need(VM, vm_id)
+                await self._events.record(
+                    "vm-started", vm, f"VM {vm.name} was started on {self._node.host_name}"
+                )
+            case Action.DESTROY:
+                await self._power.destroy(vm_id)
+                log.warning("a guest that is not wanted here was stopped", extra={"vm": vm_id})
+            case Action.REPORT_RUNNING | Action.CLEAR_MIGRATION:
+                await self._power.report_running(vm_id)
+            case Action.REPORT_STOPPED:
+                await self._power.finish_stop(vm_id)
+            case Action.REPORT_PAUSED:
+                await self._report_paused(vm_id)
+            case _:
+                return
+
+    async def _report_paused(self, vm_id: str) -> None:
+        vm = self._store.need(VM, vm_id)
+        await self._store.apply(
+            puts=(replace(vm, phase=VMPhase.PAUSED, blocked_reason="its storage fails"),)
+        )
+        await self._events.record(
+            "vm-paused", vm, f"VM {vm.name} is paused: its storage fails", severity=Severity.ALARM
+        )
+
+    async def _report_blocked(self, vm_id: str, error: PlatformError) -> None:
+        vm = self._store.get(VM, vm_id)
+        mine = vm is not None and vm.host_id == self._node.host_id
+        if vm is None or not mine or vm.blocked_reason == error.message:
+            return
+        blocked = replace(vm, phase=VMPhase.BLOCKED, blocked_reason=error.message)
+        try:
+            await self._store.apply(puts=(blocked,))
+        except PlatformError as failure:
+            log.info(
+                "a blocked VM could not be reported", extra={"vm": vm_id, "error": failure.message}
+            )

@@ -1,0 +1,70 @@
+"""What to do next about one VM on this host: a pure function of what is wanted and what is there.
+
+Called by `nodeagent.services.vm_controller`. A VM with an open task is left to that task's workflow.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from core.model import VM, PowerState, VMPhase
+from nodeagent.compute.hypervisor import DomainState, DomainStatus
+
+
+class Action(StrEnum):
+    """The next step towards what is wanted."""
+
+    NOTHING = "nothing"
+    START = "start"
+    DESTROY = "destroy"
+    REPORT_RUNNING = "report-running"
+    REPORT_STOPPED = "report-stopped"
+    REPORT_PAUSED = "report-paused"
+    CLEAR_MIGRATION = "clear-migration"
+    WARN_UNKNOWN = "warn-unknown"
+
+
+def next_action(
+    vm: VM | None, domain: DomainState | None, *, host_id: str, has_task: bool
+) -> Action:
+    """Return what this host should do about a VM now.
+
+    A guest is destroyed only on what the replicated state says for certain: it belongs to another host, it is a
+    former generation, or it is wanted stopped. A guest the state does not know is reported and left alone, as a
+    lost record is our fault and not the guest's.
+    """
+    if vm is None:
+        return Action.NOTHING if domain is None else Action.WARN_UNKNOWN
+    if vm.host_id != host_id:
+        return _elsewhere(vm, domain, host_id, has_task)
+    if has_task or vm.phase in (VMPhase.CREATING, VMPhase.DELETING):
+        return Action.NOTHING
+    if domain is not None and domain.generation != vm.generation:
+        return Action.DESTROY
+    if vm.power is PowerState.STOPPED:
+        if domain is not None:
+            return Action.DESTROY
+        return Action.NOTHING if vm.phase is VMPhase.STOPPED else Action.REPORT_STOPPED
+    return _wanted_running(vm, domain)
+
+
+def _elsewhere(vm: VM, domain: DomainState | None, host_id: str, has_task: bool) -> Action:
+    if domain is None or vm.migrating_to_host_id == host_id:
+        return Action.NOTHING
+    if has_task and domain.migrating_in:
+        return Action.NOTHING  # an arriving guest whose reservation is not applied here yet
+    return Action.DESTROY
+
+
+def _wanted_running(vm: VM, domain: DomainState | None) -> Action:
+    if domain is None or domain.status is DomainStatus.CRASHED:
+        return Action.START
+    if vm.migrating_to_host_id:
+        return Action.CLEAR_MIGRATION
+    if domain.status is DomainStatus.PAUSED:
+        if "io" in domain.reason:
+            return Action.NOTHING if vm.phase is VMPhase.PAUSED else Action.REPORT_PAUSED
+        return Action.START
+    if domain.status is DomainStatus.RUNNING and vm.phase is not VMPhase.RUNNING:
+        return Action.REPORT_RUNNING
+    return Action.NOTHING

@@ -1,0 +1,205 @@
+"""Starting and stopping a guest on this host, in the one order that is safe.
+
+Used by the VM controller and by workflow steps. A start is: commit a new generation (so that no other host has the
+VM, and every older run of it is void), network in place, grant from the guard, QEMU paused, guard asked again,
+resume. Anything that fails on the way takes the guest down again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from msgspec.structs import replace
+
+from core.errors import ConflictError, PlatformError, TemporaryError
+from core.model import VM, DataStorage, DataStorageKind, Disk, Nic, PortGroup, PowerState, VMPhase
+from netfabric.names import bridge_name, tap_name
+from nodeagent.compute.domain_spec import (
+    Accelerator,
+    Architecture,
+    DiskCache,
+    DiskSpec,
+    DomainSpec,
+    NicSpec,
+)
+from nodeagent.compute.hypervisor import DomainState, DomainStatus
+from nodeagent.node import Node
+from nodeagent.services.network_controller import NetworkController
+from nodeagent.services.storages import Storages
+
+log = logging.getLogger(__name__)
+
+NETWORK_TIMEOUT_S = 20.0
+POLL_S = 0.3
+
+
+class VmPower:
+    """Starts and stops guests of this host; never two operations on one VM at a time."""
+
+    def __init__(
+        self,
+        node: Node,
+        storages: Storages,
+        network: NetworkController,
+        *,
+        accelerator: Accelerator,
+        cache: DiskCache,
+    ) -> None:
+        self._node = node
+        self._store = node.store
+        self._storages = storages
+        self._network = network
+        self._accelerator = accelerator
+        self._cache = cache
+        self._busy: set[str] = set()
+
+    async def start(self, vm_id: str) -> None:
+        """Make the VM run here; nothing happens when it does. Its host must be this one.
+
+        Raises:
+            ConflictError: it belongs elsewhere, is wanted stopped, or the guard refuses (no lease).
+            TemporaryError, PermanentError: the hypervisor, storage or network failed; nothing runs.
+        """
+        if vm_id in self._busy:
+            raise TemporaryError("the VM is being started or stopped already")
+        self._busy.add(vm_id)
+        try:
+            await self._start(vm_id)
+        finally:
+            self._busy.discard(vm_id)
+
+    async def stop_gracefully(self, vm_id: str, *, timeout_s: float) -> bool:
+        """Press the power button and wait; False when the guest still runs after `timeout_s`."""
+        domain = await self._node.hypervisor.get(vm_id)
+        if domain is not None:
+            await self._node.hypervisor.shutdown(vm_id)
+        try:
+            async with asyncio.timeout(timeout_s):
+                while await self._node.hypervisor.get(vm_id) is not None:
+                    await asyncio.sleep(POLL_S)
+        except TimeoutError:
+            return False
+        await self.finish_stop(vm_id)
+        return True
+
+    async def destroy(self, vm_id: str) -> None:
+        """Cut the power; idempotent."""
+        await self._node.hypervisor.destroy(vm_id)
+        await self._node.guard.revoke(vm_id)
+
+    async def finish_stop(self, vm_id: str) -> None:
+        """Record that the guest is gone. Only its host may say so, and only after it is."""
+        await self.destroy(vm_id)
+        vm = self._store.get(VM, vm_id)
+        if vm is not None and vm.host_id == self._node.host_id and vm.phase is not VMPhase.STOPPED:
+            if vm.phase is VMPhase.DELETING:
+                return
+            await self._store.apply(puts=(replace(vm, phase=VMPhase.STOPPED, blocked_reason=""),))
+
+    def is_lease_bound(self, vm: VM) -> bool:
+        """Tell whether another host could run the VM: then it must die when this host's lease ends."""
+        return any(
+            self._store.need(DataStorage, disk.data_storage_id).kind is DataStorageKind.SHARED
+            for disk in self._store.all(Disk)
+            if disk.vm_id == vm.id
+        )
+
+    async def _start(self, vm_id: str) -> None:
+        vm = self._store.need(VM, vm_id)
+        if vm.host_id != self._node.host_id:
+            raise ConflictError(f"VM {vm.name!r} belongs to another host now")
+        if vm.power is not PowerState.RUNNING:
+            raise ConflictError(f"VM {vm.name!r} is wanted stopped")
+        domain = await self._node.hypervisor.get(vm_id)
+        current = domain is not None and domain.generation == vm.generation
+        if domain is not None and current and await self._adopt(vm, domain):
+            return
+        if domain is not None:
+            await self.destroy(vm_id)
+        spec = await self._claimed(vm)
+        try:
+            await self._node.guard.grant(
+                vm_id,
+                generation=spec.generation,
+                lease_bound=self.is_lease_bound(vm),
+                applied_index=self._store.index,
+            )
+            await self._node.hypervisor.define_and_start(spec, paused=True)
+            await self._node.guard.check(vm_id, generation=spec.generation)
+            await self._node.hypervisor.resume(vm_id)
+        except (PlatformError, asyncio.CancelledError):
+            async with asyncio.timeout(30):
+                await self.destroy(vm_id)
+            raise
+        await self.report_running(vm_id)
+
+    async def _adopt(self, vm: VM, domain: DomainState) -> bool:
+        """Go on with a guest of this generation that runs or waits here, e.g. after the agent was killed."""
+        await self._node.guard.check(vm.id, generation=vm.generation)
+        match domain.status:
+            case DomainStatus.RUNNING:
+                pass
+            case DomainStatus.PAUSED:
+                await self._node.hypervisor.resume(vm.id)
+            case _:
+                return False
+        await self.report_running(vm.id)
+        return True
+
+    async def _claimed(self, vm: VM) -> DomainSpec:
+        """Commit the new generation, then return the spec with network and files in place."""
+        status = await self._node.guard.status()
+        claimed = replace(
+            vm,
+            generation=vm.generation + 1,
+            boot_id=status.boot_id,
+            phase=VMPhase.STARTING,
+            migrating_to_host_id="",
+        )
+        index = await self._store.apply(puts=(claimed,))
+        await self._network.ensure(index, timeout_s=NETWORK_TIMEOUT_S)
+        return self._spec(claimed)
+
+    async def report_running(self, vm_id: str) -> None:
+        """Record that the guest runs here."""
+        vm = self._store.need(VM, vm_id)
+        done = vm.phase is VMPhase.RUNNING and not vm.blocked_reason and not vm.migrating_to_host_id
+        if vm.host_id == self._node.host_id and not done:
+            await self._store.apply(
+                puts=(
+                    replace(vm, phase=VMPhase.RUNNING, blocked_reason="", migrating_to_host_id=""),
+                )
+            )
+
+    def _spec(self, vm: VM) -> DomainSpec:
+        disks = sorted(
+            (d for d in self._store.all(Disk) if d.vm_id == vm.id), key=lambda d: d.index
+        )
+        nics = sorted((n for n in self._store.all(Nic) if n.vm_id == vm.id), key=lambda n: n.index)
+        return DomainSpec(
+            vm_id=vm.id,
+            name=vm.name,
+            generation=vm.generation,
+            host_name=self._node.host_name,
+            cpus=vm.cpus,
+            memory_mib=vm.memory_mib,
+            disks=tuple(
+                DiskSpec(
+                    path=str(self._storages.disk_path(disk)),
+                    target=f"vd{chr(ord('a') + disk.index)}",
+                    cache=self._cache,
+                )
+                for disk in disks
+            ),
+            seed_path=str(self._storages.seed_path(disks[0])) if disks else "",
+            nics=tuple(self._nic(nic) for nic in nics),
+            accelerator=self._accelerator,
+            architecture=Architecture(self._node.host().arch),
+        )
+
+    def _nic(self, nic: Nic) -> NicSpec:
+        group = self._store.need(PortGroup, nic.port_group_id)
+        return NicSpec(
+            tap=tap_name(nic.id), mac=nic.mac, bridge=bridge_name(group.vni), mtu=group.mtu
+        )

@@ -1,0 +1,328 @@
+"""What users ask of VMs: each request becomes one transaction that states the wish and opens a task.
+
+Called by `nodeagent.api.vms` on any agent. The host in charge does the work (`nodeagent.workflows`). Nothing is
+changed by a refused request.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from msgspec.structs import replace
+
+from core.errors import ConflictError, InvalidError, UnavailableError
+from core.model import (
+    VM,
+    CloudInit,
+    Cluster,
+    DataStorage,
+    DataStorageKind,
+    Disk,
+    Image,
+    ImageState,
+    Nic,
+    PortGroup,
+    PowerState,
+    SecurityGroup,
+    Task,
+    VMPhase,
+    check_name,
+)
+from netfabric.names import make_mac
+from netfabric.port_group import allocate_ip
+from nodeagent.node import Node
+from nodeagent.services.vm_requests import ChangeVM, CreateVM, MigrateVM, StopVM
+from raftstate.txn import Applied, Rejected
+from storage.seed import check_cloud_init
+
+CPUS_MAX = 255
+MEMORY_MIB_MIN, MEMORY_MIB_MAX = 64, 16 << 20
+DISK_BYTES_MAX = 64 << 40
+STOP_TIMEOUT_S_MAX = 3600
+ADDRESS_TRIES = 5
+
+
+class IdSource(Protocol):
+    """Where the ids of one request come from (`nodeagent.api.requests.Ids`)."""
+
+    @property
+    def request_id(self) -> str: ...
+
+    def id_for(self, purpose: str) -> str: ...
+
+
+class Placer(Protocol):
+    """Chooses hosts (`nodeagent.services.placing`)."""
+
+    def choose(self, vm: VM, disks: tuple[Disk, ...], *, only: str = "", never: str = "") -> str:
+        """Return a host id, or raise ConflictError that says why each host will not do."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A VM and the task that works on it; no task when there was nothing to do."""
+
+    vm: VM
+    task: Task | None
+
+
+class VmService:
+    """One method a request."""
+
+    def __init__(self, node: Node, placer: Placer) -> None:
+        self._node = node
+        self._store = node.store
+        self._placer = placer
+
+    async def create(self, body: CreateVM, ids: IdSource) -> Opened:
+        """Record VM, disk, NIC and task in one transaction.
+
+        Raises:
+            InvalidError, NotFoundError, ConflictError: refused, nothing changed.
+            UnavailableError: no quorum; repeat with the same idempotency key.
+        """
+        if (before := self._store.get(VM, ids.id_for("vm"))) is not None:
+            return Opened(before, self._store.get(Task, ids.id_for("task")))
+        image = self._checked(body)
+        now_ms = self._node.clock.wall_ms()
+        port_group = self._store.find(PortGroup, body.port_group)
+        groups = tuple(self._store.find(SecurityGroup, g).id for g in body.security_groups)
+        vm = VM(
+            id=ids.id_for("vm"),
+            name=body.name,
+            cluster_id=self._store.all(Cluster)[0].id,
+            host_id="",
+            cpus=body.cpus,
+            memory_mib=body.memory_mib,
+            power=PowerState.RUNNING if body.start else PowerState.STOPPED,
+            ha=body.ha,
+            cloud_init=CloudInit(
+                hostname=body.hostname or body.name,
+                ssh_keys=body.ssh_keys,
+                user_data=body.user_data,
+            ),
+            description=body.description,
+            created_ms=now_ms,
+        )
+        storage = self._storage(body.data_storage)
+        disk = Disk(
+            id=ids.id_for("disk"),
+            name=f"{body.name}.0",
+            vm_id=vm.id,
+            data_storage_id=storage.id,
+            size_bytes=body.disk_size_bytes or image.virtual_size_bytes,
+            image_id=image.id,
+            image_sha256=image.sha256,
+            created_ms=now_ms,
+        )
+        host_id = self._placer.choose(vm, (disk,), only=body.host)
+        vm = replace(vm, host_id=host_id)
+        if storage.kind is DataStorageKind.LOCAL:
+            disk = replace(disk, host_id=host_id)
+        task = self._task("create-vm", vm, ids)
+        for attempt in range(ADDRESS_TRIES):
+            nic = self._nic(vm, port_group, groups, ids, now_ms)
+            txn = self._store.change(
+                puts=(vm, disk, nic, task),
+                guards=(image, storage, port_group),
+                request_id=ids.request_id if attempt == 0 else f"{ids.request_id}#{attempt}",
+            )
+            match await self._store.commit(txn):
+                case Applied():
+                    return Opened(self._store.need(VM, vm.id), self._store.get(Task, task.id))
+                case Rejected(subject=subject, reason="claim") if subject.startswith(
+                    ("nic.ip/", "nic.mac/")
+                ):
+                    continue
+                case Rejected(subject=subject, reason=reason):
+                    if reason == "claim" and subject.startswith("vm.name/"):
+                        raise ConflictError(
+                            f"VM name {body.name!r} is already taken: choose another"
+                        )
+                    raise ConflictError(
+                        f"{subject} was changed or taken by someone else meanwhile: try again"
+                    )
+        raise ConflictError("no free address could be claimed, others were quicker: try again")
+
+    async def start(self, vm: VM, ids: IdSource) -> Opened:
+        """Want it running. Moves a stopped VM on shared storage away from a host that can't run it."""
+        if vm.power is PowerState.RUNNING and vm.phase is VMPhase.RUNNING:
+            return Opened(vm, None)
+        self._refuse_if_going(vm)
+        wanted = replace(vm, power=PowerState.RUNNING, blocked_reason="")
+        if vm.phase is VMPhase.STOPPED:
+            wanted = replace(wanted, host_id=self._host_for_start(vm))
+        return await self._open("start-vm", wanted, ids)
+
+    async def stop(self, vm: VM, body: StopVM, ids: IdSource) -> Opened:
+        """Want it stopped; committed first, so that a crash in the middle does not bring it up again."""
+        if not 1 <= body.timeout_s <= STOP_TIMEOUT_S_MAX:
+            raise InvalidError(f"timeout_s must be 1 to {STOP_TIMEOUT_S_MAX}")
+        if vm.power is PowerState.STOPPED and vm.phase is VMPhase.STOPPED:
+            return Opened(vm, None)
+        self._refuse_if_going(vm)
+        return await self._open(
+            "stop-vm",
+            replace(vm, power=PowerState.STOPPED),
+            ids,
+            force="yes" if body.force else "",
+            timeout_s=str(body.timeout_s),
+        )
+
+    async def reboot(self, vm: VM, ids: IdSource) -> Opened:
+        """Ask the guest to restart."""
+        self._need_running(vm, "reboot")
+        return await self._open("reboot-vm", vm, ids)
+
+    async def migrate(self, vm: VM, body: MigrateVM, ids: IdSource) -> Opened:
+        """Move a running VM to another host without stopping it.
+
+        Raises:
+            ConflictError: not running, local disks, or no host fits; the message says which.
+        """
+        self._need_running(vm, "migrate")
+        disks = self.disks_of(vm)
+        local = [d.name for d in disks if d.host_id]
+        if local:
+            raise ConflictError(
+                f"VM {vm.name!r} can't move: its disk {local[0]} is on local storage; "
+                "only VMs on shared storage migrate"
+            )
+        target = self._placer.choose(vm, disks, only=body.host, never=vm.host_id)
+        return await self._open("migrate-vm", vm, ids, target_host_id=target)
+
+    async def delete(self, vm: VM, ids: IdSource) -> Opened:
+        """Stop it by force and remove it with its disks and NICs."""
+        if vm.phase is VMPhase.DELETING:
+            holder = self._store.claim_holder(f"task.subject/vm/{vm.id}")
+            return Opened(vm, self._store.get(Task, holder.removeprefix("task/")))
+        gone = replace(vm, power=PowerState.STOPPED, phase=VMPhase.DELETING)
+        return await self._open("delete-vm", gone, ids)
+
+    async def change(self, vm: VM, body: ChangeVM, ids: IdSource) -> VM:
+        """Change what can change at any time."""
+        fields = {
+            name: value
+            for name, value in (("description", body.description), ("ha", body.ha))
+            if isinstance(value, str | bool)
+        }
+        if not fields:
+            raise InvalidError("nothing to change: description and ha can be given")
+        await self._store.apply(puts=(replace(vm, **fields),), request_id=ids.request_id)
+        return self._store.need(VM, vm.id)
+
+    def disks_of(self, vm: VM) -> tuple[Disk, ...]:
+        """Return a VM's disks in their order."""
+        return tuple(
+            sorted((d for d in self._store.all(Disk) if d.vm_id == vm.id), key=lambda d: d.index)
+        )
+
+    # -- parts
+
+    def _checked(self, body: CreateVM) -> Image:
+        check_name(body.name, "VM")
+        if self._store.claim_holder(f"vm.name/{body.name}"):
+            raise ConflictError(f"VM name {body.name!r} is already taken: choose another")
+        if not 1 <= body.cpus <= CPUS_MAX:
+            raise InvalidError(f"cpus must be 1 to {CPUS_MAX}")
+        if not MEMORY_MIB_MIN <= body.memory_mib <= MEMORY_MIB_MAX:
+            raise InvalidError(f"memory must be {MEMORY_MIB_MIN} MiB to {MEMORY_MIB_MAX >> 20} TiB")
+        if len(body.description) > 1000:
+            raise InvalidError("description may have 1000 characters at most")
+        image = self._store.find(Image, body.image)
+        if image.state is not ImageState.READY:
+            raise ConflictError(
+                f"image {image.name!r} is not ready yet: wait for its upload to end"
+            )
+        if body.disk_size_bytes and body.disk_size_bytes < image.virtual_size_bytes:
+            raise InvalidError(
+                f"disk size {body.disk_size_bytes} is smaller than the image's "
+                f"{image.virtual_size_bytes} bytes: leave it out or give more"
+            )
+        if body.disk_size_bytes > DISK_BYTES_MAX or body.disk_size_bytes % 512:
+            raise InvalidError("disk size must be a multiple of 512 bytes and at most 64 TiB")
+        check_cloud_init(
+            CloudInit(
+                hostname=body.hostname or body.name,
+                ssh_keys=body.ssh_keys,
+                user_data=body.user_data,
+            )
+        )
+        return image
+
+    def _storage(self, ref: str) -> DataStorage:
+        """Return the named storage; else the only shared one, so that VMs survive a host; else the local one."""
+        if ref:
+            return self._store.find(DataStorage, ref)
+        storages = self._store.all(DataStorage)
+        shared = [s for s in storages if s.kind is DataStorageKind.SHARED]
+        if len(shared) == 1:
+            return shared[0]
+        local = [s for s in storages if s.kind is DataStorageKind.LOCAL]
+        if shared or not local:
+            raise InvalidError(
+                "say which data storage to use: --data-storage NAME ('kvorum data-storage list')"
+            )
+        return local[0]
+
+    def _nic(
+        self,
+        vm: VM,
+        port_group: PortGroup,
+        groups: tuple[str, ...],
+        ids: IdSource,
+        now_ms: int,
+    ) -> Nic:
+        used = frozenset(n.ip for n in self._store.all(Nic) if n.port_group_id == port_group.id)
+        return Nic(
+            id=ids.id_for("nic"),
+            name=f"{vm.name}.0",
+            vm_id=vm.id,
+            port_group_id=port_group.id,
+            mac=make_mac(self._node.rng),
+            ip=allocate_ip(port_group, used),
+            security_group_ids=groups,
+            created_ms=now_ms,
+        )
+
+    def _host_for_start(self, vm: VM) -> str:
+        disks = self.disks_of(vm)
+        if any(d.host_id for d in disks):
+            return vm.host_id
+        try:
+            return self._placer.choose(vm, disks, only=vm.host_id)
+        except ConflictError:
+            return self._placer.choose(vm, disks)
+
+    def _refuse_if_going(self, vm: VM) -> None:
+        if vm.phase is VMPhase.DELETING:
+            raise ConflictError(f"VM {vm.name!r} is being deleted")
+
+    def _need_running(self, vm: VM, verb: str) -> None:
+        if vm.phase is not VMPhase.RUNNING:
+            raise ConflictError(f"can't {verb} VM {vm.name!r}: it is {vm.phase}, not running")
+
+    async def _open(self, workflow: str, vm: VM, ids: IdSource, **arguments: str) -> Opened:
+        if (before := self._store.get(Task, ids.id_for("task"))) is not None:
+            return Opened(self._store.get(VM, vm.id) or vm, before)
+        task = self._task(workflow, vm, ids, **arguments)
+        await self._store.apply(puts=(vm, task), request_id=ids.request_id)
+        opened = self._store.get(Task, task.id)
+        if opened is None:
+            raise UnavailableError("the task was opened but is gone again: look at the VM")
+        return Opened(self._store.get(VM, vm.id) or vm, opened)
+
+    def _task(self, workflow: str, vm: VM, ids: IdSource, **arguments: str) -> Task:
+        task_id = ids.id_for("task")
+        return Task(
+            id=task_id,
+            name=task_id,
+            workflow=workflow,
+            subject=f"vm/{vm.id}",
+            subject_name=vm.name,
+            arguments=arguments,
+            runner_host_id=vm.host_id,
+            created_ms=self._node.clock.wall_ms(),
+        )

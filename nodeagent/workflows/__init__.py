@@ -1,0 +1,1 @@
+"""Workflows of VMs: XML definitions that name steps, and the steps."""

@@ -1,0 +1,108 @@
+"""The steps of a live migration.
+
+Until `hand-over` the source owns the VM and every step can be undone. The target's guard holds a grant for the same
+generation meanwhile, given on the committed reservation; QEMU itself runs the guest on one side only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from core.errors import ConflictError
+from core.model import VM, Host, VMPhase
+from nodeagent.workflows.work import VmWork
+
+
+@dataclass(frozen=True, slots=True)
+class ReserveTarget:
+    """Commit where the VM is going, so that every host prepares its network for both places."""
+
+    work: VmWork
+    name: str = "reserve-target"
+
+    async def do(self) -> None:
+        vm, target = self.work.vm(), _target(self.work)
+        if vm.migrating_to_host_id == target.id or vm.host_id == target.id:
+            return
+        self.work.check_here()
+        if vm.phase is not VMPhase.RUNNING:
+            raise ConflictError(f"VM {vm.name!r} is {vm.phase}, not running")
+        reserved = replace(vm, migrating_to_host_id=target.id, phase=VMPhase.MIGRATING)
+        await self.work.shop.node.store.apply(puts=(reserved,), guards=(target,))
+
+    async def undo(self) -> None:
+        vm = self.work.maybe_vm()
+        if vm is None or vm.host_id != self.work.shop.node.host_id or not vm.migrating_to_host_id:
+            return
+        await self.work.shop.node.store.apply(
+            puts=(replace(vm, migrating_to_host_id="", phase=VMPhase.RUNNING),)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareTarget:
+    """Have the target's network, tunnel and guard ready before the first byte moves."""
+
+    work: VmWork
+    name: str = "prepare-target"
+
+    async def do(self) -> None:
+        if _is_there(self.work):
+            return
+        await self.work.shop.migration.prepare(self.work.vm(), _target(self.work))
+
+    async def undo(self) -> None:
+        if not _is_there(self.work):
+            await self.work.shop.migration.release(self.work.vm_id, _target(self.work))
+
+
+@dataclass(frozen=True, slots=True)
+class MoveGuest:
+    """Move memory and state. After an agent's crash in the middle, look where the guest is."""
+
+    work: VmWork
+    name: str = "move-guest"
+
+    async def do(self) -> None:
+        if not _is_there(self.work):
+            await self.work.shop.migration.move(self.work.vm(), _target(self.work))
+
+    async def undo(self) -> None:
+        """A migration that did not complete left the guest here. If it arrived after all, it belongs there.
+
+        If it runs on neither side, the owner starts it again. Not knowing is an error: this is tried again.
+        """
+        vm = self.work.maybe_vm()
+        if vm is None or _is_there(self.work):
+            return
+        if await self.work.shop.migration.settle(vm, _target(self.work)):
+            await HandOver(self.work).do()
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """Commit the new owner. The proof is P-stop: QEMU ended here when the guest resumed there."""
+
+    work: VmWork
+    name: str = "hand-over"
+
+    async def do(self) -> None:
+        vm, target = self.work.vm(), _target(self.work)
+        if vm.host_id != target.id:
+            moved = replace(vm, host_id=target.id, migrating_to_host_id="", phase=VMPhase.RUNNING)
+            await self.work.shop.node.store.apply(puts=(moved,))
+        await self.work.shop.node.guard.revoke(vm.id)
+
+    async def undo(self) -> None:
+        return
+
+
+def _target(work: VmWork) -> Host:
+    return work.shop.node.store.need(Host, work.task.arguments["target_host_id"])
+
+
+def _is_there(work: VmWork) -> bool:
+    vm: VM | None = work.maybe_vm()
+    return vm is not None and vm.host_id == work.task.arguments["target_host_id"]

@@ -1,0 +1,201 @@
+"""The steps of making, starting, stopping and deleting a VM. Each is idempotent in both directions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from core.errors import ConflictError, PermanentError
+from core.model import PowerState, VMPhase
+from nodeagent.workflows.work import VmWork
+
+
+@dataclass(frozen=True, slots=True)
+class KeepRecords:
+    """The records were made with the task; undoing the whole workflow removes them."""
+
+    work: VmWork
+    name: str = "keep-records"
+
+    async def do(self) -> None:
+        self.work.check_here()
+
+    async def undo(self) -> None:
+        await drop_records(self.work)
+
+
+@dataclass(frozen=True, slots=True)
+class FetchImage:
+    """Have the image's verified copy on the disk's data storage. It stays there for the next VM."""
+
+    work: VmWork
+    name: str = "fetch-image"
+
+    async def do(self) -> None:
+        for disk in self.work.disks():
+            if disk.image_sha256:
+                await self.work.shop.storages.ensure_image(disk)
+
+    async def undo(self) -> None:
+        return
+
+
+@dataclass(frozen=True, slots=True)
+class CreateDisks:
+    """Make the disk files."""
+
+    work: VmWork
+    name: str = "create-disks"
+
+    async def do(self) -> None:
+        for disk in self.work.disks():
+            await self.work.shop.storages.create_disk(disk)
+
+    async def undo(self) -> None:
+        for disk in self.work.disks():
+            await self.work.shop.storages.delete_disk(disk)
+
+
+@dataclass(frozen=True, slots=True)
+class WriteSeed:
+    """Write the cloud-init seed beside the first disk."""
+
+    work: VmWork
+    name: str = "write-seed"
+
+    async def do(self) -> None:
+        await self.work.shop.storages.write_seed(self.work.disks()[0], self.work.vm())
+
+    async def undo(self) -> None:
+        for disk in self.work.disks()[:1]:
+            await self.work.shop.storages.delete_seed(disk)
+
+
+@dataclass(frozen=True, slots=True)
+class StartGuest:
+    """Bring the guest up, if it is wanted up."""
+
+    work: VmWork
+    name: str = "start-guest"
+
+    async def do(self) -> None:
+        vm = self.work.vm()
+        if vm.power is PowerState.RUNNING:
+            await self.work.shop.power.start(vm.id)
+        elif vm.phase is not VMPhase.STOPPED:
+            await self.work.shop.node.store.apply(puts=(replace(vm, phase=VMPhase.STOPPED),))
+
+    async def undo(self) -> None:
+        """Take it down again; a start that failed leaves the VM stopped, as it was."""
+        vm = self.work.maybe_vm()
+        if vm is None or vm.host_id != self.work.shop.node.host_id:
+            return
+        await self.work.shop.power.destroy(vm.id)
+        stopped = replace(vm, power=PowerState.STOPPED, phase=VMPhase.STOPPED)
+        if stopped != vm:
+            await self.work.shop.node.store.apply(puts=(stopped,))
+
+
+@dataclass(frozen=True, slots=True)
+class StopGuest:
+    """Shut the guest down within the time given, or cut its power when forced."""
+
+    work: VmWork
+    name: str = "stop-guest"
+
+    async def do(self) -> None:
+        self.work.check_here()
+        power = self.work.shop.power
+        if self.work.task.arguments.get("force"):
+            await power.finish_stop(self.work.vm_id)
+            return
+        timeout_s = float(self.work.task.arguments.get("timeout_s", "90"))
+        if not await power.stop_gracefully(self.work.vm_id, timeout_s=timeout_s):
+            raise ConflictError(
+                f"VM {self.work.vm().name!r} did not shut down within {timeout_s:g} s: "
+                "stop it with --force to cut its power, or give it more time"
+            )
+
+    async def undo(self) -> None:
+        """The guest goes on, so running is what is wanted again."""
+        vm = self.work.maybe_vm()
+        if vm is not None and vm.power is PowerState.STOPPED and vm.phase is not VMPhase.STOPPED:
+            await self.work.shop.node.store.apply(puts=(replace(vm, power=PowerState.RUNNING),))
+
+
+@dataclass(frozen=True, slots=True)
+class RebootGuest:
+    """Ask the guest to restart."""
+
+    work: VmWork
+    name: str = "reboot-guest"
+
+    async def do(self) -> None:
+        self.work.check_here()
+        await self.work.shop.node.hypervisor.reboot(self.work.vm_id)
+
+    async def undo(self) -> None:
+        return
+
+
+@dataclass(frozen=True, slots=True)
+class DestroyGuest:
+    """Cut the power of a VM that is being deleted."""
+
+    work: VmWork
+    name: str = "destroy-guest"
+
+    async def do(self) -> None:
+        if self.work.maybe_vm() is not None:
+            self.work.check_here()
+        await self.work.shop.power.destroy(self.work.vm_id)
+
+    async def undo(self) -> None:
+        """A delete that can't begin leaves the VM as it is, stopped."""
+        vm = self.work.maybe_vm()
+        if vm is not None and vm.phase is VMPhase.DELETING:
+            await self.work.shop.node.store.apply(puts=(replace(vm, phase=VMPhase.STOPPED),))
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteDisks:
+    """Remove the files of the VM."""
+
+    work: VmWork
+    name: str = "delete-disks"
+
+    async def do(self) -> None:
+        disks = self.work.disks()
+        for disk in disks[:1]:
+            await self.work.shop.storages.delete_seed(disk)
+        for disk in disks:
+            await self.work.shop.storages.delete_disk(disk)
+
+    async def undo(self) -> None:
+        """Deleted files don't come back: the delete is tried again instead."""
+        raise PermanentError(
+            "the VM's files are being deleted: the deletion goes on when its cause is gone"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DropRecords:
+    """Forget the VM, its NICs and its disks in one transaction."""
+
+    work: VmWork
+    name: str = "drop-records"
+
+    async def do(self) -> None:
+        await drop_records(self.work)
+
+    async def undo(self) -> None:
+        return
+
+
+async def drop_records(work: VmWork) -> None:
+    """Delete the records of a VM and what belongs to it."""
+    vm = work.maybe_vm()
+    gone = [r for r in (vm, *work.disks(), *work.nics()) if r is not None]
+    if gone:
+        await work.shop.node.store.apply(deletes=gone)
