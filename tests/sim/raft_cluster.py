@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 import pysyncobj.syncobj
 
+from core.errors import UnavailableError
 from raftstate.consensus import messages
 from raftstate.consensus.engine import NodeId, Peer
 from raftstate.consensus.journal import Compaction
@@ -303,18 +304,28 @@ class Cluster:
             what="everybody knows all voters",
         )
 
+    async def _serve(self, name: str) -> None:
+        """Demand that a node takes a proposal; one that is being brought up to date may ask to try again."""
+        for attempt in range(4):
+            payload = b"last-%s-%d" % (name.encode(), attempt)
+            try:
+                assert (await self[name].propose(payload, timeout_s=15)).endswith(payload)
+            except UnavailableError:
+                continue
+            self.history.acknowledged.add(payload)
+            return
+        raise AssertionError(f"{name} takes no proposal")
+
     async def converge(self) -> None:
         """Heal everything, then demand one leader, equal states everywhere, and service at every node."""
         self.heal()
         for name, node in self.nodes.items():
             if node.engine is None:
                 self.start(name)
-        members = {peer.id for peer in self[self.up[0]].voters()}
         await self.until(lambda: self.leader() is not None, deadline_s=20, what="a leader")
         members = [name for name in self.up if name in {p.id for p in self[self.leader()].voters()}]
         for name in members:
-            payload = b"last-%s" % name.encode()
-            assert (await self[name].propose(payload, timeout_s=15)).endswith(payload)
+            await self._serve(name)
         await self.until(
             lambda: len({tuple(self.nodes[name].machine.payloads()) for name in members}) == 1,
             deadline_s=15,

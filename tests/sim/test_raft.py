@@ -4,6 +4,7 @@ import asyncio
 import random
 
 from tests.sim.loop import SimLoop
+from tests.sim.raft_chaos import chaos
 from tests.sim.raft_cluster import Cluster
 
 
@@ -29,3 +30,10 @@ def test_three_nodes_agree(tmp_path):
         await cluster.converge()
 
     simulate(tmp_path, 1, story)
+
+
+def test_nothing_acknowledged_is_lost_in_a_storm(tmp_path, seed):
+    async def story(cluster: Cluster) -> None:
+        await chaos(cluster, nodes=5 if seed % 4 == 3 else 3, spare="g" if seed % 3 == 2 else None)
+
+    simulate(tmp_path, seed, story)
