@@ -1,8 +1,12 @@
 """The command as scripts and people meet it: exit codes, tokens, questions, progress, completion, start-up."""
 
 import os
+import pty
+import select
+import signal
 import subprocess
 import sys
+from subprocess import PIPE
 
 import pytest
 
@@ -245,6 +249,54 @@ def test_a_retry_is_told_once_on_a_terminal(agent):
     done = kvorum("vm list", agent.address, terminal=True)
     assert done.code == 0
     assert done.err == "kvorum: no quorum; trying again\n"
+
+
+# -- interrupts
+
+
+def start(command, address, **options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "tools.cli.main", *command.split()],
+        cwd=ROOT,
+        env={**os.environ, "KVORUM_ADDRESS": address},
+        text=True,
+        **options,
+    )
+
+
+def test_an_interrupted_wait_says_that_the_work_goes_on(agent, world):
+    world.task_steps = tuple(f"step-{n}" for n in range(1000))
+    process = start("vm migrate web1", agent.address, stdout=PIPE, stderr=PIPE)
+    assert process.stderr.readline() == "migrate web1: 0% step-0\n"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=10)
+    assert (process.returncode, out) == (130, "")
+    task_id = world.collections["tasks"][-1]["id"]
+    assert f"kvorum: the work goes on: kvorum task wait {task_id}\n" in err
+
+
+def test_a_question_can_be_interrupted_at_once(agent, world):
+    ours, theirs = pty.openpty()
+    process = start("vm delete web1", agent.address, stdin=theirs, stdout=PIPE, stderr=PIPE)
+    assert process.stderr.readline() == "This will delete VM web1 with:\n"
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert [vm["name"] for vm in world.collections["vms"]] == ["web1"]
+    os.close(ours)
+    os.close(theirs)
+
+
+def test_a_join_token_is_asked_for_without_echo(agent):
+    ours, theirs = pty.openpty()
+    process = start("join", agent.address, stdin=theirs, stdout=PIPE, stderr=PIPE)
+    assert process.stderr.read(len("Join token: ")) == "Join token: "
+    os.write(ours, b"kvj_1\n")
+    out, _ = process.communicate(timeout=10)
+    assert out.startswith("h2 is a member of prod")
+    assert select.select([ours], [], [], 0)[0] == []
+    os.close(ours)
+    os.close(theirs)
 
 
 # -- completion

@@ -37,6 +37,7 @@ complete -o default -F _kvorum kvorum
 """
 
 _ZSH_HEAD = """\
+(( $+functions[compdef] )) || { autoload -Uz compinit && compinit }
 autoload -Uz bashcompinit && bashcompinit
 """
 

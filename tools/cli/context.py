@@ -46,7 +46,36 @@ class Context:
         """Return the answer of a person to a question; empty at end of input."""
         self.err.write(question)
         self.err.flush()
-        return (await asyncio.to_thread(self.stdin.readline)).strip()
+        await self._something_typed()
+        return self.stdin.readline().strip()
+
+    async def ask_secret(self, question: str) -> str:
+        """Return the answer of a person on a terminal, which is not shown while it is typed."""
+        import termios
+
+        descriptor = self.stdin.fileno()
+        before = termios.tcgetattr(descriptor)
+        silent = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
+        try:
+            termios.tcsetattr(descriptor, termios.TCSAFLUSH, silent)
+            return await self.ask(question)
+        finally:
+            termios.tcsetattr(descriptor, termios.TCSAFLUSH, before)
+            self.say("")
+
+    async def _something_typed(self) -> None:
+        """Wait until a terminal has a line; unlike a blocking read, this hears an interrupt."""
+        try:
+            descriptor = self.stdin.fileno()
+        except OSError:  # a stream of a test
+            return
+        loop = asyncio.get_running_loop()
+        typed = asyncio.Event()
+        loop.add_reader(descriptor, typed.set)
+        try:
+            await typed.wait()
+        finally:
+            loop.remove_reader(descriptor)
 
     async def confirm(self, consequences: str, *, yes: bool) -> None:
         """Ask before something that cannot be undone; without a terminal the command is the consent.

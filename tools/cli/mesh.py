@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from argparse import Namespace
 from collections.abc import Callable
 
@@ -59,7 +58,8 @@ async def init(args: Namespace, ctx: Context) -> int:
         ("API", made.text("api")),
         ("admin token", made.text("admin_token_file")),
     ]
-    ctx.write("The cluster is up.")
+    name = made.text("cluster_name") or args.name
+    ctx.write(printable(f"Cluster {name} is up." if name else "The cluster is up."))
     write_rows(ctx, [(f"  {title}", printable(value)) for title, value in rows])
     ctx.say("Next: kvorum token create, and on each other host: kvorum join TOKEN")
     return 0
@@ -68,7 +68,7 @@ async def init(args: Namespace, ctx: Context) -> int:
 async def join(args: Namespace, ctx: Context) -> int:
     """Make this host a member of the cluster that made the token."""
     _require_local(ctx, "join")
-    token = _token(args.token, ctx)
+    token = await _token(args.token, ctx)
     if not ctx.quiet:
         ctx.say("joining; this may take half a minute")
     body = JoinBody(token=token, host_name=args.host_name, address=args.address)
@@ -137,12 +137,12 @@ def _require_local(ctx: Context, verb: str) -> None:
         )
 
 
-def _token(given: str, ctx: Context) -> str:
+async def _token(given: str, ctx: Context) -> str:
     """Return the token of the argument, of stdin (`-` or a pipe), or asked for without echo."""
     if given not in {"", "-"}:
         token = given
     elif given == "" and ctx.interactive:
-        token = getpass.getpass("Join token: ", stream=ctx.err)
+        token = await ctx.ask_secret("Join token: ")
     else:
         token = ctx.stdin.readline()
     token = token.strip()

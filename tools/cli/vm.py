@@ -19,11 +19,11 @@ from tools.cli.output import (
     write_rows,
     write_value,
 )
-from tools.cli.parser import Parser, Root, Verbs, add_wait
+from tools.cli.parser import Parser, Root, UsageError, Verbs, add_wait
 from tools.cli.units import duration_s, shown_size
 from tools.cli.vm_create import add_create
 from tools.cli.waiting import finish
-from tools.sdk.bodies import EmptyBody, MigrateBody, StopBody
+from tools.sdk.bodies import EmptyBody, MigrateBody, StopBody, VMPatch
 from tools.sdk.items import Item, JsonObject
 
 
@@ -124,6 +124,19 @@ async def migrate(args: Namespace, ctx: Context) -> int:
     return await _act(args, ctx, "migrate", MigrateBody(host=args.host or UNSET))
 
 
+async def update(args: Namespace, ctx: Context) -> int:
+    """Change what can be changed of a VM at any time."""
+    if args.ha is None and args.description is None:
+        raise UsageError("nothing to change: give --ha or --description")
+    body = VMPatch(
+        ha=UNSET if args.ha is None else args.ha == "on",
+        description=UNSET if args.description is None else args.description,
+    )
+    vm = await ctx.client.update("vms", args.name, body)
+    write_done(ctx, vm, f"{vm.text('name', args.name)}: changed")
+    return 0
+
+
 async def _act(
     args: Namespace, ctx: Context, verb: str, body: EmptyBody | StopBody | MigrateBody
 ) -> int:
@@ -142,6 +155,20 @@ async def _consequences(ctx: Context, vm: Item) -> list[str]:
     lines += [f"disk {disk.text('name')} ({_size(disk)}) and all that is on it" for disk in disks]
     lines += [f"NIC {nic.text('name')} and its address {nic.text('ip')}" for nic in nics]
     return lines
+
+
+def _add_update(verbs: Verbs) -> None:
+    parser = verbs.add(
+        "update",
+        update,
+        "change a VM's description or whether it is highly available",
+        example="kvorum vm update web1 --ha off --description 'old front end'",
+    )
+    add_name(parser, KIND)
+    parser.add_argument(
+        "--ha", choices=("on", "off"), help="whether it is started elsewhere when its host dies"
+    )
+    parser.add_argument("--description", metavar="TEXT", help="a note for people")
 
 
 def _add_actions(verbs: Verbs) -> None:
@@ -183,6 +210,7 @@ def _add(root: Root, parser: Parser) -> None:
     add_list(verbs, KIND)
     shown = verbs.add("show", show, "show a VM, its disks and NICs", example="kvorum vm show web1")
     add_name(shown, KIND)
+    _add_update(verbs)
     _add_actions(verbs)
     add_delete(verbs, KIND, consequences=_consequences)
 

@@ -1,0 +1,59 @@
+"""What the client sends is what the agent's API decodes: both sides' structs, held against each other."""
+
+import msgspec
+import pytest
+
+from nodeagent.api import hosts, joining, networks, storages
+from nodeagent.services import vm_requests
+from tools.sdk import bodies
+
+PAIRS = [
+    (bodies.InitBody(), joining.InitCluster),
+    (bodies.JoinBody(token="kvj_1"), joining.JoinCluster),
+    (bodies.JoinTokenBody(), joining.MakeJoinTokens),
+    (bodies.AccessTokenBody(name="ci"), joining.MakeAccessToken),
+    (bodies.DataStorageBody(name="s", kind="shared", path="/srv"), storages.CreateDataStorage),
+    (bodies.PortGroupBody(name="pg", cidr="10.0.0.0/24"), networks.CreatePortGroup),
+    (
+        bodies.PortGroupBody(
+            name="pg",
+            cidr="10.0.0.0/24",
+            vni=7,
+            gateway="10.0.0.1",
+            dns=("9.9.9.9",),
+            mtu=1400,
+            switch="s",
+        ),
+        networks.CreatePortGroup,
+    ),
+    (bodies.SecurityGroupBody(name="web"), networks.CreateSecurityGroup),
+    (bodies.RuleBody(direction="ingress", protocol="tcp"), networks.CreateRule),
+    (bodies.RulePatch(enabled=False), networks.ChangeRule),
+    (bodies.VMBody(name="web1", image="i"), vm_requests.CreateVM),
+    (
+        bodies.VMBody(
+            name="web1",
+            image="i",
+            disk_size_bytes=1,
+            data_storage="s",
+            port_group="pg",
+            security_groups=("a",),
+            host="h1",
+            hostname="web1",
+        ),
+        vm_requests.CreateVM,
+    ),
+    (bodies.VMPatch(ha=False, description="x"), vm_requests.ChangeVM),
+    (bodies.StopBody(force=True, timeout_s=5), vm_requests.StopVM),
+    (bodies.MigrateBody(host="h2"), vm_requests.MigrateVM),
+    (bodies.MigrateBody(), vm_requests.MigrateVM),
+    (bodies.ConfirmOffBody(confirm="h3"), hosts.ConfirmOff),
+]
+
+
+@pytest.mark.parametrize(("sent", "expected"), PAIRS, ids=lambda x: type(x).__name__)
+def test_the_agent_understands_what_the_client_sends(sent, expected):
+    decoded = msgspec.json.decode(msgspec.json.encode(sent), type=expected)
+    for field in sent.__struct_fields__:
+        value = getattr(sent, field)
+        assert value is msgspec.UNSET or getattr(decoded, field) == value
