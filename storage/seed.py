@@ -1,25 +1,21 @@
 """What a VM's cloud-init reads at its first boot: a NoCloud seed image.
 
-Called by the VM service (checks) and by the host that runs the VM (file). The seed lies on the VM's data storage,
-so a migration target finds it, and its bytes depend on the VM alone. Name and SSH keys travel as meta-data, which
+Called by the VM service, which checks what a user sent, and by `storage.seed_store`. Everything here is pure: a
+seed's bytes depend on the VM alone. Name and SSH keys travel as meta-data, which
 cloud-init merges with whatever user-data the user wrote. A guest without cloud-init just sees a CD.
 """
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import yaml
 
 from core.errors import InvalidError
 from core.model import CloudInit
-from storage.driver import DataStorageDriver
-from storage.file_thread import FileThread
 from storage.ids import check_id
 from storage.iso9660 import write_iso
 from storage.ssh_keys import check_ssh_key
-from storage.whole_files import PRIVATE_MODE, sync_path, write_whole
 
 LABEL = "cidata"
 USER_DATA_HEADER = "#cloud-config"
@@ -52,7 +48,7 @@ def check_hostname(text: str) -> str:
 
 
 def check_cloud_init(cloud_init: CloudInit) -> None:
-    """Refuse what a guest would not understand; an empty hostname is fine.
+    """Refuse what a guest would not understand; an empty hostname is left to the caller.
 
     Raises:
         InvalidError: a bad hostname, SSH key, or user-data that is not a #cloud-config.
@@ -91,11 +87,10 @@ def _check_user_data(text: str) -> None:
         )
 
 
-def seed_files(vm_id: str, cloud_init: CloudInit) -> dict[str, bytes]:
+def seed_files(vm_id: str, hostname: str, cloud_init: CloudInit) -> dict[str, bytes]:
     """Return the files of a VM's seed. Pure.
 
     The instance id is the VM's id, so cloud-init runs once in a VM's life. User-data is kept as it was given.
-    Without a hostname the guest is called after the id's first part.
 
     Raises:
         InvalidError: see `check_cloud_init`.
@@ -103,7 +98,7 @@ def seed_files(vm_id: str, cloud_init: CloudInit) -> dict[str, bytes]:
     check_cloud_init(cloud_init)
     meta: dict[str, object] = {
         "instance-id": check_id(vm_id, "vm"),
-        "local-hostname": cloud_init.hostname or f"vm-{vm_id[:8]}",
+        "local-hostname": check_hostname(cloud_init.hostname or hostname),
     }
     if cloud_init.ssh_keys:
         meta["public-keys"] = [check_ssh_key(key) for key in cloud_init.ssh_keys]
@@ -115,49 +110,6 @@ def seed_files(vm_id: str, cloud_init: CloudInit) -> dict[str, bytes]:
     }
 
 
-def seed_image(vm_id: str, cloud_init: CloudInit) -> bytes:
+def seed_image(vm_id: str, hostname: str, cloud_init: CloudInit) -> bytes:
     """Return a VM's seed as an ISO image labelled `cidata`; equal input gives equal bytes. Pure."""
-    return write_iso(LABEL, seed_files(vm_id, cloud_init))
-
-
-class SeedWriter:
-    """The seeds on one data storage."""
-
-    def __init__(self, driver: DataStorageDriver, *, host_id: str) -> None:
-        self._driver = driver
-        self._host_id = check_id(host_id, "host")
-        self._files = FileThread(f"{driver.path} (seeds)")
-
-    async def write(self, vm_id: str, cloud_init: CloudInit) -> Path:
-        """Write a VM's seed unless the same is there; return its path. Idempotent.
-
-        Mode 0600: user-data may hold passwords.
-
-        Raises:
-            InvalidError: see `check_cloud_init`.
-            TemporaryError: the storage is full, not mounted or does not answer.
-        """
-        path, image = self._driver.seed_path(vm_id), seed_image(vm_id, cloud_init)
-
-        def replace() -> None:
-            if not path.is_file() or path.read_bytes() != image:
-                write_whole(path, image, host_id=self._host_id, mode=PRIVATE_MODE)
-
-        await self._driver.ensure_ready()
-        await self._files.call("write the cloud-init seed", replace)
-        return path
-
-    async def delete(self, vm_id: str) -> None:
-        """Remove a VM's seed; none is fine."""
-        path = self._driver.seed_path(vm_id)
-
-        def remove() -> None:
-            path.unlink(missing_ok=True)
-            sync_path(path.parent)
-
-        await self._driver.ensure_ready()
-        await self._files.call("delete the cloud-init seed", remove)
-
-    def close(self) -> None:
-        """Give up the file thread."""
-        self._files.close()
+    return write_iso(LABEL, seed_files(vm_id, hostname, cloud_init))
