@@ -9,7 +9,7 @@ import asyncio
 import ssl
 
 from core.errors import UnavailableError
-from core.mesh.tls import TlsFiles, channel_of, client_context
+from core.mesh.tls import TlsFiles, channel_of, client_context, cut
 
 CONNECT_TIMEOUT_S = 5.0
 READ_LIMIT_BYTES = 256 * 1024
@@ -60,6 +60,6 @@ class MeshDialer:
                 f"can't reach host {peer_id} at {host_address}: {reason}"
             ) from error
         if channel_of(writer.transport) != channel:
-            writer.transport.abort()
+            cut(writer.transport)
             raise UnavailableError(f"host {peer_id} doesn't serve {channel} now; try again later")
         return reader, writer

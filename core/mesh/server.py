@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import cast
 
 from core.errors import UnavailableError
-from core.mesh.tls import HTTP, TlsFiles, channel_of, peer_id_of, server_context
+from core.mesh.tls import HTTP, TlsFiles, channel_of, cut, peer_id_of, server_context
 
 log = logging.getLogger(__name__)
 
@@ -84,11 +84,11 @@ class MeshServer:
                     await asyncio.Event().wait()
                 finally:
                     for transport in self._transports:  # so that no handler lingers in its farewell
-                        transport.abort()
+                        cut(transport)
         finally:
             server.close()
             for transport in self._transports:
-                transport.abort()
+                cut(transport)
             await asyncio.sleep(0)  # lets the loop close their sockets
 
     def _switch(self, transport: asyncio.Transport) -> asyncio.BaseProtocol | None:
@@ -130,7 +130,7 @@ class MeshServer:
             with contextlib.suppress(OSError, TimeoutError):
                 async with asyncio.timeout(2 * SHUTDOWN_TIMEOUT_S):
                     await writer.wait_closed()
-            transport.abort()
+            cut(transport)
             self._transports.discard(transport)
 
 
@@ -144,7 +144,7 @@ class _Switch(asyncio.Protocol):
         duplex = cast(asyncio.Transport, transport)  # uvloop's is one by shape, not by class
         protocol = self._switch(duplex)
         if protocol is None:
-            duplex.abort()
+            cut(duplex)
             return
         duplex.set_protocol(protocol)
         protocol.connection_made(transport)

@@ -7,6 +7,7 @@ handshake, so that no byte is ever written to a wrong host, whichever library op
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,12 @@ def channel_of(transport: asyncio.BaseTransport) -> str | None:
     ssl_object = transport.get_extra_info("ssl_object")
     channel: str | None = None if ssl_object is None else ssl_object.selected_alpn_protocol()
     return channel
+
+
+def cut(transport: asyncio.WriteTransport) -> None:
+    """Abort a connection. Unlike `transport.abort()` it may be called again and again."""
+    with contextlib.suppress(AttributeError):  # asyncio's TLS transport forgets its protocol once it is closed
+        transport.abort()
 
 
 def _context(protocol: int, files: TlsFiles) -> ssl.SSLContext:

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from core.errors import InvalidError, UnavailableError
 from core.mesh.dialer import MeshDialer
+from core.mesh.tls import cut
 from raftstate.consensus.engine import NodeId, Peer
 from raftstate.consensus.messages import MAX_FRAME_BYTES, Hello, Message, Ping, decode, encode
 
@@ -107,7 +108,7 @@ class MeshLinks:
             return False
         if link.writer.transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
             log.warning("link too slow, cut", extra={"peer": peer})
-            link.writer.transport.abort()
+            cut(link.writer.transport)
             return False
         link.writer.write(len(body).to_bytes(4, "big") + body)
         return True
@@ -135,7 +136,7 @@ class MeshLinks:
                     await asyncio.sleep(self._rng.uniform(*DIAL_PAUSE_S))
         finally:
             for link in self._links.values():
-                link.writer.transport.abort()
+                cut(link.writer.transport)
 
     async def serve(
         self, peer_id: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -166,7 +167,7 @@ class MeshLinks:
             try:
                 await self._serve(peer.id, reader, writer, dialled=True)
             finally:
-                writer.transport.abort()
+                cut(writer.transport)
         except (UnavailableError, OSError, EOFError, TimeoutError) as error:
             log.debug("raft call failed", extra={"peer": peer.id, "error": repr(error)})
         finally:
@@ -217,7 +218,7 @@ class MeshLinks:
             if old.boot == boot and old.dialled != dialled and not by_smaller_id:
                 return None  # the old link is the one that both ends keep
             self._unregister(old)
-            old.writer.transport.abort()
+            cut(old.writer.transport)
         self._generation += 1
         link = self._links[peer] = _Link(peer, writer, dialled, boot, self._generation)
         log.info("raft link up", extra={"peer": peer, "dialled": dialled})
@@ -235,7 +236,7 @@ class MeshLinks:
         for link in list(self._links.values()):
             link.quiet += 1
             if link.quiet > SILENT_PINGS:
-                link.writer.transport.abort()
+                cut(link.writer.transport)
             else:
                 self.send(link.peer, Ping())
 

@@ -129,9 +129,9 @@ class Network:
                 self.users[x].user.unlinked(y)
 
     def send(self, a: NodeId, b: NodeId, frame: bytes) -> None:
-        wire = self.wires[a, b]
-        wire.queue.append(frame)
-        self._pump(a, b, wire)
+        if (wire := self.wires.get((a, b))) is not None:  # a crashed node may still try
+            wire.queue.append(frame)
+            self._pump(a, b, wire)
 
     def release(self, a: NodeId, b: NodeId) -> None:
         self.held.discard((a, b))
