@@ -14,22 +14,23 @@ from tools.cli.parser import Parser, Root, UsageError, Verbs, finish
 SHELLS = ("bash", "zsh")
 NAMES = "names"
 
+# `at`, because `path` is the search path in zsh.
 _SCRIPT = """\
 {head}_kvorum_names() {{
     COMPREPLY=($(compgen -W "$(kvorum completion names --of "$1" 2>/dev/null)" -- "$cur"))
 }}
 _kvorum() {{
-    local cur="${{COMP_WORDS[COMP_CWORD]}}" prev="${{COMP_WORDS[COMP_CWORD-1]}}" path="" word i
+    local cur="${{COMP_WORDS[COMP_CWORD]}}" prev="${{COMP_WORDS[COMP_CWORD-1]}}" at="" word i
     for ((i = 1; i < COMP_CWORD; i++)); do
         word="${{COMP_WORDS[i]}}"
-        case "$path $word" in
+        case "$at $word" in
 {walks}
         esac
     done
-    case "$path $prev" in
+    case "$at $prev" in
 {values}
     esac
-    case "$path" in
+    case "$at" in
 {words}
     esac
 }}
@@ -118,7 +119,7 @@ def _options(parser: Parser) -> list[str]:
 
 
 def _walk_line(path: str, word: str) -> str:
-    return f'            "{path} {word}") path="{path} {word}" ;;'
+    return f'            "{path} {word}") at="{path} {word}" ;;'
 
 
 def _words_line(path: str, words: list[str]) -> str:
