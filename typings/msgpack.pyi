@@ -1,0 +1,23 @@
+"""What we use of msgpack: the stream codec of the Serf RPC."""
+
+from collections.abc import Iterator
+from typing import Any
+
+class UnpackException(Exception): ...
+
+class Packer:
+    def __init__(self, *, use_bin_type: bool = ...) -> None: ...
+    def pack(self, obj: object) -> bytes: ...
+
+class Unpacker(Iterator[Any]):
+    def __init__(
+        self,
+        *,
+        raw: bool = ...,
+        unicode_errors: str = ...,
+        strict_map_key: bool = ...,
+        max_buffer_size: int = ...,
+    ) -> None: ...
+    def feed(self, data: bytes) -> None: ...
+    def __iter__(self) -> Iterator[Any]: ...
+    def __next__(self) -> Any: ...
