@@ -36,6 +36,8 @@ auth_unix_rw = "none"
 unix_sock_rw_perms = "0700"
 log_outputs = "3:stderr"
 """
+# The shared directory is one directory for all hosts, which libvirt can't know.
+AGENT_TOML = "trust_shared_storage = true\n"
 # Root user and no security driver: the lab's files have no owners to protect. No cgroups and no
 # device namespaces: they would reach outside the host's namespaces.
 QEMU_CONF = """\
@@ -95,6 +97,8 @@ def provision(
     host_uuid = new_id(rng)
     for name in (*PRIVATE.values(), "log"):
         (state / name).mkdir(parents=True)
+    (state / "var-log-libvirt" / "qemu").mkdir()  # comes with libvirt's package
+    (state / "etc-kvorum" / "agent.toml").write_text(AGENT_TOML)
     layout.host_run(host).mkdir(parents=True, exist_ok=True)
     _write_libvirt(state / "etc-libvirt", host_uuid)
     binds = {place: str(state / name) for place, name in PRIVATE.items()}
