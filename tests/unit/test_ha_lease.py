@@ -1,0 +1,200 @@
+"""Leases at the side that grants them: batching of renewals, refusals, and the judge's stamps."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import msgspec
+import pytest
+
+from core.errors import ConflictError, NotFoundError, UnavailableError
+from core.model import Host, HostState, Lease
+from ha.lease import LeaseBatcher, LeaseJudge, Renewal, check_renewal, lease_of
+
+
+def host(name: str = "h1", state: HostState = HostState.MEMBER) -> Host:
+    return Host(id=name, name=name, cluster_id="c", address=name, state=state)
+
+
+def renewal(name: str = "h1", boot: str = "b1", seq: int = 1, guests: int = -1) -> Renewal:
+    return Renewal(host_id=name, boot_id=boot, seq=seq, watchdog_armed=True, guests=guests)
+
+
+class Committer:
+    """A store that commits renewals, slowly if told so, and remembers the batches."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[Renewal, ...]] = []
+        self.leases: dict[str, Lease] = {}
+        self.hosts = {name: host(name) for name in ("h1", "h2", "h3")}
+        self.ages_s: dict[str, float] = {}
+        self.hold = asyncio.Event()
+        self.hold.set()
+        self.error: UnavailableError | None = None
+
+    async def __call__(self, renewals: tuple[Renewal, ...]) -> int:
+        self.batches.append(renewals)
+        await self.hold.wait()
+        if self.error is not None:
+            raise self.error
+        self.leases |= {found.host_id: lease_of(found) for found in renewals}
+        return 100 + len(self.batches)
+
+
+@asynccontextmanager
+async def running(store: Committer, *, commit_s: float = 5.0) -> AsyncIterator[LeaseBatcher]:
+    batcher = LeaseBatcher(
+        commit=store,
+        host_of=store.hosts.get,
+        lease_of_host=store.leases.get,
+        age_s_of=store.ages_s.get,
+        batch_s=0.05,
+        commit_s=commit_s,
+    )
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(batcher.run(), name="batcher")
+        yield batcher
+        task.cancel()
+
+
+async def gather(*calls: Awaitable[int]) -> list[int]:
+    return await asyncio.gather(*calls)
+
+
+async def test_first_renewal_is_committed_at_once_and_those_that_come_meanwhile_together() -> None:
+    store = Committer()
+    store.hold.clear()
+    async with running(store) as batcher, asyncio.TaskGroup() as group:
+        first = group.create_task(batcher.renew(renewal("h1")), name="first")
+        while not store.batches:
+            await asyncio.sleep(0)
+        others = [
+            group.create_task(batcher.renew(renewal(name)), name=name) for name in ("h2", "h3")
+        ]
+        await asyncio.sleep(0.01)
+        store.hold.set()
+        assert [await first, *[await other for other in others]] == [101, 102, 102]
+    assert [len(batch) for batch in store.batches] == [1, 2]
+
+
+async def test_two_renewals_of_one_host_become_one_with_the_newer_number() -> None:
+    store = Committer()
+    async with running(store) as batcher:
+        assert await gather(batcher.renew(renewal(seq=8)), batcher.renew(renewal(seq=7))) == [
+            101,
+            101,
+        ]
+    assert store.batches == [(renewal(seq=8),)]
+
+
+async def test_failed_commit_renews_nobody() -> None:
+    store = Committer()
+    store.error = UnavailableError("no quorum")
+    async with running(store) as batcher:
+        with pytest.raises(UnavailableError, match="no quorum"):
+            await batcher.renew(renewal())
+        store.error = None
+        assert await batcher.renew(renewal(seq=2)) == 102
+
+
+async def test_commit_that_hangs_is_given_up_and_the_next_one_tried() -> None:
+    store = Committer()
+    store.hold.clear()
+    async with running(store, commit_s=0.05) as batcher:
+        with pytest.raises(UnavailableError, match="too long"):
+            await batcher.renew(renewal())
+        store.hold.set()
+        assert await batcher.renew(renewal(seq=2)) == 102
+
+
+async def test_stranger_is_refused() -> None:
+    async with running(Committer()) as batcher:
+        with pytest.raises(NotFoundError, match="not a member"):
+            await batcher.renew(renewal("stranger"))
+
+
+async def test_reboot_is_accepted_once_the_former_boot_is_silent_and_that_one_never_again() -> None:
+    store = Committer()
+    store.leases["h1"] = lease_of(renewal(boot="b1"))
+    store.ages_s["h1"] = 1.0
+    async with running(store) as batcher:
+        with pytest.raises(ConflictError) as caught:
+            await batcher.renew(renewal(boot="b2"))
+        assert caught.value.code == "two-boots"
+        store.ages_s["h1"] = 3.5
+        assert await batcher.renew(renewal(boot="b2")) == 101
+        with pytest.raises(ConflictError) as caught:
+            await batcher.renew(renewal(boot="b1"))
+        assert caught.value.code == "former-boot"
+
+
+@pytest.mark.parametrize(
+    ("asked", "allowed"),
+    [
+        (renewal(guests=1), False),
+        (renewal(guests=-1), False),
+        (renewal(guests=0), True),
+        (renewal(boot="b2", guests=3), True),
+    ],
+)
+def test_fenced_host_renews_only_when_its_guests_are_gone(asked: Renewal, allowed: bool) -> None:
+    lease, fenced = lease_of(renewal(boot="b1")), host(state=HostState.FENCED)
+    check_renewal(asked, host(), lease)
+    if allowed:
+        check_renewal(asked, fenced, lease)
+    else:
+        with pytest.raises(ConflictError) as caught:
+            check_renewal(asked, fenced, lease)
+        assert caught.value.code == "fenced"
+
+
+def test_fenced_host_that_never_renewed_must_show_that_nothing_runs() -> None:
+    with pytest.raises(ConflictError):
+        check_renewal(renewal(guests=2), host(state=HostState.FENCED), None)
+    check_renewal(renewal(guests=0), host(state=HostState.FENCED), None)
+
+
+class HandClock:
+    """A clock that a test moves."""
+
+    now_s = 500.0
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+    boottime_s: Callable[[HandClock], float] = monotonic_s
+
+    def wall_ms(self) -> int:
+        raise AssertionError("wall time decides nothing")
+
+
+def lease(revision: int) -> Lease:
+    return msgspec.structs.replace(lease_of(renewal()), revision=revision)
+
+
+def test_judge_counts_from_the_moment_a_renewal_was_applied() -> None:
+    clock = HandClock()
+    judge = LeaseJudge(clock)
+    assert judge.age_s("h1") is None
+    judge.applied(lease(5))
+    clock.now_s += 7
+    assert judge.age_s("h1") == 7
+    judge.applied(lease(6))
+    assert judge.age_s("h1") == 0
+    clock.now_s += 1
+    judge.applied(lease(6))  # the same one seen again is no renewal
+    assert judge.age_s("h1") == 1
+    judge.removed("h1")
+    assert judge.age_s("h1") is None
+
+
+def test_judge_that_begins_anew_takes_all_leases_as_renewed_now() -> None:
+    clock = HandClock()
+    judge = LeaseJudge(clock)
+    judge.applied(lease(5))
+    clock.now_s += 100
+    judge.reset((lease(5),))
+    assert judge.age_s("h1") == 0
+    assert judge.stamps_s() == {"h1": 600.0}
