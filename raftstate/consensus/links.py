@@ -27,6 +27,7 @@ MAX_HELLO_BYTES = 64 << 10
 PING_S = 1.0
 SILENT_PINGS = 4  # counted in turns of our own loop, so that a pause of this process cuts no link
 DIAL_PAUSE_S = (0.2, 0.6)
+LOOK_S = 0.1
 PATIENCE_S = 1.0  # how long the larger id waits to be called
 MAX_UNSENT_BYTES = 64 << 20
 UNDER_WAY = float("inf")
@@ -133,7 +134,7 @@ class MeshLinks:
                     if loop.time() >= next_ping_s:
                         next_ping_s = loop.time() + PING_S
                         self._ping()
-                    await asyncio.sleep(self._rng.uniform(*DIAL_PAUSE_S))
+                    await asyncio.sleep(LOOK_S)
         finally:
             for link in self._links.values():
                 cut(link.writer.transport)
@@ -146,7 +147,8 @@ class MeshLinks:
 
     def _call_peers(self, group: asyncio.TaskGroup, now_s: float) -> None:
         assert self._user is not None, "attach first"
-        wanted = {peer.id: peer for peer in self._user.peers_to_call() if peer.id != self._me.id}
+        wanted = {peer.id: peer for peer in self._user.peers_to_call()}
+        they_know_us = wanted.pop(self._me.id, None) is not None
         for peer_id in list(self._dialling):
             over = peer_id not in wanted or peer_id in self._links
             if over and self._dialling[peer_id] != UNDER_WAY:
@@ -154,7 +156,7 @@ class MeshLinks:
         for peer in wanted.values():
             if peer.id in self._links:
                 continue
-            patience_s = 0.0 if self._me.id < peer.id else PATIENCE_S
+            patience_s = PATIENCE_S if they_know_us and self._me.id > peer.id else 0.0
             if now_s >= self._dialling.setdefault(peer.id, now_s + patience_s):
                 self._dialling[peer.id] = UNDER_WAY
                 group.create_task(self._dial(peer), name=f"raft-dial-{peer.id}")

@@ -305,7 +305,9 @@ class PySyncObjEngine:
                 self._rounds.request(self._answer_reader(reader.number))
         else:
             self._stop_leading(now_s)
-            if leader is not None and (generation := self._links.generation(leader)):
+            generation = 0 if leader is None else self._links.generation(leader)
+            # A newcomer waits for its first snapshot, which would hide the results of what it proposed before.
+            if leader is not None and generation and self._journal.members.known:
                 link = (leader, generation)
                 for waiting in self._callers.to_send(now_s, term, link):
                     message = Propose(term, self._boot, waiting.number, waiting.payload)
