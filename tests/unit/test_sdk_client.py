@@ -271,6 +271,13 @@ async def test_events_go_on_at_another_agent(agent):
     assert agent.asked[0].headers["Last-Event-ID"] == "7"
 
 
+async def test_following_events_of_nobody_ends_soon():
+    async with client_of("unix:/nowhere/api.sock") as client:
+        async with asyncio.timeout(5), aclosing(client.follow_events()) as events:
+            with pytest.raises(UnavailableError, match="kvorum-agent"):
+                await anext(events)
+
+
 async def test_a_refused_event_stream_is_an_error(agent):
     agent.faults.append(Fault(400, "Last-Event-ID must be a number"))
     async with client_of(agent.address) as client:

@@ -42,6 +42,9 @@ TASK_POLL_S_MIN = 0.3
 UPLOAD_BYTES_PER_S_MIN = 256 * 1024
 UPLOAD_CONVERSION_S_MAX = 900.0
 
+FOLLOW_TRIES_FIRST = 3
+FOLLOW_TRIES = 12
+
 OnProgress = Callable[[TaskView], None]
 
 
@@ -277,7 +280,7 @@ class Client:
         `after` is the index to resume after; empty means from now on.
         """
         decoder = Decoder(after)
-        failures = 0
+        failures, tries = 0, FOLLOW_TRIES_FIRST
         while True:
             headers = {"Accept": "text/event-stream"}
             if decoder.last_id:
@@ -286,15 +289,15 @@ class Client:
             try:
                 async with self._transport.open_stream(request) as reader:
                     async for piece in reader.iter_any():
-                        failures = 0
+                        failures, tries = 0, FOLLOW_TRIES
                         for message in decoder.feed(piece):
                             yield item_of(_decoded(message.data.encode()))
             except UnavailableError:
                 failures += 1
-                if failures > 8:
+                if failures >= tries * self._transport.endpoint_count:
                     raise
             decoder = Decoder(decoder.last_id)
-            await asyncio.sleep(min(2.0, 0.1 * 2**failures))
+            await asyncio.sleep(min(2.0, 0.1 * 2 ** min(failures, 10)))
 
     async def _item(self, request: Request) -> Item:
         reply = await self._transport.send(request)

@@ -120,6 +120,11 @@ class Transport:
         """The endpoint that is asked next."""
         return self._endpoints[self._at]
 
+    @property
+    def endpoint_count(self) -> int:
+        """How many agents may be asked."""
+        return len(self._endpoints)
+
     async def send(self, request: Request) -> Reply:
         """Return the answer of the first agent that gives one.
 
