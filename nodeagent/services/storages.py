@@ -16,7 +16,7 @@ from nodeagent.services.image_service import ImageService
 from storage.directory_driver import LocalDriver, SharedDriver
 from storage.driver import DataStorageDriver
 from storage.image_cache import ImageCache
-from storage.seed import SeedStore
+from storage.seed_store import SeedStore
 
 
 @dataclass(frozen=True, slots=True)
