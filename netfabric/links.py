@@ -42,6 +42,7 @@ class Link:
     master: int
     mtu: int
     up: bool
+    mac: str = ""
     vni: int = 0
     local: str = ""
     udp_port: int = 0
@@ -87,12 +88,18 @@ class LinkTable:
             raise TemporaryError(f"network device {name} vanished while it was set up")
         return found[0]
 
-    async def add_bridge(self, name: str, mtu: int) -> int:
+    async def add_bridge(self, name: str, *, mac: str, mtu: int) -> int:
         """Make a bridge without spanning tree and multicast snooping; return its index."""
         await self._do(
             f"cannot make bridge {name}",
             self._ipr.link(
-                "add", ifname=name, kind="bridge", mtu=mtu, br_stp_state=0, br_mcast_snooping=0
+                "add",
+                ifname=name,
+                kind="bridge",
+                address=mac,
+                mtu=mtu,
+                br_stp_state=0,
+                br_mcast_snooping=0,
             ),
         )
         return await self.index_of(name)
@@ -241,6 +248,7 @@ def _link(message: Any) -> Link:
         master=message.get("master") or 0,
         mtu=message.get("mtu") or 0,
         up=bool(message["flags"] & 1),
+        mac=message.get("address") or "",
         vni=tunnel.get("vxlan_id") or 0,
         local=tunnel.get("vxlan_local") or "",
         udp_port=tunnel.get("vxlan_port") or 0,

@@ -30,6 +30,8 @@ Key = TypeVar("Key", int, str)
 MAC_PREFIX = "52:4b"
 # The DHCP service's card: this prefix and the VNI.
 SERVICE_MAC_PREFIX = "02:6b:76"
+# The bridges' own: never seen on any wire.
+BRIDGE_MAC_PREFIX = "02:6b:62"
 
 MAC_PATTERN = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}")
 _ID_PATTERN = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -83,9 +85,19 @@ def vni_of_namespace(name: str) -> int | None:
 
 def service_mac(vni: int) -> str:
     """Return the MAC of the DHCP service: the same on every host, so a moved guest keeps its ARP entry."""
+    return _mac_of(SERVICE_MAC_PREFIX, vni)
+
+
+def bridge_mac(vni: int) -> str:
+    """Return the MAC of a bridge. A bridge without one of its own takes a port's, and when that changes the kernel
+    forgets all neighbours it answers ARP for."""
+    return _mac_of(BRIDGE_MAC_PREFIX, vni)
+
+
+def _mac_of(prefix: str, vni: int) -> str:
     assert 0 < vni <= VNI_MAX, "checked when the port group was made"
     tail = f"{vni:06x}"
-    return f"{SERVICE_MAC_PREFIX}:{tail[:2]}:{tail[2:4]}:{tail[4:]}"
+    return f"{prefix}:{tail[:2]}:{tail[2:4]}:{tail[4:]}"
 
 
 def make_mac(rng: random.Random) -> str:

@@ -24,7 +24,14 @@ from netfabric.links import (
     link_thread,
     run_apart,
 )
-from netfabric.names import TAP_PREFIX, bridge_name, service_name, vni_of_link, vxlan_name
+from netfabric.names import (
+    TAP_PREFIX,
+    bridge_mac,
+    bridge_name,
+    service_name,
+    vni_of_link,
+    vxlan_name,
+)
 from netfabric.plan import NetworkPlan, PortGroupPlan
 
 log = logging.getLogger(__name__)
@@ -169,11 +176,12 @@ class Switch:
         """Return the bridge's index and the number of changes."""
         name = bridge_name(group.vni)
         link = links.get(name)
-        if link is not None and link.mtu == group.mtu and link.up:
+        mac = bridge_mac(group.vni)
+        if link is not None and (link.mac, link.mtu, link.up) == (mac, group.mtu, True):
             return link.index, 0
-        index = link.index if link else await table.add_bridge(name, group.mtu)
+        index = link.index if link else await table.add_bridge(name, mac=mac, mtu=group.mtu)
         self._forbid_ipv6(name)
-        await table.set_link(index, mtu=group.mtu, state="up")
+        await table.set_link(index, address=mac, mtu=group.mtu, state="up")
         return index, 1
 
     async def _ensure_tunnel(

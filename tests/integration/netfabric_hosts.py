@@ -149,7 +149,7 @@ class LabHost:
     def close(self) -> None:
         for link in self.links():
             if link.startswith("tap"):
-                sh("ip", "-n", self.ns, "link", "del", link)
+                sh("ip", "-n", self.ns, "link", "del", link, check=False)
         try:
             self.teardown()
         finally:

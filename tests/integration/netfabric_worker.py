@@ -4,6 +4,7 @@ Started by `netfabric_hosts` inside a host's network and mount namespace, becaus
 """
 
 import asyncio
+import logging
 import sys
 from pathlib import Path
 
@@ -57,6 +58,7 @@ def _answer(report: NetworkReport) -> Answer:
 
 
 async def main() -> None:
+    logging.basicConfig(level=logging.INFO)
     worker = Worker(Path(sys.argv[1]))
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.buffer.readline):
