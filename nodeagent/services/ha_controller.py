@@ -137,11 +137,13 @@ class HaController:
         ]
         if decision.other_lease is not None:
             guards.append(self._lease(decision.other_lease.host_id, decision.other_lease.revision))
+        # A living target of a migration may run the guest already, in its present boot; any other host does not.
+        arriving = vm.migrating_to_host_id == target.id
         recovered = replace(
             vm,
             host_id=target.id,
             generation=vm.generation + 1,
-            boot_id="",
+            boot_id=self._store.need(Lease, target.id).boot_id if arriving else "",
             migrating_to_host_id="",
             blocked_reason="",
             phase=VMPhase.STARTING,
