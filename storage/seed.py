@@ -19,7 +19,8 @@ from storage.ssh_keys import check_ssh_key
 
 LABEL = "cidata"
 USER_DATA_HEADER = "#cloud-config"
-USER_DATA_MAX_BYTES = 256 << 10
+USER_DATA_MAX_BYTES = 64 << 10
+USER_DATA_DEPTH_MAX = 100
 SSH_KEYS_MAX = 100
 
 _HOSTNAME = re.compile(
@@ -66,25 +67,45 @@ def _check_user_data(text: str) -> None:
     if not text:
         return
     if len(text.encode("utf-8", "surrogatepass")) > USER_DATA_MAX_BYTES:
-        raise InvalidError("user-data is larger than 256 KiB: let the guest fetch the rest itself")
+        raise InvalidError("user-data is larger than 64 KiB: let the guest fetch the rest itself")
     if text.split("\n", 1)[0].rstrip() != USER_DATA_HEADER:
         raise InvalidError(
             f"user-data must be a cloud-config: its first line must be '{USER_DATA_HEADER}' and the rest YAML; "
             "put scripts into its runcmd or write_files"
         )
     try:
-        parsed = yaml.safe_load(text)
+        first = _first_node(text)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise InvalidError(
             f"user-data is not valid YAML in line {line}: {error.problem or 'see there'}"
         ) from None
-    except (yaml.YAMLError, ValueError, RecursionError):
+    except (yaml.YAMLError, ValueError):
         raise InvalidError("user-data is not valid YAML: check it with a YAML checker") from None
-    if parsed is not None and not isinstance(parsed, dict):
+    if first is not None and not isinstance(first, yaml.MappingStartEvent):
         raise InvalidError(
             "user-data must hold settings such as 'packages: [nginx]' after its first line"
         )
+
+
+def _first_node(text: str) -> yaml.NodeEvent | None:
+    """Parse the whole text; return its outermost node, None if it has none.
+
+    Only parsed, never built: aliases and merge keys of a few hundred bytes can take hours to build. And nothing
+    is nested without end, which takes the parser quadratic time.
+    """
+    first: yaml.NodeEvent | None = None
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        if isinstance(event, yaml.NodeEvent) and first is None:
+            first = event
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > USER_DATA_DEPTH_MAX:
+            raise InvalidError(
+                f"user-data is nested more than {USER_DATA_DEPTH_MAX} levels deep: make it flatter"
+            )
+    return first
 
 
 def seed_files(vm_id: str, hostname: str, cloud_init: CloudInit) -> dict[str, bytes]:
