@@ -64,6 +64,17 @@ def describe(pid: int) -> Process | None:
     )
 
 
+def name(pid: int) -> str:
+    """Return the kernel's short name of a process; empty if it is gone."""
+    return _read(pid, "comm").decode(errors="replace").strip()
+
+
+def state_and_start(pid: int) -> tuple[str, str]:
+    """Return the state letter and start time of a process; ("X", "") if it is gone."""
+    fields = _read(pid, "stat").decode(errors="replace").rpartition(")")[2].split()
+    return (fields[0], fields[19]) if len(fields) > 19 else ("X", "")
+
+
 def command_line(pid: int) -> tuple[str, ...]:
     """Return a process's arguments; empty if it is gone."""
     return tuple(_read(pid, "cmdline").decode(errors="replace").rstrip("\0").split("\0"))
