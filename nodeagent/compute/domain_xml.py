@@ -153,6 +153,7 @@ def _add_firmware(root: ET.Element, spec: DomainSpec) -> None:
     _text(system, "entry", spec.vm_id, name="serial")
     _text(system, "entry", spec.vm_id, name="uuid")
     chassis = ET.SubElement(sysinfo, "chassis")
+    _text(chassis, "entry", "Kvorum", name="manufacturer")
     _text(chassis, "entry", spec.host_name, name="asset")
 
 

@@ -151,7 +151,12 @@ class Hypervisor(Protocol):
 
     @property
     def is_healthy(self) -> bool:
-        """False when libvirt is away or did not answer three probes in a row: place no VM here; guests go on."""
+        """False while libvirt does not answer: place no VM here; guests go on."""
+        ...
+
+    @property
+    def probes_missed(self) -> int:
+        """How many times in a row libvirt did not answer; from three on the host is degraded."""
         ...
 
     async def wait_connected(self) -> None:
@@ -159,7 +164,11 @@ class Hypervisor(Protocol):
         ...
 
     def events(self) -> AbstractAsyncContextManager[AsyncIterator[DomainEvent]]:
-        """Subscribe. Any number of readers; each first gets a `RESYNC`, and again whenever it is too slow."""
+        """Subscribe. Any number of readers; each first gets a `RESYNC`, and again whenever it is too slow.
+
+        libvirt itself loses an event now and then (a VM that ends while a restarted libvirtd still finds its
+        QEMUs again has none), so list the domains from time to time as well.
+        """
         ...
 
     async def host_facts(self) -> HostFacts: ...

@@ -47,7 +47,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 SYSTEM_URI = "qemu:///system"
-PROBES_MISSED_MAX = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +78,7 @@ class LibvirtHypervisor:
         """Keep a connection until cancelled."""
         retry_s = self._deadlines.retry_s_min
         while True:
-            link = Link(self._uri, self._feed.publish)
+            link = Link(self._uri, on_event=self._feed.publish, on_lost=self._forget_link)
             try:
                 await link.open(timeout_s=self._deadlines.open_s)
                 retry_s = self._deadlines.retry_s_min
@@ -90,15 +89,13 @@ class LibvirtHypervisor:
                     "libvirt does not answer", extra={"uri": self._uri, "error": error.message}
                 )
             finally:
-                self._link = None
-                self._connected.clear()
                 link.give_up()
             await asyncio.sleep(retry_s)
             retry_s = min(2 * retry_s, self._deadlines.retry_s_max)
 
     @property
     def is_healthy(self) -> bool:
-        return self._link is not None and self._probes_missed < PROBES_MISSED_MAX
+        return self._link is not None
 
     @property
     def probes_missed(self) -> int:
@@ -279,6 +276,10 @@ class LibvirtHypervisor:
                     lambda connection: connection.getLibVersion(),
                     timeout_s=self._deadlines.read_s,
                 )
+
+    def _forget_link(self) -> None:
+        self._link = None
+        self._connected.clear()
 
     def _now(self) -> Link:
         if self._link is None:

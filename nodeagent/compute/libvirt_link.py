@@ -57,9 +57,16 @@ def start_event_loop() -> None:
 class Link:
     """A connection. `lost` is set once it is of no use any more; events arrive on the event loop."""
 
-    def __init__(self, uri: str, on_event: Callable[[DomainEvent], None]) -> None:
+    def __init__(
+        self,
+        uri: str,
+        *,
+        on_event: Callable[[DomainEvent], None],
+        on_lost: Callable[[], None],
+    ) -> None:
         self._uri = uri
         self._on_event = on_event
+        self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._threads = CallThreads(CALL_THREADS, "libvirt-call")
         self._connection: libvirt.virConnect | None = None
@@ -98,7 +105,7 @@ class Link:
 
     def give_up(self) -> None:
         """Close without waiting. Calls under way go on until libvirt ends them."""
-        self.lost.set()
+        self._lose()
         if self._given_up:
             return
         self._given_up = True
@@ -107,12 +114,17 @@ class Link:
         closer.shutdown()
         self._threads.shutdown()
 
+    def _lose(self) -> None:
+        if not self.lost.is_set():
+            self.lost.set()
+            self._on_lost()
+
     async def _deadline(self, future: asyncio.Future[T], what: str, timeout_s: float) -> T:
         try:
             async with asyncio.timeout(timeout_s):
                 return await future
         except TimeoutError:
-            self.lost.set()
+            self._lose()
             raise TemporaryError(
                 f"libvirt did not finish {what} within {timeout_s:g} s: the outcome is unknown, read the state again"
             ) from None
@@ -158,7 +170,7 @@ class Link:
 
     def _closed(self, _connection: libvirt.virConnect, reason: int, _opaque: None) -> None:
         log.warning("libvirt connection closed", extra={"reason": reason})
-        self._tell(self.lost.set)
+        self._tell(self._lose)
 
     def _publish(self, event: DomainEvent | None) -> None:
         if event is not None:

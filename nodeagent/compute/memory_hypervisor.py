@@ -85,6 +85,10 @@ class InMemoryHypervisor:
     def is_healthy(self) -> bool:
         return self._connected.is_set() and not self._away
 
+    @property
+    def probes_missed(self) -> int:
+        return 3 if self._away else 0
+
     async def wait_connected(self) -> None:
         await self._connected.wait()
 

@@ -142,7 +142,7 @@ def test_values_libvirt_must_not_get_are_refused(wrong: DomainSpec) -> None:
 def test_no_name_becomes_markup(name: str) -> None:
     root = ET.fromstring(domain_xml(replace(SMALL, name=name, host_name=name)))
     assert root.findtext("title") == name
-    assert root.findtext("sysinfo/chassis/entry") == name
+    assert root.findtext("sysinfo/chassis/entry[@name='asset']") == name
     assert [child.tag for child in root] == [
         child.tag for child in ET.fromstring(domain_xml(SMALL))
     ]
