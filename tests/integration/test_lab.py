@@ -18,6 +18,7 @@ from tools.lab.lab import Lab
 from tools.lab.layout import REPOSITORY, RUN_ROOT, STATE_ROOT, environment
 from tools.lab.power_protocol import PowerClient, Request
 from tools.lab.services import LIBVIRTD, Service, plain_serf
+from tools.lab.spawn import collect, start
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 
@@ -233,16 +234,16 @@ def traces(name: str) -> list[str]:
     return found
 
 
-async def test_up_and_down_leave_no_trace_though_killed_half_way() -> None:
+async def test_up_and_down_leave_no_trace_though_killed_half_way(tmp_path: Path) -> None:
     name = f"t{os.getpid()}-killed"
     argv = [sys.executable, "-m", "tools.lab.main", "--lab", name, "up", "2"]
     environ = environment("none", "none") | {"PYTHONPATH": str(REPOSITORY)}
     for moment in (".", "power.pid", "h1/pid"):
-        pid = os.posix_spawn(argv[0], argv, environ, setsid=True)
+        pid = start(argv, env=environ, log=tmp_path / "up.log")
         seen = RUN_ROOT / name / moment
         await poll(seen.exists, 20, every_s=0.005)
         os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        collect(pid)
         assert traces(name)
     lab = await Lab.up(name, 2, services=(LIBVIRTD,))
     controller = int(lab.layout.power_pid.read_text())

@@ -175,9 +175,8 @@ class Chassis:
 
     def _kill(self, why: str) -> None:
         self._cause = why
-        for pid in (self._first_pid, self._holder):
-            if pid:
-                os.kill(pid, signal.SIGKILL)
+        # PID 1 only: its parent, the holder, ends after it, and so tells that everything is gone.
+        os.kill(self._first_pid or self._holder, signal.SIGKILL)
 
     async def shutdown(self) -> None:
         """Press the power button: services are asked to end, then the host goes off."""

@@ -135,10 +135,10 @@ class Observer:
     def _qemus(self) -> list[Holder]:
         # Namespaces seen once are remembered: a QEMU of a host that is just dying counts to its end.
         spaces = self._memory.spaces
-        for host in self._lab.hosts:
-            first = self._lab.first_pid(host)
+        for name in self._lab.hosts:
+            first = self._lab.first_pid(name)
             if first is not None:
-                spaces[processes.namespace(first, "pid")] = host
+                spaces[processes.namespace(first, "pid")] = name
         found: list[Holder] = []
         for pid in processes.pids():
             if not processes.name(pid).startswith("qemu-system"):

@@ -50,5 +50,12 @@ def plain_serf(host: str) -> Service:
     """Return serf on its own, unencrypted, for tests of the lab without the product."""
     address = host_address(host)
     seed = host_address("h1")
-    argv = ("/usr/bin/serf", "agent", f"-node={host}", f"-bind={address}", f"-retry-join={seed}")
+    argv = (
+        "/usr/bin/serf",
+        "agent",
+        f"-node={host}",
+        f"-bind={address}",
+        f"-retry-join={seed}",
+        "-retry-interval=1s",
+    )
     return Service(name="serf", argv=argv)
