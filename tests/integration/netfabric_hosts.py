@@ -117,9 +117,12 @@ class LabHost:
         return msgspec.json.decode(line, type=Answer)
 
     def apply(self, view: NetworkView) -> Answer:
-        answer = self._ask(Command("apply", view, self.id))
+        answer = self.try_apply(view)
         assert not answer.problems, answer.problems
         return answer
+
+    def try_apply(self, view: NetworkView) -> Answer:
+        return self._ask(Command("apply", view, self.id))
 
     def restart_driver(self) -> None:
         self._ask(Command("restart"))
@@ -147,9 +150,6 @@ class LabHost:
         return set(re.findall(r"^\d+: ([^:@]+)", sh("ip", "-o", "-n", self.ns, "link"), re.M))
 
     def close(self) -> None:
-        for link in self.links():
-            if link.startswith("tap"):
-                sh("ip", "-n", self.ns, "link", "del", link, check=False)
         try:
             self.teardown()
         finally:
@@ -176,19 +176,9 @@ class Guest:
             *("type", "veth", "peer", "name", "eth0", "address", self.nic.mac, "netns", self.ns),
         )
         sh("ip", "-n", self.ns, "link", "set", "eth0", "mtu", "1450", "up")
-        sh(
-            "ip",
-            "-n",
-            host.ns,
-            "link",
-            "set",
-            device,
-            "mtu",
-            "1450",
-            "master",
-            bridge_name(vni),
-            "up",
-        )
+        sh(*f"ip -n {host.ns} link set {device} mtu 1450 master {bridge_name(vni)} up".split())
+        port = ["bridge", "-n", host.ns, "link", "show", "dev", device]
+        poll(lambda: "state forwarding" in sh(*port) and "LOWER_UP" in sh(*port))
 
     def unplug(self, host: LabHost) -> None:
         sh("ip", "-n", host.ns, "link", "del", self.device)
@@ -199,20 +189,8 @@ class Guest:
     def pings(self, target: "Guest | str", count: int = 2) -> int:
         """Return how many of so many pings (50 a second) were answered."""
         ip = target if isinstance(target, str) else target.nic.ip
-        out = sh(
-            "ping",
-            "-n",
-            "-q",
-            "-c",
-            str(count),
-            "-i",
-            "0.02",
-            "-W",
-            "0.4",
-            ip,
-            ns=self.ns,
-            check=False,
-        )
+        ping = ["ping", "-n", "-q", "-c", str(count), "-i", "0.02", "-W", "0.4", ip]
+        out = sh(*ping, ns=self.ns, check=False)
         return int(re.search(r"(\d+) received", out).group(1))
 
     def lease(self, tries: int = 3) -> dict[str, str]:
@@ -255,7 +233,7 @@ class Lab:
         sh(*f"ip -n {self.wire} link set wire up".split())
         self.hosts = [LabHost(number, self.wire) for number in range(1, hosts + 1)]
         self.guests: list[Guest] = []
-        self.view = NetworkView(
+        self.view = self.empty = NetworkView(
             hosts=tuple(
                 Host(id=h.id, name=h.ns, cluster_id="cluster", address=h.address)
                 for h in self.hosts
@@ -337,10 +315,18 @@ class Lab:
             )
         )
 
-    def close(self) -> None:
+    def clear(self) -> None:
+        """Remove the guests; the next test finds hosts that have a past."""
         for guest in self.guests:
             sh("ip", "netns", "del", guest.ns)
+        self.guests.clear()
+        self.view = self.empty
+        for host in self.hosts:
+            poll(lambda host=host: not any(link.startswith("tap") for link in host.links()))
+
+    def close(self) -> None:
         try:
+            self.clear()
             for host in self.hosts:
                 host.close()
         finally:

@@ -25,11 +25,17 @@ OPEN = SecurityGroup(
 )
 
 
-@pytest.fixture
-def lab() -> Iterator[Lab]:
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[Lab]:
     with lab_of(2) as lab:
-        lab.set_groups(OPEN)
         yield lab
+
+
+@pytest.fixture
+def lab(hosts: Lab) -> Iterator[Lab]:
+    hosts.set_groups(OPEN)
+    yield hosts
+    hosts.clear()
 
 
 def look_up(guest: Guest, name: str, server: str = "10.5.0.2") -> str:
@@ -124,6 +130,7 @@ def test_an_address_given_to_another_guest_is_leased_to_it(lab: Lab):
 
 def test_new_guests_are_served_without_restarting_the_service(lab: Lab):
     one, _ = lab.hosts
+    lab.add_vm("early", one)
     lab.apply()
     pid = one.dnsmasq_pid(100)
     guest = lab.add_vm("late", one)

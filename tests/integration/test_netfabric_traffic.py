@@ -35,11 +35,17 @@ OPEN = SecurityGroup(
 )
 
 
-@pytest.fixture
-def lab() -> Iterator[Lab]:
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[Lab]:
     with lab_of(2) as lab:
-        lab.set_groups(FRIENDS, OPEN)
         yield lab
+
+
+@pytest.fixture
+def lab(hosts: Lab) -> Iterator[Lab]:
+    hosts.set_groups(FRIENDS, OPEN)
+    yield hosts
+    hosts.clear()
 
 
 def test_members_of_a_group_talk_across_hosts_and_outsiders_do_not(lab: Lab):
