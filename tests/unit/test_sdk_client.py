@@ -86,6 +86,13 @@ async def test_when_quorum_stays_lost_the_last_word_is_the_agents(agent):
     assert 1 < len(agent.asked) < 10
 
 
+async def test_an_agents_word_counts_more_than_the_silence_of_the_dead(agent):
+    agent.faults.extend(Fault(503, "no quorum") for _ in range(99))
+    async with client_of(agent.address, "unix:/nowhere/dead.sock", patience_s=0.05) as client:
+        with pytest.raises(UnavailableError, match="no quorum"):
+            await client.status()
+
+
 async def test_a_refusal_is_not_tried_again(agent):
     async with client_of(agent.address) as client:
         with pytest.raises(NotFoundError, match="no vm 'nope'"):
