@@ -59,12 +59,12 @@ def source_sha256(directory: Path) -> str:
     return digest.hexdigest()
 
 
-def check_source() -> None:
+def check_source(directory: Path | None = None, version: str = VERSION) -> None:
     """Raise FatalError unless PySyncObj is, byte for byte, the version the shell was written for."""
-    found = source_sha256(Path(pysyncobj.__file__).parent)
-    if VERSION != PINNED_VERSION or found != PINNED_SHA256:
+    found = source_sha256(directory or Path(pysyncobj.__file__).parent)
+    if version != PINNED_VERSION or found != PINNED_SHA256:
         raise FatalError(
-            f"PySyncObj {PINNED_VERSION} (source {PINNED_SHA256[:12]}) is required, found {VERSION} ({found[:12]}); "
+            f"PySyncObj {PINNED_VERSION} (source {PINNED_SHA256[:12]}) is required, found {version} ({found[:12]}); "
             "reinstall the product's virtual environment, and never use the distribution's python3-pysyncobj"
         )
 

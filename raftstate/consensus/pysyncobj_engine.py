@@ -80,7 +80,7 @@ class PySyncObjEngine:
         self._me, self._directory, self._machine, self._links = me, directory, machine, links
         self._boot = rng.randbytes(12)
         self._wake = asyncio.Event()
-        self._fatal: BaseException | None = None
+        self._fatal: FatalError | None = None
         self._now = asyncio.get_running_loop().time
         timing = timing or Timing()
 
@@ -252,8 +252,7 @@ class PySyncObjEngine:
             before = self._position()
             self._pump()
             self._journal.sync()  # a lone voter commits what is in its own log
-            self._raft.tick()
-            self._shell.tick()
+            self._tick()
             self._check()
             if self._position() == before:
                 break
@@ -261,6 +260,13 @@ class PySyncObjEngine:
             self._wake.set()
         self._readers.applied(self._raft.raftLastApplied)
         self._compact()
+
+    def _tick(self) -> None:
+        try:
+            self._raft.tick()
+            self._shell.tick()
+        except Exception as error:  # noqa: BLE001 - see `received`
+            self._stop(error)
 
     def _position(self) -> tuple[int, ...]:
         raft = self._raft
@@ -287,6 +293,10 @@ class PySyncObjEngine:
         """Say nothing more to anybody; `run` ends with the error at the next turn."""
         if self._fatal is None:
             log.critical("consensus stops", extra={"error": repr(error)})
+            if not isinstance(error, FatalError):
+                fatal = FatalError(f"consensus can't go on: {error!r}; restart the agent")
+                fatal.__cause__ = error
+                error = fatal
             self._fatal = error
         self._shell.muted = True
         self._wake.set()

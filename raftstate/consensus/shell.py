@@ -242,7 +242,7 @@ class Shell:
                 if self.elections.is_voter(peer):
                     self.elections.granted(peer, message, term=self.raft.raftCurrentTerm)
             case Newer(term):
-                if term > self.raft.raftCurrentTerm:
+                if term > self.raft.raftCurrentTerm and self.elections.is_voter(peer):
                     self.step_down(term)
             case TimeoutNow(term):
                 leader = self.raft._getLeader()
@@ -374,7 +374,8 @@ class Shell:
 
     def _vote_request(self, peer: NodeId, request: RequestVote) -> None:
         """Hosts that aren't voters here may ask too: the entry that made them voters may not have arrived yet."""
-        if not request.transfer and (self.raft._isLeader() or self.elections.leader_is_fresh()):
+        wanted = request.transfer and self.elections.is_voter(peer)
+        if not wanted and (self.raft._isLeader() or self.elections.leader_is_fresh()):
             return
         self._deliver(
             self._node(peer),

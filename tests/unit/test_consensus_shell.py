@@ -532,7 +532,7 @@ def test_a_machine_that_fails_stops_the_node_before_it_says_anything(scripted):
 
         s.machine.apply = full_disk
         s.user.received(B, Append(1, 4, (3, 0), [entry(4, 1)]))
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(FatalError, match="No space left"):
             s.node._turn()
         before = len(s.sent)
         s.user.received(B, Append(1, 5, (4, 1), [entry(5, 1)]))
