@@ -5,6 +5,7 @@ Needs root: the sandbox takes namespaces, and a full disk is a small tmpfs.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -48,7 +49,7 @@ def qemu_img(*arguments: object) -> str:
 
 def disk_content(seed: int = 1, size: int = 8 * MIB) -> bytes:
     """A disk with a partition table's signature, noise, and a hole."""
-    noise = random.Random(seed).randbytes(size // 2)
+    noise = random.Random(seed).randbytes(MIB) * (size // 2 // MIB)
     return (noise[:510] + b"\x55\xaa" + noise[512:]).ljust(size, b"\0")
 
 
@@ -164,7 +165,8 @@ def backing_file(at: Path, secret: Path) -> None:
 
 
 def backing_file_without_format(at: Path, secret: Path) -> None:
-    qemu_img("create", "-f", "qcow2", "-u", "-b", secret, at, "1M")
+    backing_file(at, secret)
+    at.write_bytes(at.read_bytes().replace(b"\xe2\x79\x2a\xca", b"\x12\x34\x56\x78", 1))
 
 
 def json_backing(at: Path, secret: Path) -> None:
@@ -248,12 +250,6 @@ def internal_snapshot(at: Path, secret: Path) -> None:
     qemu_img("snapshot", "-c", "s1", at)
 
 
-def encrypted(at: Path, secret: Path) -> None:
-    argv = ["qemu-img", "create", "-f", "qcow2", "--object", "secret,id=s,data=x"]
-    options = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10"
-    subprocess.run([*argv, "-o", options, at, "1M"], check=True, capture_output=True)
-
-
 ATTACKS = [
     *(backing_file, backing_file_without_format, json_backing, network_backing, external_data_file),
     *(
@@ -266,7 +262,7 @@ ATTACKS = [
         noise,
         bomb,
     ),
-    *(internal_snapshot, encrypted),
+    internal_snapshot,
 ]
 LEAKING = [backing_file, json_backing, external_data_file, vmdk_flat, vmdk_descriptor_inside]
 
@@ -514,15 +510,20 @@ async def test_an_upload_onto_a_disk_that_fills_up_says_so_and_leaves_nothing(sm
     assert left_in(small / "store") == []
 
 
+def fill(path: Path) -> None:
+    with path.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+
+
 async def test_a_disk_on_a_full_storage_says_so_and_leaves_nothing(small: Path) -> None:
     driver = LocalDriver(STORAGE, small / "data", host_id=HOST)
     await driver.ensure_ready()
-    with (
-        (small / "filler").open("wb", buffering=0) as filler,
-        pytest.raises(OSError, match="No space"),
-    ):
-        while True:
-            filler.write(bytes(4096))
+    fill(small / "filler")
     with pytest.raises(NoSpaceError):
         await driver.create_disk(DISK, 8 * MIB)
     assert left_in(small / "data" / "disks") == []
