@@ -226,9 +226,7 @@ def test_an_upload_shows_percent_lines_where_there_is_no_terminal(agent, tmp_pat
     file.write_bytes(bytes(4 << 20))
     done = kvorum(["image", "upload", "i", "--file", str(file)], agent.address)
     assert done.out == "i: uploaded; disks of it have at least 2 GiB\n"
-    assert done.err.splitlines()[-4:] == [
-        f"uploading i: {percent}%" for percent in (20, 50, 70, 100)
-    ]
+    assert done.err.splitlines() == [f"uploading i: {percent}%" for percent in (20, 50, 70, 100)]
 
 
 def test_on_a_terminal_progress_is_a_bar_that_goes_away(agent, tmp_path):

@@ -5,6 +5,8 @@ import pytest
 
 from nodeagent.api import hosts, joining, networks, storages
 from nodeagent.services import vm_requests
+from storage.image_check import ImageFormat
+from tools.cli.image import FORMATS
 from tools.sdk import bodies
 
 PAIRS = [
@@ -57,3 +59,7 @@ def test_the_agent_understands_what_the_client_sends(sent, expected):
     for field in sent.__struct_fields__:
         value = getattr(sent, field)
         assert value is msgspec.UNSET or getattr(decoded, field) == value
+
+
+def test_the_command_offers_the_formats_that_the_agent_takes():
+    assert set(FORMATS) == {str(format_) for format_ in ImageFormat}

@@ -14,7 +14,7 @@ from tools.cli.progress import Progress
 from tools.cli.units import shown_size
 from tools.sdk.items import Item
 
-FORMATS = ("qcow2", "raw", "vmdk", "vdi", "vhdx", "vpc")
+FORMATS = ("qcow2", "raw", "vmdk", "vhd", "vhdx", "iso")
 
 
 def _copies(item: Item) -> str:
@@ -53,7 +53,7 @@ async def upload(args: Namespace, ctx: Context) -> int:
     """Upload an image file."""
     await _refuse_taken(args.name, ctx)
     with (
-        Progress(ctx, f"reading {args.file}") as hashing,
+        Progress(ctx, f"reading {args.file}", minor=True) as hashing,
         Progress(ctx, f"uploading {args.name}") as sending,
     ):
         image = await ctx.client.upload_image(

@@ -15,8 +15,10 @@ LINE_EVERY_PERCENT = 10
 class Progress:
     """One piece of work, e.g. `uploading debian`. Use as a context manager, so that the bar goes away."""
 
-    def __init__(self, ctx: Context, title: str) -> None:
+    def __init__(self, ctx: Context, title: str, *, minor: bool = False) -> None:
+        """Show the progress of `title`; `minor` work is worth a bar, but no lines."""
         self._ctx = ctx
+        self._minor = minor
         self._title = printable(title)
         self._terminal = ctx.err.isatty()
         self._shown: tuple[int, str] | None = None
@@ -42,7 +44,7 @@ class Progress:
             bar = "#" * filled + "-" * (BAR_WIDTH - filled)
             self._ctx.err.write(f"\r\x1b[K{self._title} [{bar}] {percent:3d}% {now[1]}".rstrip())
             self._ctx.err.flush()
-        else:
+        elif not self._minor:
             self._ctx.say(f"{self._title}: {percent}% {now[1]}".rstrip())
 
     def show_bytes(self, done_bytes: int, size_bytes: int) -> None:
