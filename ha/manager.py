@@ -10,7 +10,7 @@ The rules are those of docs/ha.md: an owner changes only with a proof that the o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 from core.model import VM, DataStorage, Disk, Host, HostState, Lease, PowerState, VMPhase
@@ -214,18 +214,41 @@ class _Plan:
     view: HAView
     now_s: float
     recovered: int = 0
-    loads: dict[str, Load] = field(init=False)
-    placement: PlacementView = field(init=False)
+    _loads: dict[str, Load] | None = None
+    _disks: dict[str, list[Disk]] | None = None
 
-    def __post_init__(self) -> None:
-        view = self.view
-        self.loads = loads_of(view.vms.values())
-        self.placement = PlacementView(
-            hosts=tuple(view.hosts.values()),
+    def loads(self) -> dict[str, Load]:
+        """Return what is placed on each host; counted once, and only when something is to be placed."""
+        if self._loads is None:
+            self._loads = loads_of(self.view.vms.values())
+        return self._loads
+
+    def disks_of(self, vm_id: str) -> list[Disk]:
+        """Return the disks of a VM; sorted out once, and only when a host is lost."""
+        if self._disks is None:
+            self._disks = {}
+            for disk in self.view.disks.values():
+                self._disks.setdefault(disk.vm_id, []).append(disk)
+        return self._disks.get(vm_id, [])
+
+    def place(self, vm: VM) -> str:
+        """Choose a host and count the VM there.
+
+        Raises:
+            PlacementError: there is none.
+        """
+        view = PlacementView(
+            hosts=tuple(self.view.hosts.values()),
             vms=(),
-            lease_ages_s={host_id: self.now_s - stamp for host_id, stamp in view.stamps_s.items()},
-            fresh_s=view.profile.lease_s / 2,
+            lease_ages_s={host: self.now_s - stamp for host, stamp in self.view.stamps_s.items()},
+            fresh_s=self.view.profile.lease_s / 2,
         )
+        request = PlacementRequest(
+            cpus=vm.cpus, memory_mib=vm.memory_mib, vm_id=vm.id, cluster_id=vm.cluster_id
+        )
+        host_id = choose_host(request, view, self.loads()).host_id
+        add_load(self.loads(), host_id, cpus=vm.cpus, memory_mib=vm.memory_mib)
+        return host_id
 
     def for_vm(self, vm: VM) -> Decision | None:
         """Return the one thing to do about a VM, if any."""
@@ -263,8 +286,7 @@ class _Plan:
 
     def _with_lost_owner(self, vm: VM) -> Decision | None:
         name = self._host_name(vm.host_id)
-        disks = [disk for disk in self.view.disks.values() if disk.vm_id == vm.id]
-        if pinned_host_id(disks, self.view.storages):
+        if pinned_host_id(self.disks_of(vm.id), self.view.storages):
             return self._block(
                 vm, f"its disks are on {name}, which is lost; it starts when {name} is back"
             )
@@ -303,19 +325,11 @@ class _Plan:
             return self._block(vm, "recovery is switched off for this cluster")
         if self.recovered >= self.view.recoveries_max:
             return None
-        # A living target of a migration may run the guest already: nobody else can take it.
-        request = PlacementRequest(
-            cpus=vm.cpus,
-            memory_mib=vm.memory_mib,
-            vm_id=vm.id,
-            cluster_id=vm.cluster_id,
-        )
-        if not target:
+        if not target:  # a living target of a migration may run the guest already: nobody else can
             try:
-                target = choose_host(request, self.placement, self.loads).host_id
+                target = self.place(vm)
             except PlacementError as error:
                 return self._block(vm, error.message)
-            add_load(self.loads, target, cpus=vm.cpus, memory_mib=vm.memory_mib)
         self.recovered += 1
         revision = self.view.leases[vm.host_id].revision
         return Recover(vm.id, vm.host_id, target, revision, vm.revision, proof, other)

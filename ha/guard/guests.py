@@ -51,6 +51,7 @@ class GuestTable:
     def __init__(self, proc: str = "/proc") -> None:
         self._proc = proc
         self._guests: dict[int, Guest] = {}
+        self._signalled: set[int] = set()
         self._poll = select.poll()
 
     def refresh(self, known: Collection[str] = ()) -> None:
@@ -67,22 +68,26 @@ class GuestTable:
             self._poll.unregister(guest.pidfd)
             os.close(guest.pidfd)
             del self._guests[guest.pid]
+            self._signalled.discard(guest.pid)
 
     def running(self) -> frozenset[str]:
         """Return the ids of VMs that run as of the last look."""
         return frozenset(guest.vm_id for guest in self._guests.values())
 
     def kill(self, vm_ids: Collection[str]) -> int:
-        """Send SIGKILL to the guests of these VMs; returns how many. They are gone only when `running` says so."""
-        killed = 0
+        """Send SIGKILL to the guests of these VMs; returns how many got it for the first time.
+
+        They are gone only when `running` says so.
+        """
+        before = len(self._signalled)
         for guest in self._guests.values():
             if guest.vm_id in vm_ids:
                 try:
                     signal.pidfd_send_signal(guest.pidfd, signal.SIGKILL)
                 except ProcessLookupError:
                     continue
-                killed += 1
-        return killed
+                self._signalled.add(guest.pid)
+        return len(self._signalled) - before
 
     def _pids(self) -> Iterator[int]:
         return (int(name) for name in os.listdir(self._proc) if name.isdigit())

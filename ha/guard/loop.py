@@ -162,8 +162,9 @@ class Guard:
         self._host_id = settings.host_id
 
     def _end_lease(self, now_s: float, why: str) -> None:
-        log.error("%s: lease-bound guests are killed now", why)
         self.clock.end()
+        self._kills += self._guests.kill(self._bound())  # those known; `_enforce` looks for others
+        log.error("%s: lease-bound guests are killed", why)
         self._dirty = True
         self._killed_s = now_s
         self._stuck_told = False
@@ -173,6 +174,7 @@ class Guard:
         bound = self._bound()
         if self.clock.phase is Phase.IDLE and bound and self._settings is not None:
             self._end_lease(now_s, "lease-bound guests run without a lease")
+            bound = self._bound()
         if self.clock.phase is not Phase.ENDED:
             return
         if bound:

@@ -125,14 +125,18 @@ class Renewer:
             self._stop.wait(max(0.05, began_s + pause_s - self._now_s()))
 
     def _renew_by_peers(self) -> None:
+        idle_s = self._now_s()
         while not self._stop.is_set():
             began_s = self._now_s()
             order = self.order
             pause_s = 0.5
-            if order is not None:
+            if order is None:
+                idle_s = began_s
+            else:
                 settings = order.settings
                 pause_s = settings.renew_s / 2
-                if settings.peers and began_s - self._success_s > 1.2 * settings.attempt_s:
+                silent_s = began_s - max(idle_s, self._success_s)  # the local agent goes first
+                if settings.peers and silent_s > 1.2 * settings.attempt_s:
                     pause_s = (
                         settings.renew_s if self._renew_by_one_peer(order) else settings.renew_s / 4
                     )

@@ -296,7 +296,7 @@ def test_lease_goes_on_through_a_peer_while_the_local_agent_is_silent(host: Guar
     vm_id = str(uuid.uuid4())
     host.grant(vm_id)
     guest = host.start_guest(vm_id)
-    assert peer.renewals == []
+    assert len(host.agent.renewals) > len(peer.renewals)  # peers only help out
     host.agent.silent = True
     wait_until(
         lambda: len(peer.renewals) > 3 * LEASE_S,

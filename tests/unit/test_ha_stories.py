@@ -2,6 +2,7 @@
 
 A story (tests/golden/ha/*.txt) is a comment, commands, a line `----` and the decisions. Living hosts renew all the time.
 Commands: `host NAME key=value…`, `vm NAME on HOST key=value…`, `leader` (this node begins to lead now, all stamps begin now),
+`follower` and `elected` (it leads no more, leads again; its stamps are its own all the time),
 `silent HOST`, `returns HOST`, `reboots HOST`, `fence HOST`, `change VM key=value…`, `recovery off|on`, `run SECONDS`.
 """
 
@@ -130,6 +131,12 @@ class Story:
         stamps_s = dict.fromkeys(self.view.stamps_s, self.now_s)
         told: frozenset[str] = frozenset()
         self.replace(leader_since_s=self.now_s, stamps_s=stamps_s, suspected=told, lost=told)
+
+    def do_follower(self, names: list[str], pairs: dict[str, str]) -> None:
+        self.replace(leader_since_s=None)
+
+    def do_elected(self, names: list[str], pairs: dict[str, str]) -> None:
+        self.replace(leader_since_s=self.now_s)
 
     def do_silent(self, names: list[str], pairs: dict[str, str]) -> None:
         self.silent.update(names)

@@ -62,10 +62,9 @@ async def test_reply_in_pieces_with_events_in_between_is_understood() -> None:
     async def reply(command: str, seq: int, writer: asyncio.StreamWriter) -> None:
         if command == "stream":
             writer.write(pack({"Seq": seq, "Error": ""}))
-            event = pack({"Seq": seq, "Error": ""}, {"Event": "user", "Name": "n", "Payload": None})
-            writer.write(event[:9])
+            writer.write(pack({"Seq": seq, "Error": ""}))
             await asyncio.sleep(0.1)
-            writer.write(event[9:])
+            writer.write(pack({"Event": "user", "Name": "n", "Payload": None}))
         else:
             event = pack({"Seq": seq - 1, "Error": ""}, {"Event": "member-join"})
             data = event + pack({"Seq": seq, "Error": ""}, {"Members": [MEMBER]})
