@@ -1,4 +1,4 @@
-"""What every command gets beside its arguments: the client, where to write, the clock.
+"""What every command gets beside its arguments: the client, and where to read and write.
 
 Made by `main`; commands use nothing else of the outside, so tests run them against any streams.
 """
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, TextIO
 from tools.cli.parser import UsageError
 
 if TYPE_CHECKING:
-    from core.clock import Clock
     from tools.sdk.client import Client
 
 
@@ -24,7 +23,6 @@ class Context:
     out: TextIO
     err: TextIO
     stdin: TextIO
-    clock: Clock
     output: str = "table"
     quiet: bool = False
 

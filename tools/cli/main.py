@@ -107,7 +107,7 @@ def _execute(
 ) -> int:
     import asyncio
 
-    from core.clock import SystemClock, system_random
+    from core.clock import system_random
     from tools.cli.context import Context
     from tools.sdk.client import Client
     from tools.sdk.endpoints import parse_endpoints
@@ -137,7 +137,6 @@ def _execute(
                 out=stdout,
                 err=stderr,
                 stdin=stdin,
-                clock=SystemClock(),
                 output=args.output,
                 quiet=args.quiet,
             )
