@@ -187,17 +187,14 @@ class DhcpServices:
         return DhcpPaths(self._directory / str(vni))
 
     def _make_directory(self, directory: Path) -> None:
-        """Make it searchable by dnsmasq's user up to the root: it reads its files after it gave up root's rights.
-        Search permission shows nobody what is in a directory."""
-        if directory.is_dir():
-            return
-        directory.mkdir(parents=True, exist_ok=True)
-        directory.chmod(0o755)
-        self._directory.chmod(0o755)
-        for parent in self._directory.parents:
-            mode = parent.stat().st_mode
+        """Let dnsmasq's user find its files: it reads them again after it gave up root's rights. Search permission
+        shows nobody what else is in a directory."""
+        if not directory.is_dir():
+            directory.mkdir(parents=True, exist_ok=True)
+        for path in (directory, self._directory, self._directory.parent):
+            mode = path.stat().st_mode & 0o7777
             if not mode & 0o001:
-                parent.chmod(mode & 0o7777 | 0o011)
+                path.chmod(mode | 0o011)
 
 
 def _service_user() -> str:

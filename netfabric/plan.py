@@ -8,7 +8,6 @@ groups it is in (firewall).
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -293,15 +292,10 @@ def _members(
                 if vni == nic.port_group.vni:
                     found[group_id, vni].add(link_local(nic.nic.mac))
     return tuple(
-        GroupMembers(group_id, vni, tuple(sorted(found[group_id, vni], key=_address_order)))
+        GroupMembers(group_id, vni, tuple(sorted(found[group_id, vni])))
         for group_id, vni in sorted(found)
     )
 
 
 def _overlap(one: PortGroup, other: PortGroup) -> bool:
     return checked_network(one.cidr).overlaps(checked_network(other.cidr))
-
-
-def _address_order(address: str) -> tuple[int, int]:
-    parsed = ipaddress.ip_address(address)
-    return parsed.version, int(parsed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 
 from core.errors import ConflictError, InvalidError
 from core.model.network import PortGroup
@@ -58,14 +59,13 @@ def check_addresses(port_group: PortGroup) -> None:
         InvalidError: naming the first field that is wrong.
     """
     network = checked_network(port_group.cidr)
-    usable = f"{network[1]} to {network[-2]}"
-    service = _inside(port_group.service_ip, "service address", network, usable)
-    first = _inside(port_group.pool_first, "first address of the pool", network, usable)
-    last = _inside(port_group.pool_last, "last address of the pool", network, usable)
+    service = _inside(port_group.service_ip, "service address", network)
+    first = _inside(port_group.pool_first, "first address of the pool", network)
+    last = _inside(port_group.pool_last, "last address of the pool", network)
     if first > last:
         raise InvalidError(f"the pool ends ({last}) before it begins ({first}): swap them")
     if port_group.gateway:
-        gateway = _inside(port_group.gateway, "gateway", network, usable)
+        gateway = _inside(port_group.gateway, "gateway", network)
         if gateway == service:
             raise InvalidError(
                 f"gateway {gateway} is also the service address, which routes nothing: choose another"
@@ -78,6 +78,7 @@ def check_addresses(port_group: PortGroup) -> None:
         checked_ip4(server, "DNS server")
 
 
+@lru_cache(maxsize=1024)
 def checked_network(cidr: str) -> ipaddress.IPv4Network:
     """Return the network of a port group.
 
@@ -144,7 +145,7 @@ def check_nic_address(port_group: PortGroup, ip: str) -> str:
         InvalidError: outside the network, or the service's or gateway's own.
     """
     network = checked_network(port_group.cidr)
-    address = _inside(ip, "address", network, f"{network[1]} to {network[-2]}")
+    address = _inside(ip, "address", network)
     if str(address) in (port_group.service_ip, port_group.gateway):
         raise InvalidError(
             f"address {address} belongs to port group {port_group.name} itself: choose another"
@@ -152,10 +153,10 @@ def check_nic_address(port_group: PortGroup, ip: str) -> str:
     return str(address)
 
 
-def _inside(
-    address: str, what: str, network: ipaddress.IPv4Network, usable: str
-) -> ipaddress.IPv4Address:
+def _inside(address: str, what: str, network: ipaddress.IPv4Network) -> ipaddress.IPv4Address:
     parsed = checked_ip4(address, what)
-    if parsed not in network or parsed in (network[0], network[-1]):
-        raise InvalidError(f"{what} {parsed} is not a host address of {network}: use {usable}")
+    if not network.network_address < parsed < network.broadcast_address:
+        raise InvalidError(
+            f"{what} {parsed} is not a host address of {network}: use {network[1]} to {network[-2]}"
+        )
     return parsed
