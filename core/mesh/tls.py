@@ -75,7 +75,9 @@ def channel_of(transport: asyncio.BaseTransport) -> str | None:
 
 def cut(transport: asyncio.WriteTransport) -> None:
     """Abort a connection. Unlike `transport.abort()` it may be called again and again."""
-    with contextlib.suppress(AttributeError):  # asyncio's TLS transport forgets its protocol once it is closed
+    with contextlib.suppress(
+        AttributeError
+    ):  # asyncio's TLS transport forgets its protocol once it is closed
         transport.abort()
 
 

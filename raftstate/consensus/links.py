@@ -143,6 +143,8 @@ class MeshLinks:
         self, peer_id: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         """Serve a connection that another host has opened, until it ends."""
+        if self._user is None:
+            raise UnavailableError("consensus isn't up yet")
         await self._serve(NodeId(peer_id), reader, writer, dialled=False)
 
     def _call_peers(self, group: asyncio.TaskGroup, now_s: float) -> None:

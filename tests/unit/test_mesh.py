@@ -25,7 +25,10 @@ def authority(tmp_path):
 
 
 async def echo(peer_id: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.write(f"hello {peer_id}: ".encode() + await reader.readline())
+    line = await reader.readline()
+    if line == b"fail\n":
+        raise ValueError("a mistake of ours")
+    writer.write(f"hello {peer_id}: ".encode() + line)
     await writer.drain()
 
 
@@ -118,6 +121,20 @@ async def test_a_host_that_is_not_admitted_is_turned_away(authority):
         with contextlib.suppress(ConnectionError):
             assert await reader.read() == b""
         writer.close()
+
+
+async def test_a_handler_that_fails_takes_nothing_else_down(authority, caplog):
+    dialer = MeshDialer(authority.issue("host-b"))
+    async with serving(authority.issue("host-a")) as address:
+        reader, writer = await dialer.open(address, "host-a", ECHO)
+        writer.write(b"fail\n")
+        assert await reader.read() == b""
+        writer.close()
+        reader, writer = await dialer.open(address, "host-a", ECHO)
+        writer.write(b"go on\n")
+        assert await reader.read() == b"hello host-b: go on\n"
+        writer.close()
+    assert "mesh handler failed" in caplog.text
 
 
 async def test_an_unknown_channel_is_refused(authority):
