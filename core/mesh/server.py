@@ -125,7 +125,7 @@ class MeshServer:
                 "mesh connection failed",
                 extra={"peer": peer_id, "channel": channel, "error": repr(error)},
             )
-        except Exception:  # noqa: BLE001 - no caller may bring the port of all channels down
+        except Exception:  # no caller may bring the port of all channels down
             log.exception("mesh handler failed", extra={"peer": peer_id, "channel": channel})
         finally:
             writer.close()
