@@ -20,7 +20,9 @@ from storage.file_thread import CALL_TIMEOUT_S, FileThread
 from storage.ids import check_id, check_sha256, check_storage_path, is_id, is_sha256
 from storage.image_bytes import SECTOR_BYTES
 from storage.image_check import ImageFormat, check_image
+from storage.image_qcow2 import linked_base
 from storage.sizes import Capacity, capacity_of, format_size
+from storage.verified_copy import marker_path
 from storage.whole_files import (
     DIRECTORY_MODE,
     IMAGE_MODE,
@@ -148,6 +150,21 @@ class _DirectoryDriver:
     async def list_images(self) -> tuple[str, ...]:
         return await self._at("list the images", lambda: self._stems(IMAGES, is_sha256))
 
+    async def delete_image(self, sha256: str) -> None:
+        path = self.image_path(sha256)
+
+        def remove() -> None:
+            for disk in (self._path / DISKS).glob(f"*{SUFFIX}"):
+                if self._base_of(disk) == path:
+                    raise ConflictError(
+                        f"image {sha256} is used by disk {disk.stem}: delete the disk first"
+                    )
+            marker_path(path).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+            sync_path(path.parent)
+
+        await self._at("delete the cached image", remove)
+
     async def disk_facts(self, disk_id: str) -> DiskFacts:
         if not await self.disk_exists(disk_id):
             raise NotFoundError(
@@ -213,6 +230,15 @@ class _DirectoryDriver:
                 f"{found.base_path or 'no image'}: delete it first, or use another id"
             )
         return found.path
+
+    @staticmethod
+    def _base_of(disk: Path) -> Path | None:
+        try:
+            with disk.open("rb") as file:
+                base = linked_base(file)
+        except FileNotFoundError:  # deleted meanwhile
+            return None
+        return Path(base) if base else None
 
     def _stems(self, name: str, wanted: Callable[[str], bool]) -> tuple[str, ...]:
         return tuple(

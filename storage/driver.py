@@ -100,6 +100,10 @@ class DataStorageDriver(Protocol):
         """Return the hashes of all cached images, sorted."""
         ...
 
+    async def delete_image(self, sha256: str) -> None:
+        """Remove a cached image; none is fine. ConflictError: a disk on this storage is linked to it."""
+        ...
+
     async def disk_facts(self, disk_id: str) -> DiskFacts:
         """Read a disk's header, also while a VM runs from it. NotFoundError: no such disk."""
         ...

@@ -6,6 +6,9 @@ image name another file (backing file, external data file), and tables that only
 
 from __future__ import annotations
 
+import struct
+from typing import BinaryIO
+
 from core.errors import InvalidError
 from storage.image_bytes import ImageBytes, refuse
 
@@ -14,6 +17,7 @@ V2_HEADER_BYTES, V3_HEADER_BYTES = 72, 104
 L1_MAX_BYTES = 32 << 20
 REFCOUNT_TABLE_MAX_BYTES = 8 << 20
 EXTENSIONS_MAX = 64
+BACKING_NAME_MAX_BYTES = 1023
 
 DIRTY, CORRUPT, DATA_FILE, COMPRESSION, EXTENDED_L2 = (1 << bit for bit in range(5))
 HARMLESS_FEATURES = DIRTY | COMPRESSION | EXTENDED_L2
@@ -109,3 +113,12 @@ def _check_extensions(image: ImageBytes, offset: int, end: int) -> None:
             raise refuse("has a damaged header (extension)", "upload it again")
         offset += 8 + (length + 7 & ~7)
     raise InvalidError("the image has too many header extensions: " + FLATTEN)
+
+
+def linked_base(file: BinaryIO) -> str:
+    """Return the backing file that a disk of ours names, empty if it names none or is no qcow2 file."""
+    magic, _, offset, length = struct.unpack(">4sIQI", file.read(20).ljust(20, b"\0"))
+    if magic != MAGIC or not offset or length > BACKING_NAME_MAX_BYTES:
+        return ""
+    file.seek(offset)
+    return file.read(length).decode("utf-8", "replace")

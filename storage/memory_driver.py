@@ -117,6 +117,13 @@ class MemoryDriver:
         self._require_present()
         return tuple(sorted(self._images))
 
+    async def delete_image(self, sha256: str) -> None:
+        path = self.image_path(sha256)
+        self._require_present()
+        if any(disk.base_path == path for disk in self._disks.values()):
+            raise ConflictError(f"image {sha256} is used by a disk: delete the disk first")
+        self._images.pop(sha256, None)
+
     async def disk_facts(self, disk_id: str) -> DiskFacts:
         if not await self.disk_exists(disk_id):
             raise NotFoundError(f"disk {disk_id} does not exist on this data storage")

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from core import command
-from core.errors import ConflictError, PermanentError
+from core.errors import ConflictError, PermanentError, TemporaryError
 from storage.driver import DiskFacts
 from storage.errors import NoSpaceError
 
@@ -72,6 +72,10 @@ async def require_unused(path: Path) -> None:
 async def _run(arguments: list[str]) -> command.CommandResult:
     try:
         return await command.run([QEMU_IMG, *arguments], timeout_s=TIMEOUT_S)
+    except command.CommandTimeoutError:
+        raise TemporaryError(
+            f"qemu-img {arguments[0]} has not ended within {TIMEOUT_S:g} s: is the storage reachable?"
+        ) from None
     except command.CommandError as error:
         said = error.stderr_tail.strip().replace("\n", " ")[-300:]
         if "lock" in said and "Failed to get" in said:

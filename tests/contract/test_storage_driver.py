@@ -169,6 +169,19 @@ async def test_a_disk_that_is_not_there_is_not_found(subject: Subject) -> None:
         await subject.driver.resize_disk(DISK, 10 * MIB)
 
 
+async def test_a_cached_image_stays_while_a_disk_is_linked_to_it(subject: Subject) -> None:
+    subject.add_image(SHA256, 10 * MIB)
+    await subject.driver.create_disk(DISK, 10 * MIB, SHA256)
+    await subject.driver.create_disk(OTHER_DISK, 10 * MIB)
+    with pytest.raises(ConflictError, match="used by"):
+        await subject.driver.delete_image(SHA256)
+    assert await subject.driver.list_images() == (SHA256,)
+    await subject.driver.delete_disk(DISK)
+    for _ in range(2):
+        await subject.driver.delete_image(SHA256)
+        assert await subject.driver.list_images() == ()
+
+
 @pytest.mark.parametrize(
     "bad", ["", "..", "../../etc/passwd", DISK + "/x", DISK.upper(), DISK + "\n", "a,b"]
 )
@@ -202,6 +215,7 @@ async def test_a_storage_that_is_not_mounted_is_never_mistaken_for_an_empty_one(
         driver.sweep,
         lambda: driver.disk_exists(DISK),
         lambda: driver.disk_facts(DISK),
+        lambda: driver.delete_image(SHA256),
         lambda: driver.create_disk(OTHER_DISK, MIB),
         lambda: driver.delete_disk(DISK),
         lambda: driver.resize_disk(DISK, 20 * MIB),

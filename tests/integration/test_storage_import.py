@@ -442,7 +442,7 @@ async def test_an_agent_killed_in_the_middle_of_an_import_leaves_nothing_after_t
 ) -> None:
     await store.ensure_ready()
     spool = store.path / "spool" / f".unfinished-{HOST}-0123"
-    spool.write_bytes(disk_content(size=256 * MIB))
+    spool.write_bytes(disk_content(size=128 * MIB))
     agent = start(IMPORTING, store.path, HOST, spool)
     try:
         poll(lambda: any(p.stat().st_size > MIB for p in store.path.glob(".unfinished-*/*")))
