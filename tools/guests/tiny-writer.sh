@@ -40,7 +40,7 @@ dd bs=512 skip=$slot count=0 <&3 2>/dev/null
 while :; do
     counter=$((counter + 1)) slot=$((slot + 1))
     printf '%-511s\n' "@TAG@ $counter $host $boot $EPOCHREALTIME $serial" >&3
-    sync
+    sync -d $DISK  # a flush, so that the host sees it too
     if [ $slot -ge $SLOTS ]; then slot=0; exec 3<>$DISK; fi
     usleep 84000
 done
