@@ -1,6 +1,7 @@
 """Changes of the set of voters: one at a time, never before the one before is committed.
 
-Part of the engine. The leader decides; every other node asks it, again and again until its deadline, because asking is
+Part of the engine. A newcomer counts in every quorum from the moment it is added, so it is added only when it has
+stored the state: one that dies while joining must not take the service of the others with it. The leader decides; every other node asks it, again and again until its deadline, because asking is
 idempotent. (PySyncObj's own check for a change under way never fires, so it is made here.)
 """
 
@@ -32,9 +33,12 @@ class Changes:
         journal: Journal,
         *,
         live: Callable[[], frozenset[NodeId]],
+        is_up_to_date: Callable[[NodeId], bool],
+        bring_up: Callable[[NodeId], None],
         hand_over: Callable[[], None],
     ) -> None:
         self._me, self._journal, self._live, self._hand_over = me, journal, live, hand_over
+        self._is_up_to_date, self._bring_up = is_up_to_date, bring_up
         self._next: MemberChange | None = None
 
     def in_effect(self, change: MemberChange, committed: int) -> bool:
@@ -55,6 +59,9 @@ class Changes:
                 obstacle=f"host {change.host_id} has no connection to the leader; is its agent running, "
                 "and is port 7444 open between the hosts?"
             )
+        if change.add and not self._is_up_to_date(NodeId(change.host_id)):
+            self._bring_up(NodeId(change.host_id))
+            return Verdict(obstacle=f"host {change.host_id} isn't up to date yet")
         if not change.add and len(members.latest()) == 1:
             return Verdict(refusal=f"host {change.host_id} is the last voter; it can't be removed")
         if not change.add and change.host_id == self._me:

@@ -37,12 +37,11 @@ from raftstate.consensus.messages import (
     encode_change,
     is_change,
 )
-from raftstate.consensus.shell import Shell
+from raftstate.consensus.shell import CHUNK_BYTES, Shell
 from raftstate.consensus.wal import durable_replace
 
 PINNED_VERSION = "0.3.17"
 PINNED_SHA256 = "e6ec162b9b6f23db3f18f5469ee706f7fd1e0ce490a3183f17d15296f4d5edd4"
-CHUNK_BYTES = 256 * 1024
 NEVER_S = 10.0**9
 NEVER_ENTRIES = 10**9
 

@@ -50,6 +50,8 @@ TICK_S = 0.04
 ASK_S = 1.0
 POLL_S = 0.05
 MAX_TICKS_IN_A_TURN = 8
+BRING_UP_PAUSE_S = 1.0
+BRING_UP_BYTES_PER_S = 10e6
 
 
 class PySyncObjEngine:
@@ -93,8 +95,8 @@ class PySyncObjEngine:
         self._callers, self._inbox, self._readers = Callers(self._boot), Inbox(), Readers()
         self._applied_term = -1
         self._questions = 0
+        self._bring_up_again_s = 0.0
         self._replies: dict[int, asyncio.Future[Verdict]] = {}
-        self._changes = Changes(me.id, journal, live=links.live, hand_over=self._hand_over)
         self._shell = Shell(
             journal,
             me=me.id,
@@ -111,6 +113,14 @@ class PySyncObjEngine:
                 show=show,
             ),
             prepare_install=self._prepare_install,
+        )
+        self._changes = Changes(
+            me.id,
+            journal,
+            live=links.live,
+            is_up_to_date=self._shell.is_up_to_date,
+            bring_up=self._bring_up,
+            hand_over=self._hand_over,
         )
         self._rounds = ReadRounds(
             me.id, is_quorum=self._shell.elections.is_quorum, ask=self._ask_voters
@@ -516,6 +526,14 @@ class PySyncObjEngine:
 
     def _reply_read(self, peer: NodeId, number: int, index: int | None) -> None:
         self._send(peer, ReadReply(number, index))
+
+    def _bring_up(self, newcomer: NodeId) -> None:
+        """Send the snapshot, and again if no answer comes; a bigger one takes longer."""
+        if self._now() < self._bring_up_again_s:
+            return
+        blob = snapshot_path(self._directory).read_bytes()
+        self._bring_up_again_s = self._now() + BRING_UP_PAUSE_S + len(blob) / BRING_UP_BYTES_PER_S
+        self._shell.bring_up(newcomer, blob)
 
     def _hand_over(self) -> None:
         self._raft.transferLeadership()

@@ -35,6 +35,8 @@ from raftstate.consensus.snapshot import MAX_SNAPSHOT_BYTES, SnapshotHeader, par
 
 log = logging.getLogger(__name__)
 
+CHUNK_BYTES = 256 * 1024
+
 
 class Node(Protocol):
     """PySyncObj's name of a host."""
@@ -103,6 +105,7 @@ class Shell:
         self._votes: tuple[int, set[NodeId]] = (0, set())
         self._incoming: _Incoming | None = None
         self._outgoing: dict[str, int] = {}
+        self._newcomers: dict[NodeId, tuple[int, int]] = {}
         self._deliver: Callable[[Node, PySyncObjMessage], None] = lambda node, message: None
         self._connected: Callable[[Node], None] = lambda node: None
         self._disconnected: Callable[[Node], None] = lambda node: None
@@ -219,6 +222,20 @@ class Shell:
             self._node("newer-term"),
             {"type": "request_vote", "term": term, "last_log_term": -1, "last_log_index": 0},
         )
+
+    def bring_up(self, newcomer: NodeId, blob: bytes) -> None:
+        """As the leader, send the snapshot to a host that isn't a voter yet."""
+        term, commit = self.raft.raftCurrentTerm, self.raft.raftCommitIndex
+        self._newcomers = {newcomer: (term, 0)}  # one at a time, so nothing piles up
+        for number, start in enumerate(range(0, len(blob) + CHUNK_BYTES, CHUNK_BYTES)):
+            last = start >= len(blob)
+            part = blob[start : start + CHUNK_BYTES]
+            self._send(newcomer, Chunk(term, commit, number, last, part))
+
+    def is_up_to_date(self, newcomer: NodeId) -> bool:
+        """Tell whether a host holds, durably, enough for the rest to be sent from this leader's log."""
+        term, index = self._newcomers.get(newcomer, (-1, 0))
+        return term == self.raft.raftCurrentTerm and index >= self._journal.first()
 
     def receive(self, peer: NodeId, message: Message) -> None:
         """Handle one message of Raft proper.
@@ -341,10 +358,14 @@ class Shell:
         raft, node = self.raft, self._node(peer)
         if ack.term > raft.raftCurrentTerm:
             raise InvalidError("acknowledgement of a term that never was")
-        if ack.term < raft.raftCurrentTerm or not raft._isLeader() or node not in raft.otherNodes:
+        if ack.term < raft.raftCurrentTerm or not raft._isLeader():
             return
         if ack.success and ack.next > self._journal.last() + 1:
             raise InvalidError("acknowledgement of entries that don't exist")
+        if node not in raft.otherNodes:
+            if ack.success:
+                self._newcomers[peer] = (ack.term, ack.next - 1)
+            return
         self._deliver(
             node,
             {

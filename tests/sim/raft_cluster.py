@@ -324,6 +324,7 @@ class Cluster:
             if node.engine is None:
                 self.start(name)
         await self.until(lambda: self.leader() is not None, deadline_s=20, what="a leader")
+        await asyncio.sleep(2)  # a change of the voters may still have been on its way
         members = [name for name in self.up if name in {p.id for p in self[self.leader()].voters()}]
         for name in members:
             await self._serve(name)

@@ -35,7 +35,7 @@ from raftstate.consensus.messages import (
 )
 from raftstate.consensus.pysyncobj_engine import PySyncObjEngine
 from raftstate.consensus.recovery import snapshot_path, wal_path
-from raftstate.consensus.snapshot import make_header, write_snapshot
+from raftstate.consensus.snapshot import make_header, parse_snapshot, write_snapshot
 from raftstate.consensus.wal import Wal
 from tests.sim.checkers import History
 from tests.sim.loop import SimLoop
@@ -144,6 +144,14 @@ class Script:
     def depose(self, term: int) -> None:
         self.say(B, RequestVote(term, 10**6, term, transfer=True))
         assert not self.node.is_leader()
+
+    def newcomer_takes_the_snapshot(self, node: NodeId) -> None:
+        """Let a host that is to be added answer what the leader sends it first."""
+        self.say(B, ChangeRequest(99, True, node, f"{node}:7444"))
+        chunks = [m for to, m in self.sent if to == node and isinstance(m, Chunk)]
+        assert chunks[-1].last
+        header, _ = parse_snapshot(b"".join(chunk.data for chunk in chunks))
+        self.say(node, Ack(chunks[-1].term, header.index + 1, reset=False, success=True))
 
     def log(self) -> list[tuple[int, int]]:
         return [(index, term) for _, index, term in self.node._journal[:]]
@@ -497,6 +505,7 @@ def test_two_changes_of_the_voters_are_never_under_way_at_once(scripted):
     async def story(s: Script) -> None:
         term = await s.lead()
         s.say(B, Ack(term, s.log()[-1][0] + 1, reset=False, success=True))
+        s.newcomer_takes_the_snapshot(STRANGER)
         s.say(B, ChangeRequest(1, True, STRANGER, "z:7444"))
         s.say(B, ChangeRequest(2, False, C, ""))
         await s.pass_time(0.1)
@@ -511,10 +520,28 @@ def test_two_changes_of_the_voters_are_never_under_way_at_once(scripted):
     scripted(story)
 
 
+def test_a_newcomer_counts_only_once_it_has_stored_the_state(scripted):
+    async def story(s: Script) -> None:
+        term = await s.lead()
+        s.say(B, Ack(term, s.log()[-1][0] + 1, reset=False, success=True))
+        for number in range(5):
+            s.say(B, ChangeRequest(number, True, STRANGER, "z:7444"))
+            await s.pass_time(0.1)
+        s.say(STRANGER, Ack(term, 4, reset=True, success=False))
+        s.say(B, ChangeRequest(9, True, STRANGER, "z:7444"))
+        assert [voter.id for voter in s.node.voters()] == [A, B, C]
+        s.newcomer_takes_the_snapshot(STRANGER)
+        s.say(B, ChangeRequest(10, True, STRANGER, "z:7444"))
+        assert [voter.id for voter in s.node.voters()] == [A, B, C, STRANGER]
+
+    scripted(story)
+
+
 def test_voters_of_a_restarted_node_are_those_of_its_log(scripted):
     async def story(s: Script) -> None:
         term = await s.lead()
         s.say(B, Ack(term, s.log()[-1][0] + 1, reset=False, success=True))
+        s.newcomer_takes_the_snapshot(STRANGER)
         s.say(B, ChangeRequest(1, True, STRANGER, "z:7444"))
         await s.pass_time(0.1)
         s.crash()
