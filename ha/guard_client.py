@@ -85,8 +85,10 @@ class GuardClient:
     ) -> None:
         """Allow a VM to run here, before it is started. Idempotent.
 
-        `lease_bound` is True when another host could take the VM over, so that it must die with the lease;
-        `applied_index` is the log index up to which this agent's store has applied.
+        Call it with what the store says *now*: read the VM (still this host's, still this generation) and the store's
+        applied index in one go, with no await before this call. `applied_index` is worth nothing with a VM that was read
+        earlier: it may have been taken away and the lease be a new one. `lease_bound` is True when another host could take
+        the VM over, so that it must die with the lease.
         """
         request: dict[str, object] = {"op": "grant", "vm_id": vm_id, "generation": generation}
         await self._ask(
