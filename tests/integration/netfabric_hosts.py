@@ -9,6 +9,7 @@ import itertools
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -29,7 +30,7 @@ from netfabric.plan import NetworkView
 from tests.integration.netfabric_worker import Answer, Command
 
 ROOT = Path(__file__).parents[2]
-PREFIX = "kvt-net"
+PREFIX = f"kvt-net-{os.getpid()}"
 _numbers = itertools.count(1)
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -150,12 +151,21 @@ class LabHost:
         return set(re.findall(r"^\d+: ([^:@]+)", sh("ip", "-o", "-n", self.ns, "link"), re.M))
 
     def close(self) -> None:
-        try:
+        """Remove all of it, also when the driver under test failed to."""
+        with ExitStack() as last:
+            last.callback(shutil.rmtree, self.run_dir)
+            last.callback(sh, "ip", "netns", "del", self.ns)
+            last.callback(self._kill_services)
+            last.callback(self.stop_worker)
+            for link in self.links():
+                if link.startswith("tap"):
+                    sh("ip", "-n", self.ns, "link", "del", link, check=False)
             self.teardown()
-        finally:
-            self.stop_worker()
-            sh("ip", "netns", "del", self.ns)
-            shutil.rmtree(self.run_dir)
+
+    def _kill_services(self) -> None:
+        for file in self.run_dir.glob("dnsmasq/*/pid"):
+            with suppress(ProcessLookupError):
+                os.kill(int(file.read_text()), signal.SIGKILL)
 
 
 class Guest:
@@ -325,12 +335,11 @@ class Lab:
             poll(lambda host=host: not any(link.startswith("tap") for link in host.links()))
 
     def close(self) -> None:
-        try:
-            self.clear()
+        with ExitStack() as last:
+            last.callback(sh, "ip", "netns", "del", self.wire)
             for host in self.hosts:
-                host.close()
-        finally:
-            sh("ip", "netns", "del", self.wire)
+                last.callback(host.close)
+            self.clear()
 
 
 @contextmanager

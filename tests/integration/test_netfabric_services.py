@@ -107,6 +107,15 @@ def test_dhcp_never_leaves_the_host(lab: Lab):
     assert guest.lease()["ip"] == guest.nic.ip
 
 
+def test_the_service_of_another_host_is_out_of_reach(lab: Lab):
+    one, _ = lab.hosts
+    (guest,) = lab.add_guests(guest=(one, "open"))
+    assert guest.pings("10.5.0.2") == 2
+    sh("ip", "-n", one.ns, "link", "set", "ksv100", "down")
+    sh("ip", "-n", guest.ns, "neigh", "flush", "dev", "eth0")
+    assert guest.pings("10.5.0.2") == 0
+
+
 def test_an_address_given_to_another_guest_is_leased_to_it(lab: Lab):
     one, _ = lab.hosts
     first = lab.add_vm("first", one)

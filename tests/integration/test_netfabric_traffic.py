@@ -122,6 +122,18 @@ class Ear:
             heard.append(data)
         raise AssertionError("the sentinel did not come")
 
+    def now(self) -> list[bytes]:
+        """Return what came in until now."""
+        self._socket.setblocking(False)
+        heard = []
+        try:
+            while True:
+                data, address = self._socket.recvfrom(4096)
+                if address[2] != socket.PACKET_OUTGOING:
+                    heard.append(data)
+        except BlockingIOError:
+            return heard
+
     def close(self) -> None:
         self._socket.close()
 
@@ -189,19 +201,31 @@ def test_honest_frames_pass_the_source_checks(lab: Lab):
 
 def test_a_port_the_store_does_not_know_hears_and_says_nothing(lab: Lab):
     one, _ = lab.hosts
-    known, stranger = lab.add_guests(known=(one, "open"), stranger=(one, "open"))
+    known, other, stranger = lab.add_guests(
+        known=(one, "open"), other=(one, "open"), stranger=(one, "open")
+    )
     assert stranger.pings(known) == 2
     lab.change(nics=tuple(n for n in lab.view.nics if n.id != stranger.nic.id))
     lab.apply()
-    sh("ip", "neigh", "flush", "dev", "eth0", ns=known.ns)
     assert stranger.pings(known) == 0
-    assert known.pings(stranger) == 0
+    strange_ear, other_ear = Ear(stranger), Ear(other)
+    everyone = "ff:ff:ff:ff:ff:ff"
+    call = ip4(known.nic.ip, "10.5.0.255", b"kvorum-call")
+    sentinel = ip4(known.nic.ip, "10.5.0.255", b"kvorum-sentinel")
+    send(known, frame(known.nic.mac, everyone, 0x800, call))
+    send(known, frame(known.nic.mac, everyone, 0x800, sentinel))
+    assert any(b"kvorum-call" in f for f in other_ear.until(b"kvorum-sentinel"))
+    assert strange_ear.now() == []
+    other_ear.close()
+    strange_ear.close()
 
 
 def test_guests_cannot_reach_the_host_itself(lab: Lab):
     one, _ = lab.hosts
     (guest,) = lab.add_guests(guest=(one, "open"))
     sh("ip", "-n", guest.ns, "route", "add", "10.77.0.0/24", "dev", "eth0")
+    # The way back exists, so only the rules are in between.
+    sh("ip", "-n", one.ns, "route", "replace", "10.5.0.0/24", "dev", "kbr100")
     assert guest.pings(one.address) == 0
     bridge = (
         sh("ip", "-o", "-n", one.ns, "link", "show", "kbr100").split("link/ether ")[1].split()[0]
@@ -268,25 +292,47 @@ def test_ports_of_a_rule_decide_who_may_connect(lab: Lab):
     assert [port for port in (79, 80, 81, 82) if connects(port)] == [80, 81]
 
 
-def test_an_operator_can_plug_a_namespace_into_the_bridge(lab: Lab):
-    one, two = lab.hosts
+@pytest.fixture
+def operator_port(lab: Lab) -> Iterator[str]:
+    """A namespace at 10.5.0.200 that an operator plugged into the second host's bridge by hand."""
+    lab.apply()
+    ns, host = f"{PREFIX}-op", lab.hosts[1]
+    sh("ip", "netns", "add", ns)
+    sh(*f"ip link add op0 netns {host.ns} type veth peer name eth0 netns {ns}".split())
+    sh(*f"ip -n {host.ns} link set op0 mtu 1450 master kbr100 up".split())
+    sh(*f"ip -n {ns} addr add 10.5.0.200/24 dev eth0".split())
+    sh(*f"ip -n {ns} link set eth0 mtu 1450 up".split())
+    yield ns
+    sh("ip", "netns", "del", ns)
+
+
+def test_an_operator_can_plug_a_namespace_into_the_bridge(lab: Lab, operator_port: str):
+    one, _ = lab.hosts
     (guest,) = lab.add_guests(guest=(one, ""))
-    plugged = f"{PREFIX}-op"
-    sh("ip", "netns", "add", plugged)
-    try:
-        sh(*f"ip link add op0 netns {two.ns} type veth peer name eth0 netns {plugged}".split())
-        sh(*f"ip -n {two.ns} link set op0 mtu 1450 master kbr100 up".split())
-        sh(*f"ip -n {plugged} addr add 10.5.0.200/24 dev eth0".split())
-        sh(*f"ip -n {plugged} link set eth0 mtu 1450 up".split())
-        ping = ["ping", "-n", "-q", "-c", "2", "-i", "0.02", "-W", "0.5", guest.nic.ip]
-        assert "0 received" in sh(*ping, ns=plugged, check=False)
-        assert guest.pings("10.5.0.200") == 2, "out is allowed"
-        lab.set_groups(SecurityGroup(id="ping", name="ping", data_center_id="dc", rules=(PING,)))
-        lab.change(nics=(msgspec.structs.replace(guest.nic, security_group_ids=("ping",)),))
-        lab.apply()
-        assert "2 received" in sh(*ping, ns=plugged, check=False)
-    finally:
-        sh("ip", "netns", "del", plugged)
+    ping = ["ping", "-n", "-q", "-c", "2", "-i", "0.02", "-W", "0.5", guest.nic.ip]
+    poll(lambda: guest.pings("10.5.0.200") == 2)  # out is allowed
+    assert "0 received" in sh(*ping, ns=operator_port, check=False)
+    lab.set_groups(SecurityGroup(id="ping", name="ping", data_center_id="dc", rules=(PING,)))
+    lab.change(nics=(msgspec.structs.replace(guest.nic, security_group_ids=("ping",)),))
+    lab.apply()
+    assert "2 received" in sh(*ping, ns=operator_port, check=False)
+
+
+def test_tagged_frames_do_not_get_around_the_groups(lab: Lab, operator_port: str):
+    one, two = lab.hosts
+    far, near = lab.add_guests(far=(one, "open"), near=(two, "open"))
+    poll(lambda: far.pings("10.5.0.200") == near.pings("10.5.0.200") == 2)
+    own = "52:4b:ff:00:00:01"
+    for guest in (far, near):
+        inner = ip4("10.5.0.200", guest.nic.ip, b"kvorum-tagged")
+        sentinel = ip4("10.5.0.200", guest.nic.ip, b"kvorum-sentinel")
+        ear = Ear(guest)
+        with open_socket(operator_port, socket.AF_PACKET, socket.SOCK_RAW, 0) as out:
+            out.bind(("eth0", 0))
+            out.send(frame(own, guest.nic.mac, 0x8100, struct.pack("!HH", 5, 0x800) + inner))
+            out.send(frame(own, guest.nic.mac, 0x800, sentinel))
+        assert not any(b"kvorum-tagged" in f for f in ear.until(b"kvorum-sentinel"))
+        ear.close()
 
 
 def test_a_vm_moves_between_hosts_and_at_most_two_pings_are_lost(lab: Lab):
