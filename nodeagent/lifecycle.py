@@ -20,7 +20,6 @@ from core.errors import (
     ConflictError,
     FatalError,
     PlatformError,
-    TemporaryError,
     UnavailableError,
 )
 from core.mesh.tls import TlsFiles
@@ -361,7 +360,7 @@ async def _until_connected(member: Member) -> None:
         async with asyncio.timeout(LIBVIRT_TIMEOUT_S):
             await member.node.hypervisor.wait_connected()
     except TimeoutError:
-        raise TemporaryError(
+        raise ConflictError(
             "libvirtd does not answer on this host: start it ('systemctl start libvirtd') and try again"
         ) from None
 

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import zip_longest
+from typing import NamedTuple
 
 import msgspec
 from aiohttp import web
@@ -15,6 +17,7 @@ from core.model import Event
 from nodeagent.api.collections import select
 from nodeagent.api.requests import json_answer, node_of
 from nodeagent.api.views import show
+from raftstate.store import Store
 
 KEEP_ALIVE_S = 15.0
 SEND_TIMEOUT_S = 30.0
@@ -44,14 +47,10 @@ async def _stream(request: web.Request) -> web.StreamResponse:
     watch = store.watch(Event)
     try:
         while True:
-            batch = store.since(Event, seen)
-            for event in batch:
-                body = msgspec.json.encode(show(store, event)).decode()
-                message = f"id: {event.revision}\nevent: {event.code}\ndata: {body}\n\n"
+            for message in _messages(store, store.since(Event, seen)):
                 async with asyncio.timeout(SEND_TIMEOUT_S):
-                    await response.write(message.encode())
-            # Several events may share an index; `since` is asked from the last whole one.
-            seen = max([seen, *(event.revision for event in batch)])
+                    await response.write(message.body)
+                seen = message.resume_at or seen
             try:
                 async with asyncio.timeout(KEEP_ALIVE_S):
                     await watch.next()
@@ -62,6 +61,26 @@ async def _stream(request: web.Request) -> web.StreamResponse:
         return response
     finally:
         store.unwatch(watch)
+
+
+class _Message(NamedTuple):
+    """One server-sent event; `resume_at` is the index after which nothing of it is missing, 0 inside an index."""
+
+    body: bytes
+    resume_at: int
+
+
+def _messages(store: Store, batch: list[Event]) -> list[_Message]:
+    """Return the events as messages. Only the last one of a log index carries its id: a reader that breaks off
+    between two events of one transaction gets both again rather than losing one."""
+    messages = []
+    for event, following in zip_longest(batch, batch[1:]):
+        last = following is None or following.revision != event.revision
+        data = msgspec.json.encode(show(store, event)).decode()
+        head = f"id: {event.revision}\n" if last else ""
+        text = f"{head}event: {event.code}\ndata: {data}\n\n"
+        messages.append(_Message(text.encode(), event.revision if last else 0))
+    return messages
 
 
 def _resume_index(request: web.Request, now: int) -> int:

@@ -34,7 +34,8 @@ def node_of(request: web.Request) -> Node:
     node = request.app[AGENT].node
     if node is None:
         raise UnavailableError(
-            "this host is not a member of a cluster yet: run 'kvorum init' or 'kvorum join TOKEN' on it"
+            "this host is not a member of a cluster yet: run 'kvorum init' or 'kvorum join TOKEN' on it",
+            code="not-a-member",
         )
     return node
 

@@ -27,10 +27,13 @@ def add_routes(app: web.Application) -> None:
 
 
 async def show_task(request: web.Request) -> web.Response:
-    """GET /v1/tasks/{task}. With `Prefer: wait=N`, answers when it ends or changes, N seconds at most."""
+    """GET /v1/tasks/{task}. With `Prefer: wait=N`, answers when it ends or changes, N seconds at most.
+
+    With `If-None-Match` a change since that revision counts too, so that none between two calls is missed.
+    """
     node = node_of(request)
     task = await waited(request, node.store.find(Task, request.match_info["task"]))
-    return json_answer(show(node.store, task))
+    return json_answer(show(node.store, task), headers={"ETag": f'"{task.revision}"'})
 
 
 async def cancel_task(request: web.Request) -> web.Response:
@@ -50,7 +53,7 @@ async def waited(request: web.Request, task: Task) -> Task:
     if wait_s <= 0 or task.state in ENDED:
         return task
     watch = store.watch(Task)
-    revision = task.revision
+    revision = _known_revision(request) or task.revision
     try:
         async with asyncio.timeout(wait_s):
             while task.revision == revision and task.state not in ENDED:
@@ -61,6 +64,12 @@ async def waited(request: web.Request, task: Task) -> Task:
     finally:
         store.unwatch(watch)
     return store.get(Task, task.id) or task
+
+
+def _known_revision(request: web.Request) -> int:
+    """Return the revision that the caller has seen (`If-None-Match`), 0 without one."""
+    found = re.fullmatch(r'"(\d{1,18})"', request.headers.get("If-None-Match", "").strip())
+    return int(found[1]) if found else 0
 
 
 def preferred_wait_s(request: web.Request) -> float:

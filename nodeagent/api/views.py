@@ -84,6 +84,9 @@ def show(store: Store, resource: Resource) -> Shown:
             shown |= _vm_extras(store, resource)
         case Nic():
             shown["security_group_names"] = _names(store, resource.security_group_ids)
+        case SecurityGroup():
+            for rule in shown["rules"]:
+                rule["remote_group_name"] = "".join(_names(store, (rule["remote_group_id"],)))
         case Image():
             shown["host_names"] = [h.name for i in resource.host_ids if (h := store.get(Host, i))]
     return shown

@@ -40,9 +40,10 @@ class DomainStatus(StrEnum):
 class DomainState:
     """One domain of ours on this host.
 
-    `generation` is -1 when its metadata is missing or damaged: such a domain may not run. `reason` is libvirt's,
-    e.g. `user`, `io-error` or `migration`. `migrating_in`: it waits for its memory from another host and has
-    never run here. `migrating_out`: this process is moving it away.
+    `generation` is -1 when its metadata is missing or damaged: such a domain may not run. `reason` says why it is
+    paused: `user`, `io-error` or `migration`. `migrating_out`: this process is moving it away now. `migrating_in`:
+    it is paused for a migration and nobody moves it away, so it waits for its memory from another host; seldom it
+    is a source whose migration failed in its last moment (the VM's record tells which).
     """
 
     vm_id: str
@@ -230,7 +231,8 @@ class Hypervisor(Protocol):
     ) -> None:
         """Move a running VM away. When it returns, the VM runs there and is not here.
 
-        After an error it usually goes on here: ask `get` on both hosts. Cancelling aborts the migration.
+        After an error it usually goes on here: ask `get` on both hosts. Should it be paused here with reason
+        `migration`, resume it once it is certain that it does not run at the target. Cancelling aborts.
         `on_progress` is called about once a second.
 
         Raises:

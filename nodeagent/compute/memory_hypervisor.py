@@ -240,9 +240,7 @@ class InMemoryHypervisor:
         vm_id = domain.spec.vm_id
         if vm_id in self._domains:
             raise ConflictError(f"VM {vm_id} is at the target already")
-        state = replace(
-            domain.state, status=DomainStatus.PAUSED, reason="migration", migrating_in=True
-        )
+        state = replace(domain.state, status=DomainStatus.PAUSED, reason="migration")
         if order.generation is not None:
             state = replace(state, generation=order.generation)
         self._domains[vm_id] = _Domain(domain.spec, state)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 CHUNK_BYTES = 256 * 1024
 FRAME_BYTES_MAX = 1 << 20
-BUFFER_BYTES = 1 << 20
+BUFFER_BYTES = 256 * 1024
 IDLE_S_MAX = 120.0
 
 _LENGTH = struct.Struct("!I")
