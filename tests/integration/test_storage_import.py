@@ -11,6 +11,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -355,12 +356,22 @@ async def test_inside_there_is_only_the_image_and_nobodys_rights(tmp_path: Path)
             "x",
             "/usr",
         ),
-        ("/usr/bin/python3", "-c", "import socket; socket.create_connection(('127.0.0.1', 1), 1)"),
         ("/usr/bin/python3", "-c", "bytearray(4 << 30)"),
         ("/usr/bin/python3", "-c", "open('/out/x', 'wb').write(bytes(2 << 20))"),
     ):
         with pytest.raises(CommandError):
             await confined(tmp_path, *forbidden)
+
+
+@pytest.mark.usefixtures("raw")
+async def test_inside_there_is_no_network(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        connect = (
+            f"import socket; socket.create_connection(('127.0.0.1', {server.getsockname()[1]}), 5)"
+        )
+        subprocess.run([sys.executable, "-c", connect], check=True)  # noqa: ASYNC221
+        with pytest.raises(CommandError, match="ConnectionRefused|unreachable"):
+            await confined(tmp_path, "/usr/bin/python3", "-c", connect)
 
 
 @pytest.mark.usefixtures("raw")
