@@ -52,6 +52,7 @@ from nodeagent.services.network_controller import NetworkController
 from nodeagent.services.placing import Placing
 from nodeagent.services.services import Services
 from nodeagent.services.storages import Storages
+from nodeagent.services.task_rescue import TaskRescue
 from nodeagent.services.task_runner import TaskRunner
 from nodeagent.services.vm_controller import VmController
 from nodeagent.services.vm_power import VmPower
@@ -139,6 +140,7 @@ class Member:
         )
         mesh = store.get(Mesh, MESH_ID)
         profile = profile_of(mesh.ha_profile if mesh else "default")
+        self._placing = Placing(self.node, self._judge, profile)
         self.services = Services(
             doorkeeper=Doorkeeper(
                 store, self._engine, clock=clock, rng=rng, secrets_key=self._secrets_key
@@ -148,7 +150,7 @@ class Member:
             leases=leases,
             network=network,
             storages=storages,
-            vms=VmService(self.node, Placing(self.node, self._judge, profile)),
+            vms=VmService(self.node, self._placing),
         )
         self._rpc = MeshRpc(self.node, self.services)
         self._server = MeshServer(tls, record.address, record.mesh_port, admit=self._admits)
@@ -197,6 +199,7 @@ class Member:
             "vms": VmController(self.node, self._power, self._events).run,
             "tasks": TaskRunner(self.node, load_definitions(), StepMaker(shop)).run,
             "ha": HaController(self.node, self._judge, self._events).run,
+            "task-rescue": TaskRescue(self.node, self._judge, self.services.vms, self._placing).run,
             "images": self.services.images.run,
             "housekeeping": Housekeeping(self.node).run,
         }
