@@ -370,7 +370,7 @@ async def test_inside_there_is_no_network(tmp_path: Path) -> None:
             f"import socket; socket.create_connection(('127.0.0.1', {server.getsockname()[1]}), 5)"
         )
         subprocess.run([sys.executable, "-c", connect], check=True)  # noqa: ASYNC221
-        with pytest.raises(CommandError, match="ConnectionRefused|unreachable"):
+        with pytest.raises(CommandError, match=r"ConnectionRefused|unreachable"):
             await confined(tmp_path, "/usr/bin/python3", "-c", connect)
 
 
