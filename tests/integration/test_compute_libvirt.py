@@ -314,6 +314,7 @@ async def test_an_aborted_migration_leaves_the_guest_running_where_it_was(
             leaving, coming = await source.get(VM), await target.get(VM)
             assert leaving is not None and leaving.migrating_out
             assert coming is not None and coming.migrating_in
+            assert (coming.status, coming.reason) == (DomainStatus.PAUSED, "migration")
             with pytest.raises(ConflictError):
                 await source.migrate(VM, order)
             await source.abort_migration(VM)
