@@ -14,6 +14,7 @@ from raftstate.consensus.journal import Compaction
 from raftstate.consensus.links import LinkUser
 from raftstate.consensus.messages import Message
 from raftstate.consensus.pysyncobj_engine import PySyncObjEngine
+from raftstate.consensus.raft_node import Settings
 from raftstate.machine import Machine
 from raftstate.txn import Applied, Put, Txn, decode_outcome, encode_txn
 
@@ -54,8 +55,9 @@ async def main(directory: Path, number: int) -> None:
         links=NoLinks(),
         bootstrap=(ME,),
         rng=random.Random(),
-        timing=Timing(heartbeat_s=0.05),
-        compaction=Compaction(entries=40, pause_s=0.05, keep_entries=3),
+        settings=Settings(
+            Timing(heartbeat_s=0.05), Compaction(entries=40, pause_s=0.05, keep_entries=3)
+        ),
     )
     async with asyncio.TaskGroup() as group:
         group.create_task(engine.run(), name="engine")

@@ -11,17 +11,14 @@ import logging
 import random
 from pathlib import Path
 
-from core.errors import ConflictError, FatalError, InvalidError, UnavailableError
+from core.errors import ConflictError, InvalidError, UnavailableError
 from raftstate.consensus.changes import Changes, Verdict
-from raftstate.consensus.elections import Elections, Timing
 from raftstate.consensus.engine import NodeId, Peer, StateMachine
-from raftstate.consensus.journal import Compaction
 from raftstate.consensus.links import Links
 from raftstate.consensus.messages import (
     MAX_PAYLOAD_BYTES,
     ChangeReply,
     ChangeRequest,
-    Entry,
     Hello,
     MemberChange,
     Message,
@@ -33,16 +30,11 @@ from raftstate.consensus.messages import (
     ReadReply,
     ReadRequest,
     Refused,
-    decode_proposals,
     encode_proposals,
 )
 from raftstate.consensus.proposals import Callers, Inbox
-from raftstate.consensus.pysyncobj_driver import Raft, check_source, make_node
+from raftstate.consensus.raft_node import RaftNode, Settings
 from raftstate.consensus.reads import Answer, Readers, ReadRounds
-from raftstate.consensus.recovery import recover, snapshot_path, wal_path
-from raftstate.consensus.shell import Shell
-from raftstate.consensus.snapshot import SnapshotHeader, make_header, write_snapshot
-from raftstate.consensus.wal import Wal
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +42,6 @@ TICK_S = 0.04
 ASK_S = 1.0
 POLL_S = 0.05
 MAX_TICKS_IN_A_TURN = 8
-BRING_UP_PAUSE_S = 1.0
-BRING_UP_BYTES_PER_S = 10e6
 
 
 class PySyncObjEngine:
@@ -66,9 +56,7 @@ class PySyncObjEngine:
         links: Links,
         bootstrap: tuple[Peer, ...],
         rng: random.Random,
-        timing: Timing | None = None,
-        wal: Wal | None = None,
-        compaction: Compaction | None = None,
+        settings: Settings | None = None,
     ) -> None:
         """Recover from `directory`. On the very first start `bootstrap` is `(me,)` to found a cluster, else its voters.
 
@@ -77,68 +65,38 @@ class PySyncObjEngine:
         Raises:
             FatalError: damaged or mismatched files, or a PySyncObj that isn't the pinned one.
         """
-        check_source()
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._me, self._directory, self._machine, self._links = me, directory, machine, links
+        self._me, self._links = me, links
         self._boot = rng.randbytes(12)
         self._wake = asyncio.Event()
-        self._fatal: FatalError | None = None
         self._now = asyncio.get_running_loop().time
-        timing = timing or Timing()
-
-        self._start = recover(wal or Wal(wal_path(directory)), directory, me, bootstrap, machine)
-        self._journal = journal = self._start.journal
-        journal.compaction = compaction or Compaction()
-        self._installing: tuple[SnapshotHeader, bytes] | None = None
         self._met: dict[NodeId, Peer] = {}
-        self._compacted_s = self._now()
         self._callers, self._inbox, self._readers = Callers(self._boot), Inbox(), Readers()
-        self._applied_term = -1
         self._questions = 0
-        self._bring_up_again_s = 0.0
         self._replies: dict[int, asyncio.Future[Verdict]] = {}
-        self._shell = Shell(
-            journal,
-            me=me.id,
-            send=self._send,
-            linked=links.live,
-            make_node=make_node,
-            elections=lambda show: Elections(
-                journal,
-                me=me.id,
-                timing=timing,
-                rng=rng,
-                now=self._now,
-                send=self._send,
-                show=show,
-            ),
-            prepare_install=self._prepare_install,
+        self._applied_term = -1
+        self._node = node = RaftNode(
+            me,
+            directory,
+            machine,
+            self,
+            bootstrap=bootstrap,
+            rng=rng,
+            settings=settings or Settings(),
+        )
+        self._raft, self._journal = node.raft, node.journal
+        self._rounds = ReadRounds(
+            me.id, is_quorum=node.shell.elections.is_quorum, ask=self._ask_voters
         )
         self._changes = Changes(
             me.id,
-            journal,
+            node.journal,
             live=links.live,
-            is_up_to_date=self._shell.is_up_to_date,
-            bring_up=self._bring_up,
+            is_up_to_date=node.shell.is_up_to_date,
+            bring_up=node.bring_up,
             hand_over=self._hand_over,
         )
-        self._rounds = ReadRounds(
-            me.id, is_quorum=self._shell.elections.is_quorum, ask=self._ask_voters
-        )
-        self._raft = Raft(
-            me,
-            journal.members.latest() or self._start.peers,
-            journal=journal,
-            shell=self._shell,
-            snapshot=snapshot_path(directory),
-            timing=timing,
-            apply=self._apply,
-            before_append=self._append_next,
-            serialize=self._write_snapshot,
-            deserialize=self._read_snapshot,
-        )
         links.attach(self)
-        self._raft.tick()
+        node.tick()
 
     # -- ConsensusEngine
 
@@ -148,14 +106,12 @@ class PySyncObjEngine:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._links.run(), name="raft-links")
                 group.create_task(self._turn_forever(), name="raft-turns")
-        except BaseExceptionGroup as group_error:
-            if self._fatal is not None:
-                raise self._fatal from group_error
+        except BaseExceptionGroup:
+            self._node.check()
             raise
         finally:
-            self._shell.muted = True
             self._callers.fail_sent("the agent is stopping; the change may still be applied")
-            self._raft.destroy()
+            self._node.close()
 
     async def propose(self, payload: bytes, *, timeout_s: float) -> bytes:
         """Commit `payload` and return its result, once a quorum has it and this node has applied it.
@@ -259,57 +215,13 @@ class PySyncObjEngine:
     def _turn(self) -> None:
         """Do everything that can be done now."""
         for _ in range(MAX_TICKS_IN_A_TURN):
-            before = self._position()
             self._pump()
-            self._journal.sync()  # a lone voter commits what is in its own log
-            self._tick()
-            self._check()
-            if self._position() == before:
+            if not self._node.tick():
                 break
         else:
             self._wake.set()
         self._readers.applied(self._raft.raftLastApplied)
-        self._compact()
-
-    def _tick(self) -> None:
-        try:
-            self._raft.tick()
-            self._shell.tick()
-        except Exception as error:  # noqa: BLE001 - see `received`
-            self._stop(error)
-
-    def _position(self) -> tuple[int, ...]:
-        raft = self._raft
-        return (
-            self._journal.last(),
-            raft.raftCommitIndex,
-            raft.raftLastApplied,
-            raft.raftCurrentTerm,
-            raft._isLeader(),
-        )
-
-    def _check(self) -> None:
-        if self._fatal is not None:
-            raise self._fatal
-        members = self._journal.members
-        others = {node.id for node in self._raft.otherNodes}
-        if members.known and others != {peer.id for peer in members.latest()} - {self._me.id}:
-            self._stop(
-                FatalError("PySyncObj and the log disagree on the voters; restart the agent")
-            )
-            raise FatalError("PySyncObj and the log disagree on the voters; restart the agent")
-
-    def _stop(self, error: BaseException) -> None:
-        """Say nothing more to anybody; `run` ends with the error at the next turn."""
-        if self._fatal is None:
-            log.critical("consensus stops", extra={"error": repr(error)})
-            if not isinstance(error, FatalError):
-                fatal = FatalError(f"consensus can't go on: {error!r}; restart the agent")
-                fatal.__cause__ = error
-                error = fatal
-            self._fatal = error
-        self._shell.muted = True
-        self._wake.set()
+        self._node.compact_if_big()
 
     def _pump(self) -> None:
         """Hand proposals and questions to whoever leads now."""
@@ -331,10 +243,10 @@ class PySyncObjEngine:
                 link = (leader, generation)
                 for waiting in self._callers.to_send(now_s, term, link):
                     message = Propose(term, self._boot, waiting.number, waiting.payload)
-                    if self._send(leader, message):
+                    if self._node.send(leader, message):
                         waiting.handed(term, link)
                 for reader in self._readers.to_ask(now_s, (*link, term)):
-                    self._send(leader, ReadRequest(reader.number))
+                    self._node.send(leader, ReadRequest(reader.number))
         self._rounds.tick(
             now_s=now_s,
             term=term,
@@ -354,9 +266,11 @@ class PySyncObjEngine:
             if sender == self._me.id:
                 self._callers.refused(proposal.number, term, now_s)
             else:
-                self._send(sender, Refused(term, proposal.number))
+                self._node.send(sender, Refused(term, proposal.number))
 
-    def _append_next(self) -> None:
+    # -- NodeUser
+
+    def next_entry(self) -> None:
         """Called by PySyncObj while it leads, at the moment it appends: one entry at a time is under way."""
         if self._journal.last() != self._raft.raftCommitIndex:
             return
@@ -365,78 +279,37 @@ class PySyncObjEngine:
         elif proposals := self._inbox.pack():
             self._raft.append(encode_proposals(proposals))
 
-    def _compact(self) -> None:
-        if not self._journal.wants_compaction():
+    def send(self, peer: NodeId, message: Message) -> bool:
+        """Send if there is a link."""
+        return self._links.send(peer, message)
+
+    def live(self) -> frozenset[NodeId]:
+        """Return the hosts with a link."""
+        return self._links.live()
+
+    def applied(self, proposal: Proposal, result: bytes | None) -> None:
+        """A proposal was applied: its caller, if it waits here, gets the result."""
+        if proposal.origin != self._boot:
             return
-        if self._now() - self._compacted_s >= self._journal.compaction.pause_s:
-            self._compacted_s = self._now()
-            self._raft.forceLogCompaction()
+        if result is None:
+            self._callers.fail(proposal.number, "the change was applied, but its result is unknown")
+        else:
+            self._callers.resolve(proposal.number, result)
 
-    # -- what PySyncObj calls back
-
-    def _apply(self, index: int, content: bytes) -> None:
-        """Apply one committed entry. Must not raise: PySyncObj would apply it again for ever."""
-        if self._fatal is not None:
-            return
-        try:
-            self._journal.sync()
-            proposals = decode_proposals(content)
-            if index <= self._machine.applied():
-                for proposal in proposals:
-                    if proposal.origin == self._boot:
-                        self._callers.fail(
-                            proposal.number, "applied, but its result is unknown here"
-                        )
-                return
-            results = self._machine.apply(index, [proposal.payload for proposal in proposals])
-        except Exception as error:  # noqa: BLE001 - whatever it is, the machine can't follow the log any more
-            self._stop(error)
-            return
-        for proposal, result in zip(proposals, results, strict=True):
-            if proposal.origin == self._boot:
-                self._callers.resolve(proposal.number, result)
-
-    def _write_snapshot(self, draft: Path, previous: Entry, last: Entry) -> None:
-        voters = self._journal.members.at(last[1])
-        header = make_header(previous, last, voters, self._machine.applied())
-        try:
-            write_snapshot(draft, header, self._machine.dump())
-        except OSError as error:
-            log.error("can't write a snapshot", extra={"error": repr(error)})
-            raise
-        log.info("snapshot written", extra={"index": header.index})
-
-    def _prepare_install(self, header: SnapshotHeader, dump: bytes) -> None:
-        self._installing = (header, dump)
-
-    def _read_snapshot(self) -> tuple[Entry, Entry, tuple[Peer, ...]]:
-        """Give PySyncObj the snapshot: at a start the one `recover` has read, later one from the leader."""
-        if self._installing is None:
-            header = self._start.snapshot
-            assert header is not None
-            return header.previous, header.last, self._journal.members.latest()
-        (header, dump), self._installing = self._installing, None
-        try:
-            self._machine.load(dump)
-        except Exception as error:
-            self._stop(error)
-            raise
-        self._journal.rebase(header)
-        self._callers.fail_sent(
-            "this host was brought up to date; the change may have been applied"
-        )
-        return header.previous, header.last, header.voters
+    def replaced(self) -> None:
+        """The state came as a whole from the leader: nobody knows which proposals are in it."""
+        self._callers.fail_sent("this host was brought up to date; the change may be applied")
 
     # -- LinkUser
 
     def linked(self, peer: NodeId) -> None:
         """A link is up."""
-        self._shell.linked(peer)
+        self._node.shell.linked(peer)
         self._wake.set()
 
     def unlinked(self, peer: NodeId) -> None:
         """A link is down."""
-        self._shell.unlinked(peer)
+        self._node.shell.unlinked(peer)
         self._wake.set()
 
     def hello(self) -> Hello:
@@ -454,18 +327,18 @@ class PySyncObjEngine:
         """Return the voters, as far as they are known."""
         if self._journal.members.known:
             return self._journal.members.latest()
-        return (*self._start.peers, *self._met.values())
+        return (*self._node.bootstrap, *self._met.values())
 
     def received(self, peer: NodeId, message: Message) -> None:
         """Handle a message. Raises InvalidError for nonsense."""
-        if self._fatal is not None:
+        if self._node.shell.muted:
             return
         try:
             self._handle(peer, message)
         except InvalidError:
             raise
         except Exception as error:  # noqa: BLE001 - PySyncObj's state can't be trusted after an unexpected error
-            self._stop(error)
+            self._node.stop(error)
         self._wake.set()
 
     def _handle(self, peer: NodeId, message: Message) -> None:
@@ -474,9 +347,9 @@ class PySyncObjEngine:
         match message:
             case Probe(asked, number):
                 if asked == term:
-                    self._send(peer, ProbeAck(term, number))
+                    self._node.send(peer, ProbeAck(term, number))
                 elif asked < term:
-                    self._send(peer, Newer(term))
+                    self._node.send(peer, Newer(term))
             case ProbeAck(confirmed, number):
                 self._rounds.confirm(peer, number, confirmed)
             case Propose(of_term, origin, number, payload):
@@ -486,7 +359,7 @@ class PySyncObjEngine:
                 if leading:
                     self._inbox.lead(term)
                 if not leading or not self._inbox.put(peer, Proposal(origin, number, payload)):
-                    self._send(peer, Refused(of_term, number))
+                    self._node.send(peer, Refused(of_term, number))
             case Refused(of_term, number):
                 self._callers.refused(number, of_term, now_s)
             case ReadRequest(number):
@@ -499,7 +372,7 @@ class PySyncObjEngine:
             case ChangeRequest(number, add, host_id, address):
                 verdict = self._consider(MemberChange(add, host_id, address))
                 obstacle = verdict.refusal or verdict.obstacle
-                self._send(peer, ChangeReply(number, bool(verdict.obstacle), obstacle))
+                self._node.send(peer, ChangeReply(number, bool(verdict.obstacle), obstacle))
             case ChangeReply(number, retry, reason):
                 future = self._replies.get(number)
                 if future is not None and not future.done():
@@ -509,31 +382,20 @@ class PySyncObjEngine:
                         else Verdict(done=not reason, refusal=reason)
                     )
             case _:
-                self._shell.receive(peer, message)
+                self._node.shell.receive(peer, message)
 
     # -- questions and answers
-
-    def _send(self, peer: NodeId, message: Message) -> bool:
-        return not self._shell.muted and self._links.send(peer, message)
 
     def _ask_voters(self, term: int, number: int) -> None:
         for peer in self._journal.members.latest():
             if peer.id != self._me.id:
-                self._send(peer.id, Probe(term, number))
+                self._node.send(peer.id, Probe(term, number))
 
     def _answer_reader(self, number: int) -> Answer:
         return lambda index: self._readers.answered(number, index, self._now())
 
     def _reply_read(self, peer: NodeId, number: int, index: int | None) -> None:
-        self._send(peer, ReadReply(number, index))
-
-    def _bring_up(self, newcomer: NodeId) -> None:
-        """Send the snapshot, and again if no answer comes; a bigger one takes longer."""
-        if self._now() < self._bring_up_again_s:
-            return
-        blob = snapshot_path(self._directory).read_bytes()
-        self._bring_up_again_s = self._now() + BRING_UP_PAUSE_S + len(blob) / BRING_UP_BYTES_PER_S
-        self._shell.bring_up(newcomer, blob)
+        self._node.send(peer, ReadReply(number, index))
 
     def _hand_over(self) -> None:
         self._raft.transferLeadership()
@@ -571,7 +433,7 @@ class PySyncObjEngine:
         future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         self._replies[number] = future
         try:
-            if not self._send(
+            if not self._node.send(
                 leader, ChangeRequest(number, change.add, change.host_id, change.address)
             ):
                 return Verdict(obstacle=f"the leader {leader} is not connected")

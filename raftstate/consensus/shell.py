@@ -31,7 +31,7 @@ from raftstate.consensus.messages import (
     check_command,
 )
 from raftstate.consensus.normaliser import Plan, normalise, verified
-from raftstate.consensus.snapshot import MAX_SNAPSHOT_BYTES, SnapshotHeader, parse_snapshot
+from raftstate.consensus.snapshot import SnapshotHeader, SnapshotReceiver, parse_snapshot
 
 log = logging.getLogger(__name__)
 
@@ -72,15 +72,6 @@ class _Answering:
     back_to: int | None
 
 
-class _Incoming:
-    """A snapshot on its way from one leader of one term."""
-
-    def __init__(self, peer: NodeId, term: int) -> None:
-        self.peer, self.term = peer, term
-        self.parts: list[bytes] = []
-        self.size_bytes = 0
-
-
 class Shell:
     """PySyncObj's transport. `send` and `show` go down to the links, `receive` comes up from them."""
 
@@ -103,7 +94,7 @@ class Shell:
         self._raft: Raft | None = None
         self._answering: _Answering | None = None
         self._votes: tuple[int, set[NodeId]] = (0, set())
-        self._incoming: _Incoming | None = None
+        self._incoming = SnapshotReceiver()
         self._outgoing: dict[str, int] = {}
         self._newcomers: dict[NodeId, tuple[int, int]] = {}
         self._deliver: Callable[[Node, PySyncObjMessage], None] = lambda node, message: None
@@ -211,8 +202,7 @@ class Shell:
 
     def unlinked(self, peer: NodeId) -> None:
         """The link to `peer` is gone, with all that was on it."""
-        if self._incoming is not None and self._incoming.peer == peer:
-            self._incoming = None
+        self._incoming.link_lost(peer)
         if self.elections.shown:
             self._disconnected(self._node(peer))
 
@@ -316,30 +306,11 @@ class Shell:
             self._answering = None
 
     def _chunk_in(self, peer: NodeId, chunk: Chunk) -> None:
-        incoming = self._incoming
-        if chunk.number == 0:
-            incoming = self._incoming = _Incoming(peer, chunk.term)
-        if (
-            incoming is None
-            or (incoming.peer, incoming.term) != (peer, chunk.term)
-            or chunk.number != len(incoming.parts)
-        ):
-            self._incoming = (
-                None  # a piece is missing: the leader starts again when it sees no answer
-            )
-            return
-        incoming.parts.append(chunk.data)
-        incoming.size_bytes += len(chunk.data)
-        if incoming.size_bytes > MAX_SNAPSHOT_BYTES:
-            self._incoming = None
-            raise InvalidError("the snapshot is too big")
-        if (
-            not chunk.last
-        ):  # tells the leader that we live; PySyncObj itself is silent until the end
+        blob = self._incoming.take(peer, chunk)
+        if blob is not None:
+            self._snapshot(peer, chunk, blob)
+        else:  # tells the leader that we live; PySyncObj itself is silent until the end
             self._send(peer, Ack(chunk.term, self._journal.last() + 1, reset=False, success=False))
-        else:
-            self._incoming = None
-            self._snapshot(peer, chunk, b"".join(incoming.parts))
 
     def _snapshot(self, peer: NodeId, chunk: Chunk, blob: bytes) -> None:
         header, dump = parse_snapshot(blob)

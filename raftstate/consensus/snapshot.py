@@ -17,7 +17,7 @@ import msgspec
 from core.errors import FatalError, InvalidError
 from raftstate.consensus.engine import NodeId, Peer
 from raftstate.consensus.members import Voters, as_voters
-from raftstate.consensus.messages import Address, Entry, HostId
+from raftstate.consensus.messages import Address, Chunk, Entry, HostId
 
 MAGIC = b"KVSNAP1\n"
 MAX_SNAPSHOT_BYTES = 1 << 30
@@ -105,3 +105,45 @@ def read_snapshot(path: Path) -> tuple[SnapshotHeader, bytes] | None:
             f"the snapshot {path} is damaged ({error.message}); remove this host from the cluster, "
             "replace the disk and join the host again"
         ) from error
+
+
+class SnapshotReceiver:
+    """Puts a snapshot together from the pieces of one leader in one term."""
+
+    def __init__(self) -> None:
+        self._source: tuple[NodeId, int] | None = None
+        self._parts: list[bytes] = []
+        self._size_bytes = 0
+
+    def take(self, peer: NodeId, chunk: Chunk) -> bytes | None:
+        """Return the whole after its last piece. After a missing piece the leader has to start again.
+
+        Raises:
+            InvalidError: it is too big.
+        """
+        source = (peer, chunk.term)
+        if chunk.number == 0:
+            self.forget()
+            self._source = source
+        if source != self._source or chunk.number != len(self._parts):
+            self.forget()
+            return None
+        self._parts.append(chunk.data)
+        self._size_bytes += len(chunk.data)
+        if self._size_bytes > MAX_SNAPSHOT_BYTES:
+            self.forget()
+            raise InvalidError("the snapshot is too big")
+        if not chunk.last:
+            return None
+        blob = b"".join(self._parts)
+        self.forget()
+        return blob
+
+    def link_lost(self, peer: NodeId) -> None:
+        """The rest of what `peer` was sending will never come."""
+        if self._source is not None and self._source[0] == peer:
+            self.forget()
+
+    def forget(self) -> None:
+        """Drop what has come so far."""
+        self._source, self._parts, self._size_bytes = None, [], 0

@@ -22,6 +22,7 @@ from raftstate.consensus.engine import NodeId, Peer
 from raftstate.consensus.journal import Compaction
 from raftstate.consensus.links import LinkUser
 from raftstate.consensus.pysyncobj_engine import PySyncObjEngine
+from raftstate.consensus.raft_node import Settings
 from raftstate.consensus.recovery import wal_path
 from raftstate.consensus.wal import MAGIC, Wal
 from tests.sim.checkers import History
@@ -242,8 +243,7 @@ class Cluster:
             links=MemoryLinks(node.peer.id, self.network),
             bootstrap=node.bootstrap,
             rng=self.rng,
-            wal=node.wal,
-            compaction=SMALL_LOG,
+            settings=Settings(wal=node.wal, compaction=SMALL_LOG),
         )
         node.task = self._group.create_task(self._run(node.engine), name=f"engine-{name}")
 

@@ -19,6 +19,7 @@ from raftstate.consensus.journal import Compaction
 from raftstate.consensus.links import RAFT_CHANNEL, MeshLinks
 from raftstate.consensus.messages import Newer, encode
 from raftstate.consensus.pysyncobj_engine import PySyncObjEngine
+from raftstate.consensus.raft_node import Settings
 from tests.mesh_identity import Authority
 from tests.sim.checkers import History
 from tests.sim.raft_cluster import SimMachine
@@ -58,8 +59,7 @@ class Host:
             links=self.links,
             bootstrap=(self.peer,) if bootstrap is None else bootstrap,
             rng=random.Random(),
-            timing=QUICK,
-            compaction=Compaction(entries=20, pause_s=0.3, keep_entries=2),
+            settings=Settings(QUICK, Compaction(entries=20, pause_s=0.3, keep_entries=2)),
         )
         ready.set()
 

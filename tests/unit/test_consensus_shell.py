@@ -34,6 +34,7 @@ from raftstate.consensus.messages import (
     encode_proposals,
 )
 from raftstate.consensus.pysyncobj_engine import PySyncObjEngine
+from raftstate.consensus.raft_node import Settings
 from raftstate.consensus.recovery import snapshot_path, wal_path
 from raftstate.consensus.snapshot import make_header, parse_snapshot, write_snapshot
 from raftstate.consensus.wal import Wal
@@ -99,7 +100,7 @@ class Script:
             links=self,
             bootstrap=(),
             rng=random.Random(1),
-            wal=self.wal,
+            settings=Settings(wal=self.wal),
         )
 
     def crash(self) -> None:
