@@ -17,6 +17,9 @@ MAX_ENTRY_BYTES = 4 << 20  # one entry packs payloads up to about this size
 MAX_APPEND_BYTES = 8 << 20  # entries of one Append; PySyncObj may exceed it by the last entry
 MAX_FRAME_BYTES = 16 << 20
 
+# What msgspec raises for bytes that aren't what they should be; it lets errors of text decoding through.
+UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+
 Term = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
 Index = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
 Entry = tuple[bytes, Index, Term]  # command, index, term: PySyncObj's order
@@ -211,7 +214,7 @@ def decode(frame: bytes) -> Wire:
     """Return the message in a frame body. Raises InvalidError for anything else."""
     try:
         return _decoder.decode(frame)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise InvalidError(f"unreadable consensus message: {error}") from error
 
 
@@ -259,7 +262,7 @@ def decode_proposals(content: bytes) -> list[Proposal]:
         if content[:1] != _PROPOSALS:
             raise InvalidError("unreadable log entry: no proposals")
         return _proposals.decode(memoryview(content)[1:])
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise InvalidError(f"unreadable log entry: {error}") from error
 
 
@@ -274,7 +277,7 @@ def decode_change(content: bytes) -> MemberChange:
         if content[:1] != _CHANGE:
             raise InvalidError("unreadable membership entry: no change")
         return _change.decode(memoryview(content)[1:])
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise InvalidError(f"unreadable membership entry: {error}") from error
 
 

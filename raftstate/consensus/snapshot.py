@@ -17,7 +17,7 @@ import msgspec
 from core.errors import FatalError, InvalidError
 from raftstate.consensus.engine import NodeId, Peer
 from raftstate.consensus.members import Voters, as_voters
-from raftstate.consensus.messages import Address, Chunk, Entry, HostId
+from raftstate.consensus.messages import UNREADABLE, Address, Chunk, Entry, HostId
 
 MAGIC = b"KVSNAP1\n"
 MAX_SNAPSHOT_BYTES = 1 << 30
@@ -83,7 +83,7 @@ def parse_snapshot(blob: bytes) -> tuple[SnapshotHeader, bytes]:
     (length,) = _U32.unpack_from(blob, len(MAGIC))
     try:
         header = _decoder.decode(blob[start : start + length])
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise InvalidError(f"the snapshot's header is unreadable: {error}") from error
     if header.previous[1] + 1 != header.last[1] or not header.members:
         raise InvalidError("the snapshot's header makes no sense")

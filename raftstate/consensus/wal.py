@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from core.errors import FatalError
-from raftstate.consensus.messages import Entry
+from raftstate.consensus.messages import UNREADABLE, Entry
 
 log = logging.getLogger(__name__)
 
@@ -234,7 +234,7 @@ def _parse(content: bytes, path: Path) -> tuple[Recovered, int]:
         if not body.startswith(_MARK_MAGIC):
             try:
                 recovered.take(_decoder.decode(body))
-            except (msgspec.MsgspecError, FatalError) as error:
+            except (*UNREADABLE, FatalError) as error:
                 raise _damaged(path, position) from error
         position += _HEAD.size + len(body)
     if position < len(content) and _mark_behind(content, position):

@@ -89,6 +89,7 @@ def test_pysyncobj_behind_the_normaliser_does_what_raft_says(data):
         assert plan.commit == min(append.commit, end)
 
 
+@settings(deadline=None)
 @given(depth=st.integers(0, 3))
 def test_what_is_committed_is_never_given_up(depth):
     log = log_of([1, 1, 2, 2])
