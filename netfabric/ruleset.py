@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from core.model.network import Direction, Protocol, Rule
@@ -31,7 +31,7 @@ from netfabric.names import (
     tap_name,
 )
 from netfabric.nft_model import Chain, NamedSet, Place, Ruleset
-from netfabric.plan import GroupPlan, LocalPort, NetworkPlan
+from netfabric.plan import GroupMembers, GroupPlan, LocalPort, NetworkPlan
 
 _TAPS, _TUNNELS, _SERVICES = f'"{TAP_PREFIX}*"', f'"{VXLAN_PREFIX}*"', f'"{SERVICE_PREFIX}*"'
 # Neighbour and listener discovery without router advertisements and redirects.
@@ -59,10 +59,10 @@ def ruleset_of(plan: NetworkPlan) -> Ruleset:
         InvalidError: an address of the plan is none.
     """
     ports = _ports(plan)
-    combos = _combo_chains(plan, ports)
+    combos = _combos(plan, ports)
     return Ruleset(
-        sets={**_source_sets(ports), **_group_sets(plan), **_inet_maps(plan, ports)},
-        chains={**_BRIDGE_CHAINS, **combos, **_INET_CHAINS},
+        sets={**_source_sets(ports), **_group_sets(plan), **_inet_maps(plan, ports, combos)},
+        chains={**_BRIDGE_CHAINS, **_combo_chains(combos), **_INET_CHAINS},
     )
 
 
@@ -174,7 +174,8 @@ _BRIDGE_CHAINS: dict[Place, Chain] = {
     ),
 }
 
-# Mark 0 is what does not come from, or go to, a guest.
+# Mark 0 is what does not come from, or go to, a guest. A connection into a guest carries the approval of the rules
+# that let it in; when these change, its next packet meets the new ones. So a rule taken away ends connections at once.
 _INET_CHAINS: dict[Place, Chain] = {
     ("inet", "zone"): Chain(
         ("ct zone set iifname map @zones",),
@@ -183,7 +184,8 @@ _INET_CHAINS: dict[Place, Chain] = {
     ("inet", "from_guest"): Chain(
         (
             f'iifname != "{BRIDGE_PREFIX}*" accept',
-            "ct state { established, related } accept",
+            "ct state related accept",
+            "ct direction reply ct state established accept",
             "meta mark 0 accept",
             "icmpv6 type { nd-router-advert, nd-redirect } drop",
             "icmpv6 type nd-neighbor-advert meta mark . @th,64,128 != @source_nd drop",
@@ -198,7 +200,9 @@ _INET_CHAINS: dict[Place, Chain] = {
     ("inet", "to_guest"): Chain(
         (
             f'iifname != "{BRIDGE_PREFIX}*" accept',
-            "ct state { established, related } accept",
+            "ct state related accept",
+            "ct direction reply ct state established accept",
+            "ct state established meta mark . ct mark @approved accept",
             "meta mark 0 accept",
             f"icmpv6 type {_DISCOVERY} accept",
             "ct state invalid drop",
@@ -221,35 +225,57 @@ def _group_sets(plan: NetworkPlan) -> dict[Place, NamedSet]:
     return sets
 
 
-def _combo_chains(plan: NetworkPlan, ports: Iterable[_Port]) -> dict[Place, Chain]:
+@dataclass(frozen=True, slots=True)
+class _Combo:
+    """The rules of all ports of one port group with the same groups. `approval` (1..2^32-1) follows from the ingress
+    rules and from who the members of the groups in them are."""
+
+    ingress: tuple[str, ...]
+    egress: tuple[str, ...]
+    approval: int
+
+
+def _combos(plan: NetworkPlan, ports: Iterable[_Port]) -> dict[str, _Combo]:
     groups = {group.id: group for group in plan.groups}
-    known = {(members.group_id, members.vni) for members in plan.members}
-    chains = {}
-    for combo, vni, group_ids in sorted({(p.combo, p.vni, p.group_ids) for p in ports}):
-        rules = [rule for g in group_ids if g in groups for rule in _rules(groups[g], vni, known)]
+    members = {(m.group_id, m.vni): m for m in plan.members}
+    combos = {}
+    for name, vni, group_ids in sorted({(p.combo, p.vni, p.group_ids) for p in ports}):
+        rules = [rule for g in group_ids if g in groups for rule in _rules(groups[g], vni, members)]
         defaults = [rule for rule in rules if rule.default]
-        ingress = _lines(rules, Direction.INGRESS, vni, enabled=True, verdict="accept")
+        ingress = _lines(rules, Direction.INGRESS, vni, enabled=True)
+        referred = sorted({rule.remote_group_id for rule in rules if rule.remote_group_id})
+        known = [",".join(members[group_id, vni].addresses) for group_id in referred]
         # Out is allowed by default. A disabled default rule keeps members from each other, unless another group
         # of the same port allows it.
-        egress = [
-            *_lines(rules, Direction.EGRESS, vni, enabled=True, verdict="accept"),
-            *_lines(defaults, Direction.EGRESS, vni, enabled=False, verdict="drop"),
-        ]
-        chains["inet", f"in_{combo}"] = Chain((*ingress, "drop"))
-        chains["inet", f"out_{combo}"] = Chain((*egress, "accept"))
+        allowed = _lines(rules, Direction.EGRESS, vni, enabled=True)
+        apart = _lines(defaults, Direction.EGRESS, vni, enabled=False)
+        egress = (*(f"{line} accept" for line in allowed), *(f"{line} drop" for line in apart))
+        combos[name] = _Combo(tuple(ingress), egress, _number("\n".join([*ingress, *known])))
+    return combos
+
+
+def _number(text: str) -> int:
+    digest = hashlib.sha256(text.encode()).digest()
+    return int.from_bytes(digest[:4], "big") or 1
+
+
+def _combo_chains(combos: Mapping[str, _Combo]) -> dict[Place, Chain]:
+    chains = {}
+    for name, combo in combos.items():
+        ingress = (f"{line} ct mark set {combo.approval} accept" for line in combo.ingress)
+        chains["inet", f"in_{name}"] = Chain((*ingress, "drop"))
+        chains["inet", f"out_{name}"] = Chain((*combo.egress, "accept"))
     return chains
 
 
-def _rules(group: GroupPlan, vni: int, known: set[tuple[str, int]]) -> list[Rule]:
+def _rules(group: GroupPlan, vni: int, known: Mapping[tuple[str, int], GroupMembers]) -> list[Rule]:
     """Return a group's rules whose other side is known here."""
     return [r for r in group.rules if not r.remote_group_id or (r.remote_group_id, vni) in known]
 
 
-def _lines(
-    rules: Iterable[Rule], direction: Direction, vni: int, *, enabled: bool, verdict: str
-) -> list[str]:
+def _lines(rules: Iterable[Rule], direction: Direction, vni: int, *, enabled: bool) -> list[str]:
     wanted = [r for r in rules if r.direction is direction and r.enabled is enabled]
-    return list(dict.fromkeys(f"{_match(rule, vni)} {verdict}" for rule in wanted))
+    return list(dict.fromkeys(_match(rule, vni) for rule in wanted))
 
 
 def _match(rule: Rule, vni: int) -> str:
@@ -273,12 +299,17 @@ def _match(rule: Rule, vni: int) -> str:
     return " ".join(parts)
 
 
-def _inet_maps(plan: NetworkPlan, ports: Sequence[_Port]) -> dict[Place, NamedSet]:
+def _inet_maps(
+    plan: NetworkPlan, ports: Sequence[_Port], combos: Mapping[str, _Combo]
+) -> dict[Place, NamedSet]:
     zones = conntrack_zones(group.vni for group in plan.port_groups)
     return {
         ("inet", "source_nd"): _set(
             "typeof meta mark . @th,64,128",
             (f"{p.mark} . 0x{ipaddress.IPv6Address(p.link_local).packed.hex()}" for p in ports),
+        ),
+        ("inet", "approved"): _set(
+            "type mark . mark", (f"{p.mark} . {combos[p.combo].approval}" for p in ports)
         ),
         ("inet", "egress"): _map(
             "type mark : verdict", ((str(p.mark), f"jump out_{p.combo}") for p in ports)

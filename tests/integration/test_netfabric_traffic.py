@@ -253,6 +253,44 @@ def test_members_are_kept_apart_by_disabling_the_default_rules(lab: Lab):
     assert a.pings(b) == 2
 
 
+@pytest.mark.parametrize("what", ["rule", "member"])
+def test_what_is_no_longer_allowed_ends_open_connections(lab: Lab, what: str):
+    one, two = lab.hosts
+    server, client = lab.add_guests(server=(one, "friends"), client=(two, "friends"))
+    with (
+        open_socket(server.ns, socket.AF_INET, socket.SOCK_STREAM) as listening,
+        open_socket(client.ns, socket.AF_INET, socket.SOCK_STREAM) as calling,
+    ):
+        listening.bind((server.nic.ip, 80))
+        listening.listen()
+        calling.connect((server.nic.ip, 80))
+        accepted, _ = listening.accept()
+        with accepted:
+            accepted.settimeout(3.0)
+
+            def hears(text: bytes) -> bool:
+                calling.sendall(text)
+                try:
+                    return accepted.recv(99) == text
+                except TimeoutError:
+                    return False
+
+            assert hears(b"one")
+            lab.add_vm("another", two, "friends")
+            lab.apply()
+            assert hears(b"two"), "changes that still allow it do not harm"
+            if what == "rule":
+                lab.set_groups(msgspec.structs.replace(FRIENDS, rules=()))
+            else:
+                nics = (
+                    msgspec.structs.replace(n, security_group_ids=()) for n in lab.view.nics[1:]
+                )
+                lab.change(nics=(lab.view.nics[0], *nics))
+            lab.apply()
+            accepted.settimeout(0.5)
+            assert not hears(b"three")
+
+
 def test_ports_of_a_rule_decide_who_may_connect(lab: Lab):
     one, two = lab.hosts
     web = SecurityGroup(
