@@ -44,7 +44,7 @@ class MeshServer:
         self._files, self._address, self._admit = files, address, admit
         self._channels: dict[str, ChannelHandler] = {}
         self._http: HttpProtocolFactory | None = None
-        self._group = asyncio.TaskGroup()
+        self._group: asyncio.TaskGroup | None = None
         self._transports: set[asyncio.Transport] = set()
 
     def add_channel(self, channel: str, handler: ChannelHandler) -> None:
@@ -78,7 +78,7 @@ class MeshServer:
         self.port = server.sockets[0].getsockname()[1]
         log.info("mesh port open", extra={"address": self._address, "port": self.port})
         try:
-            async with self._group:
+            async with asyncio.TaskGroup() as self._group:
                 self.started.set()
                 try:
                     await asyncio.Event().wait()
@@ -87,6 +87,7 @@ class MeshServer:
                         cut(transport)
         finally:
             server.close()
+            self._group = None
             for transport in self._transports:
                 cut(transport)
             await asyncio.sleep(0)  # lets the loop close their sockets
@@ -94,7 +95,8 @@ class MeshServer:
     def _switch(self, transport: asyncio.Transport) -> asyncio.BaseProtocol | None:
         """Return the protocol that takes this connection over; None turns it away."""
         peer_id, channel = peer_id_of(transport), channel_of(transport)
-        if peer_id is None or channel is None or not self._admit(peer_id):
+        group = self._group
+        if peer_id is None or channel is None or group is None or not self._admit(peer_id):
             log.warning("mesh connection refused", extra={"peer": peer_id, "channel": channel})
             return None
         if channel == HTTP and self._http is not None:
@@ -104,7 +106,7 @@ class MeshServer:
         reader = asyncio.StreamReader(limit=READ_LIMIT_BYTES, loop=loop)
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
         writer = asyncio.StreamWriter(transport, protocol, reader, loop)
-        self._group.create_task(
+        group.create_task(
             self._serve(channel, peer_id, transport, reader, writer),
             name=f"mesh-{channel}-{peer_id}",
         )

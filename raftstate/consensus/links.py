@@ -29,7 +29,7 @@ SILENT_PINGS = 4  # counted in turns of our own loop, so that a pause of this pr
 DIAL_PAUSE_S = (0.2, 0.6)
 LOOK_S = 0.1
 PATIENCE_S = 1.0  # how long the larger id waits to be called
-MAX_UNSENT_BYTES = 64 << 20
+MAX_UNSENT_BYTES = 512 << 20  # room for a snapshot; who doesn't read at all is cut by the pings
 UNDER_WAY = float("inf")
 
 
