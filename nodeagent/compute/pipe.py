@@ -92,8 +92,7 @@ async def pipe(local: Stream, remote: Stream, *, idle_s_max: float = IDLE_S_MAX)
 async def _frame(local: Stream, remote: Stream, idle: _Idle) -> int:
     total = 0
     while chunk := await local.reader.read(CHUNK_BYTES):
-        remote.writer.write(_LENGTH.pack(len(chunk)))
-        remote.writer.write(chunk)
+        remote.writer.writelines((_LENGTH.pack(len(chunk)), chunk))
         await remote.writer.drain()
         total += len(chunk)
         idle.moved()

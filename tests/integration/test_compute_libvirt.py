@@ -282,6 +282,7 @@ async def test_a_running_guest_moves_through_the_tunnel(
         back = await source.get(VM)
         assert back is not None
         assert (back.generation, back.status) == (4, DomainStatus.PAUSED)
+        assert not back.migrating_in
         await source.resume(VM)
 
 
