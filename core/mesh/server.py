@@ -83,12 +83,14 @@ class MeshServer:
                 try:
                     await asyncio.Event().wait()
                 finally:
-                    for transport in self._transports:  # so that no handler lingers in its farewell
+                    self._group = None  # whoever comes now is turned away
+                    for transport in list(
+                        self._transports
+                    ):  # so that no handler lingers in its farewell
                         cut(transport)
         finally:
             server.close()
-            self._group = None
-            for transport in self._transports:
+            for transport in list(self._transports):
                 cut(transport)
             await asyncio.sleep(0)  # lets the loop close their sockets
 

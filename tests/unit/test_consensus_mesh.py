@@ -219,6 +219,17 @@ async def test_a_removed_leader_hands_over_and_stays_quiet(tmp_path):
         assert await other.engine.propose(b"without", timeout_s=2)
 
 
+async def test_a_leader_that_steps_aside_is_hardly_missed(tmp_path):
+    async with hosts(tmp_path, "abc") as cluster:
+        leader = next(h for h in cluster.hosts.values() if h.engine.is_leader())
+        other = next(h for h in cluster.hosts.values() if h is not leader)
+        await leader.engine.propose(b"before", timeout_s=5)
+        await leader.engine.step_aside(timeout_s=5)
+        assert not leader.engine.is_leader()
+        await leader.stop()
+        assert await other.engine.propose(b"after", timeout_s=5)
+
+
 async def test_garbage_and_pickles_on_the_raft_channel_change_nothing(tmp_path):
     bombs = [
         b"\x80\x02cposix\nsystem\nq\x00X\x05\x00\x00\x00falseq\x01\x85q\x02Rq\x03.",
