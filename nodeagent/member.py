@@ -197,7 +197,12 @@ class Member:
             "network": self.services.network.run,
             "host-reporter": HostReporter(self.node, str(self._accelerator)).run,
             "vms": VmController(self.node, self._power, self._events).run,
-            "tasks": TaskRunner(self.node, load_definitions(), StepMaker(shop)).run,
+            "tasks": TaskRunner(
+                self.node,
+                load_definitions(),
+                StepMaker(shop),
+                prepare=self.services.storages.sweep,
+            ).run,
             "ha": HaController(self.node, self._judge, self._events).run,
             "task-rescue": TaskRescue(self.node, self._judge, self.services.vms, self._placing).run,
             "images": self.services.images.run,

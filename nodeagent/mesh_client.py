@@ -80,8 +80,7 @@ class MeshClient:
                 content = await response.read()
                 status = response.status
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            why = "timeout" if isinstance(error, TimeoutError) else str(error)
-            raise UnavailableError(f"host {host.name} does not answer: {why}") from None
+            raise UnavailableError(f"host {host.name} does not answer: {why(error)}") from None
         if status >= 400:
             raise _refused(content)
         return msgspec.json.decode(content, type=answer)
@@ -106,7 +105,20 @@ class MeshClient:
                 async for chunk in response.content.iter_chunked(CHUNK_BYTES):
                     yield chunk
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise UnavailableError(f"host {host.name}: the transfer broke off: {error}") from None
+            raise UnavailableError(
+                f"host {host.name}: the transfer broke off: {why(error)}"
+            ) from None
+
+
+def why(error: BaseException) -> str:
+    """Return what went wrong with a connection, without the library's own words around it."""
+    match error:
+        case TimeoutError():
+            return "no answer in time"
+        case aiohttp.ClientConnectorError(os_error=cause):
+            return cause.strerror or str(cause)
+        case _:
+            return str(error) or type(error).__name__
 
 
 def _url(host: Host, path: str) -> str:

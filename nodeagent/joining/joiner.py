@@ -17,6 +17,7 @@ from core.errors import InvalidError, PlatformError, UnauthenticatedError, Unava
 from nodeagent.identity.certificates import fingerprint
 from nodeagent.identity.tokens import JoinTicket
 from nodeagent.joining.messages import JoinAnswer, JoinCancel, JoinRequest
+from nodeagent.mesh_client import why
 
 REQUEST_TIMEOUT_S = 15.0
 
@@ -100,7 +101,7 @@ async def _request(method: str, url: str, context: ssl.SSLContext, body: bytes) 
             answer = await response.read()
             status = response.status
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        raise UnavailableError(f"{where} does not answer ({_why(error)})") from None
+        raise UnavailableError(f"{where} does not answer ({why(error)})") from None
     if status >= 400:
         raise _refusal(where, status, answer)
     return answer
@@ -121,7 +122,3 @@ def _refusal(where: str, status: int, answer: bytes) -> PlatformError:
     error = PlatformError(problem.detail, code=problem.code)
     error.http_status = status
     return error
-
-
-def _why(error: BaseException) -> str:
-    return "timeout" if isinstance(error, TimeoutError) else str(error) or type(error).__name__

@@ -82,6 +82,10 @@ class IncomingMigrations:
         await self._network.ensure(body.index, timeout_s=NETWORK_TIMEOUT_S)
         await self._power.destroy(vm.id)
         prepare_target(vm.id)
+        # Read again right before the guard is told which state this is: what was true above may not be any more.
+        self._check(peer_id, body.vm_id)
+        if self._node.store.need(VM, vm.id).generation != body.generation:
+            raise ConflictError("the VM was started anew meanwhile: migrate it again")
         await self._node.guard.grant(
             vm.id,
             generation=vm.generation,

@@ -6,10 +6,11 @@ only what needs it.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.errors import NotFoundError
+from core.errors import NotFoundError, PlatformError
 from core.model import VM, DataStorage, DataStorageKind, Disk
 from nodeagent.node import Node
 from nodeagent.services.image_service import ImageService
@@ -17,6 +18,8 @@ from storage.directory_driver import LocalDriver, SharedDriver
 from storage.driver import DataStorageDriver
 from storage.image_cache import ImageCache
 from storage.seed_store import SeedStore
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,23 @@ class Storages:
             await driver.ensure_ready()
         finally:
             driver.close()
+
+    async def sweep(self) -> None:
+        """Remove what this host left unfinished when its agent died. Before new work begins, once after a start."""
+        for storage in self._node.store.all(DataStorage):
+            try:
+                removed = await self._mount(storage).driver.sweep()
+            except PlatformError as error:
+                log.info(
+                    "a data storage was not swept",
+                    extra={"storage": storage.name, "error": error.message},
+                )
+            else:
+                if removed:
+                    log.info(
+                        "unfinished files were removed",
+                        extra={"storage": storage.name, "files": removed},
+                    )
 
     async def ensure_image(self, disk: Disk) -> None:
         """Have a verified copy of the disk's image on its data storage."""
@@ -95,7 +115,9 @@ class Storages:
         await self._of(disk).seeds.delete(disk.vm_id)
 
     def _of(self, disk: Disk) -> _Mounted:
-        storage = self._node.store.need(DataStorage, disk.data_storage_id)
+        return self._mount(self._node.store.need(DataStorage, disk.data_storage_id))
+
+    def _mount(self, storage: DataStorage) -> _Mounted:
         mounted = self._mounted.get(storage.id)
         if mounted is None:
             driver = self._driver(storage)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -37,8 +37,15 @@ class TaskRunner:
     """Watches for tasks of this host."""
 
     def __init__(
-        self, node: Node, definitions: Mapping[str, Definition], make_steps: MakeSteps
+        self,
+        node: Node,
+        definitions: Mapping[str, Definition],
+        make_steps: MakeSteps,
+        *,
+        prepare: Callable[[], Awaitable[None]],
     ) -> None:
+        """`prepare` runs before the first task of a run, e.g. to remove what an agent that died left unfinished."""
+        self._prepare = prepare
         self._node = node
         self._definitions = definitions
         self._make_steps = make_steps
@@ -47,6 +54,7 @@ class TaskRunner:
 
     async def run(self) -> None:
         """Run tasks until cancelled."""
+        await self._prepare()
         watch = self._node.store.watch(Task)
         try:
             async with asyncio.TaskGroup() as group:

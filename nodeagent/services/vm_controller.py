@@ -151,11 +151,14 @@ class VmController:
 
     async def _report_paused(self, vm_id: str) -> None:
         vm = self._store.need(VM, vm_id)
-        await self._store.apply(
-            puts=(replace(vm, phase=VMPhase.PAUSED, blocked_reason="its storage fails"),)
+        domain = await self._node.hypervisor.get(vm_id)
+        reason = domain.reason if domain else ""
+        why = (
+            "its storage fails" if "io" in reason else f"paused on its host ({reason or 'unknown'})"
         )
+        await self._store.apply(puts=(replace(vm, phase=VMPhase.PAUSED, blocked_reason=why),))
         await self._events.record(
-            "vm-paused", vm, f"VM {vm.name} is paused: its storage fails", severity=Severity.ALARM
+            "vm-paused", vm, f"VM {vm.name} is paused: {why}", severity=Severity.ALARM
         )
 
     async def _report_blocked(self, vm_id: str, error: PlatformError) -> None:

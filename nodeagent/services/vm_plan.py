@@ -56,15 +56,31 @@ def _elsewhere(vm: VM, domain: DomainState | None, host_id: str, has_task: bool)
     return Action.DESTROY
 
 
+def left_by_migration(domain: DomainState) -> bool:
+    """Tell whether a guest is paused because it was being moved away.
+
+    Such a guest must never be resumed: the target may have run it since, so its memory is older than its disk.
+    """
+    return domain.status is DomainStatus.PAUSED and (
+        "migrat" in domain.reason or "copy" in domain.reason
+    )
+
+
+def _paused(vm: VM, domain: DomainState) -> Action:
+    if left_by_migration(domain):
+        return Action.NOTHING if vm.migrating_to_host_id else Action.DESTROY
+    if vm.phase is VMPhase.STARTING:
+        return Action.START  # this agent was killed between starting it paused and letting it run
+    return Action.NOTHING if vm.phase is VMPhase.PAUSED else Action.REPORT_PAUSED
+
+
 def _wanted_running(vm: VM, domain: DomainState | None) -> Action:
     if domain is None or domain.status is DomainStatus.CRASHED:
         return Action.START
+    if domain.status is DomainStatus.PAUSED:
+        return _paused(vm, domain)
     if vm.migrating_to_host_id:
         return Action.CLEAR_MIGRATION
-    if domain.status is DomainStatus.PAUSED:
-        if "io" in domain.reason:
-            return Action.NOTHING if vm.phase is VMPhase.PAUSED else Action.REPORT_PAUSED
-        return Action.START
     if domain.status is DomainStatus.RUNNING and vm.phase is not VMPhase.RUNNING:
         return Action.REPORT_RUNNING
     return Action.NOTHING

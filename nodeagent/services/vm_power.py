@@ -27,6 +27,7 @@ from nodeagent.compute.hypervisor import DomainState, DomainStatus
 from nodeagent.node import Node
 from nodeagent.services.network_controller import NetworkController
 from nodeagent.services.storages import Storages
+from nodeagent.services.vm_plan import left_by_migration
 
 log = logging.getLogger(__name__)
 
@@ -119,6 +120,7 @@ class VmPower:
             await self.destroy(vm_id)
         spec = await self._claimed(vm)
         try:
+            self._check_still_ours(vm_id, spec.generation)
             await self._node.guard.grant(
                 vm_id,
                 generation=spec.generation,
@@ -134,13 +136,28 @@ class VmPower:
             raise
         await self.report_running(vm_id)
 
+    def _check_still_ours(self, vm_id: str, generation: int) -> None:
+        """Read the VM once more, right before the guard is told which state this is.
+
+        Between the claim and now the lease may have ended and begun anew, and the VM been given to another host; a
+        grant asked with the index of the state that says so, for what was true before, would let it run twice.
+
+        Raises:
+            ConflictError: the VM is another host's, or was started anew.
+        """
+        now = self._store.need(VM, vm_id)
+        if now.host_id != self._node.host_id or now.generation != generation:
+            raise ConflictError(f"VM {now.name!r} was taken over while it was being started")
+
     async def _adopt(self, vm: VM, domain: DomainState) -> bool:
         """Go on with a guest of this generation that runs or waits here, e.g. after the agent was killed."""
         await self._node.guard.check(vm.id, generation=vm.generation)
         match domain.status:
             case DomainStatus.RUNNING:
                 pass
-            case DomainStatus.PAUSED:
+            case DomainStatus.PAUSED if vm.phase is VMPhase.STARTING and not left_by_migration(
+                domain
+            ):
                 await self._node.hypervisor.resume(vm.id)
             case _:
                 return False

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from core.errors import ConflictError
-from core.model import VM, Host, Lease, VMPhase
+from core.model import VM, Host, VMPhase
 from nodeagent.workflows.work import VmWork
 
 
