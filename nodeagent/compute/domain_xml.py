@@ -8,8 +8,8 @@ Choices that are not obvious:
 - The seed is a read-only virtio disk, not a CD-ROM: Debian's cloud kernel has no AHCI driver, so a guest would
   not find it on q35's SATA bus. cloud-init finds it by its label.
 - KVM guests get `host-model`: a named model plus features, so a migration is refused before it starts when the
-  target's processor cannot take it. TCG guests get `Westmere`: the
-  translator knows all of it, distributions that ask for x86-64-v2 run on it, and it boots as fast as `qemu64`.
+  target's processor cannot take it. TCG guests get `Westmere`: the translator knows all of it, distributions
+  that ask for x86-64-v2 run on it, and it boots as fast as `qemu64`.
 """
 
 from __future__ import annotations
