@@ -100,6 +100,16 @@ def forwarding_changes(have: Forwarding, want: Forwarding) -> ForwardingChanges:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Synced:
+    """What the kernel is taken to hold for a port group, until it is read again."""
+
+    plan: PortGroupPlan
+    bridge: int
+    tunnel: int
+    until_s: float
+
+
 class Switch:
     """Keeps bridges, tunnels and their entries in line with a plan.
 
@@ -110,7 +120,7 @@ class Switch:
     def __init__(self, *, sysctl_dir: Path = Path("/proc/sys")) -> None:
         self._thread = link_thread()
         self._sysctl_dir = sysctl_dir
-        self._synced: dict[int, tuple[PortGroupPlan, int, int, float]] = {}
+        self._synced: dict[int, _Synced] = {}
 
     async def apply(self, plan: NetworkPlan) -> SwitchState:
         """Bring about the switch of a plan. Problems are part of what is returned.
@@ -133,7 +143,6 @@ class Switch:
             try:
                 changes += await self._apply_group(table, plan.address, group, links, now_s)
             except PlatformError as error:
-                self._synced.pop(group.vni, None)
                 problems.append(NetworkProblem(Part.SWITCH, group.vni, error.message))
         wanted = {group.vni for group in plan.port_groups}
         kept = set()
@@ -161,13 +170,19 @@ class Switch:
         bridge, bridge_changes = await self._ensure_bridge(table, group, links)
         tunnel, tunnel_changes = await self._ensure_tunnel(table, local, group, links, bridge)
         changes = bridge_changes + tunnel_changes
-        synced = self._synced.get(group.vni)
-        if synced and synced[:3] == (group, bridge, tunnel) and now_s - synced[3] < RESYNC_S:
-            return changes
-        have = await table.forwarding(bridge, tunnel)
+        synced = self._synced.pop(group.vni, None)
+        if (
+            synced
+            and synced.bridge == bridge
+            and synced.tunnel == tunnel
+            and now_s < synced.until_s
+        ):
+            have, until_s = wanted_forwarding(synced.plan), synced.until_s
+        else:
+            have, until_s = await table.forwarding(bridge, tunnel), now_s + RESYNC_S
         difference = forwarding_changes(have, wanted_forwarding(group))
         await _write_forwarding(table, bridge, tunnel, difference)
-        self._synced[group.vni] = (group, bridge, tunnel, now_s)
+        self._synced[group.vni] = _Synced(group, bridge, tunnel, until_s)
         return changes + difference.count
 
     async def _ensure_bridge(
