@@ -310,7 +310,8 @@ async def test_an_aborted_migration_leaves_the_guest_running_where_it_was(
             asyncio.TaskGroup() as group,
         ):
             order = order_through(tunnel)
-            moving = group.create_task(outcome(source.migrate(VM, order, on_progress=seen.append)))
+            move = source.migrate(VM, order, on_progress=seen.append)
+            moving = group.create_task(outcome(move), name="migration")
             await until(lambda: reported(seen), "progress is reported")
             leaving, coming = await source.get(VM), await target.get(VM)
             assert leaving is not None and leaving.migrating_out
@@ -350,7 +351,8 @@ async def test_a_target_that_dies_in_the_middle_leaves_the_guest_running_at_the_
                 tunnel_between(host_a, host_c, stalled=True) as tunnel,
                 asyncio.TaskGroup() as group,
             ):
-                moving = group.create_task(outcome(source.migrate(VM, order_through(tunnel))))
+                move = source.migrate(VM, order_through(tunnel))
+                moving = group.create_task(outcome(move), name="migration")
                 await until(lambda: is_moving(source), "the migration has begun")
                 host_c.stop()
                 assert isinstance(await moving, TemporaryError)
