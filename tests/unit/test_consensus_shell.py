@@ -18,6 +18,7 @@ from raftstate.consensus.messages import (
     Append,
     ChangeRequest,
     Chunk,
+    MemberChange,
     Message,
     Newer,
     NotVoter,
@@ -35,6 +36,7 @@ from raftstate.consensus.messages import (
     decode_change,
     decode_proposals,
     encode,
+    encode_change,
     encode_proposals,
 )
 from raftstate.consensus.pysyncobj_engine import PySyncObjEngine
@@ -353,6 +355,21 @@ def test_a_node_that_hears_nobody_disturbs_nobody(scripted):
     scripted(story)
 
 
+def test_an_election_takes_a_quorum_of_pre_votes(scripted):
+    async def story(s: Script) -> None:
+        asked = [m for _, m in await s.pass_time(2.1) if isinstance(m, PreVote)]
+        s.say(B, PreVoteGranted(asked[0].term))
+        s.say(B, PreVoteGranted(asked[0].term))
+        s.say(STRANGER, PreVoteGranted(asked[0].term))
+        await s.pass_time(0.1)
+        assert s.node.term() == 0
+        s.say(C, PreVoteGranted(asked[0].term))
+        await s.pass_time(0.1)
+        assert s.node.term() == 1
+
+    scripted(story, A, B, C, D, E)
+
+
 def test_nobody_gets_a_vote_while_the_leader_lives(scripted):
     async def story(s: Script) -> None:
         s.say(B, Append(1, 3, (3, 0), []))
@@ -553,6 +570,32 @@ def test_voters_of_a_restarted_node_are_those_of_its_log(scripted):
         await s.pass_time(0.1)
         assert [voter.id for voter in s.node.voters()] == [A, B, C, STRANGER]
         assert {node.id for node in s.node._raft.otherNodes} == {B, C, STRANGER}
+
+    scripted(story)
+
+
+def test_applying_an_old_change_brings_back_no_old_voters(scripted):
+    async def story(s: Script) -> None:
+        changes = [(4, MemberChange(True, "z", "z:7444")), (5, MemberChange(False, "z", ""))]
+        entries = [(b"\x02" + encode_change(change), index, 1) for index, change in changes]
+        s.say(B, Append(1, 3, (3, 0), entries))
+        s.crash()
+        s.say(B, Append(1, 4, (5, 1), []))
+        assert s.node.applied_index() == 4
+        assert [voter.id for voter in s.node.voters()] == [A, B, C]
+        assert {node.id for node in s.node._raft.otherNodes} == {B, C}
+
+    scripted(story)
+
+
+def test_a_truncated_change_is_taken_back(scripted):
+    async def story(s: Script) -> None:
+        change = b"\x02" + encode_change(MemberChange(True, "z", "z:7444"))
+        s.say(B, Append(1, 3, (3, 0), [entry(4, 1), (change, 5, 1)]))
+        assert [voter.id for voter in s.node.voters()] == [A, B, C, STRANGER]
+        s.say(C, Append(2, 3, (4, 1), [entry(5, 2)]))
+        assert [voter.id for voter in s.node.voters()] == [A, B, C]
+        assert {node.id for node in s.node._raft.otherNodes} == {B, C}
 
     scripted(story)
 
