@@ -45,7 +45,7 @@ async def break_things(cluster: Cluster) -> None:
     while True:
         await asyncio.sleep(rng.expovariate(1.2))
         a, b = (NodeId(name) for name in rng.sample(sorted(cluster.nodes), 2))
-        match rng.randrange(12):
+        match rng.randrange(14):
             case 0 | 1 if len(cluster.up) > len(cluster.nodes) // 2 + 1 and a in cluster.up:
                 cluster.crash(a)
             case 2 if rng.random() < 0.3:
@@ -64,6 +64,8 @@ async def break_things(cluster: Cluster) -> None:
                 cluster.network.reset(a, b)
             case 10 | 11:
                 cluster.heal()
+            case 12 | 13:
+                cluster.arm(a)
 
 
 async def change_members(cluster: Cluster, spare: str) -> None:

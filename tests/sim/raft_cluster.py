@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections import deque
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 import msgspec
 import pysyncobj.syncobj
 
-from core.errors import UnavailableError
+from core.errors import FatalError, UnavailableError
 from raftstate.consensus import messages
 from raftstate.consensus.engine import NodeId, Peer
 from raftstate.consensus.journal import Compaction
@@ -26,6 +25,7 @@ from raftstate.consensus.raft_node import Settings
 from raftstate.consensus.recovery import wal_path
 from raftstate.consensus.wal import MAGIC, Wal
 from tests.sim.checkers import History
+from tests.sim.power import Power
 
 SMALL_LOG = Compaction(entries=30, pause_s=2.0, keep_entries=5)
 RECONNECT_S = 0.2
@@ -199,6 +199,7 @@ class Node:
     engine: PySyncObjEngine | None = None
     task: asyncio.Task[None] | None = None
     wal: LossyWal | None = None
+    burnt: bool = False
 
 
 class Cluster:
@@ -210,6 +211,8 @@ class Cluster:
         self.nodes: dict[str, Node] = {}
         self.rng = rng
         self._directory, self._group = directory, group
+        self.power = Power(rng)
+        self.power.install()
         pysyncobj.syncobj.random = rng
 
     def __getitem__(self, name: str) -> PySyncObjEngine:
@@ -233,36 +236,74 @@ class Cluster:
         self.start(name)
 
     def start(self, name: str) -> None:
+        """Switch a node on; with a fuse armed it may not survive its own start."""
         node = self.nodes[name]
         assert node.engine is None
         node.wal = LossyWal(wal_path(node.directory))
-        node.engine = PySyncObjEngine(
-            me=node.peer,
-            directory=node.directory,
-            machine=node.machine,
-            links=MemoryLinks(node.peer.id, self.network),
-            bootstrap=node.bootstrap,
-            rng=self.rng,
-            settings=Settings(wal=node.wal, compaction=SMALL_LOG),
-        )
-        node.task = self._group.create_task(self._run(node.engine), name=f"engine-{name}")
+        try:
+            node.engine = PySyncObjEngine(
+                me=node.peer,
+                directory=node.directory,
+                machine=node.machine,
+                links=MemoryLinks(node.peer.id, self.network),
+                bootstrap=node.bootstrap,
+                rng=self.rng,
+                settings=Settings(wal=node.wal, compaction=SMALL_LOG),
+            )
+        except (FatalError, OSError):
+            if not node.burnt:
+                raise
+            self._off(node)
+        else:
+            node.task = self._group.create_task(self._run(node), name=f"engine-{name}")
 
-    async def _run(self, engine: PySyncObjEngine) -> None:
-        with contextlib.suppress(asyncio.CancelledError):
-            await engine.run()
+    async def _run(self, node: Node) -> None:
+        assert node.engine is not None
+        try:
+            await node.engine.run()
+        except asyncio.CancelledError:
+            pass
+        except FatalError:
+            if not node.burnt and node.engine is not None:
+                raise
+
+    def arm(self, name: str) -> None:
+        """Let the power of a node fail in the middle of one of its next disk writes."""
+        node = self.nodes[name]
+
+        def burn() -> None:
+            node.burnt = True
+            if node.engine is not None:  # not a word more leaves it; the rest follows at once
+                node.engine._node.shell.muted = True
+                asyncio.get_running_loop().call_soon(self._crash_burnt, name)
+
+        self.power.arm(node.directory.resolve(), self.rng.randint(0, 12), burn)
+
+    def _crash_burnt(self, name: str) -> None:
+        if self.nodes[name].burnt and self.nodes[name].engine is not None:
+            self.crash(name)
+
+    def _off(self, node: Node) -> None:
+        self.power.tear(node.directory.resolve())
+        self.power.restore(node.directory.resolve())
+        node.engine = node.task = node.wal = None
+        node.burnt = False
 
     def crash(self, name: str) -> None:
         """Power off: nothing more is written or sent, links break, unsynced writes tear."""
         node = self.nodes[name]
         assert node.engine is not None and node.wal is not None and node.task is not None
-        node.wal.crash(self.rng, wal_path(node.directory))
+        if node.burnt:
+            node.wal.dead = True
+        else:
+            node.wal.crash(self.rng, wal_path(node.directory))
         self.network.users.pop(node.peer.id, None)
         for other in self.nodes:
             self.network.reset(node.peer.id, NodeId(other))
         node.engine._turn = lambda: None  # type: ignore[method-assign]  # its tasks end one step later
         node.task.cancel()
         node.machine.lose(self.rng)
-        node.engine = node.task = node.wal = None
+        self._off(node)
 
     def cut(self, a: str, b: str) -> None:
         self.network.cut.add(frozenset((NodeId(a), NodeId(b))))
@@ -320,7 +361,9 @@ class Cluster:
     async def converge(self) -> None:
         """Heal everything, then demand one leader, equal states everywhere, and service at every node."""
         self.heal()
+        await asyncio.sleep(0)  # a power cut of this very moment still takes its node down
         for name, node in self.nodes.items():
+            self.power.disarm(node.directory.resolve())
             if node.engine is None:
                 self.start(name)
         await self.until(lambda: self.leader() is not None, deadline_s=20, what="a leader")

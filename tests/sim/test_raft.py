@@ -7,6 +7,7 @@ import pytest
 
 from core.errors import UnavailableError
 from tests.sim.loop import SimLoop
+from tests.sim.power import Power
 from tests.sim.raft_chaos import chaos
 from tests.sim.raft_cluster import Cluster
 
@@ -21,8 +22,11 @@ def simulate(directory, seed, story):
             for name in cluster.up:
                 cluster.crash(name)
 
-    with asyncio.Runner(loop_factory=SimLoop) as runner:
-        runner.run(play())
+    try:
+        with asyncio.Runner(loop_factory=SimLoop) as runner:
+            runner.run(play())
+    finally:
+        Power.remove()
 
 
 def test_three_nodes_agree(tmp_path):
