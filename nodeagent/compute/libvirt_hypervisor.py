@@ -33,7 +33,7 @@ from nodeagent.compute.hypervisor import (
     MigrationOrder,
     MigrationProgress,
 )
-from nodeagent.compute.libvirt_link import Link
+from nodeagent.compute.libvirt_link import Lane, Link
 from nodeagent.compute.libvirt_migration import Migration, read_progress
 from nodeagent.compute.libvirt_state import (
     read_domain_states,
@@ -51,10 +51,10 @@ SYSTEM_URI = "qemu:///system"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deadlines:
-    """How long libvirt may take, in seconds. `start_s` is for starting and for ending a QEMU."""
+    """How long libvirt may take, in seconds. `change_s` covers a destroy, for which libvirt asks QEMU twice."""
 
     read_s: float = 5.0
-    change_s: float = 10.0
+    change_s: float = 30.0
     start_s: float = 30.0
     open_s: float = 15.0
     probe_interval_s: float = 5.0
@@ -109,26 +109,19 @@ class LibvirtHypervisor:
         return self._feed.events()
 
     async def host_facts(self) -> HostFacts:
-        return await self._call(
-            "reading the host", read_host_facts, timeout_s=self._deadlines.read_s
-        )
+        return await self._read("reading the host", read_host_facts)
 
     async def list_domains(self) -> tuple[DomainState, ...]:
         leaving = frozenset(self._migrations)
-        return await self._call(
-            "listing domains",
-            lambda connection: read_domain_states(connection, leaving),
-            timeout_s=self._deadlines.read_s,
+        return await self._read(
+            "listing domains", lambda connection: read_domain_states(connection, leaving)
         )
 
     async def get(self, vm_id: str) -> DomainState | None:
         leaving = frozenset(self._migrations)
         try:
-            return await self._on_domain(
-                vm_id,
-                "reading a domain",
-                lambda domain: read_state(domain, leaving),
-                timeout_s=self._deadlines.read_s,
+            return await self._read_domain(
+                vm_id, "reading a domain", lambda domain: read_state(domain, leaving)
             )
         except NotFoundError:
             return None
@@ -138,7 +131,8 @@ class LibvirtHypervisor:
         flags = libvirt.VIR_DOMAIN_START_PAUSED if paused else 0
         present = await self.get(spec.vm_id)
         if present is None:
-            state = await self._call(
+            state = await self._now().call(
+                Lane.START,
                 f"starting VM {spec.vm_id}",
                 lambda connection: read_state(connection.createXML(xml, flags), frozenset()),
                 timeout_s=self._deadlines.start_s,
@@ -187,19 +181,13 @@ class LibvirtHypervisor:
 
     async def destroy(self, vm_id: str) -> None:
         try:
-            await self._on_domain(
-                vm_id,
-                f"destroying VM {vm_id}",
-                lambda domain: domain.destroy(),
-                timeout_s=self._deadlines.start_s,
-            )
+            await self._change(vm_id, "destroying", lambda domain: domain.destroy())
         except NotFoundError:
             return
         except ConflictError:
             # It ended by itself between the look-up and the call.
             if await self.get(vm_id) is not None:
                 raise
-        log.info("domain destroyed", extra={"vm": vm_id})
 
     async def undefine(self, vm_id: str) -> None:
         def work(domain: libvirt.virDomain) -> None:
@@ -254,9 +242,7 @@ class LibvirtHypervisor:
     async def migration_progress(self, vm_id: str) -> MigrationProgress | None:
         if vm_id not in self._migrations:
             return None
-        return await self._on_domain(
-            vm_id, "reading a migration", read_progress, timeout_s=self._deadlines.read_s
-        )
+        return await self._read_domain(vm_id, "reading a migration", read_progress)
 
     async def _use(self, link: Link) -> None:
         """Serve calls through a link until it is lost, probing it all the time."""
@@ -272,6 +258,7 @@ class LibvirtHypervisor:
                 return
             except TimeoutError:
                 await link.call(
+                    Lane.READ,
                     "a probe",
                     lambda connection: connection.getLibVersion(),
                     timeout_s=self._deadlines.read_s,
@@ -286,21 +273,23 @@ class LibvirtHypervisor:
             raise TemporaryError("libvirt is away; its connection is being restored")
         return self._link
 
-    async def _call(
-        self, what: str, work: Callable[[libvirt.virConnect], T], *, timeout_s: float
-    ) -> T:
-        return await self._now().call(what, work, timeout_s=timeout_s)
+    async def _read(self, what: str, work: Callable[[libvirt.virConnect], T]) -> T:
+        return await self._now().call(Lane.READ, what, work, timeout_s=self._deadlines.read_s)
 
-    async def _on_domain(
-        self, vm_id: str, what: str, work: Callable[[libvirt.virDomain], T], *, timeout_s: float
+    async def _read_domain(
+        self, vm_id: str, what: str, work: Callable[[libvirt.virDomain], T]
     ) -> T:
         check_vm_id(vm_id)
-        return await self._call(
-            what, lambda connection: work(connection.lookupByUUIDString(vm_id)), timeout_s=timeout_s
-        )
+        return await self._read(what, lambda connection: work(connection.lookupByUUIDString(vm_id)))
 
     async def _change(
         self, vm_id: str, verb: str, work: Callable[[libvirt.virDomain], object]
     ) -> None:
-        await self._on_domain(vm_id, f"{verb} VM {vm_id}", work, timeout_s=self._deadlines.change_s)
+        check_vm_id(vm_id)
+        await self._now().call(
+            Lane.CHANGE,
+            f"{verb} VM {vm_id}",
+            lambda connection: work(connection.lookupByUUIDString(vm_id)),
+            timeout_s=self._deadlines.change_s,
+        )
         log.info("domain changed", extra={"vm": vm_id, "change": verb})

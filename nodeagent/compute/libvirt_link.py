@@ -1,8 +1,12 @@
-"""One connection to libvirtd and the threads that speak through it, every call with a deadline.
+"""The connections to libvirtd and the threads that speak through them, every call with a deadline.
 
 `LibvirtHypervisor` opens a link, and another one after a link was lost. The link exists because libvirt's client
 blocks for as long as libvirtd does not answer: a call that misses its deadline costs the link, not the agent.
 A link that is given up is closed by a thread of its own, since even closing asks libvirtd.
+
+There is a connection per lane, because libvirtd serves only five calls of a connection at a time (and then stops
+reading from it, keep-alives too): a batch of starting VMs must not hold up reads, and neither of them a destroy.
+Calls beyond a lane's width wait here, and their deadline begins when it is their turn.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
+from enum import StrEnum
 from typing import TypeVar
 
 import libvirt
@@ -27,7 +32,7 @@ T = TypeVar("T")
 
 KEEPALIVE_INTERVAL_S = 5
 KEEPALIVE_COUNT = 5
-CALL_THREADS = 6
+LANE_WIDTH = 4
 
 _event_loop_lock = threading.Lock()
 _event_loop_started = False
@@ -54,8 +59,25 @@ def start_event_loop() -> None:
         _event_loop_started = True
 
 
+class Lane(StrEnum):
+    """Calls of one lane may hold up each other, never those of another."""
+
+    READ = "read"
+    CHANGE = "change"
+    START = "start"
+
+
+class _Track:
+    """What one lane has of its own."""
+
+    def __init__(self, lane: Lane) -> None:
+        self.threads = CallThreads(LANE_WIDTH, f"libvirt-{lane}")
+        self.turn = asyncio.Semaphore(LANE_WIDTH)
+        self.connection: libvirt.virConnect | None = None
+
+
 class Link:
-    """A connection. `lost` is set once it is of no use any more; events arrive on the event loop."""
+    """Connections that live and die together. `lost` is set once they are of no use any more."""
 
     def __init__(
         self,
@@ -64,44 +86,53 @@ class Link:
         on_event: Callable[[DomainEvent], None],
         on_lost: Callable[[], None],
     ) -> None:
+        """Both callbacks come on the event loop; no event comes after `on_lost`."""
         self._uri = uri
         self._on_event = on_event
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
-        self._threads = CallThreads(CALL_THREADS, "libvirt-call")
-        self._connection: libvirt.virConnect | None = None
-        self._callback_ids: list[int] = []
+        self._tracks = {lane: _Track(lane) for lane in Lane}
+        self._opened: list[libvirt.virConnect] = []
+        self._opened_lock = threading.Lock()
         self._given_up = False
         self.lost = asyncio.Event()
 
     async def open(self, *, timeout_s: float) -> None:
         """Connect and subscribe to events. Raises TemporaryError or PermanentError; then give the link up."""
         start_event_loop()
+        threads = self._tracks[Lane.READ].threads
         await self._deadline(
-            self._loop.run_in_executor(self._threads, self._open), "connecting", timeout_s
+            self._loop.run_in_executor(threads, self._open_all), "connecting", timeout_s
         )
 
     async def call(
-        self, what: str, work: Callable[[libvirt.virConnect], T], *, timeout_s: float
+        self, lane: Lane, what: str, work: Callable[[libvirt.virConnect], T], *, timeout_s: float
     ) -> T:
         """Run `work` in a thread; `what` names it for people. Raises what the errors of libvirt become.
 
         After a missed deadline the link is lost and whether the call took effect is unknown.
         """
-        return await self._deadline(self.start(what, work), what, timeout_s)
+        track = self._tracks[lane]
+        async with track.turn:
+            connection = track.connection
+            if connection is None or self.lost.is_set():
+                raise TemporaryError(f"libvirt is away, so {what} was not tried")
+            future = self._loop.run_in_executor(
+                track.threads, call_translated, what, work, connection
+            )
+            return await self._deadline(future, what, timeout_s)
 
-    def start(
-        self, what: str, work: Callable[[libvirt.virConnect], T], *, own_thread: bool = False
+    def call_for_long(
+        self, what: str, work: Callable[[libvirt.virConnect], T]
     ) -> asyncio.Future[T]:
-        """Run `work` without a deadline. `own_thread`: it may take minutes, so it gets a thread of its own."""
-        connection = self._connection
-        if connection is None or self.lost.is_set():
-            raise TemporaryError(f"libvirt is away, so {what} was not tried")
-        threads = CallThreads(1, "libvirt-long-call") if own_thread else self._threads
-        future = self._loop.run_in_executor(threads, call_translated, what, work, connection)
-        if own_thread:
+        """Run `work` without a deadline, in a thread and with a connection of its own. It outlives the link."""
+        threads = CallThreads(1, "libvirt-long")
+        try:
+            return self._loop.run_in_executor(
+                threads, call_translated, what, self._work_apart, work
+            )
+        finally:
             threads.shutdown()
-        return future
 
     def give_up(self) -> None:
         """Close without waiting. Calls under way go on until libvirt ends them."""
@@ -110,9 +141,10 @@ class Link:
             return
         self._given_up = True
         closer = CallThreads(1, "libvirt-close")
-        closer.submit(self._close)
+        closer.submit(self._close_all)
         closer.shutdown()
-        self._threads.shutdown()
+        for track in self._tracks.values():
+            track.threads.shutdown()
 
     def _lose(self) -> None:
         if not self.lost.is_set():
@@ -131,36 +163,43 @@ class Link:
 
     # Below: in other threads.
 
-    def _open(self) -> None:
-        call_translated("connecting", self._open_untranslated, None)
+    def _open_all(self) -> None:
+        for lane, track in self._tracks.items():
+            track.connection = call_translated("connecting", self._open, lane)
 
-    def _open_untranslated(self, _nothing: None) -> None:
-        connection = libvirt.open(self._uri)
-        self._connection = connection
+    def _open(self, lane: Lane) -> libvirt.virConnect:
+        connection = _connect(self._uri)
         try:
-            connection.setKeepAlive(KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT)
             connection.registerCloseCallback(self._closed, None)
         except libvirt.libvirtError as error:
-            # The test driver lives in this process and has neither.
-            if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
-                raise
-        for event_id, callback in (
-            (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle),
-            (libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._reboot),
-            (libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON, self._io_error),
-        ):
-            self._callback_ids.append(
+            _pass_unsupported(error)
+        if lane is Lane.READ:
+            for event_id, callback in (
+                (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle),
+                (libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._reboot),
+                (libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON, self._io_error),
+            ):
                 connection.domainEventRegisterAny(None, event_id, callback, None)
-            )
+        with self._opened_lock:
+            self._opened.append(connection)
+        if self._given_up:
+            # It answered after all, long after its deadline.
+            self._close_all()
+            raise TemporaryError("libvirt answered too late")
+        return connection
 
-    def _close(self) -> None:
-        connection = self._connection
-        if connection is None:
-            return
-        for callback_id in self._callback_ids:
-            _quietly(connection.domainEventDeregisterAny, callback_id)
-        _quietly(connection.unregisterCloseCallback)
-        _quietly(connection.close)
+    def _close_all(self) -> None:
+        with self._opened_lock:
+            connections, self._opened = self._opened, []
+        for connection in connections:
+            _close(connection)
+
+    def _work_apart(self, work: Callable[[libvirt.virConnect], T]) -> T:
+        connection = _connect(self._uri)
+        try:
+            return work(connection)
+        finally:
+            _close(connection)
 
     def _tell(self, callback: Callable[..., None], *args: object) -> None:
         try:
@@ -174,7 +213,11 @@ class Link:
 
     def _publish(self, event: DomainEvent | None) -> None:
         if event is not None:
-            self._tell(self._on_event, event)
+            self._tell(self._deliver, event)
+
+    def _deliver(self, event: DomainEvent) -> None:
+        if not self.lost.is_set():
+            self._on_event(event)
 
     def _lifecycle(
         self,
@@ -202,6 +245,29 @@ class Link:
         _opaque: None,
     ) -> None:
         self._publish(event_of_io_error(domain.name(), device, reason))
+
+
+def _connect(uri: str) -> libvirt.virConnect:
+    connection = libvirt.open(uri)
+    try:
+        connection.setKeepAlive(KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT)
+    except libvirt.libvirtError as error:
+        _pass_unsupported(error)
+    return connection
+
+
+def _pass_unsupported(error: libvirt.libvirtError) -> None:
+    """Raise the error, unless it says that libvirt's test driver, which lives in this process, lacks something."""
+    if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
+        raise error
+
+
+def _close(connection: libvirt.virConnect) -> None:
+    """Close for good: the callbacks hold the connection as well."""
+    for callback_id in tuple(getattr(connection, "domainEventCallbackID", ())):
+        _quietly(connection.domainEventDeregisterAny, callback_id)
+    _quietly(connection.unregisterCloseCallback)
+    _quietly(connection.close)
 
 
 def _quietly(work: Callable[..., object], *args: object) -> None:

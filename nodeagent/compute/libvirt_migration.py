@@ -1,7 +1,7 @@
 """One live migration, from order to end.
 
-Used by `LibvirtHypervisor.migrate`. libvirt's own call lasts as long as the migration, so it has a thread of its
-own, while this code watches the clock, reports progress and aborts. An abort is repeated until the call ends:
+Used by `LibvirtHypervisor.migrate`. libvirt's own call lasts as long as the migration, so it has a thread
+and a connection of its own, while this code watches the clock, reports progress and aborts. An abort is repeated until the call ends:
 libvirt refuses it while the migration is only being prepared.
 """
 
@@ -16,7 +16,7 @@ import libvirt
 from core.errors import ConflictError, PlatformError, TemporaryError
 from nodeagent.compute.domain_xml import with_generation
 from nodeagent.compute.hypervisor import MigrationOrder, MigrationProgress
-from nodeagent.compute.libvirt_link import Link
+from nodeagent.compute.libvirt_link import Lane, Link
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class Migration:
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         log.info("migration begins", extra={"vm": self._vm_id, "target": self._order.target_uri})
-        call = self._link().start(f"migrating VM {self._vm_id}", self._migrate, own_thread=True)
+        call = self._link().call_for_long(f"migrating VM {self._vm_id}", self._migrate)
         try:
             await self._watch(call, began_s + self._order.timeout_s, on_progress)
             if not call.done():
@@ -133,6 +133,7 @@ class Migration:
     async def _progress(self) -> MigrationProgress | None:
         try:
             return await self._link().call(
+                Lane.READ,
                 "reading a migration",
                 lambda connection: read_progress(connection.lookupByUUIDString(self._vm_id)),
                 timeout_s=CALL_TIMEOUT_S,
@@ -147,6 +148,7 @@ class Migration:
         while not call.done() and loop.time() < end_s:
             try:
                 await self._link().call(
+                    Lane.CHANGE,
                     f"aborting the migration of VM {self._vm_id}",
                     lambda connection: connection.lookupByUUIDString(self._vm_id).abortJob(),
                     timeout_s=CALL_TIMEOUT_S,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import libvirt
@@ -14,6 +17,7 @@ from nodeagent.compute.hypervisor import DomainEvent, EventKind, MigrationOrder
 from nodeagent.compute.libvirt_errors import translated
 from nodeagent.compute.libvirt_events import event_of_io_error, event_of_lifecycle
 from nodeagent.compute.libvirt_hypervisor import Deadlines, LibvirtHypervisor
+from nodeagent.compute.libvirt_link import LANE_WIDTH, Lane, Link
 from nodeagent.compute.libvirt_migration import migration_flags, migration_parameters
 
 VM = "6f9d2f5e-1111-4222-8333-444455556666"
@@ -108,3 +112,65 @@ async def test_a_libvirtd_that_accepts_and_never_answers_does_not_hang_the_agent
                 await asyncio.sleep(0.02)
             assert not hypervisor.is_healthy
             task.cancel()
+
+
+@asynccontextmanager
+async def open_link(lost: list[str]) -> AsyncIterator[Link]:
+    link = Link("test:///default", on_event=lambda event: None, on_lost=lambda: lost.append("lost"))
+    try:
+        await link.open(timeout_s=5)
+        yield link
+    finally:
+        link.give_up()
+
+
+async def test_slow_starts_hold_up_neither_reads_nor_changes() -> None:
+    lost: list[str] = []
+    async with open_link(lost) as link:
+        await _start_while_reading(link)
+        assert lost == []
+
+
+async def _start_while_reading(link: Link) -> None:
+    gate = threading.Event()
+    async with asyncio.TaskGroup() as group:
+        starts = [
+            group.create_task(
+                link.call(Lane.START, "starting", lambda _: gate.wait(10), timeout_s=10),
+                name="start",
+            )
+            for _ in range(2 * LANE_WIDTH)
+        ]
+        await asyncio.sleep(0)
+        for lane in (Lane.READ, Lane.CHANGE):
+            version = await link.call(lane, "reading", lambda c: c.getLibVersion(), timeout_s=5)
+            assert version > 0
+        assert not any(start.done() for start in starts)
+        gate.set()
+    assert all(start.result() for start in starts)
+
+
+async def test_the_deadline_of_a_queued_call_begins_when_it_is_its_turn() -> None:
+    lost: list[str] = []
+    async with open_link(lost) as link:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(3 * LANE_WIDTH):
+                group.create_task(
+                    link.call(
+                        Lane.START, "starting", lambda _: threading.Event().wait(0.2), timeout_s=0.5
+                    ),
+                    name="start",
+                )
+        assert lost == []
+
+
+async def test_a_missed_deadline_costs_the_link_and_is_told_once() -> None:
+    lost: list[str] = []
+    async with open_link(lost) as link:
+        for _ in range(2):
+            with pytest.raises(TemporaryError):
+                await link.call(
+                    Lane.READ, "reading", lambda _: threading.Event().wait(0.3), timeout_s=0.01
+                )
+        assert link.lost.is_set()
+    assert lost == ["lost"]
