@@ -79,7 +79,8 @@ class IncomingMigrations:
             raise ConflictError("the VM was started anew meanwhile: migrate it again")
         for disk in (d for d in self._node.store.all(Disk) if d.vm_id == vm.id):
             await self._storages.check_disk(disk)
-        await self._network.ensure(body.index, timeout_s=NETWORK_TIMEOUT_S)
+        networks = self._power.networks_of(vm)
+        await self._network.ensure(body.index, networks, timeout_s=NETWORK_TIMEOUT_S)
         await self._power.destroy(vm.id)
         prepare_target(vm.id)
         # Read again right before the guard is told which state this is: what was true above may not be any more.

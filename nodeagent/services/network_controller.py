@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 
 from core.clock import Clock
 from core.errors import PlatformError, TemporaryError
 from core.model import VM, DistributedSwitch, Host, Nic, PortGroup, SecurityGroup
-from netfabric.driver import NetworkDriver
+from netfabric.driver import NetworkDriver, NetworkReport
 from netfabric.plan import NetworkPlan, NetworkView, desired_network
 from raftstate.store import Store
 
@@ -34,6 +35,7 @@ class NetworkController:
         self._last_plan: NetworkPlan | None = None
         self._last_apply_s = float("-inf")
         self._problem = ""
+        self._report = NetworkReport()
         self._progress = asyncio.Condition()
 
     async def run(self) -> None:
@@ -51,36 +53,41 @@ class NetworkController:
         finally:
             self._store.unwatch(watch)
 
-    async def ensure(self, index: int, *, timeout_s: float) -> None:
-        """Return when the plan of that log index, or a later one, is in place here.
+    async def ensure(self, index: int, vnis: Iterable[int], *, timeout_s: float) -> None:
+        """Return when the plan of that log index, or a later one, is in place here for these port groups.
+
+        What is wrong with others, or with DHCP, which may be back before the guest asks, holds nobody up.
 
         Raises:
             TemporaryError: it could not be put in place in time; the message is the driver's.
         """
+        wanted = tuple(vnis)
         try:
             async with asyncio.timeout(timeout_s), self._progress:
-                await self._progress.wait_for(lambda: self._applied_index >= index)
+                await self._progress.wait_for(
+                    lambda: self._applied_index >= index and not self._refusal(wanted)
+                )
         except TimeoutError:
-            raise TemporaryError(
-                f"the network of this host is not ready: {self._problem or 'no answer in time'}"
-            ) from None
+            why = self._refusal(wanted) or self._problem or "no answer in time"
+            raise TemporaryError(f"the network of this host is not ready: {why}") from None
+
+    def _refusal(self, vnis: tuple[int, ...]) -> str:
+        return next((why for vni in vnis if (why := self._report.plug_refusal(vni))), "")
 
     async def _reconcile(self) -> None:
         index = self._store.index
         try:
             plan = desired_network(self._view(), self._host_id)
             if plan != self._last_plan or self._problem:
-                report = await self._driver.apply(plan)
-                self._note("; ".join(f"{p.part}: {p.message}" for p in report.problems))
+                self._report = await self._driver.apply(plan)
+                self._note("; ".join(f"{p.part}: {p.message}" for p in self._report.problems))
                 self._last_plan = plan
-        except PlatformError as error:
-            self._note(error.message)
-        except OSError as error:
+        except (PlatformError, OSError) as error:
             self._note(str(error))
-        if not self._problem:
-            async with self._progress:
-                self._applied_index = index
-                self._progress.notify_all()
+            return
+        async with self._progress:
+            self._applied_index = index
+            self._progress.notify_all()
 
     def _note(self, problem: str) -> None:
         if problem and problem != self._problem:

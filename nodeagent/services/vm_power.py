@@ -106,6 +106,14 @@ class VmPower:
             if disk.vm_id == vm.id
         )
 
+    def networks_of(self, vm: VM) -> set[int]:
+        """Return the network identifiers of the port groups that the VM's cards are in."""
+        return {
+            self._store.need(PortGroup, nic.port_group_id).vni
+            for nic in self._store.all(Nic)
+            if nic.vm_id == vm.id
+        }
+
     async def _start(self, vm_id: str) -> None:
         vm = self._store.need(VM, vm_id)
         if vm.host_id != self._node.host_id:
@@ -175,7 +183,7 @@ class VmPower:
             migrating_to_host_id="",
         )
         index = await self._store.apply(puts=(claimed,))
-        await self._network.ensure(index, timeout_s=NETWORK_TIMEOUT_S)
+        await self._network.ensure(index, self.networks_of(vm), timeout_s=NETWORK_TIMEOUT_S)
         return self._spec(claimed)
 
     async def report_running(self, vm_id: str) -> None:
