@@ -18,6 +18,7 @@ from core.errors import PlatformError
 log = logging.getLogger(__name__)
 
 STDERR_TAIL_BYTES = 4096
+STREAM_LIMIT_BYTES = 1 << 16
 
 
 class CommandError(PlatformError):
@@ -52,11 +53,25 @@ def _masked(argv: Sequence[str], secret_args: Sequence[str]) -> list[str]:
     return ["***" if arg in secret_args else arg for arg in argv]
 
 
+def _without(text: str, secret_args: Sequence[str]) -> str:
+    """Return a program's message without the secrets it was given: many repeat their arguments when they fail."""
+    for secret in sorted(filter(None, secret_args), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
+
+
 def _kill_group(pid: int) -> None:
     try:
         os.killpg(pid, signal.SIGKILL)
     except ProcessLookupError:
         return
+
+
+async def _end(process: asyncio.subprocess.Process, transport: asyncio.SubprocessTransport) -> None:
+    """Kill the process group. What left the group keeps the pipes open, so they are closed before waiting."""
+    _kill_group(process.pid)
+    transport.close()
+    await process.wait()
 
 
 async def run(
@@ -72,14 +87,15 @@ async def run(
     `argv` goes to the kernel as it is. `env` replaces the environment when given.
 
     Raises:
-        CommandError: code other than 0, or the program does not exist.
+        CommandError: code other than 0, or the program does not exist (127) or can't be run (126).
         CommandTimeoutError: still running after `timeout_s`; its process group was killed.
     """
     shown = _masked(argv, secret_args)
     loop = asyncio.get_running_loop()
     began_s = loop.time()
     try:
-        process = await asyncio.create_subprocess_exec(
+        transport, protocol = await loop.subprocess_exec(
+            lambda: asyncio.subprocess.SubprocessStreamProtocol(STREAM_LIMIT_BYTES, loop),
             *argv,
             stdin=asyncio.subprocess.PIPE if input is not None else asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
@@ -89,19 +105,20 @@ async def run(
         )
     except FileNotFoundError:
         raise CommandError(shown, 127, "no such program") from None
+    except OSError as error:
+        raise CommandError(shown, 126, error.strerror or "can't be run") from None
+    process = asyncio.subprocess.Process(transport, protocol, loop)
     try:
         async with asyncio.timeout(timeout_s):
             stdout, stderr = await process.communicate(input)
     except TimeoutError:
-        _kill_group(process.pid)
-        await process.wait()
+        await _end(process, transport)
         raise CommandTimeoutError(f"{shown[0]} did not end within {timeout_s:g} s") from None
     except asyncio.CancelledError:
-        _kill_group(process.pid)
-        await process.wait()
+        await _end(process, transport)
         raise
     log.debug("command ended", extra={"argv": shown, "seconds": round(loop.time() - began_s, 3)})
     if process.returncode != 0:
-        tail = stderr[-STDERR_TAIL_BYTES:].decode("utf-8", "replace")
+        tail = _without(stderr[-STDERR_TAIL_BYTES:].decode("utf-8", "replace"), secret_args)
         raise CommandError(shown, process.returncode or 0, tail)
     return CommandResult(stdout, stderr)
