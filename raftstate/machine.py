@@ -8,6 +8,7 @@ brought up again from the log. `apply` never raises for what a transaction conta
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import sqlite3
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 REMEMBER_MS = 600_000
 REMEMBER_COUNT = 200_000
+REVISION_MAX = (1 << 63) - 1  # SQLite's largest integer
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS resource (
@@ -90,6 +92,8 @@ class Machine:
             self._db.execute("UPDATE progress SET applied = ?", (index,))
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.rollback()  # so that readers see the state of the entry before until the process ends
             raise FatalError(f"the state database can't be written: {error}") from error
         self._tell(index, frozenset(changed))
         return [msgspec.msgpack.encode(outcome) for outcome in outcomes]
@@ -110,6 +114,8 @@ class Machine:
             sound = source.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
             if not sound:
                 raise FatalError("the snapshot received is damaged")
+            for query in (*DIGESTED, "SELECT applied FROM progress"):
+                source.execute(f"{query} LIMIT 1")  # a whole database, but is it one of ours?
             source.backup(self._db)
         except sqlite3.Error as error:
             raise FatalError(f"the snapshot can't be loaded: {error}") from error
@@ -147,10 +153,17 @@ class Machine:
         )
 
     def scan_since(self, kind: str, revision: int, limit: int) -> list[tuple[bytes, int]]:
-        """Return up to `limit` resources of a kind with a higher revision, oldest first."""
+        """Return about `limit` resources of a kind with a higher revision, oldest first.
+
+        It never ends inside a revision, so that going on after the last one leaves nothing out.
+        """
+        last = self._db.execute(
+            "SELECT revision FROM resource WHERE kind = ? AND revision > ? ORDER BY revision LIMIT 1 OFFSET ?",
+            (kind, revision, limit - 1),
+        ).fetchone()
         return self._db.execute(
-            "SELECT body, revision FROM resource WHERE kind = ? AND revision > ? ORDER BY revision, id LIMIT ?",
-            (kind, revision, limit),
+            "SELECT body, revision FROM resource WHERE kind = ? AND revision > ? AND revision <= ? ORDER BY revision, id",
+            (kind, revision, last[0] if last else REVISION_MAX),
         ).fetchall()
 
     def claim_holder(self, claim: str) -> str:
@@ -168,7 +181,7 @@ class Machine:
     def _apply_payload(self, index: int, payload: bytes, changed: set[str]) -> Outcome:
         try:
             txn = msgspec.msgpack.decode(payload, type=Txn)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):  # text that isn't UTF-8 is the latter
             log.error("a log entry could not be read", extra={"index": index})
             return Rejected(subject="", reason="unreadable")
         before = self.remembered(txn.request_id)

@@ -119,7 +119,7 @@ class Store:
         return [_decode(type_, *row) for row in self._machine.scan(kind_of(type_))]
 
     def since(self, type_: type[R], revision: int, limit: int = 1000) -> list[R]:
-        """Return resources of a type with a higher revision, oldest first."""
+        """Return about `limit` resources of a type with a higher revision, oldest first, each revision whole."""
         return [
             _decode(type_, *row)
             for row in self._machine.scan_since(kind_of(type_), revision, limit)

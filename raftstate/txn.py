@@ -6,7 +6,11 @@ Tagged and versioned, so that an older log stays readable.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+
+STAMP_MS_MAX = 1 << 53  # far beyond any date; the database's integers are larger
 
 
 class Put(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -28,7 +32,7 @@ class Txn(msgspec.Struct, frozen=True, kw_only=True, tag="txn.v1"):
     """
 
     request_id: str
-    stamp_ms: int
+    stamp_ms: Annotated[int, msgspec.Meta(ge=0, le=STAMP_MS_MAX)]
     guards: dict[str, int] = {}
     puts: tuple[Put, ...] = ()
     deletes: tuple[str, ...] = ()
