@@ -21,6 +21,7 @@ from raftstate.store import Store
 
 KEEP_ALIVE_S = 15.0
 SEND_TIMEOUT_S = 30.0
+ID_DIGITS_MAX = 18
 
 
 def add_routes(app: web.Application) -> None:
@@ -87,6 +88,6 @@ def _resume_index(request: web.Request, now: int) -> int:
     text = request.headers.get("Last-Event-ID", "")
     if not text:
         return now
-    if not text.isdecimal():
+    if not text.isdecimal() or len(text) > ID_DIGITS_MAX:
         raise InvalidError("Last-Event-ID must be the id of an event, a number")
     return int(text)

@@ -37,7 +37,7 @@ def unseal(key: bytes, name: str, sealed: bytes) -> bytes:
     """
     try:
         return AESGCM(key).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], name.encode())
-    except InvalidTag:
+    except (InvalidTag, ValueError):  # the latter: a key or value of impossible length
         raise FatalError(
             f"the secret {name!r} can't be opened with this host's secrets key: "
             "restore /var/lib/kvorum/identity/secrets.key or join the host again"

@@ -199,10 +199,8 @@ class Doorkeeper:
             )
         check_name(request.host_name, "host")
         address = checked_address(request.address)
-        try:
-            uuid.UUID(request.host_id)
-        except ValueError:
-            raise InvalidError("the host id is not a UUID") from None
+        if not _is_id(request.host_id):
+            raise InvalidError("the host id is not a UUID in lower case with dashes")
         hosts = self._store.all(Host)
         for host in hosts:
             if host.id == request.host_id:
@@ -244,6 +242,14 @@ def checked_address(address: str) -> str:
     if parsed.is_loopback or parsed.is_unspecified or parsed.is_multicast or parsed.is_link_local:
         raise InvalidError(f"other hosts can't reach {address}: give this host's own address")
     return str(parsed)
+
+
+def _is_id(text: str) -> bool:
+    """Tell whether a text is a UUID in the one form that we write, so that no host has two ids."""
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False
 
 
 def _from_hex(text: str) -> bytes:
