@@ -16,6 +16,8 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+# /dev/kvm gets the rights that Debian gives it: where it is root's alone, a libvirt whose QEMU is not root finds
+# its cache of QEMU's abilities stale at every look, and probes QEMU again each time.
 SETUP = """
 set -eu
 mount --make-rprivate /
@@ -23,6 +25,12 @@ mount -t sysfs sysfs /sys
 for dir in run var/lib/libvirt var/cache/libvirt var/log/libvirt etc/libvirt; do
     mount --bind "$1/$dir" "/$dir"
 done
+if [ -c /dev/kvm ]; then
+    mknod "$1/kvm" c 10 232
+    chown root:kvm "$1/kvm" || true
+    chmod 660 "$1/kvm"
+    mount --bind "$1/kvm" /dev/kvm
+fi
 hostname "$2"
 ip link set lo up
 ip link add kbr7 type bridge
@@ -39,8 +47,8 @@ unix_sock_rw_perms = "0700"
 """
 
 QEMU_CONF = """
-user = "root"
-group = "root"
+user = "{user}"
+group = "{user}"
 security_driver = "none"
 namespaces = []
 cgroup_controllers = []
@@ -60,7 +68,7 @@ def wait_until(ready: Callable[[], bool], what: str, *, deadline_s: float = 15.0
 class ComputeHost:
     """One host. `stop` ends everything in it, guests too; nothing of it is left but its directory."""
 
-    def __init__(self, base: Path, name: str) -> None:
+    def __init__(self, base: Path, name: str, *, qemu_user: str = "root") -> None:
         self.root = base / name
         self.name = name
         for part in (
@@ -74,7 +82,7 @@ class ComputeHost:
         etc = self.root / "etc/libvirt"
         etc.mkdir(parents=True)
         (etc / "libvirtd.conf").write_text(LIBVIRTD_CONF.format(host_uuid=uuid.uuid4()))
-        (etc / "qemu.conf").write_text(QEMU_CONF)
+        (etc / "qemu.conf").write_text(QEMU_CONF.format(user=qemu_user))
         (etc / "libvirt.conf").write_text("")
         # Debian's tini reaps orphans as process 1: without it libvirt's probe of QEMU hangs on zombies.
         self._process = subprocess.Popen(

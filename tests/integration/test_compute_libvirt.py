@@ -28,7 +28,13 @@ from nodeagent.compute.hypervisor import (
     MigrationProgress,
 )
 from nodeagent.compute.libvirt_hypervisor import Deadlines, LibvirtHypervisor
-from nodeagent.compute.tunnel import MigrationTunnel, TunnelKind, prepare_target, serve_tunnel
+from nodeagent.compute.tunnel import (
+    QEMU_GROUP,
+    MigrationTunnel,
+    TunnelKind,
+    prepare_target,
+    serve_tunnel,
+)
 from tests.integration.compute_hosts import ComputeHost
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
@@ -49,8 +55,8 @@ def base() -> Iterator[Path]:
     shutil.rmtree(path, ignore_errors=True)
 
 
-def started(base: Path, name: str) -> Iterator[ComputeHost]:
-    host = ComputeHost(base, name)
+def started(base: Path, name: str, *, qemu_user: str = "root") -> Iterator[ComputeHost]:
+    host = ComputeHost(base, name, qemu_user=qemu_user)
     try:
         yield host
     finally:
@@ -233,13 +239,13 @@ async def are_closed(before: int) -> bool:
 
 @asynccontextmanager
 async def tunnel_between(
-    source: ComputeHost, target: ComputeHost, *, stalled: bool = False
+    source: ComputeHost, target: ComputeHost, *, stalled: bool = False, qemu_group: str = ""
 ) -> AsyncIterator[MigrationTunnel]:
     """A tunnel from one host to another; TCP on the loopback stands for the mesh.
 
     `stalled`: the stream between the QEMUs never gets through, so that the migration lasts as long as it may.
     """
-    prepare_target(VM, directory=target.migrate_dir, qemu_group="")
+    prepare_target(VM, directory=target.migrate_dir, qemu_group=qemu_group)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await serve_tunnel(
@@ -262,7 +268,7 @@ async def tunnel_between(
             return await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
 
         async with MigrationTunnel(
-            VM, open_stream, directory=source.migrate_dir, qemu_group=""
+            VM, open_stream, directory=source.migrate_dir, qemu_group=qemu_group
         ) as tunnel:
             yield tunnel
 
@@ -302,6 +308,18 @@ async def test_a_running_guest_moves_through_the_tunnel(
         assert (back.generation, back.status) == (4, DomainStatus.PAUSED)
         assert not back.migrating_in
         await source.resume(VM)
+
+
+async def test_a_guest_moves_where_qemu_is_not_root(base: Path, spec: DomainSpec) -> None:
+    base.chmod(0o755)
+    for host_d in started(base, "d", qemu_user=QEMU_GROUP):
+        for host_e in started(base, "e", qemu_user=QEMU_GROUP):
+            async with connected(host_d, host_e) as (source, target):
+                await source.define_and_start(spec, paused=False)
+                async with tunnel_between(host_d, host_e, qemu_group=QEMU_GROUP) as tunnel:
+                    await source.migrate(VM, order_through(tunnel))
+                state = await target.get(VM)
+                assert state is not None and state.status is DomainStatus.RUNNING
 
 
 async def test_disks_that_are_not_shared_are_never_migrated_by_accident(
