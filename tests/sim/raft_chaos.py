@@ -45,7 +45,7 @@ async def break_things(cluster: Cluster) -> None:
     while True:
         await asyncio.sleep(rng.expovariate(1.2))
         a, b = (NodeId(name) for name in rng.sample(sorted(cluster.nodes), 2))
-        match rng.randrange(14):
+        match rng.randrange(15):
             case 0 | 1 if len(cluster.up) > len(cluster.nodes) // 2 + 1 and a in cluster.up:
                 cluster.crash(a)
             case 2 if rng.random() < 0.3:
@@ -66,6 +66,8 @@ async def break_things(cluster: Cluster) -> None:
                 cluster.heal()
             case 12 | 13:
                 cluster.arm(a)
+            case 14 if a in cluster.up:
+                cluster.freeze(a, rng.uniform(0.5, 8))
 
 
 async def change_members(cluster: Cluster, spare: str) -> None:

@@ -305,6 +305,21 @@ class Cluster:
         node.machine.lose(self.rng)
         self._off(node)
 
+    def freeze(self, name: str, seconds: float) -> None:
+        """Stop the process, as SIGSTOP does: it neither acts nor reads, and wakes with a stale view of the world."""
+        engine = self[name]
+        engine._turn = lambda: None  # type: ignore[method-assign]
+        frozen = {(NodeId(a), NodeId(b)) for a in self.nodes for b in self.nodes if name in (a, b)}
+        self.network.held |= frozen
+        asyncio.get_running_loop().call_later(seconds, self._thaw, name, engine, frozen)
+
+    def _thaw(self, name: str, engine: PySyncObjEngine, frozen: set[tuple[NodeId, NodeId]]) -> None:
+        if self.nodes[name].engine is engine:
+            engine.__dict__.pop("_turn", None)
+            engine._wake.set()  # timers are served before what lies in the sockets
+        for a, b in frozen:
+            self.network.release(a, b)
+
     def cut(self, a: str, b: str) -> None:
         self.network.cut.add(frozenset((NodeId(a), NodeId(b))))
         self.network.reset(NodeId(a), NodeId(b))
