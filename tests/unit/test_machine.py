@@ -1,0 +1,356 @@
+"""Transactions: all or nothing, once, and what stands in the way is named."""
+
+import sqlite3
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from core.errors import FatalError
+from raftstate import machine as machine_module
+from raftstate.machine import REMEMBER_MS, Machine
+from raftstate.txn import Applied, Put, Rejected, Txn, decode_outcome, encode_txn
+
+NOW_MS = 1_700_000_000_000
+
+
+def put(id_: str, *claims: str, body: bytes = b"b", kind: str = "vm") -> Put:
+    return Put(kind=kind, id=id_, name=f"name-{id_}", body=body, claims=claims)
+
+
+class Log:
+    """A machine and the index of its last entry; every transaction gets a request id of its own."""
+
+    def __init__(self, path: Path | str = ":memory:") -> None:
+        self.machine = Machine(path)
+        self.index = 0
+
+    def txn(self, *puts: Put, request_id: str = "", stamp_ms: int = NOW_MS, **fields) -> bytes:
+        request_id = request_id or f"auto-{self.index}-{id(puts)}"
+        return encode_txn(Txn(request_id=request_id, stamp_ms=stamp_ms, puts=puts, **fields))
+
+    def entry(self, *payloads: bytes) -> list[Applied | Rejected]:
+        self.index += 1
+        return [decode_outcome(o) for o in self.machine.apply(self.index, payloads)]
+
+    def do(self, *puts: Put, **fields) -> Applied | Rejected:
+        (outcome,) = self.entry(self.txn(*puts, **fields))
+        return outcome
+
+
+@pytest.fixture
+def log() -> Log:
+    return Log()
+
+
+def test_a_put_is_read_back_with_the_index_as_its_revision(log):
+    log.do(put("a"))
+    assert log.do(put("b", body=b"hello")) == Applied(index=2)
+    assert log.machine.get("vm", "b") == (b"hello", 2)
+    assert log.machine.get("vm", "nobody") is None
+    assert log.machine.ids_by_name("vm", "name-b") == ["b"]
+    assert log.machine.ids_by_name("disk", "name-b") == []
+
+
+def test_a_guard_holds_only_at_the_very_revision(log):
+    log.do(put("a"))
+    log.do(put("a", body=b"new"))
+    for stale in (0, 1, 3):
+        assert log.do(put("a", body=b"bad"), guards={"vm/a": stale}) == Rejected(
+            subject="vm/a", reason="guard"
+        )
+    assert log.machine.get("vm", "a") == (b"new", 2)
+    assert isinstance(log.do(put("a"), guards={"vm/a": 2}), Applied)
+
+
+def test_a_guard_of_zero_means_absent(log):
+    assert isinstance(log.do(put("a"), guards={"vm/a": 0}), Applied)
+    assert log.do(put("a"), guards={"vm/a": 0}).reason == "guard"
+    log.do(deletes=("vm/a",))
+    assert isinstance(log.do(put("a"), guards={"vm/a": 0}), Applied)
+
+
+def test_a_guard_on_something_else_protects_the_whole_transaction(log):
+    log.do(put("lease"))
+    assert log.do(put("a"), put("b"), deletes=("vm/lease",), guards={"vm/lease": 9}).reason == (
+        "guard"
+    )
+    assert log.machine.get("vm", "a") is None
+    assert log.machine.get("vm", "lease") is not None
+
+
+def test_a_claim_held_by_another_rejects_everything_and_names_the_holder(log):
+    log.do(put("a", "vm.name/web"))
+    digest = log.machine.digest()
+    outcome = log.do(put("x"), put("b", "vm.name/web"), request_id="r")
+    assert outcome == Rejected(subject="vm.name/web", reason="claim", holder="vm/a")
+    assert log.machine.get("vm", "x") is None
+    assert log.machine.get("vm", "b") is None
+    assert log.machine.digest() != digest, "the refusal itself is remembered"
+
+
+def test_a_resource_may_keep_its_own_claim(log):
+    log.do(put("a", "vm.name/web"))
+    assert isinstance(log.do(put("a", "vm.name/web", body=b"2")), Applied)
+    assert log.machine.claim_holder("vm.name/web") == "vm/a"
+
+
+def test_a_claim_is_free_after_its_holder_is_deleted_or_lets_it_go(log):
+    log.do(put("a", "vm.name/web", "mac/1"))
+    log.do(put("a", "vm.name/other"))
+    assert isinstance(log.do(put("b", "vm.name/web", "mac/1")), Applied)
+    log.do(deletes=("vm/b",))
+    assert log.machine.claim_holder("vm.name/web") == ""
+    assert isinstance(log.do(put("c", "vm.name/web")), Applied)
+
+
+def test_one_transaction_can_hand_a_claim_over(log):
+    log.do(put("a", "vm.name/web"))
+    assert isinstance(log.do(put("b", "vm.name/web"), deletes=("vm/a",)), Applied)
+    assert log.machine.claim_holder("vm.name/web") == "vm/b"
+
+
+def test_one_transaction_can_swap_two_claims(log):
+    log.do(put("a", "ip/1"), put("b", "ip/2"))
+    assert isinstance(log.do(put("a", "ip/2"), put("b", "ip/1")), Applied)
+    assert (log.machine.claim_holder("ip/1"), log.machine.claim_holder("ip/2")) == ("vm/b", "vm/a")
+    assert log.do(put("c", "ip/2")).holder == "vm/a"
+
+
+@pytest.mark.parametrize("order", [("a", "b"), ("b", "a")])
+def test_two_puts_of_one_transaction_cannot_share_a_claim(log, order):
+    assert log.do(*(put(id_, "ip/1") for id_ in order)).reason == "claim"
+    log.do(put("a", "ip/1"))
+    assert log.do(*(put(id_, "ip/1") for id_ in order)).reason == "claim"
+    assert log.do(put("b", "ip/1"), put("c", "ip/1"), deletes=("vm/a",)).reason == "claim"
+    assert log.machine.claim_holder("ip/1") == "vm/a"
+
+
+def test_later_transactions_of_an_entry_see_the_earlier_ones(log):
+    first, second = (
+        log.txn(put("a", "ip/1"), request_id="1"),
+        log.txn(put("b", "ip/1"), request_id="2"),
+    )
+    outcomes = log.entry(first, second)
+    assert [type(o) for o in outcomes] == [Applied, Rejected]
+
+
+def test_a_repeated_request_gets_its_first_outcome_and_changes_nothing(log):
+    assert log.do(put("a", body=b"1"), request_id="r") == Applied(index=1)
+    assert log.do(put("a", body=b"2"), request_id="r") == Applied(index=1)
+    assert log.machine.get("vm", "a") == (b"1", 1)
+
+
+def test_a_repeated_refusal_stays_a_refusal_though_it_would_be_possible_now(log):
+    log.do(put("a", "ip/1"))
+    refusal = log.do(put("b", "ip/1"), request_id="r")
+    log.do(deletes=("vm/a",))
+    assert log.do(put("b", "ip/1"), request_id="r") == refusal
+    assert log.machine.get("vm", "b") is None
+
+
+def test_a_repeat_in_the_same_entry_is_applied_once(log):
+    payload = log.txn(put("a"), request_id="r")
+    assert log.entry(payload, payload) == [Applied(index=1), Applied(index=1)]
+
+
+def test_a_repeat_is_known_after_a_snapshot_too(log):
+    log.do(put("a"), request_id="r")
+    other = Log()
+    other.machine.load(log.machine.dump())
+    other.index = 5
+    assert other.do(put("a", body=b"again"), request_id="r") == Applied(index=1)
+    assert other.machine.get("vm", "a") == (b"b", 1)
+
+
+def test_a_repeat_is_known_after_a_restart(tmp_path):
+    log = Log(tmp_path / "state.db")
+    log.do(put("a"), request_id="r")
+    log.machine.close()
+    again = Log(tmp_path / "state.db")
+    again.index = again.machine.applied()
+    assert again.index == 1
+    assert again.do(put("a", body=b"again"), request_id="r") == Applied(index=1)
+
+
+def test_requests_are_forgotten_ten_minutes_of_stamps_later_and_not_before(log):
+    log.do(put("a", body=b"1"), request_id="r", stamp_ms=NOW_MS)
+    log.do(put("x"), stamp_ms=NOW_MS + REMEMBER_MS)
+    assert log.do(put("a", body=b"2"), request_id="r", stamp_ms=NOW_MS) == Applied(index=1)
+    log.do(put("x"), stamp_ms=NOW_MS + REMEMBER_MS + 1)
+    assert log.machine.remembered("r") is None
+    assert log.do(put("a", body=b"3"), request_id="r", stamp_ms=NOW_MS) == Applied(index=5)
+
+
+def test_a_proposer_whose_clock_is_behind_is_remembered_too(log):
+    log.do(put("x"), stamp_ms=NOW_MS)
+    log.do(put("a", body=b"1"), request_id="r", stamp_ms=NOW_MS - 10 * REMEMBER_MS)
+    assert log.do(put("a", body=b"2"), request_id="r") == Applied(index=2)
+
+
+def test_no_more_requests_are_remembered_than_the_limit(log, monkeypatch):
+    monkeypatch.setattr(machine_module, "REMEMBER_COUNT", 5)
+    for number in range(9):
+        log.do(put("a"), request_id=f"r{number}", stamp_ms=NOW_MS + number)
+    assert [n for n in range(9) if log.machine.remembered(f"r{n}")] == [4, 5, 6, 7, 8]
+    other = Machine(":memory:")
+    other.load(log.machine.dump())
+    log.machine.apply(10, [log.txn(put("b"), request_id="s", stamp_ms=NOW_MS + 10)])
+    other.apply(10, [log.txn(put("b"), request_id="s", stamp_ms=NOW_MS + 10)])
+    assert log.machine.remembered("r4") is None
+    assert other.digest() == log.machine.digest(), "the count survives a snapshot"
+
+
+TXN = {"type": "txn.v1", "request_id": "r", "stamp_ms": 1}
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"\xc1",
+        msgspec.msgpack.encode({"type": "txn.v9"}),
+        msgspec.msgpack.encode(TXN | {"puts": 7}),
+        msgspec.msgpack.encode(TXN | {"stamp_ms": -1}),
+        msgspec.msgpack.encode(TXN | {"stamp_ms": 1 << 63}),
+        msgspec.msgpack.encode(TXN | {"request_id": "marker"}).replace(b"marker", b"\xff\xfe----"),
+        encode_txn(Txn(request_id="r", stamp_ms=1))[:-1],
+    ],
+)
+def test_an_unreadable_entry_is_refused_and_the_next_one_works(log, payload):
+    assert log.entry(payload) == [Rejected(subject="", reason="unreadable")]
+    assert log.machine.applied() == 1
+    assert log.do(put("a")) == Applied(index=2)
+
+
+def test_an_unreadable_transaction_does_not_spoil_its_neighbours(log):
+    outcomes = log.entry(log.txn(put("a"), request_id="1"), b"\xc1", log.txn(put("b")))
+    assert [getattr(o, "reason", "applied") for o in outcomes] == [
+        "applied",
+        "unreadable",
+        "applied",
+    ]
+
+
+def test_a_guard_of_any_size_is_only_compared(log):
+    assert log.do(put("a"), guards={"vm/a": (1 << 64) - 1}).reason == "guard"
+
+
+def test_names_and_ids_with_odd_characters_are_kept_apart(log):
+    odd = ["a/b", "a", "'; DROP TABLE resource; --", "ü", "a\x00b", "%"]
+    log.do(*(put(id_, f"name/{id_}") for id_ in odd))
+    assert sorted(body for body in (log.machine.claim_holder(f"name/{i}") for i in odd)) == sorted(
+        f"vm/{i}" for i in odd
+    )
+    log.do(deletes=("vm/a/b",))
+    assert log.machine.get("vm", "a") is not None
+    assert log.machine.get("vm", "a/b") is None
+
+
+def test_a_dump_carries_everything_over(log):
+    log.do(put("a", "ip/1"), put("b"))
+    log.do(put("c", "ip/1"), request_id="refused")
+    other = Log()
+    other.do(put("old", "ip/1"))
+    other.machine.load(log.machine.dump())
+    assert other.machine.digest() == log.machine.digest()
+    assert other.machine.applied() == 2
+    assert other.machine.get("vm", "old") is None
+    assert other.machine.claim_holder("ip/1") == "vm/a"
+
+
+def test_a_snapshot_loaded_into_a_file_is_there_after_a_restart(log, tmp_path):
+    log.do(put("a", "ip/1"))
+    machine = Machine(tmp_path / "state.db")
+    machine.load(log.machine.dump())
+    machine.close()
+    again = Machine(tmp_path / "state.db")
+    assert (again.digest(), again.applied()) == (log.machine.digest(), 1)
+
+
+def _foreign() -> bytes:
+    database = sqlite3.connect(":memory:")
+    database.execute("CREATE TABLE song (title)")
+    return database.serialize()
+
+
+def _damaged(how: str) -> bytes:
+    log = Log()
+    for number in range(200):
+        log.do(put(f"id-{number}", f"claim/{number}", body=bytes(300)))
+    whole = log.machine.dump()
+    return {
+        "empty": b"",
+        "no database": b"SQLite format 3 or so" * 20,
+        "header only": whole[:100],
+        "cut": whole[: len(whole) // 2],
+        "a page short": whole[:-4096],
+        "zeroed pages": whole[:8192] + bytes(16384) + whole[24576:],
+        "another program's": _foreign(),
+    }[how]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "empty",
+        "no database",
+        "header only",
+        "cut",
+        "a page short",
+        "zeroed pages",
+        "another program's",
+    ],
+)
+def test_a_damaged_snapshot_is_refused_and_changes_nothing(log, how):
+    log.do(put("a", "ip/1"))
+    digest = log.machine.digest()
+    told = []
+    log.machine.on_applied(lambda index, keys: told.append(keys))
+    with pytest.raises(FatalError, match="snapshot"):
+        log.machine.load(_damaged(how))
+    assert log.machine.digest() == digest
+    assert told == []
+    assert log.do(put("b")) == Applied(index=2)
+
+
+def test_a_full_disk_is_fatal_and_leaves_the_state_of_the_entry_before(tmp_path):
+    log = Log(tmp_path / "state.db")
+    log.do(put("a"))
+    digest = log.machine.digest()
+    # As large as it is now and no larger: SQLite says "database or disk is full", as on a full file system.
+    log.machine._db.execute("PRAGMA max_page_count = 1")
+    with pytest.raises(FatalError, match="full"):
+        log.do(put("b"), put("c", body=bytes(2_000_000)))
+    assert log.machine.applied() == 1
+    assert log.machine.get("vm", "b") is None
+    log.machine.close()
+    assert Machine(tmp_path / "state.db").digest() == digest
+
+
+def test_listeners_hear_each_entry_once_with_the_keys_that_changed(log):
+    told = []
+    log.machine.on_applied(lambda index, keys: told.append((index, keys)))
+    log.do(put("a", "ip/1"), put("d", kind="disk"))
+    log.do(put("b", "ip/1"))
+    log.entry(log.txn(deletes=("vm/a",)), log.txn(put("c"), request_id="c"))
+    log.machine.load(log.machine.dump())
+    assert told == [
+        (1, {"vm/a", "disk/d"}),
+        (2, frozenset()),
+        (3, {"vm/a", "vm/c"}),
+        (3, {"*"}),
+    ]
+
+
+def test_reading_on_never_ends_inside_a_revision(log):
+    log.do(put("a"))
+    log.entry(*(log.txn(put(f"b{n}"), request_id=f"b{n}") for n in range(4)))
+    log.do(put("c"))
+    seen, after = [], 0
+    while batch := log.machine.scan_since("vm", after, 2):
+        seen += [revision for _, revision in batch]
+        after = batch[-1][1]
+    assert seen == [1, 2, 2, 2, 2, 3]
+    assert [r for _, r in log.machine.scan_since("vm", 0, 1)] == [1]
+    assert len(log.machine.scan_since("vm", 0, 100)) == 6
