@@ -40,6 +40,7 @@ CPUS_MAX = 255
 MEMORY_MIB_MIN, MEMORY_MIB_MAX = 64, 16 << 20
 DISK_BYTES_MAX = 64 << 40
 STOP_TIMEOUT_S_MAX = 3600
+GROUPS_MAX = 16
 ADDRESS_TRIES = 5
 
 
@@ -88,7 +89,7 @@ class VmService:
         image = self._checked(body)
         now_ms = self._node.clock.wall_ms()
         port_group = self._store.find(PortGroup, body.port_group)
-        groups = tuple(self._store.find(SecurityGroup, g).id for g in body.security_groups)
+        groups = self._groups(body.security_groups)
         vm = VM(
             id=ids.id_for("vm"),
             name=body.name,
@@ -266,6 +267,12 @@ class VmService:
                 "say which data storage to use: --data-storage NAME ('kvorum data-storage list')"
             )
         return local[0]
+
+    def _groups(self, refs: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the ids of security groups, each once."""
+        if len(refs) > GROUPS_MAX:
+            raise InvalidError(f"a NIC has {GROUPS_MAX} security groups at most")
+        return tuple(dict.fromkeys(self._store.find(SecurityGroup, ref).id for ref in refs))
 
     def _nic(
         self,
