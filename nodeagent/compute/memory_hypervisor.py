@@ -108,12 +108,11 @@ class InMemoryHypervisor:
 
     async def list_domains(self) -> tuple[DomainState, ...]:
         self._check()
-        return tuple(self._domains[vm_id].state for vm_id in sorted(self._domains))
+        return tuple(self._state(vm_id) for vm_id in sorted(self._domains))
 
     async def get(self, vm_id: str) -> DomainState | None:
         self._check()
-        domain = self._domains.get(check_vm_id(vm_id))
-        return None if domain is None else domain.state
+        return self._state(vm_id) if check_vm_id(vm_id) in self._domains else None
 
     async def define_and_start(self, spec: DomainSpec, *, paused: bool) -> DomainState:
         check_spec(spec)
@@ -240,7 +239,9 @@ class InMemoryHypervisor:
         vm_id = domain.spec.vm_id
         if vm_id in self._domains:
             raise ConflictError(f"VM {vm_id} is at the target already")
-        state = replace(domain.state, status=DomainStatus.PAUSED, reason="migration")
+        state = replace(
+            domain.state, status=DomainStatus.PAUSED, reason="migration", migrating_in=True
+        )
         if order.generation is not None:
             state = replace(state, generation=order.generation)
         self._domains[vm_id] = _Domain(domain.spec, state)
@@ -256,6 +257,9 @@ class InMemoryHypervisor:
     def _check(self) -> None:
         if self._away or not self._connected.is_set():
             raise TemporaryError("libvirt is away; its connection is being restored")
+
+    def _state(self, vm_id: str) -> DomainState:
+        return replace(self._domains[vm_id].state, migrating_out=vm_id in self._aborts)
 
     def _find(self, vm_id: str) -> _Domain:
         check_vm_id(vm_id)
