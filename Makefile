@@ -34,7 +34,7 @@ test: setup
 check: setup format-check lint layers types unit sizes
 
 format-check: setup
-	.venv/bin/ruff format --check --quiet $(wildcard $(CODE)) || { echo "run: .venv/bin/ruff format FILES"; exit 1; }
+	.venv/bin/ruff format --check --quiet --output-format concise $(wildcard $(CODE)) || { echo "run: .venv/bin/ruff format FILES"; exit 1; }
 
 lint: setup
 	.venv/bin/ruff check --quiet $(wildcard $(CODE))
