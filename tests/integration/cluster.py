@@ -34,7 +34,9 @@ class Cluster:
         operator = Operator(lab)
         first, *others = lab.hosts
         await operator.types(first, "init")
-        tokens = (await operator.types(first, "token", "create", "--count", str(len(others)))).split()
+        tokens = (
+            await operator.types(first, "token", "create", "--count", str(len(others)))
+        ).split()
         for host, token in zip(others, tokens, strict=True):
             await operator.types(host, "join", token)
         await operator.types(

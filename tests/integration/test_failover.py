@@ -54,14 +54,18 @@ async def test_a_short_cut_touches_no_guest(cluster: Cluster) -> None:
 
     async def suspected() -> bool:
         events = await cluster.operator.asks(lab.hosts[0], "event", "list")
-        return any(e["code"] == "host-suspected" and e["subject_name"] == lab.hosts[1] for e in events)
+        return any(
+            e["code"] == "host-suspected" and e["subject_name"] == lab.hosts[1] for e in events
+        )
 
     await poll(suspected, 15.0, every_s=0.5)
     await lab.heal(lab.hosts[1])
 
     async def returned() -> bool:
         events = await cluster.operator.asks(lab.hosts[0], "event", "list")
-        return any(e["code"] == "host-returned" and e["subject_name"] == lab.hosts[1] for e in events)
+        return any(
+            e["code"] == "host-returned" and e["subject_name"] == lab.hosts[1] for e in events
+        )
 
     await poll(returned, 30.0, every_s=0.5)
     assert [q.pid for q in lab.qemus(lab.hosts[1])] == [qemu.pid]

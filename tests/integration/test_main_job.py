@@ -41,7 +41,9 @@ async def test_every_host_shows_the_vm_and_any_of_them_takes_the_request(cluster
     await cluster.operator.types(h2, "vm", "delete", "any", "--yes")
 
 
-async def test_a_stopped_vm_stays_stopped_and_a_started_one_keeps_its_disk(cluster: Cluster) -> None:
+async def test_a_stopped_vm_stays_stopped_and_a_started_one_keeps_its_disk(
+    cluster: Cluster,
+) -> None:
     vm = await cluster.create("updown")
     disk = await _disk_of(cluster, vm)
     before = await poll(lambda: last_write(disk), 60.0, every_s=0.3)
@@ -67,7 +69,9 @@ async def test_a_guest_shuts_down_on_request_within_its_time(cluster: Cluster) -
     await cluster.delete("polite")
 
 
-async def test_an_agent_killed_comes_back_and_its_guests_were_never_touched(cluster: Cluster) -> None:
+async def test_an_agent_killed_comes_back_and_its_guests_were_never_touched(
+    cluster: Cluster,
+) -> None:
     vm = await cluster.create("steady")
     (host,) = hosts_running(cluster.lab, vm["id"])
     (qemu,) = cluster.lab.qemus(host)
@@ -94,7 +98,9 @@ async def test_an_agent_killed_comes_back_and_its_guests_were_never_touched(clus
     await cluster.delete("steady")
 
 
-async def test_an_agent_killed_during_a_create_leaves_a_whole_vm_or_nothing(cluster: Cluster) -> None:
+async def test_an_agent_killed_during_a_create_leaves_a_whole_vm_or_nothing(
+    cluster: Cluster,
+) -> None:
     host = cluster.lab.hosts[1]
     files = await cluster.files()
     for delay_s in (0.0, 0.15, 0.4):
@@ -120,7 +126,9 @@ async def test_an_agent_killed_during_a_create_leaves_a_whole_vm_or_nothing(clus
     assert await cluster.files() == files
 
 
-async def test_libvirtd_killed_leaves_guests_running_and_is_followed_again(cluster: Cluster) -> None:
+async def test_libvirtd_killed_leaves_guests_running_and_is_followed_again(
+    cluster: Cluster,
+) -> None:
     vm = await cluster.create("alive")
     (host,) = hosts_running(cluster.lab, vm["id"])
     (qemu,) = cluster.lab.qemus(host)

@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from core.command import run
 from core.errors import ConflictError
@@ -21,6 +22,9 @@ from tools.guests.build import guest_image
 from tools.lab.diskreader import read_records, took_turns
 from tools.lab.lab import Lab
 from tools.lab.observer import Observer
+
+Shown = dict[str, Any]
+"""A resource as the command line shows it in JSON."""
 
 PROBE_ADDRESS = "10.100.0.250/16"
 BRIDGE = "kbr100"
@@ -97,7 +101,7 @@ class Story:
                 await self._operator.types(where, "image", "upload", name, "--file", str(file))
                 step.detail = f"{file.stat().st_size >> 20} MiB, through {where}"
 
-    async def _create(self, name: str, image: str, *options: str) -> dict[str, object]:
+    async def _create(self, name: str, image: str, *options: str) -> Shown:
         if not self._key.exists():
             argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self._key)]
             await run(argv, timeout_s=20.0)
@@ -107,7 +111,7 @@ class Story:
         async with self._timeline.step(f"kvorum vm create {name}") as step:
             host = self._lab.hosts[0]
             await self._operator.types(host, "vm", "create", name, *words, *options)
-            vm: dict[str, object] = await self._operator.asks(host, "vm", "show", name)
+            vm: Shown = await self._operator.asks(host, "vm", "show", name)
             where = hosts_running(self._lab, str(vm["id"]))
             step.detail = f"its QEMU runs on {', '.join(where) or 'no host'}"
         return vm
@@ -142,6 +146,15 @@ class Story:
             if "dynamic" not in seen:
                 raise ConflictError(f"the address of web1 does not come from DHCP: {seen!r}")
             step.detail = f"host name web1, address {ip} by DHCP"
+        async with self._timeline.step("web1 has finished its first boot") as step:
+            await until(
+                "cloud-init is done",
+                lambda: probe.ssh(
+                    self._key, ip, "test -e /run/cloud-init/result.json && echo done"
+                ),
+                deadline_s=BOOT_DEADLINE_S,
+                every_s=1.0,
+            )
 
     async def _log_in(self, probe: Probe, ip: str) -> None:
         await until(
@@ -151,8 +164,8 @@ class Story:
             every_s=0.5,
         )
 
-    async def _migrate(self, probe: Probe, vm: dict[str, object], target: str) -> None:
-        ip = str(vm["ips"][0])  # type: ignore[index]  # an answer of the CLI, decoded from JSON
+    async def _migrate(self, probe: Probe, vm: Shown, target: str) -> None:
+        ip = str(vm["ips"][0])
         boot = await probe.ssh(self._key, ip, "cat /proc/sys/kernel/random/boot_id")
         async with self._timeline.step(f"kvorum vm migrate web1 --host {target}") as step:
             pinging = await probe.start_pinging(ip)
@@ -171,14 +184,25 @@ class Story:
                 or await probe.ssh(self._key, ip, "cat /proc/sys/kernel/random/boot_id") != boot
             ):
                 raise ConflictError("web1 was rebooted by its migration")
+            self._check_console(target, str(vm["id"]))
             step.detail = f"now on {target}, {lost} pings lost of ten a second, same boot"
+
+    def _check_console(self, host: str, vm_id: str) -> None:
+        """A guest whose memory was damaged on the way says so on its console."""
+        log = self._lab.inside(host, f"/var/log/libvirt/qemu/kvorum-{vm_id}.console.log")
+        text = log.read_text(errors="replace") if log.exists() else ""
+        for line in text.splitlines():
+            if "BUG:" in line or "Oops" in line or "Kernel panic" in line:
+                raise ConflictError(
+                    f"the guest's kernel complains after its migration: {line.strip()}"
+                )
 
     async def _lose(
         self,
         host: str,
         probe: Probe,
-        web: dict[str, object],
-        counter: dict[str, object],
+        web: Shown,
+        counter: Shown,
         observer: Observer,
     ) -> None:
         disk = await self._disk_of(counter)
@@ -210,7 +234,7 @@ class Story:
             record = await last_write(disk)
             step.detail = f"from {record.host if record else '?'}, {self._timeline.report.failover_seconds} s after power-off"
         async with self._timeline.step("web1 answers SSH again") as step:
-            ip = str(web["ips"][0])  # type: ignore[index]  # an answer of the CLI, decoded from JSON
+            ip = str(web["ips"][0])
             await self._log_in(probe, ip)
             where = await self._home_of(web["id"])
             step.detail = f"on {where}, {time.monotonic() - off_s:.1f} s after power-off"
@@ -229,7 +253,7 @@ class Story:
                 f"{len(records)} records without gap or overlap, by {' then '.join(hosts)}"
             )
 
-    async def _disk_of(self, vm: dict[str, object]) -> Path:
+    async def _disk_of(self, vm: Shown) -> Path:
         disks = await self._operator.asks(self._lab.hosts[0], "disk", "list")
         (disk,) = (d for d in disks if d["vm_id"] == vm["id"])
         return self._lab.shared / "disks" / f"{disk['id']}.qcow2"
