@@ -63,6 +63,13 @@ class RollbackIncompleteError(PlatformError):
     code = "rollback-incomplete"
 
 
+class RepeatStepError(PlatformError):
+    """A step has passed the point of no return and failed: nothing is undone, run the workflow again later."""
+
+    code = "repeat-step"
+    http_status = 503
+
+
 class CancelledByUserError(ConflictError):
     """The task was cancelled by request, between two steps."""
 
@@ -133,6 +140,7 @@ async def run_workflow(
     Raises:
         RolledBackError: a step failed, or the user cancelled; all is undone.
         RollbackIncompleteError: an undo failed; call again later.
+        RepeatStepError: a step that can't be undone failed; call again later to go on forward.
     """
     if not journal.rolling_back():
         failure = await _forward(steps, journal, cancel_requested)
@@ -157,6 +165,8 @@ async def _forward(
         await journal.record(step.name, StepMark.BEGUN)  # before the effect, so undo is never lost
         try:
             await step.do()
+        except RepeatStepError:
+            raise
         except PlatformError as error:
             return error
         except Exception as error:

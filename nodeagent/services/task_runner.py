@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from msgspec.structs import replace
 
-from core.errors import PlatformError
+from core.errors import ConflictError, PlatformError
 from core.model import JournalEntry, StepMark, Task, TaskState
 from core.workflow import (
     CancelledByUserError,
@@ -29,6 +29,13 @@ log = logging.getLogger(__name__)
 ENDED = frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED})
 RETRY_S = 3.0
 TASKS_AT_ONCE = 8
+
+
+class TaskTakenError(ConflictError):
+    """The task was ended or given to another host meanwhile, e.g. by failover: this host must leave it alone."""
+
+    code = "task-taken"
+
 
 MakeSteps = Callable[[Task, Definition], Sequence[Step]]
 
@@ -71,9 +78,13 @@ class TaskRunner:
     async def _run_task(self, task: Task) -> None:
         journal = StoreJournal(self._node, task.id)
         try:
-            async with self._slots:
-                while not await self._attempt(task.id, journal):
-                    await asyncio.sleep(RETRY_S)
+            while True:
+                # Not kept while waiting, so that tasks which can't go on hold up no others.
+                async with self._slots:
+                    is_over = await self._attempt(task.id, journal)
+                if is_over:
+                    return
+                await asyncio.sleep(RETRY_S)
         finally:
             self._running.discard(task.id)
 
@@ -83,23 +94,7 @@ class TaskRunner:
         if task is None or task.state in ENDED or task.runner_host_id != self._node.host_id:
             return True
         try:
-            definition = self._definitions.get(task.workflow)
-            if definition is None:
-                await journal.end(
-                    TaskState.FAILED,
-                    f"workflow {task.workflow!r} is unknown here",
-                    "unknown-workflow",
-                )
-                return True
-            journal.use(definition)
-            await journal.begin()
-            steps = self._make_steps(task, definition)
-            await run_workflow(steps, journal, cancel_requested=journal.cancel_requested)
-            await journal.end(TaskState.SUCCEEDED)
-        except RolledBackError as error:
-            cancelled = error.code == CancelledByUserError.code
-            state = TaskState.CANCELLED if cancelled else TaskState.FAILED
-            await self._end_safely(journal, state, error)
+            await self._run_workflow(task, journal)
         except RollbackIncompleteError as error:
             log.warning(
                 "a task's undo is tried again", extra={"task": task_id, "error": error.message}
@@ -110,19 +105,22 @@ class TaskRunner:
             return False
         return True
 
-    async def _end_safely(
-        self, journal: StoreJournal, state: TaskState, error: PlatformError
-    ) -> None:
-        while True:
-            try:
-                await journal.end(state, journal.failure() or error.message, error.code)
-            except PlatformError as failure:
-                log.info(
-                    "the end of a task could not be recorded yet", extra={"error": failure.message}
-                )
-                await asyncio.sleep(RETRY_S)
-            else:
-                return
+    async def _run_workflow(self, task: Task, journal: StoreJournal) -> None:
+        """Run or resume a task to its end and record it. Interrupted anywhere, the next run does what is left."""
+        definition = self._definitions.get(task.workflow)
+        if definition is None:
+            why = f"workflow {task.workflow!r} is unknown here"
+            await journal.end(TaskState.FAILED, why, "unknown-workflow")
+            return
+        journal.use(definition)
+        await journal.begin()
+        steps = self._make_steps(task, definition)
+        try:
+            await run_workflow(steps, journal, cancel_requested=journal.cancel_requested)
+        except RolledBackError:
+            await journal.end_rolled_back()
+        else:
+            await journal.end(TaskState.SUCCEEDED)
 
 
 class StoreJournal:
@@ -147,10 +145,6 @@ class StoreJournal:
         """Tell whether someone asked to cancel."""
         return self._task().cancel_requested
 
-    def failure(self) -> str:
-        """Return the error that began the rollback, recorded before an interruption."""
-        return self._task().error
-
     async def begin(self) -> None:
         """Mark the task as running."""
         if self._task().state is TaskState.PENDING:
@@ -173,6 +167,11 @@ class StoreJournal:
                 task, state=TaskState.ROLLING_BACK, error=error.message, error_code=error.code
             )
         )
+
+    async def end_rolled_back(self) -> None:
+        """Record that all is undone. What began the rollback was recorded then, maybe by an earlier run."""
+        cancelled = self._task().error_code == CancelledByUserError.code
+        await self.end(TaskState.CANCELLED if cancelled else TaskState.FAILED)
 
     async def end(self, state: TaskState, error: str = "", code: str = "") -> None:
         """Record the outcome; an ended task never changes again."""
@@ -198,11 +197,15 @@ class StoreJournal:
         """Commit a change of the task; someone may ask to cancel at the same time, so once more on a conflict.
 
         Raises:
+            TaskTakenError: it is not this host's any more.
             UnavailableError: no quorum; the workflow stops here and is resumed later.
         """
         for attempt in range(3):
+            task = self._task()
+            if task.state in ENDED or task.runner_host_id != self._node.host_id:
+                raise TaskTakenError("the task was ended or given to another host meanwhile")
             try:
-                await self._node.store.apply(puts=(change(self._task()),))
+                await self._node.store.apply(puts=(change(task),))
             except PlatformError as error:
                 if error.code != "conflict-guard" or attempt == 2:
                     raise

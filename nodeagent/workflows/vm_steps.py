@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from core.errors import ConflictError, PermanentError
+from core.errors import ConflictError, PlatformError
 from core.model import PowerState, VMPhase
+from core.workflow import RepeatStepError
 from nodeagent.workflows.work import VmWork
 
 
@@ -160,23 +161,27 @@ class DestroyGuest:
 
 @dataclass(frozen=True, slots=True)
 class DeleteDisks:
-    """Remove the files of the VM."""
+    """Remove the files of the VM. Deleted files don't come back, so from here on there is only forward."""
 
     work: VmWork
     name: str = "delete-disks"
 
     async def do(self) -> None:
         disks = self.work.disks()
-        for disk in disks[:1]:
-            await self.work.shop.storages.delete_seed(disk)
-        for disk in disks:
-            await self.work.shop.storages.delete_disk(disk)
+        try:
+            for disk in disks[:1]:
+                await self.work.shop.storages.delete_seed(disk)
+            for disk in disks:
+                await self.work.shop.storages.delete_disk(disk)
+        except PlatformError as error:
+            raise RepeatStepError(
+                f"the VM's files can't be deleted now, this is tried again: {error.message}"
+            ) from error
 
     async def undo(self) -> None:
-        """Deleted files don't come back: the delete is tried again instead."""
-        raise PermanentError(
-            "the VM's files are being deleted: the deletion goes on when its cause is gone"
-        )
+        """Only a user who cancels too late gets here: what is half deleted is deleted to the end."""
+        await self.do()
+        await drop_records(self.work)
 
 
 @dataclass(frozen=True, slots=True)
