@@ -18,12 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from core.clock import SystemClock
 from core.errors import InvalidError
 from tools.guests import full, tiny
 
 HERE = Path(__file__).parent
 DEFAULT_CACHE = Path("/var/cache/kvorum")
 LOCK_POLL_S = 0.2
+KEPT_S = 14 * 86400.0
 
 
 class _Build(Protocol):
@@ -59,6 +61,20 @@ def _key(kind: str, ingredients: tuple[str, ...]) -> str:
     return digest.hexdigest()[:16]
 
 
+def _remove_outdated(cache: Path, kind: str) -> None:
+    """Delete images nobody has asked for in a long time, and what a killed build left.
+
+    Only under the lock. Other clones may still use newer images.
+    """
+    oldest_s = SystemClock().wall_ms() / 1000 - KEPT_S
+    for path in cache.glob(f"{kind}-*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+    for path in cache.glob(f"{kind}-*.qcow2"):
+        if path.stat().st_mtime < oldest_s:
+            path.unlink()
+
+
 @asynccontextmanager
 async def _locked(path: Path) -> AsyncIterator[None]:
     """Hold a lock file, so that two builds of one image wait for each other."""
@@ -86,7 +102,9 @@ async def guest_image(kind: str, *, say: Callable[[str], object] = lambda line: 
     cache.mkdir(parents=True, exist_ok=True)
     target = cache / f"{kind}-{_key(kind, await recipe.ingredients())}.qcow2"
     async with _locked(cache / f"{kind}.lock"):
+        _remove_outdated(cache, kind)
         if target.exists():
+            os.utime(target)
             return target
         say(f"building the {kind} guest image (once; kept in {cache})")
         scratch = Path(tempfile.mkdtemp(prefix=f"{kind}-", dir=cache))
@@ -96,7 +114,4 @@ async def guest_image(kind: str, *, say: Callable[[str], object] = lambda line: 
             (scratch / "made.qcow2").replace(target)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-        for old in cache.glob(f"{kind}-*.qcow2"):
-            if old != target:
-                old.unlink()
     return target
