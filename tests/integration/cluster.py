@@ -68,14 +68,12 @@ class Cluster:
         try:
             printed = await self.operator.types(host, *words)
         except CommandError as error:
-            lines = [
-                line
-                for line in error.stderr_tail.strip().splitlines()
-                if line.startswith("kvorum: ")
-            ]
-            assert len(lines) == 1, f"one line should say what is wrong: {error.stderr_tail!r}"
-            return Refused(error.code_number, lines[0].removeprefix("kvorum: "))
-        raise AssertionError(f"kvorum {' '.join(words)} was not refused: {printed!r}")
+            said, code = error.stderr_tail.strip().splitlines(), error.code_number
+        else:
+            raise AssertionError(f"kvorum {' '.join(words)} was not refused: {printed!r}")
+        lines = [line for line in said if line.startswith("kvorum: ")]
+        assert len(lines) == 1, f"one line should say what is wrong: {said!r}"
+        return Refused(code, lines[0].removeprefix("kvorum: "))
 
     async def http(self, host: str, path: str, *options: str) -> tuple[int, Any]:
         """Ask the HTTPS API of a host from the wire, as a stranger; return status and decoded body."""

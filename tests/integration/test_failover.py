@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from core.command import CommandError
 from tests.integration.cluster import Cluster
 from tests.integration.conftest import in_own_loop, poll
 from tests.integration.test_main_job import _disk_of
@@ -80,8 +81,8 @@ async def test_without_quorum_a_write_is_refused_soon_and_reads_go_on(cluster: C
     async def refused() -> bool:
         try:
             await cluster.operator.types(lab.hosts[0], "security-group", "create", "late")
-        except Exception as error:
-            return "exit" not in str(error) and error.code_number == 3
+        except CommandError as error:
+            return error.code_number == 3
         return False
 
     assert await poll(refused, 60.0)

@@ -80,7 +80,12 @@ async def test_an_agent_killed_comes_back_and_its_guests_were_never_touched(
     agent = cluster.lab.service_pid(host, "agent")
     for _ in range(3):
         cluster.lab.kill(host, "agent", signal.SIGKILL)
-        await poll(lambda: cluster.lab.service_pid(host, "agent") not in (None, agent), 20.0)
+        dead = agent
+
+        def started_again(dead: int | None = dead) -> bool:
+            return cluster.lab.service_pid(host, "agent") not in (None, dead)
+
+        await poll(started_again, 20.0)
         agent = cluster.lab.service_pid(host, "agent")
 
     async def answers() -> bool:
