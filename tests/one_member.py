@@ -113,7 +113,8 @@ async def until(condition: Callable[[], object], deadline_s: float = 60.0) -> No
 async def running(*runs: Callable[[], Coroutine[object, object, None]]) -> AsyncIterator[None]:
     """Run services for the length of the context; leaving it is their crash."""
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(run()) for run in runs]
+        tasks = [group.create_task(run(), name="service-of-a-test") for run in runs]
+        await asyncio.sleep(0.001)  # let them begin
         try:
             yield
         finally:

@@ -94,7 +94,7 @@ async def test_a_timeout_kills_the_program_and_what_it_started(tmp_path):
 async def test_a_cancelled_run_kills_the_program_and_what_it_started(tmp_path):
     async with asyncio.TaskGroup() as group:
         task = group.create_task(
-            run([sys.executable, "-c", PARENT, str(tmp_path / "pids")], timeout_s=60)
+            run([sys.executable, "-c", PARENT, str(tmp_path / "pids")], timeout_s=60), name="run"
         )
         await until((tmp_path / "pids").exists)
         pids = pids_in(tmp_path / "pids")

@@ -226,7 +226,7 @@ async def test_a_wait_that_is_broken_off_loses_nothing(store):
     await taken(watch)
     for number in range(20):
         async with asyncio.TaskGroup() as group:
-            waiting = group.create_task(watch.next())
+            waiting = group.create_task(watch.next(), name="watch")
             await asyncio.sleep(0)
             await store.apply(puts=(center(f"c{number}"),))
             waiting.cancel()
