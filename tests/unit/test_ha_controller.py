@@ -1,0 +1,289 @@
+"""Failover's decisions as transactions: each is void when what it was decided on has changed."""
+
+import asyncio
+
+import pytest
+
+from core.errors import ConflictError
+from core.model import Event, Host, HostState, Lease, PowerState, Task, TaskState, VMPhase
+from ha.lease import LeaseJudge
+from nodeagent.services.event_log import EventLog
+from nodeagent.services.ha_controller import HaController
+from nodeagent.services.host_service import confirm_off
+from tests.one_member import (
+    HOST_ID,
+    OTHER_ID,
+    THIRD_ID,
+    LoopClock,
+    OneMember,
+    founded,
+    in_virtual_time,
+    running,
+    until,
+)
+
+SAFE_S = 19.0
+
+
+class Cluster:
+    """Three hosts; `h1` leads and renews. `alive` says who else does."""
+
+    def __init__(self, member: OneMember) -> None:
+        self.member = member
+        self.store = member.store
+        self.judge = LeaseJudge(member.clock)
+        self.alive = {HOST_ID, OTHER_ID, THIRD_ID}
+        self.armed = True
+        self.deaf_to: set[str] = set()
+        member.machine.on_applied(self.note)
+
+    def note(self, index, keys) -> None:
+        del index
+        for key in keys:
+            kind, _, host_id = key.partition("/")
+            if kind == "lease" and host_id not in self.deaf_to:
+                self.judge.applied(self.store.need(Lease, host_id))
+
+    async def begin(self) -> None:
+        await self.member.add_host(OTHER_ID, "h2", "192.0.2.2")
+        await self.member.add_host(THIRD_ID, "h3", "192.0.2.3")
+        for host_id in self.alive:
+            await self.member.renew(host_id, armed=self.armed)
+
+    async def keep_renewing(self) -> None:
+        while True:
+            for host_id in sorted(self.alive):
+                await self.member.renew(host_id, armed=self.armed)
+            await asyncio.sleep(1)
+
+    async def renew_now(self, host_id: str) -> None:
+        self.alive.add(host_id)
+        await self.member.renew(host_id, armed=self.armed)
+
+    def running(self):
+        events = EventLog(self.member.node)
+        controller = HaController(self.member.node, self.judge, events)
+        return running(controller.run, self.keep_renewing)
+
+    def codes(self) -> list[str]:
+        return [event.code for event in self.store.since(Event, 0)]
+
+
+def cluster_test(test):
+    def wrapper() -> None:
+        async def main() -> None:
+            await test(Cluster(await founded(clock=LoopClock())))
+
+        in_virtual_time(main)
+
+    wrapper.__name__ = test.__name__
+    return wrapper
+
+
+RUNNING = {"phase": VMPhase.RUNNING, "boot_id": "boot-1", "generation": 4}
+
+
+@cluster_test
+async def test_a_lost_hosts_vm_moves_after_the_safe_time_and_not_before(cluster):
+    await cluster.begin()
+    vm = await cluster.member.add_vm(host_id=OTHER_ID, **RUNNING)
+    async with cluster.running():
+        await asyncio.sleep(6)
+        cluster.alive.remove(OTHER_ID)
+        lost_s = cluster.member.clock.monotonic_s()
+        await until(lambda: cluster.member.vm(vm.id).host_id != OTHER_ID)
+        took_s = cluster.member.clock.monotonic_s() - lost_s
+    moved = cluster.member.vm(vm.id)
+    assert SAFE_S - 1 <= took_s <= SAFE_S + 2
+    assert moved.host_id in {HOST_ID, THIRD_ID}
+    assert (moved.generation, moved.boot_id, moved.phase) == (5, "", VMPhase.STARTING)
+    assert cluster.codes() == ["host-suspected", "host-lost", "vm-recovered"]
+
+
+@cluster_test
+async def test_a_renewal_that_this_leader_did_not_see_yet_makes_the_recovery_void(cluster):
+    await cluster.begin()
+    vm = await cluster.member.add_vm(host_id=OTHER_ID, **RUNNING)
+    cluster.alive.remove(OTHER_ID)
+    engine, tried = cluster.member.engine, []
+    commit = engine.propose
+
+    async def propose(payload: bytes, *, timeout_s: float) -> bytes:
+        if b"vm-recovered" in payload:
+            tried.append(True)
+            if len(tried) == 1:  # the lost host's renewal gets into the log first
+                cluster.deaf_to.add(OTHER_ID)
+                await cluster.member.renew(OTHER_ID)
+        return await commit(payload, timeout_s=timeout_s)
+
+    engine.propose = propose
+    async with cluster.running():
+        await until(lambda: tried)
+        await asyncio.sleep(0.1)
+        assert cluster.member.vm(vm.id) == vm
+        assert "vm-recovered" not in cluster.codes()
+
+
+@cluster_test
+async def test_a_host_that_renews_in_time_keeps_its_vms_and_is_told_to_be_back(cluster):
+    await cluster.begin()
+    vm = await cluster.member.add_vm(host_id=OTHER_ID, **RUNNING)
+    async with cluster.running():
+        await asyncio.sleep(6)
+        cluster.alive.remove(OTHER_ID)
+        await asyncio.sleep(15)
+        await cluster.renew_now(OTHER_ID)
+        await asyncio.sleep(60)
+    assert cluster.member.vm(vm.id) == vm
+    assert cluster.codes() == ["host-suspected", "host-lost", "host-returned"]
+
+
+@cluster_test
+async def test_a_vm_changed_since_the_decision_is_not_moved_by_it(cluster):
+    await cluster.begin()
+    vm = await cluster.member.add_vm(host_id=OTHER_ID, **RUNNING)
+    cluster.alive.remove(OTHER_ID)
+    engine, tried = cluster.member.engine, []
+    commit = engine.propose
+
+    async def propose(payload: bytes, *, timeout_s: float) -> bytes:
+        if b"vm-recovered" in payload and not tried:
+            tried.append(True)
+            await cluster.member.change_vm(vm.id, power=PowerState.STOPPED)
+        return await commit(payload, timeout_s=timeout_s)
+
+    engine.propose = propose
+    async with cluster.running():
+        await until(lambda: tried)
+        await asyncio.sleep(30)
+    assert cluster.member.vm(vm.id).host_id == OTHER_ID
+
+
+@cluster_test
+async def test_the_open_task_of_a_recovered_vm_ends_and_frees_it_for_others(cluster):
+    await cluster.begin()
+    vm = await cluster.member.add_vm(host_id=OTHER_ID, **RUNNING)
+    task = Task(
+        id="t", name="t", workflow="reboot-vm", subject=f"vm/{vm.id}", runner_host_id=OTHER_ID
+    )
+    await cluster.store.apply(puts=(task,))
+    cluster.alive.remove(OTHER_ID)
+    async with cluster.running():
+        await until(lambda: cluster.member.vm(vm.id).host_id != OTHER_ID)
+    ended = cluster.store.need(Task, "t")
+    assert (ended.state, ended.error_code) == (TaskState.FAILED, "host-lost")
+    assert cluster.store.claim_holder(f"task.subject/vm/{vm.id}") == ""
+
+
+@cluster_test
+async def test_without_a_watchdog_the_vm_is_blocked_until_an_operator_confirms(cluster):
+    cluster.armed = False
+    await cluster.begin()
+    vm = await cluster.member.add_vm(host_id=OTHER_ID, **RUNNING)
+    cluster.alive.remove(OTHER_ID)
+    async with cluster.running():
+        await until(lambda: cluster.member.vm(vm.id).blocked_reason)
+        await asyncio.sleep(100)
+        assert cluster.member.vm(vm.id).host_id == OTHER_ID
+        assert cluster.codes().count("vm-blocked") == 1
+        assert "confirm-off h2" in cluster.member.vm(vm.id).blocked_reason
+        host = cluster.store.need(Host, OTHER_ID)
+        assert await confirm_off(cluster.member.node, host, 100.0) == 1
+        await until(lambda: cluster.member.vm(vm.id).host_id != OTHER_ID)
+    assert cluster.member.vm(vm.id).blocked_reason == ""
+
+
+@cluster_test
+async def test_a_block_is_lifted_when_the_host_is_back(cluster):
+    await cluster.begin()
+    vm = await cluster.member.add_vm(host_id=OTHER_ID, shared=False, **RUNNING)
+    cluster.alive.remove(OTHER_ID)
+    async with cluster.running():
+        await until(lambda: "disks are on h2" in cluster.member.vm(vm.id).blocked_reason)
+        await cluster.renew_now(OTHER_ID)
+        await until(lambda: not cluster.member.vm(vm.id).blocked_reason)
+    assert cluster.member.vm(vm.id).host_id == OTHER_ID
+
+
+@cluster_test
+async def test_the_target_of_a_migration_that_died_is_forgotten(cluster):
+    await cluster.begin()
+    vm = await cluster.member.add_vm(
+        host_id=THIRD_ID, **(RUNNING | {"phase": VMPhase.MIGRATING}), migrating_to_host_id=OTHER_ID
+    )
+    cluster.alive.remove(OTHER_ID)
+    async with cluster.running():
+        await until(lambda: not cluster.member.vm(vm.id).migrating_to_host_id)
+    assert cluster.member.vm(vm.id).host_id == THIRD_ID
+
+
+@cluster_test
+async def test_a_source_that_died_leaves_its_vm_to_the_living_target_in_its_present_boot(cluster):
+    await cluster.begin()
+    vm = await cluster.member.add_vm(
+        host_id=OTHER_ID, **(RUNNING | {"phase": VMPhase.MIGRATING}), migrating_to_host_id=THIRD_ID
+    )
+    cluster.alive.remove(OTHER_ID)
+    async with cluster.running():
+        await until(lambda: cluster.member.vm(vm.id).host_id != OTHER_ID)
+    moved = cluster.member.vm(vm.id)
+    assert (moved.host_id, moved.boot_id, moved.migrating_to_host_id) == (THIRD_ID, "boot-1", "")
+
+
+@cluster_test
+async def test_a_node_that_does_not_lead_decides_nothing(cluster):
+    await cluster.begin()
+    vm = await cluster.member.add_vm(host_id=OTHER_ID, **RUNNING)
+    cluster.alive.remove(OTHER_ID)
+    cluster.member.engine.is_leader = lambda: False
+    async with cluster.running():
+        await asyncio.sleep(100)
+    assert cluster.member.vm(vm.id) == vm
+    assert cluster.codes() == []
+
+
+@cluster_test
+async def test_a_new_leader_looks_for_a_while_before_it_decides(cluster):
+    await cluster.begin()
+    vm = await cluster.member.add_vm(host_id=OTHER_ID, **RUNNING)
+    cluster.alive.remove(OTHER_ID)
+    await asyncio.sleep(100)
+    for host_id in (HOST_ID, THIRD_ID):
+        await cluster.member.renew(host_id)
+    async with cluster.running():
+        await asyncio.sleep(3.5)
+        assert cluster.member.vm(vm.id).host_id == OTHER_ID
+        await until(lambda: cluster.member.vm(vm.id).host_id != OTHER_ID, deadline_s=3)
+
+
+@cluster_test
+async def test_a_lost_quorum_is_waited_out(cluster):
+    await cluster.begin()
+    vm = await cluster.member.add_vm(host_id=OTHER_ID, **RUNNING)
+    cluster.alive.remove(OTHER_ID)
+    engine, commit, refused = cluster.member.engine, cluster.member.engine.propose, []
+
+    async def propose(payload: bytes, *, timeout_s: float) -> bytes:
+        if b"vm-recovered" in payload and len(refused) < 3:
+            refused.append(True)
+            engine.available = False
+            try:
+                return await commit(payload, timeout_s=timeout_s)
+            finally:
+                engine.available = True
+        return await commit(payload, timeout_s=timeout_s)
+
+    engine.propose = propose
+    async with cluster.running():
+        await until(lambda: cluster.member.vm(vm.id).host_id != OTHER_ID)
+    assert len(refused) == 3
+    assert cluster.member.vm(vm.id).generation == 5
+
+
+@cluster_test
+async def test_confirming_a_host_that_renews_is_refused(cluster):
+    await cluster.begin()
+    host = cluster.store.need(Host, OTHER_ID)
+    with pytest.raises(ConflictError, match="so it is on"):
+        await confirm_off(cluster.member.node, host, 3.0)
+    assert cluster.store.need(Host, OTHER_ID).state is HostState.MEMBER
