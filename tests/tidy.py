@@ -42,7 +42,7 @@ FORBIDDEN_WORDS = (
     "registry." + "npm",
     "deb." + "debian.org",
     "/wo" + "rk/",
-    "/tmp/" + "kv",
+    "/tmp/" + "kv/",
     "helper " + "session",
     "far" + "m-studio",
 )
