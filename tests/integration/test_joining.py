@@ -154,7 +154,7 @@ async def test_names_and_addresses_that_are_taken_or_impossible_are_refused(
     token = await token_of(cluster)
     for words, said in (
         (("--host-name", "h1"), "'h1' is already taken"),
-        (("--address", "10.77.0.2"), "already taken by host 'h2'"),
+        (("--address", "10.77.0.77"), "no address of this host"),
         (("--host-name", "Bad_Name"), "not allowed"),
         (("--address", "hello"), "is not an IP address"),
         (("--address", "127.0.0.1"), "can't reach"),
@@ -162,6 +162,12 @@ async def test_names_and_addresses_that_are_taken_or_impossible_are_refused(
     ):
         refused = await refused_join(cluster, token, *words)
         assert said in refused.line, (words, refused)
+    await cluster.lab.run(NEW, "ip", "address", "add", "10.77.0.2/32", "dev", "lo")
+    refused = await refused_join(cluster, token, "--address", "10.77.0.2")
+    await cluster.lab.run(NEW, "ip", "address", "delete", "10.77.0.2/32", "dev", "lo")
+    assert "already taken by host 'h2'" in refused.line
+    refused = await cluster.refusal(NEW, "init", "--address", "10.77.0.77")
+    assert "no address of this host" in refused.line
 
 
 async def test_a_member_neither_joins_nor_founds_again(cluster: Cluster) -> None:
