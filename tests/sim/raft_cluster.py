@@ -381,8 +381,10 @@ class Cluster:
             self.power.disarm(node.directory.resolve())
             if node.engine is None:
                 self.start(name)
+        await asyncio.sleep(
+            9
+        )  # the frozen wake, and changes of the voters that were on their way arrive
         await self.until(lambda: self.leader() is not None, deadline_s=20, what="a leader")
-        await asyncio.sleep(2)  # a change of the voters may still have been on its way
         members = [name for name in self.up if name in {p.id for p in self[self.leader()].voters()}]
         for name in members:
             await self._serve(name)
