@@ -42,6 +42,7 @@ DISK_BYTES_MAX = 64 << 40
 STOP_TIMEOUT_S_MAX = 3600
 GROUPS_MAX = 16
 ADDRESS_TRIES = 5
+DESCRIPTION_LENGTH_MAX = 1000
 
 
 class IdSource(Protocol):
@@ -196,8 +197,8 @@ class VmService:
 
     async def delete(self, vm: VM, ids: IdSource) -> Opened:
         """Stop it by force and remove it with its disks and NICs."""
-        if vm.phase is VMPhase.DELETING:
-            holder = self._store.claim_holder(f"task.subject/vm/{vm.id}")
+        holder = self._store.claim_holder(f"task.subject/vm/{vm.id}")
+        if vm.phase is VMPhase.DELETING and holder:
             return Opened(vm, self._store.get(Task, holder.removeprefix("task/")))
         gone = replace(vm, power=PowerState.STOPPED, phase=VMPhase.DELETING)
         return await self._open("delete-vm", gone, ids)
@@ -211,6 +212,7 @@ class VmService:
         }
         if not fields:
             raise InvalidError("nothing to change: description and ha can be given")
+        _check_description(body.description or "")
         await self._store.apply(puts=(replace(vm, **fields),), request_id=ids.request_id)
         return self._store.need(VM, vm.id)
 
@@ -230,8 +232,7 @@ class VmService:
             raise InvalidError(f"cpus must be 1 to {CPUS_MAX}")
         if not MEMORY_MIB_MIN <= body.memory_mib <= MEMORY_MIB_MAX:
             raise InvalidError(f"memory must be {MEMORY_MIB_MIN} MiB to {MEMORY_MIB_MAX >> 20} TiB")
-        if len(body.description) > 1000:
-            raise InvalidError("description may have 1000 characters at most")
+        _check_description(body.description)
         image = self._store.find(Image, body.image)
         if image.state is not ImageState.READY:
             raise ConflictError(
@@ -333,3 +334,8 @@ class VmService:
             runner_host_id=vm.host_id,
             created_ms=self._node.clock.wall_ms(),
         )
+
+
+def _check_description(text: str) -> None:
+    if len(text) > DESCRIPTION_LENGTH_MAX:
+        raise InvalidError(f"description may have {DESCRIPTION_LENGTH_MAX} characters at most")
