@@ -12,8 +12,10 @@ import msgspec
 
 from core.command import run
 from core.errors import InvalidError
+from nodeagent.joining.doorkeeper import checked_address
 
 TIMEOUT_S = 5.0
+NOT_FOR_HOSTS = ("virbr", "docker", "kbr")
 
 
 class _Address(msgspec.Struct):
@@ -32,20 +34,20 @@ def own_name() -> str:
     return re.sub(r"[^a-z0-9-]+", "-", short).strip("-")[:63]
 
 
-async def own_address() -> str:
-    """Return the host's IPv4 address that other hosts can use.
+async def checked_own_address(wanted: str) -> str:
+    """Return the wanted address if it is this host's, or the only sensible one when none is wanted.
 
     Raises:
-        InvalidError: none, or several and no default route to tell which: the operator must say.
+        InvalidError: not an address of this host, or the operator must say which one.
     """
-    result = await run(["ip", "-j", "-4", "address", "show", "up"], timeout_s=TIMEOUT_S)
-    links = msgspec.json.decode(result.stdout, type=tuple[_Link, ...])
-    found = [
-        address.local
-        for link in links
-        for address in link.addr_info
-        if address.scope == "global" and not link.ifname.startswith(("virbr", "docker", "kbr"))
-    ]
+    found = await _own_addresses()
+    if wanted:
+        address = checked_address(wanted)
+        if address not in found:
+            raise InvalidError(
+                f"{address} is not an address of this host: it has {', '.join(found) or 'none yet'}"
+            )
+        return address
     if len(found) == 1:
         return found[0]
     if not found:
@@ -58,6 +60,17 @@ async def own_address() -> str:
     raise InvalidError(
         f"this host has several addresses ({', '.join(found)}): choose one with --address"
     )
+
+
+async def _own_addresses() -> list[str]:
+    result = await run(["ip", "-j", "-4", "address", "show", "up"], timeout_s=TIMEOUT_S)
+    links = msgspec.json.decode(result.stdout, type=tuple[_Link, ...])
+    return [
+        address.local
+        for link in links
+        for address in link.addr_info
+        if address.scope == "global" and not link.ifname.startswith(NOT_FOR_HOSTS)
+    ]
 
 
 class _Route(msgspec.Struct):

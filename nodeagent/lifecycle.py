@@ -11,6 +11,7 @@ import logging
 import os
 import platform
 import shutil
+from collections.abc import Coroutine
 
 import msgspec
 from aiohttp import web
@@ -25,12 +26,11 @@ from core.errors import (
 from core.mesh.tls import TlsFiles
 from core.model import Cluster, Host, check_name
 from nodeagent.api.app import build_app, serve_https, serve_unix
-from nodeagent.host_names import own_address, own_name
+from nodeagent.host_names import checked_own_address, own_name
 from nodeagent.identity.certificates import make_authority, make_request, sign_request
 from nodeagent.identity.sealing import make_key
 from nodeagent.identity.tokens import JoinTicket, new_access_token, parse_join_token
 from nodeagent.joining import joiner
-from nodeagent.joining.doorkeeper import checked_address
 from nodeagent.joining.founding import founding_resources
 from nodeagent.joining.messages import (
     FEATURE_LEVEL,
@@ -112,7 +112,7 @@ class Lifecycle:
             self._refuse_member()
             cluster_name = check_name(cluster_name or "kvorum", "cluster")
             host_name = check_name(host_name or own_name(), "host")
-            address = checked_address(address or await own_address())
+            address = await checked_own_address(address)
             record = MemberRecord(
                 host_id=new_id(self._basics.rng),
                 host_name=host_name,
@@ -137,7 +137,7 @@ class Lifecycle:
             self._refuse_member()
             ticket = parse_join_token(token)
             host_name = check_name(host_name or own_name(), "host")
-            address = checked_address(address or await own_address())
+            address = await checked_own_address(address)
             self._remove_leftovers()
             host_id = new_id(self._basics.rng)
             door = await joiner.find_door(ticket)
@@ -170,13 +170,14 @@ class Lifecycle:
     # -- becoming a member
 
     async def _become_member(self, record: MemberRecord, way: _Founding | _Joining) -> MemberRecord:
-        consensus: asyncio.Task[None] | None = None
+        consensus: asyncio.Task[PlatformError | None] | None = None
         try:
             way.write_identity()
             member = Member(self._basics, record)
-            consensus = self._group.create_task(member.run_consensus(), name="member-consensus")
-            await _until_connected(member)
-            await way.enter(member)
+            consensus = self._group.create_task(
+                self._run_until_failure(member), name="member-consensus"
+            )
+            await self._enter(member, way, consensus)
             FilesForOthers(member.node, self._paths.secrets_key.read_bytes()).write()
             write_file(self._paths.member_file, msgspec.json.encode(record))
         except (PlatformError, OSError, asyncio.CancelledError):
@@ -188,6 +189,42 @@ class Lifecycle:
         await self._publish(member, record)
         log.info("this host is a member", extra={"host": record.host_id})
         return record
+
+    async def _run_until_failure(self, member: Member) -> PlatformError | None:
+        """Run a member's consensus; a failure before the host is a member is its try's and not the agent's."""
+        try:
+            await member.run_consensus()
+        except BaseExceptionGroup as errors:
+            if self._member is member:
+                raise
+            return _first_platform_error(errors)
+        return None
+
+    async def _enter(
+        self,
+        member: Member,
+        way: _Founding | _Joining,
+        consensus: asyncio.Task[PlatformError | None],
+    ) -> None:
+        """Take the steps into the cluster, as long as consensus runs.
+
+        Raises:
+            PlatformError: a step's, or what ended consensus, such as a port in use.
+        """
+
+        async def steps() -> None:
+            await _until_connected(member)
+            await way.enter(member)
+
+        entering = self._group.create_task(_outcome(steps()), name="entering")
+        try:
+            await asyncio.wait({entering, consensus}, return_when=asyncio.FIRST_COMPLETED)
+            if not entering.done():
+                raise consensus.result() or UnavailableError("consensus ended: try again")
+        finally:
+            entering.cancel()
+        if (error := entering.result()) is not None:
+            raise error
 
     async def _publish(self, member: Member, record: MemberRecord) -> None:
         assert self._runner is not None, "set up by run"
@@ -352,6 +389,24 @@ class _Joining:
                 f"this host was admitted but could not become a voter in {VOTE_TIMEOUT_S:g} s: "
                 f"{error.message}; are ports 7443 and 7444 open between the hosts?"
             ) from None
+
+
+async def _outcome(steps: Coroutine[None, None, None]) -> PlatformError | OSError | None:
+    """Run to the end and return the error instead of raising it, which would end the whole group."""
+    try:
+        await steps
+    except (PlatformError, OSError) as error:
+        return error
+    return None
+
+
+def _first_platform_error(error: BaseException) -> PlatformError | None:
+    if isinstance(error, PlatformError):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        found = (_first_platform_error(inner) for inner in error.exceptions)
+        return next((inner for inner in found if inner is not None), None)
+    return None
 
 
 async def _until_connected(member: Member) -> None:
