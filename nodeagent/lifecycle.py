@@ -243,7 +243,7 @@ class Lifecycle:
             return msgspec.json.decode(self._paths.member_file.read_bytes(), type=MemberRecord)
         except FileNotFoundError:
             return None
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise FatalError(
                 f"{self._paths.member_file} is damaged ({error}): restore it"
             ) from None

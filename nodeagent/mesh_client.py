@@ -129,7 +129,7 @@ def _url(host: Host, path: str) -> str:
 def _refused(content: bytes) -> PlatformError:
     try:
         problem = msgspec.json.decode(content, type=MeshProblem)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         problem = MeshProblem()
     if problem.status == UnavailableError.http_status:
         return UnavailableError(problem.detail)

@@ -98,7 +98,7 @@ def _peer(request: web.Request) -> str:
 async def _body(request: web.Request, type_: type[T]) -> T:
     try:
         return msgspec.json.decode(await request.read(), type=type_)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidError(f"the call can't be read: {error}") from None
 
 

@@ -306,14 +306,17 @@ class OneMember:
         storage = next((s for s in storages if s.kind is kind), None)
         storage = storage or await self.add_shared_storage()
         group = self.store.find(PortGroup, "default")
-        wanted = {"power": PowerState.RUNNING, "phase": VMPhase.STOPPED}
+        wanted = {
+            "power": PowerState.RUNNING,
+            "phase": VMPhase.STOPPED,
+            "cpus": 1,
+            "memory_mib": 512,
+        }
         vm = VM(
             id=new_id(self.rng),
             name=name,
             cluster_id=self.store.need(Host, HOST_ID).cluster_id,
             host_id=host_id,
-            cpus=1,
-            memory_mib=512,
             **(wanted | fields),
         )
         disk = Disk(

@@ -68,7 +68,7 @@ async def body_of(request: web.Request, type_: type[T]) -> T:
         return msgspec.json.decode(content or b"{}", type=type_)
     except msgspec.ValidationError as error:
         raise InvalidError(f"the body is not as expected: {error}") from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidError(f"the body is not JSON: {error}") from None
 
 

@@ -7,7 +7,6 @@ only the authority's certificate; everything secret goes over connections verifi
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 from dataclasses import dataclass
 
@@ -17,7 +16,6 @@ import msgspec
 from core.errors import InvalidError, PlatformError, UnauthenticatedError, UnavailableError
 from nodeagent.identity.certificates import fingerprint
 from nodeagent.identity.tokens import JoinTicket
-from nodeagent.joining.doorkeeper import checked_address
 from nodeagent.joining.messages import JoinAnswer, JoinCancel, JoinRequest
 from nodeagent.mesh_client import why
 
@@ -31,23 +29,6 @@ class Door:
     address: str
     context: ssl.SSLContext
     ca_pem: str
-
-
-def check_is_here(address: str) -> None:
-    """Make sure that this host can listen at an address; empty is fine, one will be chosen.
-
-    Raises:
-        InvalidError: no address of this host, or one that others can't reach.
-    """
-    if not address:
-        return
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        try:
-            probe.bind((checked_address(address), 0))
-        except OSError:
-            raise InvalidError(
-                f"{address} is no address of this host: choose one that 'ip address' shows"
-            ) from None
 
 
 async def find_door(ticket: JoinTicket) -> Door:
