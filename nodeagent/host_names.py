@@ -45,7 +45,7 @@ async def checked_own_address(wanted: str) -> str:
         address = checked_address(wanted)
         if address not in found:
             raise InvalidError(
-                f"{address} is not an address of this host: it has {', '.join(found) or 'none yet'}"
+                f"{address} is no address of this host: it has {', '.join(found) or 'none yet'}"
             )
         return address
     if len(found) == 1:

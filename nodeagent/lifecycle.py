@@ -101,6 +101,11 @@ class Lifecycle:
         finally:
             await self._runner.cleanup()
 
+    async def step_aside(self) -> None:
+        """Prepare for a planned stop."""
+        if self._member is not None:
+            await self._member.step_aside()
+
     async def init(self, *, cluster_name: str, host_name: str, address: str) -> MemberRecord:
         """Found a cluster with this host as its first member.
 

@@ -62,6 +62,7 @@ async def _run(basics: Basics) -> None:
             running = group.create_task(lifecycle.run(), name="lifecycle")
             await stop.wait()
             log.info("the agent was told to stop; guests go on")
+            await lifecycle.step_aside()
             running.cancel()
     except BaseExceptionGroup as errors:
         if (fatal := _first_fatal(errors)) is not None:

@@ -259,7 +259,11 @@ class Machine:
 
     def _tell(self, index: int, changed: frozenset[str]) -> None:
         for listener in self._listeners:
-            listener(index, changed)
+            try:
+                listener(index, changed)
+            except Exception:
+                # The entry is applied; a listener's fault must not stop every voter on it, one after the other.
+                log.exception("a listener of the state failed", extra={"index": index})
 
 
 def _out_of_wal_mode(dump: bytes) -> bytes:
