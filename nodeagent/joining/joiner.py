@@ -79,7 +79,7 @@ async def ask(door: Door, request: JoinRequest) -> JoinAnswer:
     )
     try:
         return msgspec.json.decode(body, type=JoinAnswer)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         raise InvalidError("the member's answer can't be read: are the versions equal?") from None
 
 
@@ -115,7 +115,7 @@ class _Problem(msgspec.Struct):
 def _refusal(where: str, status: int, answer: bytes) -> PlatformError:
     try:
         problem = msgspec.json.decode(answer, type=_Problem)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         problem = _Problem(detail=f"{where} refused with HTTP status {status}")
     if status == UnavailableError.http_status:
         return UnavailableError(problem.detail)

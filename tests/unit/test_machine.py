@@ -343,6 +343,19 @@ def test_listeners_hear_each_entry_once_with_the_keys_that_changed(log):
     ]
 
 
+def test_a_listener_that_fails_stops_neither_the_log_nor_the_other_listeners(log):
+    told = []
+
+    def fails(index, keys) -> None:
+        raise ZeroDivisionError
+
+    log.machine.on_applied(fails)
+    log.machine.on_applied(lambda index, keys: told.append(index))
+    assert log.do(put("a")) == Applied(index=1)
+    log.machine.load(log.machine.dump())
+    assert told == [1, 1]
+
+
 def test_reading_on_never_ends_inside_a_revision(log):
     log.do(put("a"))
     log.entry(*(log.txn(put(f"b{n}"), request_id=f"b{n}") for n in range(4)))
