@@ -44,6 +44,10 @@ rule='/run/kvorum/migrate/** rw,'
 if [ -f "$profile" ] && ! grep -qF "$rule" "$profile"; then
     run sh -c "echo '$rule' >>'$profile'"
 fi
+run install -m 644 packaging/modules-load.d/kvorum.conf /etc/modules-load.d/kvorum.conf
+while read -r module; do
+    run modprobe "$module" # at the next boot systemd does it
+done < <(grep -v '^#' packaging/modules-load.d/kvorum.conf)
 run install -m 644 packaging/systemd/* /etc/systemd/system/
 run systemctl daemon-reload
 run systemctl disable --quiet --now serf.service
