@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -44,7 +45,11 @@ async def _up(args: argparse.Namespace) -> int:
     loop = asyncio.get_running_loop()
     began_s = loop.time()
     lab = await Lab.up(args.lab, args.hosts)
-    command = "kvorum-lab" if args.lab == "lab" else f"kvorum-lab --lab {args.lab}"
+    command = (
+        "kvorum-lab" if shutil.which("kvorum-lab") else os.path.relpath(VENV_BIN / "kvorum-lab")
+    )
+    if args.lab != "lab":
+        command += f" --lab {args.lab}"
     if args.cluster:
         await form_cluster(lab, say=_say)
     _say(f"{args.hosts} hosts are up after {loop.time() - began_s:.1f} s.")
