@@ -160,6 +160,27 @@ async def test_a_vm_changed_since_the_decision_is_not_moved_by_it(cluster):
 
 
 @cluster_test
+async def test_a_vm_stopped_while_another_was_being_recovered_stays_where_it_is(cluster):
+    await cluster.begin()
+    first = await cluster.member.add_vm("a", host_id=OTHER_ID, **RUNNING)
+    second = await cluster.member.add_vm("b", host_id=OTHER_ID, **RUNNING)
+    cluster.alive.remove(OTHER_ID)
+    engine, commit = cluster.member.engine, cluster.member.engine.propose
+
+    async def propose(payload: bytes, *, timeout_s: float) -> bytes:
+        if b"vm-recovered" in payload:
+            engine.propose = commit
+            await cluster.member.change_vm(second.id, power=PowerState.STOPPED)
+        return await commit(payload, timeout_s=timeout_s)
+
+    engine.propose = propose
+    async with cluster.running():
+        await until(lambda: cluster.member.vm(first.id).host_id != OTHER_ID)
+        await asyncio.sleep(30)
+    assert cluster.member.vm(second.id).host_id == OTHER_ID
+
+
+@cluster_test
 async def test_the_open_task_of_a_recovered_vm_ends_and_frees_it_for_others(cluster):
     await cluster.begin()
     vm = await cluster.member.add_vm(host_id=OTHER_ID, **RUNNING)

@@ -274,6 +274,16 @@ def _foreign() -> bytes:
     return database.serialize()
 
 
+def _without_an_index(dump: bytes) -> bytes:
+    """Return a dump that every query can still read, whose pages don't add up any more."""
+    database = sqlite3.connect(":memory:")
+    database.deserialize(dump[:18] + b"\x01\x01" + dump[20:])
+    database.execute("PRAGMA writable_schema = ON")
+    database.execute("DELETE FROM sqlite_master WHERE name = 'resource_name'")
+    database.commit()
+    return database.serialize()
+
+
 def _damaged(how: str) -> bytes:
     log = Log()
     for number in range(200):
@@ -287,6 +297,7 @@ def _damaged(how: str) -> bytes:
         "a page short": whole[:-4096],
         "zeroed pages": whole[:8192] + bytes(16384) + whole[24576:],
         "another program's": _foreign(),
+        "lost pages": _without_an_index(whole),
     }[how]
 
 
@@ -300,6 +311,7 @@ def _damaged(how: str) -> bytes:
         "a page short",
         "zeroed pages",
         "another program's",
+        "lost pages",
     ],
 )
 def test_a_damaged_snapshot_is_refused_and_changes_nothing(log, how):
