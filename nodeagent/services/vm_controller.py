@@ -164,7 +164,8 @@ class VmController:
     async def _report_blocked(self, vm_id: str, error: PlatformError) -> None:
         vm = self._store.get(VM, vm_id)
         mine = vm is not None and vm.host_id == self._node.host_id
-        if vm is None or not mine or vm.blocked_reason == error.message:
+        told = vm is not None and vm.phase is VMPhase.BLOCKED and vm.blocked_reason == error.message
+        if vm is None or not mine or told:
             return
         blocked = replace(vm, phase=VMPhase.BLOCKED, blocked_reason=error.message)
         try:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from core.errors import ConflictError
-from core.model import VM, Host, VMPhase
+from core.model import VM, Host, Lease, VMPhase
 from nodeagent.workflows.work import VmWork
 
 
@@ -90,9 +90,19 @@ class HandOver:
 
     async def do(self) -> None:
         vm, target = self.work.vm(), _target(self.work)
+        store = self.work.shop.node.store
         if vm.host_id != target.id:
-            moved = replace(vm, host_id=target.id, migrating_to_host_id="", phase=VMPhase.RUNNING)
-            await self.work.shop.node.store.apply(puts=(moved,))
+            # The target's lease was renewed in its present boot before it let the guest in; the barrier makes sure
+            # that this copy of the state has that renewal. The boot recorded here is what failover judges by.
+            await store.barrier()
+            moved = replace(
+                vm,
+                host_id=target.id,
+                boot_id=store.need(Lease, target.id).boot_id,
+                migrating_to_host_id="",
+                phase=VMPhase.RUNNING,
+            )
+            await store.apply(puts=(moved,))
         await self.work.shop.node.guard.revoke(vm.id)
 
     async def undo(self) -> None:
