@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 
 import pytest
@@ -101,6 +102,25 @@ async def test_an_agent_killed_comes_back_and_its_guests_were_never_touched(
 
     await poll(still_writes, 30.0, every_s=0.3)
     await cluster.delete("steady")
+
+
+async def test_a_guest_whose_qemu_was_killed_is_started_again(cluster: Cluster) -> None:
+    vm = await cluster.create("phoenix")
+    (host,) = hosts_running(cluster.lab, vm["id"])
+    (qemu,) = cluster.lab.qemus(host)
+    os.kill(qemu.pid, signal.SIGKILL)
+
+    def runs_anew() -> bool:
+        return [q.pid for q in cluster.lab.qemus(host)] not in ([], [qemu.pid])
+
+    await poll(runs_anew, 30.0)
+
+    async def shown_as_running() -> bool:
+        shown = await cluster.vm("phoenix")
+        return shown["phase"] == "running" and shown["generation"] > vm["generation"]
+
+    await poll(shown_as_running, 30.0, every_s=0.5)
+    await cluster.delete("phoenix")
 
 
 async def test_an_agent_killed_during_a_create_leaves_a_whole_vm_or_nothing(
