@@ -6,6 +6,7 @@ Used by tests of bad input, joining and access: they send what no client of ours
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -61,7 +62,8 @@ async def ask(
     lab: Lab, host: str, method: str, path: str, body: object = None, *, content: bytes = b""
 ) -> Answer:
     """Send one request to a host's unix socket as root; `body` as JSON, `content` as it is."""
-    data = json.dumps(body).encode() if body is not None else content
+    sent = json.dumps(body).encode() if body is not None else content
+    data = io.BytesIO(sent) if sent else None
     connector = aiohttp.UnixConnector(str(lab.inside(host, API_SOCKET)))
     timeout = aiohttp.ClientTimeout(total=60)
     async with (
