@@ -11,7 +11,7 @@ import re
 import shutil
 from pathlib import Path
 
-from core.command import run
+from core.command import CommandError, run
 from core.errors import UnavailableError
 from tools.guests import image, initrd, packages
 
@@ -115,7 +115,16 @@ async def _install(root: Path) -> None:
         "--aptopt=Acquire::Languages \"none\"", f"--include={','.join(PACKAGES)}", *options,
         SUITE, str(root), *await _sources(),
     ]  # fmt: skip
-    await run(argv, timeout_s=BUILD_TIMEOUT_S)
+    for last in (False, True):
+        try:
+            await run(argv, timeout_s=BUILD_TIMEOUT_S)
+        except CommandError:
+            # Two hundred downloads in a row: one that breaks off is not the end.
+            if last:
+                raise
+            shutil.rmtree(root, ignore_errors=True)
+        else:
+            return
 
 
 def _write(root: Path, path: str, text: str) -> None:
