@@ -6,6 +6,10 @@ and an exit code by the CLI. It exists so that each refusal has a stable code an
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+E = TypeVar("E", bound=BaseException)
+
 
 class PlatformError(Exception):
     """Base of all expected errors: `code` is stable for programs, the message is for people."""
@@ -83,3 +87,13 @@ class PermanentError(PlatformError):
     """A driver failed in a way that retrying cannot mend."""
 
     code = "permanent"
+
+
+def first_in(error: BaseException, type_: type[E]) -> E | None:
+    """Return the first error of a type that an error is, or holds if it is a group; None when there is none."""
+    if isinstance(error, type_):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        found = (first_in(inner, type_) for inner in error.exceptions)
+        return next((inner for inner in found if inner is not None), None)
+    return None

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from core.errors import FatalError
+from core.errors import FatalError, first_in
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ async def keep_running(name: str, run: Callable[[], Awaitable[None]]) -> None:
         except FatalError:
             raise
         except Exception as error:
-            if (fatal := _fatal_in(error)) is not None:
+            if (fatal := first_in(error, FatalError)) is not None:
                 raise fatal from error
             log.exception("a service failed and is started again", extra={"service": name})
         else:
@@ -41,14 +41,3 @@ async def keep_running(name: str, run: Callable[[], Awaitable[None]]) -> None:
             pause_s = FIRST_PAUSE_S
         await asyncio.sleep(pause_s)
         pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
-
-
-def _fatal_in(error: BaseException) -> FatalError | None:
-    """Return the FatalError inside an exception group, if there is one."""
-    if isinstance(error, FatalError):
-        return error
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            if (found := _fatal_in(inner)) is not None:
-                return found
-    return None

@@ -22,6 +22,7 @@ from core.errors import (
     FatalError,
     PlatformError,
     UnavailableError,
+    first_in,
 )
 from core.mesh.tls import TlsFiles
 from core.model import Cluster, Host, check_name
@@ -202,7 +203,7 @@ class Lifecycle:
         except BaseExceptionGroup as errors:
             if self._member is member:
                 raise
-            return _first_platform_error(errors)
+            return first_in(errors, PlatformError)
         return None
 
     async def _enter(
@@ -402,15 +403,6 @@ async def _outcome(steps: Coroutine[None, None, None]) -> PlatformError | OSErro
         await steps
     except (PlatformError, OSError) as error:
         return error
-    return None
-
-
-def _first_platform_error(error: BaseException) -> PlatformError | None:
-    if isinstance(error, PlatformError):
-        return error
-    if isinstance(error, BaseExceptionGroup):
-        found = (_first_platform_error(inner) for inner in error.exceptions)
-        return next((inner for inner in found if inner is not None), None)
     return None
 
 

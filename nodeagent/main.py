@@ -16,7 +16,7 @@ from pathlib import Path
 import uvloop
 
 from core.clock import SystemClock, system_random
-from core.errors import FatalError, PlatformError
+from core.errors import FatalError, PlatformError, first_in
 from core.logs import set_up_logging
 from nodeagent.config import read_config
 from nodeagent.lifecycle import Lifecycle
@@ -65,18 +65,9 @@ async def _run(basics: Basics) -> None:
             await lifecycle.step_aside()
             running.cancel()
     except BaseExceptionGroup as errors:
-        if (fatal := _first_fatal(errors)) is not None:
+        if (fatal := first_in(errors, FatalError)) is not None:
             raise fatal from errors
         raise
-
-
-def _first_fatal(error: BaseException) -> FatalError | None:
-    if isinstance(error, FatalError):
-        return error
-    if isinstance(error, BaseExceptionGroup):
-        found = (_first_fatal(inner) for inner in error.exceptions)
-        return next((fatal for fatal in found if fatal is not None), None)
-    return None
 
 
 if __name__ == "__main__":
