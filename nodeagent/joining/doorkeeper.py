@@ -104,12 +104,13 @@ class Doorkeeper:
             InvalidError, ConflictError: anything else that forbids it; nothing was changed.
         """
         token = self._checked_token(request.token_id, request.secret_hex)
-        if token.used_by_host_id:
+        unfinished = await self._unfinished(token, request)
+        if token.used_by_host_id and unfinished is None:
             raise UnauthenticatedError(
                 "this join token was used already: each token joins one host; "
                 "make another with 'kvorum token create'"
             )
-        self._check(request)
+        self._check(request, besides=unfinished)
         mesh = self._store.need(Mesh, MESH_ID)
         cluster = self._store.all(Cluster)[0]
         key = self._secrets_key()
@@ -137,8 +138,12 @@ class Doorkeeper:
         members = tuple(
             MemberAddress(id=h.id, name=h.name, address=h.address, mesh_port=h.mesh_port)
             for h in self._store.all(Host)
+            if unfinished is None or h.id != unfinished.id
         )
-        await self._store.apply(puts=(host, _used(token, request.host_id)))
+        await self._store.apply(
+            puts=(host, _used(token, request.host_id)),
+            deletes=(unfinished,) if unfinished is not None else (),
+        )
         return JoinAnswer(
             cluster_name=mesh.name,
             certificate_pem=certificate,
@@ -146,6 +151,20 @@ class Doorkeeper:
             secrets_key_hex=key.hex(),
             members=members,
         )
+
+    async def _unfinished(self, token: JoinToken, request: JoinRequest) -> Host | None:
+        """Return what this token admitted before, if that was the same host and it never came to vote.
+
+        So a host that died in the middle, or heard no answer, just joins again.
+        """
+        if not token.used_by_host_id:
+            return None
+        await self._store.barrier()
+        host = self._store.get(Host, token.used_by_host_id)
+        if host is None or NodeId(host.id) in {peer.id for peer in self._engine.voters()}:
+            return None
+        same = (host.name, host.address) == (request.host_name, request.address)
+        return host if same else None
 
     async def let_vote(self, host_id: str) -> None:
         """Make a host that runs and is connected a voter. Idempotent.
@@ -184,7 +203,7 @@ class Doorkeeper:
             )
         return token
 
-    def _check(self, request: JoinRequest) -> None:
+    def _check(self, request: JoinRequest, *, besides: Host | None) -> None:
         if request.feature_level != FEATURE_LEVEL:
             raise InvalidError(
                 f"versions do not fit: this cluster runs {VERSION} (feature level {FEATURE_LEVEL}), "
@@ -201,7 +220,7 @@ class Doorkeeper:
         address = checked_address(request.address)
         if not _is_id(request.host_id):
             raise InvalidError("the host id is not a UUID in lower case with dashes")
-        hosts = self._store.all(Host)
+        hosts = [h for h in self._store.all(Host) if besides is None or h.id != besides.id]
         for host in hosts:
             if host.id == request.host_id:
                 raise ConflictError(f"host id {host.id} is a member already: was its disk cloned?")

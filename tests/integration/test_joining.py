@@ -183,7 +183,7 @@ async def test_a_member_neither_joins_nor_founds_again(cluster: Cluster) -> None
     assert kept["used_by_host_id"] == ""
 
 
-async def test_without_quorum_a_join_is_refused_and_its_token_is_good_afterwards(
+async def test_without_quorum_a_join_is_refused_and_the_same_token_joins_afterwards(
     cluster: Cluster,
 ) -> None:
     lab, token = cluster.lab, await token_of(cluster)
@@ -192,10 +192,12 @@ async def test_without_quorum_a_join_is_refused_and_its_token_is_good_afterwards
     assert refused.code == 3, refused
     await lab.heal("h2", "h3")
     await poll(lambda: commits(cluster), 60.0, every_s=0.5)
-    tokens = await items(lab, "h1", "join-tokens")
-    (kept,) = (t for t in tokens if t["id"] == parse_join_token(token).token_id)
-    assert kept["used_by_host_id"] == ""
-    assert NEW not in await members(cluster)
+    # Whether the admission was only delayed or is lost depends on who led; the host need not care.
+    await cluster.operator.types(NEW, "join", token)
+    assert (await members(cluster))[NEW]["role"] == "voter"
+    await lab.power_off(NEW)
+    await cluster.operator.types("h2", "host", "remove", NEW, "--yes")
+    await _reinstall(cluster)
 
 
 # ------------------------------------------------------------ killed half-way
@@ -217,8 +219,8 @@ async def test_a_join_killed_at_any_point_keeps_the_quorum_and_the_host_can_join
             lab.kill(NEW, "agent", signal.SIGKILL)
             await poll(lambda: commits(cluster), 20.0, every_s=0.2)
         await lab.wait_ready(NEW)
-        if joining.result():
-            assert (await members(cluster))[NEW]["role"] == "voter"
+        if not joining.result() and (await members(cluster)).get(NEW, {}).get("role") == "replica":
+            assert await _tries_to_join(cluster, token), "a token is good until its host votes"
         if NEW in await members(cluster):
             await cluster.operator.types("h2", "host", "remove", NEW, "--yes")
         await _reinstall(cluster)
