@@ -73,7 +73,7 @@ guests: setup
 	$(PY) -m tools.guests tiny
 	$(PY) -m tools.guests full
 
-## make bench         measure: idle cost of an agent, commits, failover
+## make bench         measure: idle cost of an agent, commits, creates
 bench: setup
 	$(PY) -m tools.bench
 

@@ -1,7 +1,9 @@
 """An agent's life: unconfigured, then a member by `init` or `join`, then a member at every start.
 
-Made by `nodeagent.main`; the API calls `init` and `join`. Becoming a member is all or nothing: `member.json` is
-written last, and whatever an interrupted try left behind is removed before the next.
+Made by `nodeagent.main`; the API calls `init` and `join`. Becoming a member is all or nothing: whatever a try left
+behind that was interrupted before `member.json` was written is removed before the next. A joining host writes it
+before it asks to vote, and goes on after a crash: a voter that forgot who it is would cost a small cluster its
+quorum for ever.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ import logging
 import os
 import platform
 import shutil
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 
 import msgspec
 from aiohttp import web
@@ -93,7 +96,10 @@ class Lifecycle:
                 if (record := self._read_record()) is not None:
                     member = Member(self._basics, record)
                     self._group.create_task(member.run_consensus(), name="member-consensus")
-                    await self._publish(member, record)
+                    if _is_whole(member, record):
+                        await self._publish(member, record)
+                    else:
+                        self._finish_later(member, record)
                 else:
                     self._remove_leftovers()
                 await serve_unix(self._runner, self._paths.api_socket)
@@ -167,26 +173,30 @@ class Lifecycle:
                 founder=False,
                 members=answer.members,
             )
-            try:
-                return await self._become_member(record, _Joining(self._basics, answer, key_pem))
-            except (PlatformError, asyncio.CancelledError):
-                await _give_up(door, cancel)
-                raise
+            way = _Joining(self._basics, record, answer, key_pem, partial(_give_up, door, cancel))
+            return await self._become_member(record, way)
 
     # -- becoming a member
 
     async def _become_member(self, record: MemberRecord, way: _Founding | _Joining) -> MemberRecord:
         consensus: asyncio.Task[PlatformError | None] | None = None
+        member: Member | None = None
         try:
             way.write_identity()
             member = Member(self._basics, record)
             consensus = self._group.create_task(
                 self._run_until_failure(member), name="member-consensus"
             )
-            await self._enter(member, way, consensus)
+            await self._enter(member, record, way, consensus)
             FilesForOthers(member.node, self._paths.secrets_key.read_bytes()).write()
-            write_file(self._paths.member_file, msgspec.json.encode(record))
-        except (PlatformError, OSError, asyncio.CancelledError):
+            self._write_record(record)
+        except (PlatformError, OSError, asyncio.CancelledError) as error:
+            taken_back = await way.take_back()
+            if not taken_back and member is not None and self._paths.member_file.exists():
+                if not isinstance(error, asyncio.CancelledError):
+                    self._finish_later(member, record)
+                raise
+            self._paths.member_file.unlink(missing_ok=True)
             if consensus is not None:
                 consensus.cancel()
                 await asyncio.gather(consensus, return_exceptions=True)
@@ -209,6 +219,7 @@ class Lifecycle:
     async def _enter(
         self,
         member: Member,
+        record: MemberRecord,
         way: _Founding | _Joining,
         consensus: asyncio.Task[PlatformError | None],
     ) -> None:
@@ -220,6 +231,8 @@ class Lifecycle:
 
         async def steps() -> None:
             await _until_connected(member)
+            if not record.founder:
+                self._write_record(record)
             await way.enter(member)
 
         entering = self._group.create_task(_outcome(steps()), name="entering")
@@ -231,6 +244,26 @@ class Lifecycle:
             entering.cancel()
         if (error := entering.result()) is not None:
             raise error
+
+    def _finish_later(self, member: Member, record: MemberRecord) -> None:
+        """Go on in the background with a join that broke off after this host may have become a voter."""
+        self._group.create_task(self._finish_joining(member, record), name="finish-joining")
+
+    async def _finish_joining(self, member: Member, record: MemberRecord) -> None:
+        while True:
+            try:
+                await _become_voter(member, record)
+                FilesForOthers(member.node, self._paths.secrets_key.read_bytes()).write()
+            except (PlatformError, OSError) as error:
+                log.info("joining goes on", extra={"error": str(error)})
+                await asyncio.sleep(TRY_AGAIN_S)
+            else:
+                break
+        await self._publish(member, record)
+        log.info("this host is a member", extra={"host": record.host_id})
+
+    def _write_record(self, record: MemberRecord) -> None:
+        write_file(self._paths.member_file, msgspec.json.encode(record))
 
     async def _publish(self, member: Member, record: MemberRecord) -> None:
         assert self._runner is not None, "set up by run"
@@ -311,6 +344,10 @@ class _Founding:
         write_file(paths.host_key, key_pem.encode())
         write_file(paths.secrets_key, self._secrets_key)
 
+    async def take_back(self) -> bool:
+        """Nobody knows of it yet."""
+        return True
+
     async def enter(self, member: Member) -> None:
         """Commit the first transaction of the cluster."""
         record, node = self._record, member.node
@@ -346,8 +383,17 @@ class _Founding:
 class _Joining:
     """The way of every other host."""
 
-    def __init__(self, basics: Basics, answer: JoinAnswer, key_pem: str) -> None:
-        self._basics, self._answer, self._key_pem = basics, answer, key_pem
+    def __init__(
+        self,
+        basics: Basics,
+        record: MemberRecord,
+        answer: JoinAnswer,
+        key_pem: str,
+        take_back: Callable[[], Awaitable[bool]],
+    ) -> None:
+        self._basics, self._record, self._answer = basics, record, answer
+        self._key_pem = key_pem
+        self.take_back = take_back
 
     def write_identity(self) -> None:
         paths, answer = self._basics.paths, self._answer
@@ -357,44 +403,55 @@ class _Joining:
         write_file(paths.secrets_key, bytes.fromhex(answer.secrets_key_hex))
 
     async def enter(self, member: Member) -> None:
-        """Ask to vote until a leader agrees, then wait for this host's copy of the state."""
-        await self._ask_to_vote(member)
-        watch = member.node.store.watch(Host, Cluster)
-        try:
-            async with asyncio.timeout(CATCH_UP_TIMEOUT_S):
-                while member.node.store.get(Host, member.node.host_id) is None:
-                    await watch.next()
-        except TimeoutError:
-            raise UnavailableError(
-                "the cluster's state did not arrive in time: try again"
-            ) from None
-        finally:
-            member.node.store.unwatch(watch)
+        """Become a voter with a copy of the state."""
+        await _become_voter(member, self._record)
 
-    async def _ask_to_vote(self, member: Member) -> None:
-        error: PlatformError = UnavailableError("no member answers on the mesh port")
-        hosts = [
-            Host(id=m.id, name=m.name, address=m.address, mesh_port=m.mesh_port, cluster_id="")
-            for m in self._answer.members
-        ]
-        try:
-            async with asyncio.timeout(VOTE_TIMEOUT_S):
-                while True:
-                    for host in hosts:
-                        try:
-                            await member.node.mesh.call(
-                                host, "/mesh/vote", Nothing(), Nothing, timeout_s=VOTE_TIMEOUT_S
-                            )
-                        except PlatformError as failure:
-                            error = failure
-                        else:
-                            return
-                    await asyncio.sleep(TRY_AGAIN_S)
-        except TimeoutError:
-            raise UnavailableError(
-                f"this host was admitted but could not become a voter in {VOTE_TIMEOUT_S:g} s: "
-                f"{error.message}; are ports 7443 and 7444 open between the hosts?"
-            ) from None
+
+def _is_whole(member: Member, record: MemberRecord) -> bool:
+    """Tell whether a host's own log and state say that it votes: a join may have broken off before."""
+    voters = {peer.id for peer in member.node.engine.voters()}
+    known = member.node.store.get(Host, record.host_id) is not None
+    return record.founder or (known and record.host_id in voters)
+
+
+async def _become_voter(member: Member, record: MemberRecord) -> None:
+    """Ask to vote until a leader agrees, then wait for this host's copy of the state. Repeatable."""
+    await _ask_to_vote(member, record)
+    watch = member.node.store.watch(Host, Cluster)
+    try:
+        async with asyncio.timeout(CATCH_UP_TIMEOUT_S):
+            while member.node.store.get(Host, member.node.host_id) is None:
+                await watch.next()
+    except TimeoutError:
+        raise UnavailableError("the cluster's state did not arrive in time: try again") from None
+    finally:
+        member.node.store.unwatch(watch)
+
+
+async def _ask_to_vote(member: Member, record: MemberRecord) -> None:
+    error: PlatformError = UnavailableError("no member answers on the mesh port")
+    hosts = [
+        Host(id=m.id, name=m.name, address=m.address, mesh_port=m.mesh_port, cluster_id="")
+        for m in record.members
+    ]
+    try:
+        async with asyncio.timeout(VOTE_TIMEOUT_S):
+            while True:
+                for host in hosts:
+                    try:
+                        await member.node.mesh.call(
+                            host, "/mesh/vote", Nothing(), Nothing, timeout_s=VOTE_TIMEOUT_S
+                        )
+                    except PlatformError as failure:
+                        error = failure
+                    else:
+                        return
+                await asyncio.sleep(TRY_AGAIN_S)
+    except TimeoutError:
+        raise UnavailableError(
+            f"this host was admitted but could not become a voter in {VOTE_TIMEOUT_S:g} s: "
+            f"{error.message}; are ports 7443 and 7444 open between the hosts?"
+        ) from None
 
 
 async def _outcome(steps: Coroutine[None, None, None]) -> PlatformError | OSError | None:
@@ -417,9 +474,11 @@ async def _until_connected(member: Member) -> None:
         ) from None
 
 
-async def _give_up(door: joiner.Door, cancel: JoinCancel) -> None:
-    """Free name, address and token again, as well as it goes."""
+async def _give_up(door: joiner.Door, cancel: JoinCancel) -> bool:
+    """Free name, address and token again; False when that can't be said, or this host votes already."""
     try:
         await joiner.give_up(door, cancel)
     except PlatformError as error:
         log.warning("an admission could not be taken back", extra={"error": error.message})
+        return False
+    return True

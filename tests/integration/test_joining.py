@@ -31,19 +31,44 @@ NEW = "h4"
 
 
 @pytest.fixture(scope="module")
-def cluster(lab_factory: LabFactory) -> Cluster:
+def founded(lab_factory: LabFactory) -> Cluster:
+    """One member, and three hosts that are none yet."""
+    made = Cluster(lab := lab_factory(4), Operator(lab))
+    in_own_loop(made.operator.types("h1", "init"))
+    return made
+
+
+@pytest.fixture(scope="module")
+def cluster(founded: Cluster) -> Cluster:
     """Three members, and a fourth host that is none yet."""
-    lab = lab_factory(4)
 
     async def form() -> Cluster:
-        made = Cluster(lab, Operator(lab))
-        await made.operator.types("h1", "init")
-        tokens = (await made.operator.types("h1", "token", "create", "--count", "2")).split()
-        for host, token in zip(("h2", "h3"), tokens, strict=True):
-            await made.operator.types(host, "join", token)
-        return made
+        for host in {"h2", "h3"} - set(await members(founded)):
+            await founded.operator.types(host, "join", await token_of(founded))
+        return founded
 
     return in_own_loop(form())
+
+
+async def test_the_second_host_killed_as_it_becomes_a_voter_costs_the_first_no_quorum(
+    founded: Cluster,
+) -> None:
+    lab, token = founded.lab, await token_of(founded)
+
+    async def votes() -> bool:
+        return (await members(founded)).get("h2", {}).get("role") == "voter"
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_tries_to_join(founded, token, "h2"), name="join")
+        await poll(votes, 30.0, every_s=0.002)
+        lab.kill("h2", "agent", signal.SIGKILL)
+
+    async def whole() -> bool:
+        shown = await members(founded)
+        return shown["h2"]["raft"] == "connected" and await commits(founded)
+
+    await poll(whole, 30.0, every_s=0.3)
+    await poll(lambda: commits(founded, "h2"), 30.0, every_s=0.3)
 
 
 async def token_of(cluster: Cluster, *options: str, host: str = "h1") -> str:
@@ -214,23 +239,23 @@ async def test_a_join_killed_at_any_point_keeps_the_quorum_and_the_host_can_join
     for point in ("identity/host.pem", "raft", "guard.json"):
         token = await token_of(cluster)
         async with asyncio.TaskGroup() as group:
-            joining = group.create_task(_tries_to_join(cluster, token), name="join")
+            joining = group.create_task(_tries_to_join(cluster, token, NEW), name="join")
             await poll(lambda point=point: made(point), 30.0, every_s=0.002)
             lab.kill(NEW, "agent", signal.SIGKILL)
             await poll(lambda: commits(cluster), 20.0, every_s=0.2)
         await lab.wait_ready(NEW)
         if not joining.result() and (await members(cluster)).get(NEW, {}).get("role") == "replica":
-            assert await _tries_to_join(cluster, token), "a token is good until its host votes"
+            assert await _tries_to_join(cluster, token, NEW), "a token is good until its host votes"
         if NEW in await members(cluster):
             await cluster.operator.types("h2", "host", "remove", NEW, "--yes")
         await _reinstall(cluster)
     assert set(await members(cluster)) == {"h1", "h2", "h3"}
 
 
-async def _tries_to_join(cluster: Cluster, token: str) -> bool:
+async def _tries_to_join(cluster: Cluster, token: str, host: str) -> bool:
     """Tell whether the command said that it joined."""
     try:
-        await cluster.operator.types(NEW, "join", token)
+        await cluster.operator.types(host, "join", token)
     except CommandError:
         return False
     return True

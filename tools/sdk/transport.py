@@ -189,7 +189,9 @@ class Transport:
             longest_s = min(DELAY_S_MAX, FIRST_DELAY_S * 2 ** min(rounds, 10))
             delay_s = self._rng.uniform(longest_s / 2, longest_s)
         patience_s = self._patience_s if self._answered else self._first_patience_s
-        if asyncio.get_running_loop().time() + delay_s - began_s > patience_s:
+        # One agent that is slow to be away must not use up the time for asking the others once.
+        all_asked = attempt + 1 >= len(self._endpoints)
+        if all_asked and asyncio.get_running_loop().time() + delay_s - began_s > patience_s:
             return False
         self._on_retry(failure)
         await asyncio.sleep(delay_s)
