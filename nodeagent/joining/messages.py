@@ -67,7 +67,7 @@ class JoinCancel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class MemberRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """`member.json`: written last, so a host that has it is a whole member."""
+    """`member.json`: a host that has it is a member, or goes on becoming one after a crash."""
 
     host_id: str
     host_name: str
