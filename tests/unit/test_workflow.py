@@ -2,7 +2,13 @@
 
 import pytest
 
-from core.errors import ConflictError, FatalError, PlatformError, UnavailableError
+from core.errors import (
+    ConflictError,
+    FatalError,
+    PlatformError,
+    TemporaryError,
+    UnavailableError,
+)
 from core.model import StepMark
 from core.workflow import (
     RepeatStepError,
@@ -12,6 +18,7 @@ from core.workflow import (
     run_workflow,
 )
 from nodeagent.workflows.registry import STEPS, load_definitions
+from tests.one_member import in_virtual_time
 
 BEGUN, DONE, UNDONE = StepMark.BEGUN, StepMark.DONE, StepMark.UNDONE
 
@@ -286,3 +293,48 @@ def test_every_shipped_definition_loads_and_every_step_is_used():
 def test_every_step_is_known_to_the_journal_by_its_name_in_the_definitions():
     for name, make in STEPS.items():
         assert make(None).name == name
+
+
+class Passing:
+    """A step that fails for now some times, then works."""
+
+    name = "passing"
+
+    def __init__(self, failures: int) -> None:
+        self.failures, self.tries = failures, 0
+
+    async def do(self) -> None:
+        self.tries += 1
+        if self.tries <= self.failures:
+            raise TemporaryError("libvirt is away", retry_after_s=1.0)
+
+    async def undo(self) -> None:
+        return
+
+
+@pytest.mark.parametrize(("failures", "works"), [(0, True), (15, True), (1000, False)])
+def test_what_fails_for_now_is_tried_again_for_twenty_seconds(failures, works):
+    world, step = World(), Passing(failures)
+
+    async def run() -> None:
+        await run_workflow([step], world, cancel_requested=lambda: False)
+
+    if works:
+        in_virtual_time(run)
+        assert step.tries == failures + 1
+    else:
+        with pytest.raises(RolledBackError, match="libvirt is away"):
+            in_virtual_time(run)
+        assert 15 < step.tries < 25
+
+
+def test_a_cancelled_task_does_not_wait_for_what_fails_for_now():
+    world, step = World(), Passing(1000)
+    asked = iter((False, True, True))
+
+    async def run() -> None:
+        await run_workflow([step], world, cancel_requested=lambda: next(asked))
+
+    with pytest.raises(RolledBackError):
+        in_virtual_time(run)
+    assert step.tries == 1
