@@ -175,9 +175,8 @@ class VmPower:
     async def _claimed(self, vm: VM) -> DomainSpec:
         """Commit the new generation, then return the spec with network and files in place."""
         status = await self._node.guard.status()
-        if (
-            not status.lease_valid
-        ):  # it would refuse the grant; don't spend a generation on every try
+        if not status.lease_valid:
+            # The guard would refuse the grant: don't spend a generation on every try.
             raise ConflictError(
                 f"host {self._node.host_name} holds no lease: is it connected to the cluster?",
                 code="guard-no-lease",
