@@ -1,9 +1,14 @@
 """What all tests share: the options behind `make sim SEED=…` and `pytest --rewrite`, and who may run what."""
 
 import os
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# Under nohup, and in some CI, an interrupt is ignored and every child inherits that; tests interrupt commands.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # On a loaded machine an example may take long; a failure prints how to repeat it.
 settings.register_profile(
