@@ -213,10 +213,13 @@ async def test_a_removed_leader_hands_over_and_stays_quiet(tmp_path):
         await other.engine.remove_voter(leader.peer.id, timeout_s=5)
         assert leader.peer.id not in {peer.id for peer in other.engine.voters()}
         await until(other.engine.connected)
-        term = other.engine.term()
-        await asyncio.sleep(2 * QUICK.silence_s[1])
-        assert other.engine.term() == term
-        assert await other.engine.propose(b"without", timeout_s=2)
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + 2 * QUICK.silence_s[1]
+        while loop.time() < end_s:
+            # On a busy machine the two that are left may elect anew; the removed one never begins an election.
+            assert leader.engine.term() <= other.engine.term()
+            await asyncio.sleep(0.01)
+        assert await other.engine.propose(b"without", timeout_s=10)
 
 
 async def test_a_leader_that_steps_aside_is_hardly_missed(tmp_path):
