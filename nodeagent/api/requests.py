@@ -87,13 +87,18 @@ def json_answer(
 class Ids:
     """Ids of what one request creates: the same for a repeated request."""
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, attempt: int = 0) -> None:
         self._key = key
+        self._attempt = attempt
 
     @property
     def request_id(self) -> str:
-        """The transaction's request id."""
-        return f"request/{self._key}"
+        """The transaction's request id; each attempt has its own, as a refused one stays refused."""
+        return f"request/{self._key}" + (f"#again{self._attempt}" if self._attempt else "")
+
+    def again(self, attempt: int) -> Ids:
+        """Return the ids of a further attempt at the same request: it makes the same things."""
+        return Ids(self._key, attempt)
 
     def id_for(self, purpose: str) -> str:
         """Return the id of the thing that the request creates for that purpose."""

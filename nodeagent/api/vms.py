@@ -5,14 +5,19 @@ Every verb answers 202 with the VM and its task, or 200 when there was nothing t
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from aiohttp import web
 
+from core.errors import ConflictError
 from core.model import VM
-from nodeagent.api.requests import body_of, ids_of, json_answer, node_of, services_of
+from nodeagent.api.requests import Ids, body_of, ids_of, json_answer, node_of, services_of
 from nodeagent.api.tasks import waited
 from nodeagent.api.views import show
 from nodeagent.services.vm_requests import ChangeVM, CreateVM, MigrateVM, StopVM
 from nodeagent.services.vm_service import Opened
+
+ATTEMPTS = 4
 
 
 def add_routes(app: web.Application) -> None:
@@ -41,43 +46,47 @@ async def change_vm(request: web.Request) -> web.Response:
 
 async def delete_vm(request: web.Request) -> web.Response:
     """DELETE /v1/vms/{vm}. 202: being stopped and removed with its disks and NICs."""
-    return await _answer(
-        request, await services_of(request).vms.delete(_vm(request), ids_of(request))
-    )
+    return await _act(request, services_of(request).vms.delete)
 
 
 async def start_vm(request: web.Request) -> web.Response:
     """POST .../actions/start. 200: it runs already."""
-    return await _answer(
-        request, await services_of(request).vms.start(_vm(request), ids_of(request))
-    )
+    return await _act(request, services_of(request).vms.start)
 
 
 async def stop_vm(request: web.Request) -> web.Response:
     """POST .../actions/stop. 200: it is stopped already."""
     body = await body_of(request, StopVM)
-    return await _answer(
-        request, await services_of(request).vms.stop(_vm(request), body, ids_of(request))
-    )
+    vms = services_of(request).vms
+    return await _act(request, lambda vm, ids: vms.stop(vm, body, ids))
 
 
 async def reboot_vm(request: web.Request) -> web.Response:
     """POST .../actions/reboot. 409: not running."""
-    return await _answer(
-        request, await services_of(request).vms.reboot(_vm(request), ids_of(request))
-    )
+    return await _act(request, services_of(request).vms.reboot)
 
 
 async def migrate_vm(request: web.Request) -> web.Response:
     """POST .../actions/migrate. 409: not running, on local storage, or no host fits."""
     body = await body_of(request, MigrateVM)
-    return await _answer(
-        request, await services_of(request).vms.migrate(_vm(request), body, ids_of(request))
-    )
+    vms = services_of(request).vms
+    return await _act(request, lambda vm, ids: vms.migrate(vm, body, ids))
 
 
 def _vm(request: web.Request) -> VM:
     return node_of(request).store.find(VM, request.match_info["vm"])
+
+
+async def _act(request: web.Request, verb: Callable[[VM, Ids], Awaitable[Opened]]) -> web.Response:
+    """Carry a verb out; when the VM's state moved on meanwhile, judge again by the new state, a few times."""
+    ids = ids_of(request)
+    for attempt in range(ATTEMPTS - 1):
+        try:
+            return await _answer(request, await verb(_vm(request), ids.again(attempt)))
+        except ConflictError as error:
+            if error.code != "conflict-guard":
+                raise
+    return await _answer(request, await verb(_vm(request), ids.again(ATTEMPTS - 1)))
 
 
 async def _answer(request: web.Request, opened: Opened) -> web.Response:

@@ -16,7 +16,17 @@ from msgspec.structs import replace
 from core.clock import SystemClock
 from core.errors import UnavailableError
 from core.mesh.tls import TlsFiles
-from core.model import AccessToken, Event, Host, JoinToken, Nic, Task, TaskState, VMPhase
+from core.model import (
+    AccessToken,
+    Event,
+    Host,
+    JoinToken,
+    Nic,
+    PowerState,
+    Task,
+    TaskState,
+    VMPhase,
+)
 from nodeagent.api import events as events_module
 from nodeagent.api.app import build_app, serve_https, serve_unix
 from nodeagent.api.views import COLLECTIONS
@@ -301,6 +311,38 @@ async def test_a_conflict_and_a_lost_quorum_have_their_own_status(member, api):
     assert (await api.get("/v1/vms")).status == 200, "reading goes on"
     strong = await api.get("/v1/vms?consistency=strong")
     await problem_of(strong, 503, "unavailable")
+
+
+class MovesOn(VmService):
+    """VMs whose state changes under every request, `times` times."""
+
+    def __init__(self, member: OneMember, times: int) -> None:
+        super().__init__(member.node, FirstHost())
+        self.member, self.times = member, times
+
+    async def stop(self, vm, body, ids):
+        if self.times:
+            self.times -= 1
+            await self.member.change_vm(vm.id, description=f"moved on, {self.times} to come")
+        return await super().stop(vm, body, ids)
+
+
+@pytest.mark.parametrize(("times", "status"), [(0, 202), (2, 202), (50, 409)])
+async def test_a_verb_is_judged_again_when_the_vm_moved_on_meanwhile(member, times, status):
+    vm = await member.add_vm(phase=VMPhase.RUNNING)
+    agent = FakeAgent(member)
+    object.__setattr__(agent.services, "vms", MovesOn(member, times))
+    headers = ADMIN | {"Idempotency-Key": "one request"}
+    async with TestClient(TestServer(app_of(member, agent))) as client:
+        url = f"/v1/vms/{vm.name}/actions/stop"
+        response = await client.post(url, headers=headers)
+        assert response.status == status
+        repeated = await client.post(url, headers=headers)
+        if status == 202:
+            first = (await response.json())["task"]["id"]
+            assert (await repeated.json())["task"]["id"] == first
+            assert member.vm(vm.id).power is PowerState.STOPPED
+    assert len(member.store.all(Task)) == (status == 202)
 
 
 async def test_an_unexpected_error_tells_nothing_but_a_request_id(member, caplog):
