@@ -28,7 +28,7 @@ from core.errors import (
     first_in,
 )
 from core.mesh.tls import TlsFiles
-from core.model import Cluster, Host, check_name
+from core.model import Cluster, Host, Lease, check_name
 from nodeagent.api.app import build_app, serve_https, serve_unix
 from nodeagent.host_names import checked_own_address, own_name
 from nodeagent.identity.certificates import make_authority, make_request, sign_request
@@ -59,6 +59,7 @@ VOTE_TIMEOUT_S = 30.0
 CATCH_UP_TIMEOUT_S = 30.0
 LIBVIRT_TIMEOUT_S = 20.0
 TRY_AGAIN_S = 0.5
+FIRST_LEASE_TIMEOUT_S = 8.0
 
 
 class Lifecycle:
@@ -203,6 +204,7 @@ class Lifecycle:
             self._remove_leftovers()
             raise
         await self._publish(member, record)
+        await _first_lease(member)
         log.info("this host is a member", extra={"host": record.host_id})
         return record
 
@@ -405,6 +407,19 @@ class _Joining:
     async def enter(self, member: Member) -> None:
         """Become a voter with a copy of the state."""
         await _become_voter(member, self._record)
+
+
+async def _first_lease(member: Member) -> None:
+    """Wait for the guard's first renewal, so that VMs can be placed here from now on. Without a guard, don't."""
+    watch = member.node.store.watch(Lease)
+    try:
+        async with asyncio.timeout(FIRST_LEASE_TIMEOUT_S):
+            while member.node.store.get(Lease, member.node.host_id) is None:
+                await watch.next()
+    except TimeoutError:
+        log.warning("the guard has not renewed the lease: is kvorum-guard running on this host?")
+    finally:
+        member.node.store.unwatch(watch)
 
 
 def _is_whole(member: Member, record: MemberRecord) -> bool:

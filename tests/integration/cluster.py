@@ -45,6 +45,14 @@ class Cluster:
         await operator.types(first, "image", "upload", "tiny", "--file", tiny_image)
         return cls(lab, operator)
 
+    async def every_lease_is_fresh(self) -> bool:
+        """Tell whether VMs can be placed on every host: it is a moment after a cluster formed or healed."""
+        try:
+            members = await self.operator.asks(self.lab.hosts[-1], "member", "list")
+        except CommandError:
+            return False
+        return all(m["lease_age_s"] is not None and m["lease_age_s"] < 4 for m in members)
+
     async def create(self, name: str, *options: str, image: str = "tiny") -> dict[str, Any]:
         """Create a tiny VM on the shared storage and return how it is shown."""
         words = ("--image", image, "--memory", "128MiB", "--data-storage", SHARED)

@@ -36,11 +36,7 @@ async def test_a_cut_host_loses_its_guest_before_another_host_starts_it(cluster:
         await poll(runs_elsewhere, 45.0)
         await lab.heal(lab.hosts[2])
 
-        async def back() -> bool:
-            members = await cluster.operator.asks(lab.hosts[0], "member", "list")
-            return all((m["lease_age_s"] or 99) < 4 for m in members)
-
-        await poll(back, 45.0, every_s=0.5)
+        await poll(cluster.every_lease_is_fresh, 45.0, every_s=0.5)
         assert len(hosts_running(lab, vm["id"])) == 1
     assert observer.double_writers == []
     assert took_turns(await read_records(disk))
@@ -89,14 +85,7 @@ async def test_without_quorum_a_write_is_refused_soon_and_reads_go_on(cluster: C
     assert await cluster.operator.asks(lab.hosts[0], "host", "list")
     await lab.heal(lab.hosts[1], lab.hosts[2])
 
-    async def accepted() -> bool:
-        try:
-            status = await cluster.operator.asks(lab.hosts[0], "status")
-        except CommandError:  # it says so by its exit code as long as there is none
-            return False
-        return status["quorum"]
-
-    await poll(accepted, 60.0, every_s=0.5)
+    await poll(cluster.every_lease_is_fresh, 60.0, every_s=0.5)
 
 
 async def test_the_vm_of_a_host_without_power_writes_again_from_another_host(
@@ -116,11 +105,7 @@ async def test_the_vm_of_a_host_without_power_writes_again_from_another_host(
         await poll(writes_elsewhere, 60.0, every_s=0.3)
         await lab.power_on(lab.hosts[0])
 
-        async def back() -> bool:
-            members = await cluster.operator.asks(lab.hosts[1], "member", "list")
-            return all((m["lease_age_s"] or 99) < 4 for m in members)
-
-        await poll(back, 60.0, every_s=0.5)
+        await poll(cluster.every_lease_is_fresh, 60.0, every_s=0.5)
         assert len(hosts_running(lab, vm["id"])) == 1
         assert not lab.qemus(lab.hosts[0])
     assert observer.double_writers == []
