@@ -15,6 +15,7 @@ from core.model import VM, DataStorage, DataStorageKind, Disk, Host, HostState, 
 CPU_OVERCOMMIT = 8
 VM_OVERHEAD_MIB = 64
 HOST_RESERVE_MIB = 512
+NOT_ITS_DISKS = "does not hold the VM's local disks"
 
 _IDLE_PHASES = (VMPhase.STOPPED, VMPhase.DELETING)
 
@@ -27,13 +28,14 @@ class PlacementError(ConflictError):
 
 @dataclass(frozen=True, slots=True)
 class PlacementRequest:
-    """What has to fit. `only_host_id` pins the VM (local disks); `vm_id` is not counted as a load where it is now."""
+    """What has to fit. `only_host_id` pins the VM, `only_why` is what is said of other hosts then; `vm_id` is not counted as a load where it is now."""
 
     cpus: int
     memory_mib: int
     vm_id: str = ""
     cluster_id: str = ""
     only_host_id: str = ""
+    only_why: str = NOT_ITS_DISKS
     except_host_ids: frozenset[str] = frozenset()
 
 
@@ -126,7 +128,7 @@ def _why_not(
     age_s = view.lease_ages_s.get(host.id)
     needed_mib = request.memory_mib + VM_OVERHEAD_MIB
     if request.only_host_id and host.id != request.only_host_id:
-        return "does not hold the VM's local disks"
+        return request.only_why
     if host.id in request.except_host_ids:
         return "not wanted here"
     if request.cluster_id and host.cluster_id != request.cluster_id:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from core.errors import ConflictError
 from core.model import VM, DataStorage, Disk, Host
 from ha.lease import LeaseJudge
-from ha.placement import PlacementRequest, PlacementView, choose_host, pinned_host_id
+from ha.placement import NOT_ITS_DISKS, PlacementRequest, PlacementView, choose_host, pinned_host_id
 from ha.profile import Profile
 from nodeagent.node import Node
 
@@ -46,6 +46,7 @@ class Placing:
             vm_id=vm.id,
             cluster_id=vm.cluster_id,
             only_host_id=only_id or pinned,
+            only_why="is not the host asked for" if only_id else NOT_ITS_DISKS,
             except_host_ids=frozenset({never} if never else ()),
         )
         view = PlacementView(
