@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 TICK_S = 0.04
 ASK_S = 1.0
 POLL_S = 0.05
+HAND_OVER_PAUSE_S = 0.5
 MAX_TICKS_IN_A_TURN = 8
 
 
@@ -69,6 +70,7 @@ class PySyncObjEngine:
         self._boot = rng.randbytes(12)
         self._wake = asyncio.Event()
         self._now = asyncio.get_running_loop().time
+        self._handed_over_s = -HAND_OVER_PAUSE_S
         self._met: dict[NodeId, Peer] = {}
         self._callers, self._inbox, self._readers = Callers(self._boot), Inbox(), Readers()
         self._questions = 0
@@ -413,7 +415,10 @@ class PySyncObjEngine:
         self._node.send(peer, ReadReply(number, index))
 
     def _hand_over(self) -> None:
-        self._raft.transferLeadership()
+        """Ask the best follower to lead. Asked again too soon, it would begin anew before its votes arrive."""
+        if self._now() - self._handed_over_s >= HAND_OVER_PAUSE_S:
+            self._handed_over_s = self._now()
+            self._raft.transferLeadership()
 
     def _consider(self, change: MemberChange) -> Verdict:
         if not self._raft._isLeader():
