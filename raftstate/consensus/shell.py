@@ -47,7 +47,7 @@ class Node(Protocol):
 
 
 class Raft(Protocol):
-    """What the shell reads of PySyncObj."""
+    """What the shell reads of PySyncObj, and the one thing it has it do."""
 
     @property
     def raftCurrentTerm(self) -> int: ...
@@ -57,6 +57,7 @@ class Raft(Protocol):
     def otherNodes(self) -> set[Any]: ...
     def _isLeader(self) -> bool: ...
     def _getLeader(self) -> Any: ...
+    def tick(self) -> None: ...
 
 
 PySyncObjMessage = dict[str, Any]
@@ -256,6 +257,7 @@ class Shell:
                 if term == self.raft.raftCurrentTerm and leader is not None and leader.id == peer:
                     self.elections.transfer(term)
                     self._deliver(self._node(peer), {"type": "timeout_now", "term": term})
+                    self.raft.tick()  # begin now: the leader's next heartbeat would call it off
             case NotVoter(index):
                 if index >= self._journal.members.latest_index():
                     self.elections.retire()
