@@ -133,7 +133,7 @@ async def test_an_iso_is_kept_as_a_disk_of_its_content(tmp_path: Path, store: Im
     (tmp_path / "content").mkdir()
     (tmp_path / "content" / "file").write_bytes(b"x" * 5000)
     iso = tmp_path / "x.iso"
-    subprocess.run(["genisoimage", "-quiet", "-R", "-o", iso, tmp_path / "content"], check=True)  # noqa: ASYNC221
+    subprocess.run(["genisoimage", "-quiet", "-R", "-o", iso, tmp_path / "content"], check=True)  # noqa: ASYNC221 - a test may wait
     image = await upload(store, iso)
     assert image.source_format is ImageFormat.ISO
     qemu_img("compare", "-f", "raw", "-F", "qcow2", iso, image.path)
@@ -330,7 +330,7 @@ async def confined(tmp_path: Path, *tool: str, **limits: float) -> str:
     source.chmod(0o444)
     output.mkdir(exist_ok=True)
     os.chown(output, 65534, 65534)
-    bounds = SandboxLimits(output_bytes=int(limits.pop("output_bytes", MIB)), **limits)  # type: ignore[arg-type]
+    bounds = SandboxLimits(output_bytes=int(limits.pop("output_bytes", MIB)), **limits)  # type: ignore[arg-type]  # values of a test table
     return (await run_confined(tool, source=source, output=output, limits=bounds)).stdout.decode()
 
 
@@ -369,7 +369,7 @@ async def test_inside_there_is_no_network(tmp_path: Path) -> None:
         connect = (
             f"import socket; socket.create_connection(('127.0.0.1', {server.getsockname()[1]}), 5)"
         )
-        subprocess.run([sys.executable, "-c", connect], check=True)  # noqa: ASYNC221
+        subprocess.run([sys.executable, "-c", connect], check=True)  # noqa: ASYNC221 - a test may wait
         with pytest.raises(CommandError, match=r"ConnectionRefused|unreachable"):
             await confined(tmp_path, "/usr/bin/python3", "-c", connect)
 
