@@ -13,12 +13,19 @@ from core.errors import FatalError
 from raftstate.consensus.members import Members
 from raftstate.consensus.messages import MEMBERSHIP, Entry, decode_change
 from raftstate.consensus.snapshot import SnapshotHeader
-from raftstate.consensus.wal import CutRecord, EntryRecord, Recovered, TermRecord, Wal
+from raftstate.consensus.wal import (
+    CutRecord,
+    EntryRecord,
+    GenerationRecord,
+    Recovered,
+    TermRecord,
+    Wal,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Compaction:
-    """When the log is cut, and how much is kept behind the snapshot so that a slow voter needn't be sent one."""
+    """How much may follow the last snapshot before a new one, and how much is kept before it for slow hosts."""
 
     entries: int = 5_000
     size_bytes: int = 64 << 20
@@ -37,6 +44,9 @@ class Journal:
         self._state = recovered
         self._committed = committed
         self._base: SnapshotHeader | None = None
+        self._snapshot_index = 0
+        self._bytes_since = 0
+        self.snapshot_taken(recovered.entries[0][1] if recovered.entries else 0)
 
     # -- the shell's half
 
@@ -47,20 +57,61 @@ class Journal:
 
     @property
     def size_bytes(self) -> int:
-        """The size of the file."""
+        """The size of the log on the disk, as far as it is in use."""
         return self._wal.size_bytes
+
+    @property
+    def full(self) -> str:
+        """Why no more entries may be accepted: the disk is full. Empty if there is room."""
+        return self._wal.full()
+
+    @property
+    def committed(self) -> int:
+        """The highest index known to be committed."""
+        return self._committed
 
     @property
     def bootstrap(self) -> list[tuple[str, str]]:
         """The voters this host was told of when it joined."""
         return self._state.bootstrap
 
-    def wants_compaction(self) -> bool:
-        """Tell whether the log has grown enough for a snapshot."""
+    @property
+    def generation(self) -> int:
+        """Which life of the cluster the log belongs to."""
+        return self._state.generation
+
+    def set_generation(self, generation: int) -> None:
+        """Record that the log belongs to a newer life of the cluster."""
+        self._state.generation = generation
+        self._wal.append(GenerationRecord(generation))
+
+    def wants_snapshot(self) -> bool:
+        """Tell whether enough has come since the last snapshot for a new one."""
         limits = self.compaction
         return (
-            len(self) > limits.entries + limits.keep_entries or self.size_bytes > limits.size_bytes
+            self.last() - self._snapshot_index > limits.entries
+            or self._bytes_since > limits.size_bytes
         )
+
+    def snapshot_taken(self, index: int) -> None:
+        """Learn that a durable snapshot covers everything up to `index`."""
+        self._snapshot_index = index
+        self._bytes_since = sum(len(command) for command, _, _ in self.entries(index + 1))
+
+    def trim(self, index: int) -> None:
+        """Forget the entries below `index`, which a durable snapshot covers; some are kept, for slow hosts.
+
+        On the disk whole segments go, so more may be there after a restart.
+        """
+        entries, offset, kept_bytes = self._state.entries, index - self.first(), 0
+        offset = min(max(offset, 0), len(entries) - 1)
+        lowest = max(0, offset - self.compaction.keep_entries)
+        while offset > lowest and kept_bytes < self.compaction.keep_bytes:
+            offset -= 1
+            kept_bytes += len(entries[offset][0])
+        del entries[:offset]
+        self.members.compact(self.first())
+        self._wal.trim(self.first())
 
     def sync(self) -> None:
         """Make everything so far durable. Raises FatalError."""
@@ -87,6 +138,26 @@ class Journal:
         offset = index - self.first()
         return self._state.entries[offset][2] if 0 <= offset < len(self._state.entries) else None
 
+    def entries(
+        self, first: int, end: int | None = None, *, max_bytes: int | None = None
+    ) -> list[Entry]:
+        """Return the entries from `first` on and below `end`, at least one but not many more than `max_bytes` of them.
+
+        Empty if `first` isn't held: ask `first()` whether it came too late.
+        """
+        held = self._state.entries
+        start = first - held[0][1] if held else -1
+        if start < 0:
+            return []
+        stop = len(held) if end is None else max(start, min(end - held[0][1], len(held)))
+        if max_bytes is not None:
+            for at in range(start, stop):
+                max_bytes -= len(held[at][0])
+                if max_bytes <= 0:
+                    stop = at + 1
+                    break
+        return held[start:stop]
+
     def first_of_term(self, index: int) -> int:
         """Return the lowest index held whose entries up to `index` are all of one term."""
         term = self.term_at(index)
@@ -104,6 +175,7 @@ class Journal:
         entries = self._state.entries
         assert not entries or index == entries[-1][1] + 1, "a gap in the log"
         entries.append((command, index, term))
+        self._bytes_since += len(command)
         self._wal.append(EntryRecord(command, index, term))
         if command[0] == MEMBERSHIP:
             self.members.change(index, decode_change(command[1:]))
@@ -114,6 +186,7 @@ class Journal:
         if self._base is not None:
             self.members.reset(self._base.index, self._base.voters)
             self._committed = max(self._committed, self._base.index)
+            self.snapshot_taken(self._base.index)
             self._base = None
 
     def deleteEntriesFrom(self, offset: int) -> None:
@@ -130,14 +203,10 @@ class Journal:
         self.members.truncate(index)
 
     def deleteEntriesTo(self, offset: int) -> None:
-        """Compact, after a snapshot has been made durable. Some entries more are kept, for slow voters."""
-        kept_bytes, lowest = 0, max(0, offset - self.compaction.keep_entries)
-        while offset > lowest and kept_bytes < self.compaction.keep_bytes:
-            offset -= 1
-            kept_bytes += len(self._state.entries[offset][0])
-        del self._state.entries[:offset]
-        self.members.compact(self.first())
-        self._wal.rewrite(self._state.records())
+        """PySyncObj has made a snapshot durable that ends one above the entry at `offset`."""
+        index = self.first() + offset
+        self.snapshot_taken(index + 1)
+        self.trim(index)
 
     @overload
     def __getitem__(self, at: int) -> Entry: ...

@@ -32,7 +32,7 @@ BRING_UP_BYTES_PER_S = 10e6
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What tests turn and the product leaves alone; `wal` is the file to log into."""
+    """What tests turn and the product leaves alone; `wal` is the log to write."""
 
     timing: Timing = field(default_factory=Timing)
     compaction: Compaction = field(default_factory=Compaction)
@@ -160,7 +160,7 @@ class RaftNode:
 
     def compact_if_big(self) -> None:
         """Ask for a snapshot when the log has grown."""
-        if not self.journal.wants_compaction():
+        if not self.journal.wants_snapshot():
             return
         if self._now() - self._compacted_s >= self.journal.compaction.pause_s:
             self._compacted_s = self._now()

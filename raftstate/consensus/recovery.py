@@ -67,6 +67,10 @@ def recover(
         FatalError: damaged files, or files that don't belong together.
     """
     found = read_snapshot(snapshot_path(directory))
+    if found is not None and not wal.exists():
+        raise FatalError(
+            f"the log in {directory} is gone, with the votes this host gave; run 'kvorum recover rejoin' on this host"
+        )
     recovered = wal.open()
     if found is None and not recovered.entries:
         found = _first_start(wal, recovered, directory, me, bootstrap, machine)
@@ -87,6 +91,8 @@ def recover(
         )
     committed = max(machine.applied(), header.index if header else 1)
     journal = Journal(wal, recovered, _members(header, recovered), committed)
+    if header is not None:
+        journal.snapshot_taken(header.index)
     return Start(journal, header, tuple(Peer(NodeId(i), a) for i, a in recovered.bootstrap))
 
 
@@ -123,7 +129,7 @@ def _first_start(
 
 def _agree(wal: Wal, recovered: Recovered, header: SnapshotHeader, directory: Path) -> None:
     """Make the log begin with the snapshot's two entries; a crash may have come between the two files."""
-    entries, before = recovered.entries, list(recovered.entries)
+    entries = recovered.entries
     if entries and entries[0][1] > header.previous[1]:
         raise FatalError(
             f"the snapshot in {directory} (index {header.index}) is older than the log's first entry "
@@ -131,12 +137,13 @@ def _agree(wal: Wal, recovered: Recovered, header: SnapshotHeader, directory: Pa
         )
     offset = header.previous[1] - entries[0][1] if entries else 0
     if entries[offset : offset + 2] == [header.previous, header.last]:
-        del entries[:offset]
-    else:  # the log ends before the snapshot, or went another way: the snapshot is what was committed
-        entries[:] = [header.previous, header.last]
+        del entries[:offset]  # in memory: on the disk whole segments go, when they are trimmed
+        recovered.term = max(recovered.term, entries[-1][2])
+        return
+    # The log ends before the snapshot, or went another way: the snapshot is what was committed.
+    entries[:] = [header.previous, header.last]
     recovered.term = max(recovered.term, entries[-1][2])
-    if entries != before:
-        wal.rewrite(recovered.records())
+    wal.rewrite(recovered.records())
 
 
 def _members(header: SnapshotHeader | None, recovered: Recovered) -> Members:

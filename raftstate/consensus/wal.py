@@ -1,188 +1,306 @@
-"""The write-ahead log: one append-only file of checksummed records, replaced by a shorter one after a snapshot.
+"""The write-ahead log: a row of segment files, allocated beforehand; nothing in it counts until `sync` has returned.
 
-Used by `journal` only. A record is length, CRC and body; nothing counts until `sync` has returned. After a crash the
-tail that was never synced may be torn: it is cut off. Damage before that point means that promised data is gone, and
-is never repaired silently. To tell the two apart, each batch of writes starts with a mark saying how far the file was
-synced: a readable mark behind a damaged record convicts the disk.
+Used by `journal` and `recovery`. All that waits goes to the disk in one write and one fdatasync. A new segment restates
+whatever isn't a log entry, so that old ones are simply unlinked once a snapshot covers their entries. After a crash the
+tail that was never synced is cut off; damage before it means that promised data is gone, and is never repaired
+silently. `wal_segment` describes the files, `wal_records` what is in them.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import os
-import struct
-import zlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 
-import msgspec
-
 from core.errors import FatalError
-from raftstate.consensus.messages import UNREADABLE, Entry
+from raftstate.consensus import wal_segment
+from raftstate.consensus.wal_records import (
+    BootstrapRecord,
+    CutRecord,
+    EntryRecord,
+    GenerationRecord,
+    Record,
+    Recovered,
+    TermRecord,
+    encode_record,
+)
+from raftstate.consensus.wal_room import DiskRoom
+from raftstate.consensus.wal_segment import (
+    FRAME_BYTES,
+    HEAD_BYTES,
+    MARK_BYTES,
+    SUFFIX,
+    Head,
+    Segment,
+    frame,
+    garbage,
+    mark,
+    read_head,
+    read_segment,
+    salt,
+    seal,
+    segment_path,
+)
+
+__all__ = [
+    "IO_MODULES",
+    "BootstrapRecord",
+    "CutRecord",
+    "EntryRecord",
+    "GenerationRecord",
+    "Record",
+    "Recovered",
+    "TermRecord",
+    "Wal",
+    "durable_replace",
+    "sync_directory",
+]
 
 log = logging.getLogger(__name__)
 
-MAGIC = b"KVWAL01\n"
-_HEAD = struct.Struct("<II")
-_MARK_MAGIC = b"\xf5SYNCED\xf5"
-_MARK = struct.Struct("<8sQ")
-MAX_RECORD_BYTES = 64 << 20
+# All modules of the log that touch files, each through its global `os`: tests put a failing disk in its place.
+IO_MODULES = (sys.modules[__name__], wal_segment)
 
-
-class EntryRecord(msgspec.Struct, frozen=True, array_like=True, tag="e"):
-    """One log entry."""
-
-    command: bytes
-    index: int
-    term: int
-
-
-class TermRecord(msgspec.Struct, frozen=True, array_like=True, tag="t"):
-    """The current term and whom this host voted for in it."""
-
-    term: int
-    vote: str | None
-
-
-class CutRecord(msgspec.Struct, frozen=True, array_like=True, tag="x"):
-    """The entries at `index` and above are gone: truncated, or all (0) for a snapshot."""
-
-    index: int
-
-
-class BootstrapRecord(msgspec.Struct, frozen=True, array_like=True, tag="b"):
-    """The voters this host was told of when it joined: (id, address)."""
-
-    peers: list[tuple[str, str]]
-
-
-Record = EntryRecord | TermRecord | CutRecord | BootstrapRecord
-_encoder = msgspec.msgpack.Encoder()
-_decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
-
-
-@dataclass(slots=True)
-class Recovered:
-    """What the records add up to."""
-
-    entries: list[Entry] = field(default_factory=list)
-    term: int = 0
-    vote: str | None = None
-    bootstrap: list[tuple[str, str]] = field(default_factory=list)
-
-    def take(self, record: Record) -> None:
-        """Take in the next record."""
-        match record:
-            case EntryRecord(command, index, term):
-                if self.entries and index != self.entries[-1][1] + 1:
-                    raise FatalError(f"log entry {index} follows {self.entries[-1][1]}")
-                self.entries.append((command, index, term))
-            case TermRecord(term, vote):
-                self.term, self.vote = term, vote
-            case CutRecord(index):
-                keep = index - self.entries[0][1] if self.entries else 0
-                del self.entries[max(0, keep) :]
-            case BootstrapRecord(peers):
-                self.bootstrap = peers
-
-    def records(self) -> Iterator[Record]:
-        """Yield the fewest records that add up to the same."""
-        if self.bootstrap:
-            yield BootstrapRecord(self.bootstrap)
-        yield TermRecord(self.term, self.vote)
-        for command, index, term in self.entries:
-            yield EntryRecord(command, index, term)
+SEGMENT_BYTES = 16 << 20
+_SPARE = "next"  # allocated, not yet part of the log
+_SPARE_FROM = 16  # the next segment is allocated once a 16th of this one is used
+_REWRITE_BYTES = 1 << 20
 
 
 class Wal:
-    """The file. Everything but `sync` and `rewrite` only collects; an error of the disk is a FatalError for good."""
+    """The log in a directory. Everything but `sync`, `rewrite` and `trim` only collects; a failed write is for good.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._pending: list[bytes] = []
+    `segment_bytes` is the least size of a segment; one record that is bigger gets a bigger one.
+    """
+
+    def __init__(
+        self, path: Path, *, segment_bytes: int = SEGMENT_BYTES, room: DiskRoom | None = None
+    ) -> None:
+        self._path, self._segment_bytes = path, segment_bytes
+        self._room = room or DiskRoom()
+        self._segments: list[Segment] = []
+        self._standing = Recovered()  # without entries: what the next segment restates
+        self._pending: list[tuple[Record, bytes]] = []
+        self._has_spare = False
         self._failed = False
         self._file = -1
-        self.size_bytes = 0
 
     @property
     def dirty(self) -> bool:
         """Tell whether something waits for `sync`."""
         return bool(self._pending)
 
+    @property
+    def size_bytes(self) -> int:
+        """The bytes in use, over all segments."""
+        return sum(segment.used for segment in self._segments)
+
+    def full(self) -> str:
+        """Return why nothing may be accepted for the log, empty if there is room. Looks once a second."""
+        return self._room.look(self._path, self._allocate_spare)
+
+    def exists(self) -> bool:
+        """Tell whether there is a log in the directory already."""
+        return any(self._path.glob(f"*{SUFFIX}"))
+
     def open(self) -> Recovered:
-        """Read the file (made if absent), cut off a torn tail, and stay open for writing.
+        """Read the log (made if absent), cut off a torn tail, and stay open for writing.
 
         Raises:
             FatalError: unreadable or damaged.
         """
         try:
-            if not self._path.exists():
-                self.rewrite(Recovered().records())
+            os.makedirs(self._path, mode=0o700, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path / _SPARE)
+            paths = sorted(self._path.glob(f"*{SUFFIX}"))
+            if not paths:
+                self._begin(Recovered().standing(), anew=True)
+                sync_directory(self._path.parent)
                 return Recovered()
-            content = self._path.read_bytes()
-            recovered, end = _parse(content, self._path)
-            self._file = os.open(self._path, os.O_WRONLY)
-            if end < len(content):
-                log.warning(
-                    "torn tail of the log cut off", extra={"bytes": len(content) - end, "at": end}
-                )
-                os.ftruncate(self._file, end)
-                os.fsync(self._file)
-            os.lseek(self._file, end, os.SEEK_SET)
-            self.size_bytes = end
+            recovered = self._read(paths)
+            self._cut_tail()
         except OSError as error:
             raise FatalError(f"can't read the log {self._path}: {error.strerror}") from error
+        for record in recovered.standing():
+            self._standing.take(record)
         return recovered
 
     def append(self, record: Record) -> None:
         """Add a record to the next batch."""
-        self._pending.append(_frame(_encoder.encode(record)))
+        self._pending.append((record, encode_record(record)))
 
     def sync(self) -> None:
         """Write what is pending and wait until the disk has it."""
         if not self._pending:
             return
-        if self._failed:
-            raise FatalError(f"the log {self._path} failed before; the agent must be restarted")
-        batch = _mark(self.size_bytes) + b"".join(self._pending)
+        self._refuse_if_failed()
         self._failed = (
             True  # until proven otherwise: after a failed fsync nobody knows what is on the disk
         )
         try:
-            _write_all(self._file, batch)
-            self._fdatasync(self._file)
+            while self._pending:
+                self._write_what_fits()
         except OSError as error:
             raise FatalError(
                 f"can't write the log {self._path} ({error.strerror}); free or replace the disk, then restart the agent"
             ) from error
         self._failed = False
-        self._pending.clear()
-        self.size_bytes += len(batch)
+        if not self._room.reason and not self._allocate_spare():
+            self._room.refuse(self._path)
 
     def rewrite(self, records: Iterable[Record]) -> None:
-        """Replace the file by one that holds only `records`; durable on return, whole or not at all."""
-        batch = b"".join((MAGIC, *(_frame(_encoder.encode(record)) for record in records)))
-        batch += _mark(len(batch))
-        draft = self._path.with_suffix(".new")
+        """Replace the whole log by `records`; durable on return, whole or not at all."""
+        self._refuse_if_failed()
         try:
-            file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            _write_all(file, batch)
-            self._fdatasync(file)
-            os.replace(draft, self._path)
-            sync_directory(self._path.parent)
+            self._begin(records, anew=True)
         except OSError as error:
             self._failed = True
             raise FatalError(f"can't rewrite the log {self._path}: {error.strerror}") from error
-        self.close()
-        self._file, self.size_bytes = file, len(batch)
         self._pending.clear()
+
+    def trim(self, index: int) -> None:
+        """Unlink the oldest segments that hold only entries below `index`; the one being written stays."""
+        self._refuse_if_failed()
+        try:
+            while len(self._segments) > 1 and self._segments[0].last_index < index:
+                os.unlink(self._segments[0].path)
+                sync_directory(self._path)  # one by one: no gap, whatever the power does
+                del self._segments[0]
+        except OSError as error:
+            self._failed = True
+            raise FatalError(f"can't trim the log {self._path}: {error.strerror}") from error
 
     def close(self) -> None:
         """Close the file. What is pending is lost, as in a crash."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+    # -- opening
+
+    def _read(self, paths: list[Path]) -> Recovered:
+        """Read all segments that count; a crash may have left older ones behind."""
+        heads: list[tuple[Path, Head]] = []
+        for path in reversed(paths):
+            if heads and heads[0][1].previous_end == 0:
+                os.unlink(path)
+                continue
+            head = read_head(path)
+            if heads and head.sequence + 1 != heads[0][1].sequence:
+                missing = segment_path(self._path, head.sequence + 1)
+                raise FatalError(
+                    f"the log {missing} is missing: the disk lost what it had stored; replace the disk if it is "
+                    "failing, then run 'kvorum recover rejoin' on this host"
+                )
+            heads.insert(0, (path, head))
+        recovered = Recovered()
+        following = [head for _, head in heads[1:]]
+        for (path, head), after in zip(heads, [*following, None], strict=True):
+            self._segments.append(read_segment(path, head, recovered, after))
+        return recovered
+
+    def _cut_tail(self) -> None:
+        """Open the last segment for writing and zero what a crash has left behind its end."""
+        last = self._segments[-1]
+        self._file = os.open(last.path, os.O_RDWR)
+        torn = list(garbage(self._file, last.used, last.size))
+        for position, length in torn:
+            _write_all(self._file, bytes(length), position)
+        if torn:
+            log.warning("torn tail of the log cut off", extra={"at": last.used})
+            self._fdatasync(self._file)
+
+    # -- writing
+
+    def _write_what_fits(self) -> None:
+        """Write and sync as much of what is pending as the segment can take, or begin the next segment."""
+        segment = self._segments[-1]
+        room, count = segment.size - segment.used - 2 * MARK_BYTES, 0  # a mark before, a seal after
+        for _, body in self._pending:
+            room -= FRAME_BYTES + len(body)
+            if room < 0:
+                break
+            count += 1
+        if not count:
+            self._begin(self._standing.standing(), anew=False, needed=len(self._pending[0][1]))
+            return
+        salted, batch = salt(segment.sequence), self._pending[:count]
+        parts = [frame(salted, body) for _, body in batch]
+        content = mark(salted, segment.used) + b"".join(parts)
+        _write_all(self._file, content, segment.used)
+        self._fdatasync(self._file)
+        segment.used += len(content)
+        del self._pending[:count]
+        for record, _ in batch:
+            if type(record) is EntryRecord:
+                segment.last_index = max(segment.last_index, record.index)
+            else:
+                self._standing.take(record)
+
+    def _begin(self, records: Iterable[Record], *, anew: bool, needed: int = 0) -> None:
+        """Go on in a new segment that holds `records` from the start; `anew`: the older ones don't count any more.
+
+        Its name is the commit point: it gets it when everything in it is durable.
+        """
+        sequence = self._segments[-1].sequence + 1 if self._segments else 1
+        path, spare = segment_path(self._path, sequence), self._path / _SPARE
+        file = os.open(spare, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            standing, end, last_index = _write_records(file, salt(sequence), records)
+            least = end + needed + FRAME_BYTES + 2 * MARK_BYTES
+            segment = Segment(sequence, path, max(self._segment_bytes, least), end, last_index)
+            os.posix_fallocate(file, 0, segment.size)
+            before = 0 if anew else self._segments[-1].used
+            _write_all(file, Head(sequence, segment.size, end, before).pack(), 0)
+            self._fdatasync(file)
+            os.replace(spare, path)
+            sync_directory(self._path)
+            self._leave(anew)
+        except Exception:
+            os.close(file)
+            raise
+        self._file, self._has_spare, self._standing = file, False, standing
+        self._segments.append(segment)
+
+    def _leave(self, anew: bool) -> None:
+        """Finish the segment written so far, or remove all of them."""
+        if anew:
+            for old in self._segments:
+                os.unlink(old.path)
+            self._segments.clear()
+        else:
+            last = self._segments[-1]
+            _write_all(self._file, seal(salt(last.sequence), last.used), last.used)
+            self._fdatasync(self._file)
+        self.close()
+
+    def _allocate_spare(self) -> bool:
+        """Get the room for the next segment if it is time to; tell whether it is there, or not needed yet."""
+        last = self._segments[-1]
+        if self._has_spare or last.used < last.size // _SPARE_FROM:
+            return True
+        spare = self._path / _SPARE
+        file = os.open(spare, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            os.posix_fallocate(file, 0, self._segment_bytes)
+        except OSError as error:
+            os.unlink(spare)
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            return False
+        finally:
+            os.close(file)
+        self._has_spare = True
+        return True
+
+    def _refuse_if_failed(self) -> None:
+        if self._failed:
+            raise FatalError(f"the log {self._path} failed before; the agent must be restarted")
 
     def _fdatasync(self, file: int) -> None:
         os.fdatasync(file)
@@ -208,64 +326,27 @@ def sync_directory(directory: Path) -> None:
         os.close(handle)
 
 
-def _frame(body: bytes) -> bytes:
-    return _HEAD.pack(len(body), zlib.crc32(body)) + body
-
-
-def _mark(synced: int) -> bytes:
-    """Everything before `synced`, the place of this very mark, was on the disk when it was written."""
-    return _frame(_MARK.pack(_MARK_MAGIC, synced))
-
-
-def _write_all(file: int, data: bytes) -> None:
-    view = memoryview(data)
+def _write_all(file: int, content: bytes, position: int) -> None:
+    view = memoryview(content)
     while view:
-        view = view[os.write(file, view) :]
+        count = os.pwrite(file, view, position)
+        view, position = view[count:], position + count
 
 
-def _parse(content: bytes, path: Path) -> tuple[Recovered, int]:
-    """Return the sum of all readable records, and where they end."""
-    if content[: len(MAGIC)] != MAGIC:
-        raise FatalError(
-            f"{path} is not a log of this version; remove the host from the cluster and join it again"
-        )
-    recovered, position = Recovered(), len(MAGIC)
-    while (body := _body_at(content, position)) is not None:
-        if not body.startswith(_MARK_MAGIC):
-            try:
-                recovered.take(_decoder.decode(body))
-            except (*UNREADABLE, FatalError) as error:
-                raise _damaged(path, position) from error
-        position += _HEAD.size + len(body)
-    if position < len(content) and _mark_behind(content, position):
-        raise _damaged(path, position)
-    return recovered, position
-
-
-def _body_at(content: bytes, position: int) -> bytes | None:
-    if position + _HEAD.size > len(content):
-        return None
-    length, checksum = _HEAD.unpack_from(content, position)
-    start = position + _HEAD.size
-    if length == 0 or length > MAX_RECORD_BYTES or start + length > len(content):
-        return None
-    body = content[start : start + length]
-    return body if zlib.crc32(body) == checksum else None
-
-
-def _mark_behind(content: bytes, damaged: int) -> bool:
-    """Tell whether a mark behind `damaged` proves that the damaged place had been synced."""
-    found = content.find(_MARK_MAGIC, damaged)
-    while found >= 0:
-        position = found - _HEAD.size
-        if position > damaged and _body_at(content, position) == _MARK.pack(_MARK_MAGIC, position):
-            return True
-        found = content.find(_MARK_MAGIC, found + 1)
-    return False
-
-
-def _damaged(path: Path, position: int) -> FatalError:
-    return FatalError(
-        f"the log {path} is damaged at byte {position}: the disk lost what it had stored; "
-        "remove this host from the cluster, replace the disk and join the host again"
-    )
+def _write_records(file: int, salted: int, records: Iterable[Record]) -> tuple[Recovered, int, int]:
+    """Write records behind the head; return what isn't an entry, where they end, and the highest index."""
+    standing, end, last_index = Recovered(), HEAD_BYTES, 0
+    parts: list[bytes] = []
+    size = 0
+    for record in records:
+        parts.append(frame(salted, encode_record(record)))
+        size += len(parts[-1])
+        if isinstance(record, EntryRecord):
+            last_index = max(last_index, record.index)
+        else:
+            standing.take(record)
+        if size >= _REWRITE_BYTES:
+            _write_all(file, b"".join(parts), end)
+            end, size, parts = end + size, 0, []
+    _write_all(file, b"".join(parts), end)
+    return standing, end + size, last_index

@@ -13,6 +13,29 @@ from pathlib import Path
 from typing import Any
 
 from raftstate.consensus import snapshot, wal
+from raftstate.consensus.recovery import wal_path
+
+MODULES = (*wal.IO_MODULES, snapshot)
+SECTOR_BYTES = 512
+
+
+def tear(path: Path, start: int, end: int, rng: random.Random) -> None:
+    """Damage what was written but not synced: sectors are lost, and a byte may be wrong. What is behind stays."""
+    with path.open("r+b") as file:
+        file.seek(start)
+        content = bytearray(file.read(end - start))
+        written = rng.randint(0, len(content))
+        content[written:] = bytes(len(content) - written)
+        if rng.random() < 0.3:  # the disk may have written sectors in any order
+            first = start - start % SECTOR_BYTES
+            for sector in range(first, end, SECTOR_BYTES):
+                if rng.random() < 0.5:
+                    a, b = max(0, sector - start), min(len(content), sector + SECTOR_BYTES - start)
+                    content[a:b] = bytes(b - a)
+        if written and rng.random() < 0.5:
+            content[rng.randrange(written)] ^= 0xFF
+        file.seek(start)
+        file.write(content)
 
 
 class Power:
@@ -22,16 +45,16 @@ class Power:
         self._rng = rng
         self._fuses: dict[Path, tuple[int, Callable[[], None]]] = {}
         self._burnt: set[Path] = set()
-        self._synced: dict[Path, int] = {}
+        self._unsynced: dict[Path, tuple[int, int]] = {}  # where, of files written by `pwrite`
 
     def install(self) -> None:
         """Take the place of `os` for whoever writes the log and the snapshot."""
-        for module in (wal, snapshot):
+        for module in MODULES:
             module.os = self  # type: ignore[attr-defined]
 
     @staticmethod
     def remove() -> None:
-        for module in (wal, snapshot):
+        for module in MODULES:
             module.os = os  # type: ignore[attr-defined]
 
     def arm(self, directory: Path, steps: int, on_burn: Callable[[], None]) -> None:
@@ -47,25 +70,24 @@ class Power:
 
     def tear(self, directory: Path) -> None:
         """Lose or damage what was written but not synced."""
-        for path, synced in self._synced.items():
-            if path.parent != directory or not path.exists():
-                continue
-            size = path.stat().st_size
-            if size <= synced:
-                continue
-            keep = self._rng.randint(synced, size)
-            content = bytearray(path.read_bytes()[:keep])
-            if keep > synced and self._rng.random() < 0.5:
-                content[self._rng.randrange(synced, keep)] ^= 0xFF
-            path.write_bytes(content)
+        for path, (start, end) in list(self._unsynced.items()):
+            if _node_of(path) == directory:
+                del self._unsynced[path]
+                if path.exists():
+                    tear(path, start, end, self._rng)
 
     # -- the steps
 
-    def write(self, file: int, data: Any) -> int:
-        if self._burns(self._path(file).parent):
-            os.write(file, bytes(data)[: self._rng.randint(0, len(data))])
+    def pwrite(self, file: int, data: Any, position: int) -> int:
+        path, burns = self._path(file), self._burns(_node_of(self._path(file)))
+        if burns:
+            data = bytes(data)[: self._rng.randint(0, len(data))]
+        start, end = self._unsynced.get(path, (position, position))
+        self._unsynced[path] = (min(start, position), max(end, position + len(data)))
+        count = os.pwrite(file, data, position)
+        if burns:
             self._fail()
-        return os.write(file, data)
+        return count
 
     def fdatasync(self, file: int) -> None:
         self._sync(file)
@@ -73,16 +95,23 @@ class Power:
     def fsync(self, file: int) -> None:
         self._sync(file)
 
-    def ftruncate(self, file: int, size: int) -> None:
-        os.ftruncate(file, size)
-        path = self._path(file)
-        self._synced[path] = min(self._synced.get(path, 0), size)
+    def posix_fallocate(self, file: int, start: int, count: int) -> None:
+        self._step(_node_of(self._path(file)))
+        os.posix_fallocate(file, start, count)
+
+    def unlink(self, path: Path) -> None:
+        self._step(_node_of(Path(path).resolve()))
+        os.unlink(path)
+        self._unsynced.pop(Path(path).resolve(), None)
 
     def replace(self, draft: Path, final: Path) -> None:
-        burns = self._burns(Path(final).parent)
+        draft, final = Path(draft).resolve(), Path(final).resolve()
+        burns = self._burns(_node_of(final))
         if not burns or self._rng.random() < 0.5:
             os.replace(draft, final)
-            self._synced[Path(final)] = self._synced.pop(Path(draft), 0)
+            self._unsynced.pop(final, None)
+            if draft in self._unsynced:
+                self._unsynced[final] = self._unsynced.pop(draft)
         if burns:
             self._fail()
 
@@ -91,10 +120,12 @@ class Power:
 
     def _sync(self, file: int) -> None:
         path = self._path(file)
-        if self._burns(path if path.is_dir() else path.parent):
+        self._step(_node_of(path))
+        self._unsynced.pop(path, None)
+
+    def _step(self, node: Path) -> None:
+        if self._burns(node):
             self._fail()
-        if path.is_file():
-            self._synced[path] = path.stat().st_size
 
     def _burns(self, directory: Path) -> bool:
         if directory in self._burnt:
@@ -116,3 +147,11 @@ class Power:
     @staticmethod
     def _path(file: int) -> Path:
         return Path(os.readlink(f"/proc/self/fd/{file}"))
+
+
+def _node_of(path: Path) -> Path:
+    """Return the raft directory that a path of it, or in its log, belongs to."""
+    for directory in (path, *path.parents[:2]):
+        if directory.name == wal_path(Path()).name:
+            return directory.parent
+    return path if path.is_dir() else path.parent

@@ -23,10 +23,12 @@ from raftstate.consensus.links import LinkUser
 from raftstate.consensus.pysyncobj_engine import PySyncObjEngine
 from raftstate.consensus.raft_node import Settings
 from raftstate.consensus.recovery import wal_path
-from raftstate.consensus.wal import MAGIC, Wal
+from raftstate.consensus.wal import Wal
+from raftstate.consensus.wal_segment import frame, mark, salt
 from tests.sim.checkers import History
-from tests.sim.power import Power
+from tests.sim.power import Power, tear
 
+SEGMENT_BYTES = 4096
 SMALL_LOG = Compaction(entries=30, pause_s=2.0, keep_entries=5)
 RECONNECT_S = 0.2
 
@@ -74,16 +76,19 @@ class LossyWal(Wal):
         if not self.dead:
             super().sync()
 
-    def crash(self, rng: random.Random, path: Path) -> None:
-        """Leave a random part of what was not synced, perhaps with a wrong byte, at the end of the file."""
+    def crash(self, rng: random.Random) -> None:
+        """Leave a torn part of what was not synced behind what was; allocated zeros follow."""
         self.dead = True
-        tail = b"".join(self._pending)
-        torn = bytearray(tail[: rng.randint(0, len(tail))])
-        if torn and rng.random() < 0.3:
-            torn[rng.randrange(len(torn))] ^= 0xFF
-        if path.exists() and path.read_bytes()[: len(MAGIC)] == MAGIC:
-            with path.open("ab") as file:
-                file.write(torn)
+        if not self._segments:
+            return
+        last = self._segments[-1]
+        salted = salt(last.sequence)
+        batch = b"".join(frame(salted, body) for _, body in self._pending)
+        batch = (mark(salted, last.used) + batch)[: last.size - last.used]
+        with last.path.open("r+b") as file:
+            file.seek(last.used)
+            file.write(batch)
+        tear(last.path, last.used, last.used + len(batch), rng)
 
 
 @dataclass
@@ -239,7 +244,7 @@ class Cluster:
         """Switch a node on; with a fuse armed it may not survive its own start."""
         node = self.nodes[name]
         assert node.engine is None
-        node.wal = LossyWal(wal_path(node.directory))
+        node.wal = LossyWal(wal_path(node.directory), segment_bytes=SEGMENT_BYTES)
         try:
             node.engine = PySyncObjEngine(
                 me=node.peer,
@@ -296,7 +301,7 @@ class Cluster:
         if node.burnt:
             node.wal.dead = True
         else:
-            node.wal.crash(self.rng, wal_path(node.directory))
+            node.wal.crash(self.rng)
         self.network.users.pop(node.peer.id, None)
         for other in self.nodes:
             self.network.reset(node.peer.id, NodeId(other))

@@ -73,6 +73,9 @@ class Script:
         directory.mkdir(exist_ok=True)
         header = make_header((NOOP, 2, 0), (NOOP, 3, 0), map(peer, voters), 0)
         write_snapshot(snapshot_path(directory), header, self.machine.dump())
+        log = Wal(wal_path(directory))
+        log.open()
+        log.close()
         self.start()
 
     # Links

@@ -1,28 +1,31 @@
-"""The write-ahead log and recovery: what a crash may take, and what must never go unnoticed."""
+"""The write-ahead log: what a crash may take, what must never go unnoticed, and a disk that is full."""
 
-import errno
+import logging
 import os
-import random
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.errors import FatalError, InvalidError
-from raftstate.consensus.engine import NodeId, Peer
-from raftstate.consensus.journal import Compaction, Journal
-from raftstate.consensus.members import Members
-from raftstate.consensus.messages import MEMBERSHIP, MemberChange, encode_change
-from raftstate.consensus.recovery import recover, snapshot_path, wal_path
-from raftstate.consensus.snapshot import make_header, parse_snapshot, write_snapshot
-from raftstate.consensus.wal import CutRecord, EntryRecord, Recovered, TermRecord, Wal
-from tests.sim.checkers import History
-from tests.sim.raft_cluster import SimMachine
+from core.errors import FatalError
+from raftstate.consensus.wal import (
+    BootstrapRecord,
+    CutRecord,
+    EntryRecord,
+    GenerationRecord,
+    Record,
+    Recovered,
+    TermRecord,
+    Wal,
+)
+from raftstate.consensus.wal_records import MAX_RECORD_BYTES
+from raftstate.consensus.wal_room import DiskRoom
+from tests.faulty_os import FaultyOs
 
-ME = Peer(NodeId("a"), "10.0.0.1:7444")
-OTHER = Peer(NodeId("b"), "10.0.0.2:7444")
-NOOP = b"\x01"
+SEGMENT_BYTES = 4096
+REFUSED = r"is damaged at byte|not a log of this version|is missing"
 
 
 @pytest.fixture
@@ -30,38 +33,55 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "wal"
 
 
-def write(path: Path, batches: list[list[EntryRecord]]) -> list[int]:
-    """Write batches, a sync each; return the file's size after each."""
-    wal = Wal(path)
+def opened(path: Path, segment_bytes: int = SEGMENT_BYTES, room: DiskRoom | None = None) -> Wal:
+    wal = Wal(path, segment_bytes=segment_bytes, room=room)
     wal.open()
-    sizes = []
+    return wal
+
+
+def write(path: Path, *batches: Iterable[Record]) -> list[int]:
+    """Write batches, a sync each; return the used size after each."""
+    wal, sizes = opened(path), []
     for batch in batches:
         for record in batch:
             wal.append(record)
         wal.sync()
-        sizes.append(path.stat().st_size)
+        sizes.append(wal.size_bytes)
     wal.close()
     return sizes
 
 
 def reopen(path: Path) -> Recovered:
-    wal = Wal(path)
-    recovered = wal.open()
-    wal.close()
-    return recovered
+    wal = Wal(path, segment_bytes=SEGMENT_BYTES)
+    try:
+        return wal.open()
+    finally:
+        wal.close()
 
 
 def entries(first: int, last: int, size: int = 50) -> list[EntryRecord]:
     return [EntryRecord(b"\x00" + b"x" * size, index, 1) for index in range(first, last + 1)]
 
 
+def indexes(recovered: Recovered) -> list[int]:
+    return [index for _, index, _ in recovered.entries]
+
+
+def segments(path: Path) -> list[Path]:
+    return sorted(path.glob("*.wal"))
+
+
+def numbers(path: Path) -> list[int]:
+    return [int(segment.stem) for segment in segments(path)]
+
+
 def test_everything_synced_is_there_after_a_crash(path):
-    wal = Wal(path)
-    wal.open()
+    wal = opened(path)
     wal.append(TermRecord(7, "b"))
     wal.append(EntryRecord(b"\x00one", 1, 7))
     wal.sync()
     wal.append(EntryRecord(b"\x00two", 2, 7))  # never synced
+    assert wal.dirty
     wal.close()
     recovered = reopen(path)
     assert (recovered.term, recovered.vote) == (7, "b")
@@ -69,263 +89,389 @@ def test_everything_synced_is_there_after_a_crash(path):
 
 
 def test_truncation_and_rewriting_survive(path):
-    wal = Wal(path)
-    wal.open()
-    for record in (*entries(1, 5), CutRecord(3), EntryRecord(b"\x00new", 3, 2)):
+    write(path, (*entries(1, 5), CutRecord(3), EntryRecord(b"\x00new", 3, 2)))
+    recovered = reopen(path)
+    assert [(index, term) for _, index, term in recovered.entries] == [(1, 1), (2, 1), (3, 2)]
+    wal = opened(path)
+    del recovered.entries[:1]
+    recovered.generation = 4
+    wal.append(EntryRecord(b"\x00lost", 4, 2))
+    wal.rewrite(recovered.records())
+    assert not wal.dirty
+    wal.append(EntryRecord(b"\x00more", 4, 2))
+    wal.sync()
+    wal.close()
+    assert numbers(path) == [2]
+    assert indexes(reopen(path)) == [2, 3, 4]
+    assert reopen(path).generation == 4
+
+
+def test_a_rewritten_log_may_be_bigger_than_a_segment(path):
+    write(path, entries(1, 3))
+    wal = opened(path)
+    wal.rewrite(entries(1, 60_000))
+    for record in entries(60_001, 60_100):
         wal.append(record)
     wal.sync()
     wal.close()
-    recovered = reopen(path)
-    assert [(index, term) for _, index, term in recovered.entries] == [(1, 1), (2, 1), (3, 2)]
-    wal = Wal(path)
-    wal.open()
-    del recovered.entries[:1]
-    wal.rewrite(recovered.records())
+    assert indexes(reopen(path)) == list(range(1, 60_101))
+
+
+def test_the_log_goes_on_in_the_next_segment(path):
+    write(path, *([entry] for entry in entries(1, 200)))
+    assert numbers(path) == list(range(1, len(segments(path)) + 1))
+    assert len(segments(path)) > 4
+    assert indexes(reopen(path)) == list(range(1, 201))
+
+
+def test_one_sync_may_fill_many_segments(path):
+    write(path, entries(1, 500), entries(501, 502))
+    assert len(segments(path)) > 8
+    assert indexes(reopen(path)) == list(range(1, 503))
+
+
+def test_a_record_bigger_than_a_segment_gets_a_bigger_one(path):
+    write(path, entries(1, 1), entries(2, 2, size=3 * SEGMENT_BYTES), entries(3, 3))
+    assert [len(command) for command, _, _ in reopen(path).entries] == [
+        51,
+        3 * SEGMENT_BYTES + 1,
+        51,
+    ]
+
+
+def test_a_record_beyond_all_bounds_is_not_taken(path):
+    wal = opened(path)
+    with pytest.raises(FatalError, match="a log record of"):
+        wal.append(EntryRecord(bytes(MAX_RECORD_BYTES + 1), 1, 1))
     wal.close()
-    assert [index for _, index, _ in reopen(path).entries] == [2, 3]
 
 
-@settings(max_examples=60, deadline=None)
-@given(lost=st.integers(1, 400), garbage=st.binary(max_size=40))
-def test_a_torn_tail_is_cut_and_the_rest_kept(tmp_path_factory, lost, garbage):
-    path = tmp_path_factory.mktemp("wal") / "wal"
-    sizes = write(path, [entries(1, 3), entries(4, 8)])
-    lost = min(lost, sizes[1] - sizes[0])
-    with path.open("r+b") as file:
-        file.truncate(sizes[1] - lost)
-        file.seek(0, os.SEEK_END)
-        file.write(garbage)
-    kept = [index for _, index, _ in reopen(path).entries]
-    assert kept == list(range(1, len(kept) + 1))
-    assert len(kept) >= 3
-    assert [index for _, index, _ in reopen(path).entries] == kept  # the cut itself is durable
+def test_files_have_their_full_size_before_anything_is_written(path):
+    wal = opened(path)
+    for record in entries(1, 100):
+        wal.append(record)
+        wal.sync()
+        for file in path.iterdir():
+            found = file.stat()
+            assert found.st_size == SEGMENT_BYTES <= found.st_blocks * 512
+    assert (path / "next").exists()
+    wal.close()
 
 
-def test_zeros_after_the_end_count_as_a_torn_tail(path):
-    write(path, [entries(1, 3)])
-    with path.open("ab") as file:
-        file.write(bytes(5000))
-    assert len(reopen(path).entries) == 3
+def test_the_size_counts_what_is_used(path):
+    sizes = write(path, entries(1, 1), entries(2, 2), entries(3, 100))
+    assert 0 < sizes[0] < sizes[1] < SEGMENT_BYTES < sizes[2] < 100 * 80
 
 
-@settings(max_examples=60, deadline=None)
+# -- trimming
+
+
+def test_trimming_drops_the_segments_that_hold_only_older_entries(path):
+    write(path, *([entry] for entry in entries(1, 200)))
+    wal = opened(path)
+    before = wal.size_bytes
+    wal.trim(1)
+    assert numbers(path)[0] == 1
+    wal.trim(101)
+    assert wal.size_bytes < before * 0.6
+    wal.close()
+    kept = indexes(reopen(path))
+    assert 60 < kept[0] <= 101
+    assert kept == list(range(kept[0], 201))
+
+
+def test_the_segment_being_written_is_never_dropped(path):
+    wal = opened(path)
+    for record in entries(1, 100):
+        wal.append(record)
+    wal.sync()
+    wal.trim(10**9)
+    assert len(segments(path)) == 1
+    wal.append(EntryRecord(b"\x00next", 101, 1))
+    wal.sync()
+    wal.close()
+    assert indexes(reopen(path))[-1] == 101
+
+
+def test_what_is_not_an_entry_outlives_the_segment_it_was_written_in(path):
+    standing = (BootstrapRecord([("b", "b:7444")]), GenerationRecord(3), TermRecord(5, "b"))
+    write(path, standing, *([entry] for entry in entries(1, 100)))
+    wal = opened(path)
+    wal.trim(90)
+    wal.close()
+    recovered = reopen(path)
+    assert 1 < indexes(recovered)[0] <= 90
+    assert (recovered.term, recovered.vote) == (5, "b")
+    assert (recovered.bootstrap, recovered.generation) == ([("b", "b:7444")], 3)
+
+
+def test_a_segment_restates_no_more_than_what_was_written_before_it(path):
+    wal = opened(path)
+    for record in (*entries(1, 150), TermRecord(9, "c"), *entries(151, 250)):
+        wal.append(record)
+    wal.sync()
+    wal.close()
+    for segment in segments(path)[2:]:
+        segment.unlink()
+    with segments(path)[1].open("r+b") as file:  # as if the second segment had never been sealed
+        content = file.read()
+        at = content.index(b"\xf5SEALED\xf5")
+        file.seek(at - 8)
+        file.write(bytes(24))
+    assert reopen(path).term == 0
+
+
+def test_truncated_entries_keep_their_segment_no_longer_than_needed(path):
+    write(path, entries(1, 100), (CutRecord(20), *entries(20, 60)))
+    wal = opened(path)
+    wal.trim(61)
+    wal.close()
+    assert indexes(reopen(path))[-1] == 60
+
+
+# -- crashes and broken disks
+
+
+@settings(max_examples=60)
 @given(data=st.data())
-def test_damage_before_the_last_sync_is_refused(tmp_path_factory, data):
-    path = tmp_path_factory.mktemp("wal") / "wal"
-    sizes = write(path, [entries(1, 3), entries(4, 6), entries(7, 9)])
-    content = bytearray(path.read_bytes())
-    place = data.draw(st.integers(0, sizes[1] - 1))
-    content[place] ^= data.draw(st.integers(1, 255))
-    path.write_bytes(content)
-    with pytest.raises(FatalError, match=r"damaged at byte|not a log of this version"):
+def test_a_torn_tail_is_cut_and_the_rest_kept(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("log") / "wal"
+    sizes = write(path, entries(1, 3), entries(4, 8))
+    (segment,) = segments(path)
+    place = data.draw(st.integers(sizes[0], sizes[1] - 1))
+    content = bytearray(segment.read_bytes())
+    garbage = data.draw(st.binary(max_size=40))
+    content[place : sizes[1]] = bytes(sizes[1] - place)
+    content[place : place + len(garbage)] = garbage
+    segment.write_bytes(content)
+    kept = indexes(reopen(path))
+    assert kept == list(range(1, len(kept) + 1))
+    assert 3 <= len(kept) <= 8
+    write(path, entries(len(kept) + 1, 12))
+    assert indexes(reopen(path)) == list(range(1, 13))
+
+
+def test_cutting_the_tail_leaves_nothing_of_it(path):
+    sizes = write(path, entries(1, 3), entries(4, 8))
+    (segment,) = segments(path)
+    with segment.open("r+b") as file:
+        file.seek(sizes[0] + 40)
+        file.write(b"?")
+    assert indexes(reopen(path)) == [1, 2, 3]
+    (end,) = write(path, [])
+    assert not any(segment.read_bytes()[end:])
+
+
+def flip(file: Path, place: int) -> bytes:
+    """Damage one byte; return what the file was."""
+    content = file.read_bytes()
+    with file.open("r+b") as handle:
+        handle.seek(place)
+        handle.write(bytes([content[place] ^ 0x41]))
+    return content
+
+
+def test_any_damage_before_the_last_sync_is_refused(path):
+    sizes = write(path, entries(1, 3), entries(4, 6), entries(7, 9))
+    (segment,) = segments(path)
+    for place in range(sizes[1]):
+        content = flip(segment, place)
+        with pytest.raises(FatalError, match=REFUSED) as refusal:
+            reopen(path)
+        assert str(segment) in refusal.value.message
+        segment.write_bytes(content)
+
+
+def test_the_refusal_names_the_byte_and_the_way_out(path):
+    sizes = write(path, entries(1, 3), entries(4, 6), entries(7, 9))
+    flip(segments(path)[0], sizes[0] + 50)
+    with pytest.raises(
+        FatalError,
+        match=rf"{segments(path)[0]} is damaged at byte {sizes[0] + 24}: .*kvorum recover rejoin",
+    ):
         reopen(path)
 
 
-class FailingWal(Wal):
-    fails = False
+def test_any_damage_to_a_segment_before_the_last_is_refused(path):
+    write(path, *([entry] for entry in entries(1, 150)))
+    middle = segments(path)[1]
+    content = middle.read_bytes()
+    used = content.rindex(b"\xf5SEALED\xf5") - 8
+    for place in range(0, used, 41):
+        flip(middle, place)
+        with pytest.raises(FatalError, match=REFUSED):
+            reopen(path)
+        middle.write_bytes(content)
+    flip(middle, used + 10)  # a broken seal: nothing that was promised is gone
+    assert indexes(reopen(path)) == list(range(1, 151))
 
-    def _fdatasync(self, file: int) -> None:
-        if self.fails:
-            raise OSError(errno.EIO, "Input/output error")
-        super()._fdatasync(file)
+
+def test_a_lost_sector_of_zeros_is_not_taken_for_the_end(path):
+    write(path, *([entry] for entry in entries(1, 30)))
+    (segment,) = segments(path)
+    with segment.open("r+b") as file:
+        file.seek(1024)
+        file.write(bytes(512))
+    with pytest.raises(FatalError, match="is damaged at byte"):
+        reopen(path)
 
 
-def test_after_a_failed_sync_nothing_is_ever_promised_again(path):
-    wal = FailingWal(path)
-    wal.open()
-    wal.fails = True
-    wal.append(entries(1, 1)[0])
-    with pytest.raises(FatalError, match="can't write the log"):
-        wal.sync()
-    wal.fails = False  # the next fsync would lie: the kernel has dropped the dirty pages
-    with pytest.raises(FatalError, match="failed before"):
-        wal.sync()
-    wal.close()
+@pytest.mark.parametrize("lost", [1, -1])
+def test_a_missing_segment_is_refused(path, lost):
+    write(path, *([entry] for entry in entries(1, 150)))
+    gone = segments(path)[lost]
+    gone.unlink()
+    with pytest.raises(FatalError, match=f"{gone} is missing.*kvorum recover rejoin"):
+        reopen(path)
+
+
+def test_a_segment_in_the_place_of_another_is_refused(path):
+    write(path, *([entry] for entry in entries(1, 150)))
+    first, second, *_ = segments(path)
+    second.write_bytes(first.read_bytes())
+    with pytest.raises(FatalError, match=f"{second} is damaged"):
+        reopen(path)
+
+
+def test_a_shortened_file_is_refused(path):
+    write(path, entries(1, 3))
+    os.truncate(segments(path)[0], SEGMENT_BYTES - 1)
+    with pytest.raises(FatalError, match=f"is damaged at byte {SEGMENT_BYTES - 1}"):
+        reopen(path)
 
 
 def test_a_log_of_another_format_is_refused(path):
-    path.write_bytes(b"PYSYNCOBJ" + bytes(100))
-    with pytest.raises(FatalError, match="not a log of this version"):
-        reopen(path)
+    path.mkdir()
+    for content in (b"PYSYNCOBJ" + bytes(100), b"KVWAL99\n" + bytes(100), b""):
+        (path / f"{1:020}.wal").write_bytes(content)
+        with pytest.raises(FatalError, match=REFUSED):
+            reopen(path)
 
 
-# -- snapshots
+def test_older_segments_that_a_crash_left_behind_a_rewritten_log_are_removed(path):
+    write(path, *([entry] for entry in entries(1, 150)))
+    kept = {segment: segment.read_bytes() for segment in segments(path)}
+    wal = opened(path)
+    wal.rewrite(entries(70, 80))
+    wal.close()
+    (new,) = segments(path)
+    del kept[sorted(kept)[1]]  # the crash came between two removals, in any order
+    for segment, content in kept.items():
+        segment.write_bytes(content)
+    assert indexes(reopen(path)) == list(range(70, 81))
+    assert segments(path) == [new]
 
 
-def test_any_changed_byte_of_a_snapshot_is_noticed(tmp_path):
-    path = tmp_path / "snapshot"
-    write_snapshot(path, make_header((NOOP, 2, 0), (NOOP, 3, 0), (ME,), 0), b"dump" * 20)
-    blob = path.read_bytes()
-    assert parse_snapshot(blob)[1] == b"dump" * 20
-    rng = random.Random(1)
-    for place in range(len(blob)):
-        broken = bytearray(blob)
-        broken[place] ^= rng.randint(1, 255)
-        with pytest.raises(InvalidError):
-            parse_snapshot(bytes(broken))
-    for length in range(len(blob)):
-        with pytest.raises(InvalidError):
-            parse_snapshot(blob[:length])
+def test_after_a_failed_sync_nothing_is_ever_promised_again(path, monkeypatch):
+    disk = FaultyOs()
+    disk.install(monkeypatch)
+    wal = opened(path)
+    disk.broken = True
+    wal.append(entries(1, 1)[0])
+    with pytest.raises(FatalError, match="can't write the log"):
+        wal.sync()
+    disk.broken = False  # the next fsync would lie: the kernel has dropped the dirty pages
+    for act in (wal.sync, lambda: wal.rewrite([]), lambda: wal.trim(5)):
+        with pytest.raises(FatalError, match="failed before"):
+            act()
+    wal.close()
 
 
-# -- members
+# -- a full disk
 
 
-def change(add: bool, name: str) -> MemberChange:
-    return MemberChange(add, name, f"{name}:7444")
+class Room:
+    """A disk whose free space and time a test sets."""
+
+    def __init__(self) -> None:
+        self.free, self.now_s, self.looks = 10_000, 0.0, 0
+        self.room = DiskRoom(reserve_bytes=1000, free_bytes=self.look, now=lambda: self.now_s)
+
+    def look(self, path: Path) -> int:
+        self.looks += 1
+        return self.free
 
 
-def ids(members: Members) -> list[str]:
-    return [peer.id for peer in members.latest()]
+def test_below_its_reserve_the_log_takes_nothing_until_there_is_room_again(path, caplog):
+    caplog.set_level(logging.INFO)
+    disk = Room()
+    wal = opened(path, room=disk.room)
+    assert wal.full() == ""
+    disk.free = 999
+    assert wal.full() == ""  # looked less than a second ago
+    disk.now_s += 1
+    assert "the disk is full" in wal.full()
+    disk.free, disk.now_s = 1100, 2
+    assert wal.full()  # a little more than the reserve, so that it doesn't go to and fro
+    disk.free, disk.now_s = 2000, 3
+    assert wal.full() == ""
+    assert disk.looks == 4
+    wal.close()
+    about = [record.message for record in caplog.records if "disk" in record.message]
+    assert about == [
+        "the disk is full, no change is accepted",
+        "the disk has room again, changes are accepted",
+    ]
 
 
-def test_the_latest_configuration_counts_until_its_entry_is_truncated():
-    members = Members()
-    assert not members.known
-    members.reset(3, (ME,))
-    members.change(5, change(True, "b"))
-    members.change(9, change(True, "c"))
-    assert ids(members) == ["a", "b", "c"]
-    assert [peer.id for peer in members.at(8)] == ["a", "b"]
-    members.truncate(9)
-    assert ids(members) == ["a", "b"]
-    members.change(9, change(False, "b"))
-    members.compact(9)
-    assert ids(members) == ["a"]
-    assert members.latest_index() == 9
+def test_the_log_says_full_while_it_can_still_write_and_recovers_by_itself(
+    path, monkeypatch, caplog
+):
+    disk, space = FaultyOs(), Room()
+    disk.install(monkeypatch)
+    wal = opened(path, room=space.room)
+    disk.disk_full = True
+    wal.append(entries(1, 1, size=SEGMENT_BYTES // 8)[0])
+    wal.sync()
+    assert "the disk is full: no room" in wal.full()
+    assert sorted(file.suffix for file in path.iterdir()) == [".wal"]
+    for term in range(1, 20):  # votes are still written down
+        wal.append(TermRecord(term, "b"))
+        wal.sync()
+    space.now_s = 5
+    assert wal.full()
+    disk.disk_full, space.now_s = False, 6
+    assert wal.full() == ""
+    for record in entries(2, 300):
+        wal.append(record)
+    wal.sync()
+    wal.close()
+    assert indexes(reopen(path)) == list(range(1, 301))
+    assert reopen(path).term == 19
+    assert sum("disk" in record.message for record in caplog.records) == 1
 
 
-# -- recovery
+def test_with_no_room_at_all_nothing_is_promised_and_nothing_lost(path, monkeypatch):
+    disk = FaultyOs()
+    disk.install(monkeypatch)
+    wal = opened(path, room=Room().room)
+    for record in entries(1, 3):
+        wal.append(record)
+    wal.sync()
+    (path / "next").unlink()
+    wal._has_spare = False
+    disk.disk_full = True
+    for record in entries(4, 100):
+        wal.append(record)
+    with pytest.raises(FatalError, match="No space left on device"):
+        wal.sync()
+    wal.close()
+    disk.disk_full = False
+    kept = indexes(reopen(path))
+    assert kept == list(range(1, len(kept) + 1))
+    assert len(kept) >= 3
 
 
-def machine() -> SimMachine:
-    return SimMachine(History(), "a")
+def test_a_log_opens_on_a_full_disk(path, monkeypatch):
+    write(path, *([entry] for entry in entries(1, 150)))
+    disk = FaultyOs()
+    disk.install(monkeypatch)
+    disk.disk_full = True
+    assert indexes(reopen(path)) == list(range(1, 151))
 
 
-def start(directory: Path, bootstrap: tuple[Peer, ...] = (ME,), state: SimMachine | None = None):
-    return recover(Wal(wal_path(directory)), directory, ME, bootstrap, state or machine())
-
-
-def test_a_founder_is_the_only_voter_and_remembers_it(tmp_path):
-    for _ in range(2):
-        begun = start(tmp_path)
-        assert begun.journal.members.latest() == (ME,)
-        assert (begun.journal.first(), begun.journal.last()) == (2, 3)
-        begun.journal.close()
-
-
-def test_a_joiner_remembers_whom_to_call_and_knows_no_voters(tmp_path):
-    start(tmp_path, (OTHER,)).journal.close()
-    begun = start(tmp_path, ())
-    assert begun.peers == (OTHER,)
-    assert not begun.journal.members.known
-    begun.journal.close()
-
-
-def test_voters_in_the_log_count_at_a_start_even_if_not_committed(tmp_path):
-    begun = start(tmp_path)
-    begun.journal.add(bytes([MEMBERSHIP]) + encode_change(change(True, "b")), 4, 1)
-    begun.journal.sync()
-    begun.journal.close()
-    begun = start(tmp_path)
-    assert [peer.id for peer in begun.journal.members.latest()] == ["a", "b"]
-    begun.journal.close()
-
-
-def filled(directory: Path, last: int) -> Journal:
-    journal = start(directory).journal
-    journal.compaction = Compaction(keep_entries=0)
-    for index in range(4, last + 1):
-        journal.add(NOOP, index, 1)
-    journal.sync()
-    return journal
-
-
-def test_a_crash_between_snapshot_and_compaction_keeps_the_tail(tmp_path):
-    journal = filled(tmp_path, 20)
-    write_snapshot(
-        snapshot_path(tmp_path), make_header((NOOP, 9, 1), (NOOP, 10, 1), (ME,), 0), b"\x90"
-    )
-    journal.close()
-    begun = start(tmp_path)
-    assert (begun.journal.first(), begun.journal.last()) == (9, 20)
-    begun.journal.close()
-
-
-@pytest.mark.parametrize(
-    "installed", [((NOOP, 29, 2), (NOOP, 30, 2)), ((NOOP, 9, 3), (NOOP, 10, 3))]
-)
-def test_a_crash_while_installing_a_snapshot_ends_with_the_snapshot(tmp_path, installed):
-    journal = filled(tmp_path, 20)
-    header = make_header(*installed, voters=(ME, OTHER), machine_applied=0)
-    write_snapshot(snapshot_path(tmp_path), header, b"\x90")
-    journal.close()
-    for _ in range(2):
-        begun = start(tmp_path)
-        assert list(begun.journal[:]) == list(installed)
-        assert begun.journal.members.latest() == (ME, OTHER)
-        begun.journal.close()
-
-
-def test_a_machine_behind_the_snapshot_is_loaded_from_it(tmp_path):
-    ahead = machine()
-    ahead.apply(4, [b"one"])
-    journal = filled(tmp_path, 20)
-    write_snapshot(
-        snapshot_path(tmp_path),
-        make_header((NOOP, 9, 1), (NOOP, 10, 1), (ME,), ahead.applied()),
-        ahead.dump(),
-    )
-    journal.close()
-    lost = machine()
-    begun = start(tmp_path, state=lost)
-    assert lost.payloads() == [b"one"]
-    begun.journal.close()
-
-
-def test_a_machine_ahead_of_the_log_is_refused(tmp_path):
-    filled(tmp_path, 5).close()
-    foreign = machine()
-    foreign.apply(40, [b"from elsewhere"])
-    with pytest.raises(FatalError, match="newer than the log"):
-        start(tmp_path, state=foreign)
-
-
-def test_a_lost_snapshot_is_refused(tmp_path):
-    filled(tmp_path, 5).close()
-    snapshot_path(tmp_path).unlink()
-    with pytest.raises(FatalError, match=r"snapshot in .* is gone"):
-        start(tmp_path)
-
-
-def test_a_damaged_snapshot_is_refused(tmp_path):
-    filled(tmp_path, 5).close()
-    snapshot_path(tmp_path).write_bytes(b"")
-    with pytest.raises(FatalError, match="is damaged"):
-        start(tmp_path)
-
-
-def test_compaction_keeps_the_file_small(tmp_path):
-    journal = filled(tmp_path, 2000)
-    before = journal.size_bytes
-    write_snapshot(
-        snapshot_path(tmp_path), make_header((NOOP, 1989, 1), (NOOP, 1990, 1), (ME,), 0), b"\x90"
-    )
-    journal.deleteEntriesTo(1989 - journal.first())
-    assert (journal.first(), journal.last()) == (1989, 2000)
-    assert journal.size_bytes < before / 20
-    assert wal_path(tmp_path).stat().st_size == journal.size_bytes
-    journal.close()
-    begun = start(tmp_path)
-    assert (begun.journal.first(), begun.journal.last()) == (1989, 2000)
-    begun.journal.close()
-
-
-def test_a_committed_entry_is_never_truncated(tmp_path):
-    journal = filled(tmp_path, 10)
-    journal.setRaftCommitIndex(8)
-    with pytest.raises(FatalError, match="committed log entry 7"):
-        journal.deleteEntriesFrom(7 - journal.first())
-    journal.deleteEntriesFrom(9 - journal.first())
-    assert journal.last() == 8
-    journal.close()
+def test_the_default_reserve_is_a_small_part_of_the_disk(tmp_path):
+    room = DiskRoom(free_bytes=lambda path: 0, now=lambda: 0.0)
+    assert "the disk is full: 0 MiB are free" in room.look(tmp_path, lambda: True)
+    room = DiskRoom(free_bytes=lambda path: 512 << 20, now=lambda: 0.0)
+    assert room.look(tmp_path, lambda: True) == ""
