@@ -130,10 +130,11 @@ def _first_start(
 def _agree(wal: Wal, recovered: Recovered, header: SnapshotHeader, directory: Path) -> None:
     """Make the log begin with the snapshot's two entries; a crash may have come between the two files."""
     entries = recovered.entries
-    if entries and entries[0][1] > header.previous[1]:
+    first = entries[0][1] if entries else recovered.trimmed + 1
+    if first > header.index or (entries and first > header.previous[1]):
         raise FatalError(
             f"the snapshot in {directory} (index {header.index}) is older than the log's first entry "
-            f"({entries[0][1]}); remove this host from the cluster and join it again"
+            f"({first}); remove this host from the cluster and join it again"
         )
     offset = header.previous[1] - entries[0][1] if entries else 0
     if entries[offset : offset + 2] == [header.previous, header.last]:

@@ -85,6 +85,7 @@ class Wal:
         self._segments: list[Segment] = []
         self._standing = Recovered()  # without entries: what the next segment restates
         self._pending: list[tuple[Record, bytes]] = []
+        self._last_index = 0
         self._has_spare = False
         self._failed = False
         self._file = -1
@@ -126,6 +127,7 @@ class Wal:
             self._cut_tail()
         except OSError as error:
             raise FatalError(f"can't read the log {self._path}: {error.strerror}") from error
+        self._last_index = recovered.last_index()
         for record in recovered.standing():
             self._standing.take(record)
         return recovered
@@ -198,7 +200,7 @@ class Wal:
                     "failing, then run 'kvorum recover rejoin' on this host"
                 )
             heads.insert(0, (path, head))
-        recovered = Recovered()
+        recovered = Recovered(trimmed=heads[0][1].last_index)
         following = [head for _, head in heads[1:]]
         for (path, head), after in zip(heads, [*following, None], strict=True):
             self._segments.append(read_segment(path, head, recovered, after))
@@ -238,7 +240,10 @@ class Wal:
         del self._pending[:count]
         for record, _ in batch:
             if type(record) is EntryRecord:
+                self._last_index = record.index
                 segment.last_index = max(segment.last_index, record.index)
+            elif type(record) is CutRecord:
+                self._last_index = min(self._last_index, max(0, record.index - 1))
             else:
                 self._standing.take(record)
 
@@ -255,8 +260,8 @@ class Wal:
             least = end + needed + FRAME_BYTES + 2 * MARK_BYTES
             segment = Segment(sequence, path, max(self._segment_bytes, least), end, last_index)
             os.posix_fallocate(file, 0, segment.size)
-            before = 0 if anew else self._segments[-1].used
-            _write_all(file, Head(sequence, segment.size, end, before).pack(), 0)
+            before = (0, 0) if anew else (self._segments[-1].used, self._last_index)
+            _write_all(file, Head(sequence, segment.size, end, *before).pack(), 0)
             self._fdatasync(file)
             os.replace(spare, path)
             sync_directory(self._path)
@@ -266,6 +271,8 @@ class Wal:
             raise
         self._file, self._has_spare, self._standing = file, False, standing
         self._segments.append(segment)
+        if anew:
+            self._last_index = last_index
 
     def _leave(self, anew: bool) -> None:
         """Finish the segment written so far, or remove all of them."""

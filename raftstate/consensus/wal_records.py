@@ -73,23 +73,28 @@ class Recovered:
     vote: str | None = None
     bootstrap: list[tuple[str, str]] = field(default_factory=list)
     generation: int = 0
+    trimmed: int = 0  # the last entry before those held; 0: there was none, or they begin anew
 
     def last_index(self) -> int:
-        """Return the index of the last entry, 0 if there is none."""
-        return self.entries[-1][1] if self.entries else 0
+        """Return the index of the last entry, held or trimmed; 0 if there was none."""
+        return self.entries[-1][1] if self.entries else self.trimmed
 
     def take(self, record: Record) -> None:
         """Take in the next record. Raises FatalError if it can't follow what is there."""
         match record:
             case EntryRecord(command, index, term):
-                if self.entries and index != self.entries[-1][1] + 1:
-                    raise FatalError(f"log entry {index} follows {self.entries[-1][1]}")
+                if (last := self.last_index()) and index != last + 1:
+                    raise FatalError(f"log entry {index} follows {last}")
                 self.entries.append((command, index, term))
             case TermRecord(term, vote):
                 self.term, self.vote = term, vote
             case CutRecord(index):
-                keep = index - self.entries[0][1] if self.entries else 0
-                del self.entries[max(0, keep) :]
+                self.trimmed = min(self.trimmed, max(0, index - 1))
+                if self.entries:
+                    keep = max(0, index - self.entries[0][1])
+                    if keep == 0:
+                        self.trimmed = max(0, index - 1)
+                    del self.entries[keep:]
             case BootstrapRecord(peers):
                 self.bootstrap = peers
             case GenerationRecord(generation):

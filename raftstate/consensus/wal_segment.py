@@ -1,6 +1,7 @@
 """One segment file of the write-ahead log: its layout, and the reader that tells a torn tail from a broken disk.
 
-    head     magic, sequence number, size of the file, end of the head's records, end of the segment before, CRC32C
+    head     magic, sequence number, size of the file, end of the head's records, end of the segment before, index of
+             the last entry before this segment, CRC32C
     records  the standing state (term, vote, ...), restated, so that older segments can be unlinked
     batches  a mark and records, one batch for each sync
     seal     the log goes on in the next segment
@@ -16,7 +17,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from crc32c import crc32c
@@ -32,7 +33,7 @@ from raftstate.consensus.wal_records import (
 
 MAGIC = b"KVWAL02\n"
 SUFFIX = ".wal"
-_HEAD = struct.Struct("<8sQQQQ")
+_HEAD = struct.Struct("<8sQQQQQ")
 _U32 = struct.Struct("<I")
 HEAD_BYTES = _HEAD.size + _U32.size
 _FRAME = struct.Struct("<II")
@@ -53,10 +54,11 @@ class Head:
     size: int
     records_end: int
     previous_end: int
+    last_index: int
 
     def pack(self) -> bytes:
         """Return the bytes."""
-        body = _HEAD.pack(MAGIC, self.sequence, self.size, self.records_end, self.previous_end)
+        body = _HEAD.pack(MAGIC, *astuple(self))
         return body + _U32.pack(crc32c(body))
 
 
@@ -138,6 +140,8 @@ def read_segment(path: Path, head: Head, recovered: Recovered, next_head: Head |
     Raises:
         FatalError: damaged, or the segment after it is missing.
     """
+    if recovered.last_index() != head.last_index:
+        raise damaged(path, 0)
     file = os.open(path, os.O_RDONLY)
     try:
         end, sealed, last_index = _read_records(file, path, head, recovered)
