@@ -21,6 +21,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("kvorum")
     group.addoption("--seeds", type=int, default=20, help="random tests run seeds 0..N-1")
     group.addoption("--seed", type=int, default=None, help="random tests run this one seed")
+    group.addoption(
+        "--every-step",
+        action="store_true",
+        help="kill at every step of I/O, not at a fourth of them",
+    )
     group.addoption("--rewrite", action="store_true", help="write golden files; then read the diff")
 
 

@@ -1,10 +1,13 @@
-"""SIGKILL of a real process at random moments: compaction, snapshot and log writing included."""
+"""SIGKILL of a real process at random moments, and at every step it asks of the disk."""
 
 import random
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+
+import pytest
 
 from raftstate.machine import Machine
 
@@ -43,3 +46,24 @@ def test_a_lost_database_is_rebuilt_from_snapshot_and_log(tmp_path):
     missing = [name for name in written if machine.get("thing", name) is None]
     machine.close()
     assert missing == []
+
+
+STEPS = {"pwrite", "fdatasync", "fsync", "posix_fallocate", "replace", "unlink"}
+COMMIT = {"before-commit", "after-commit"}
+
+
+@pytest.mark.timeout(300)
+def test_killed_at_any_step_it_keeps_its_word_and_applies_nothing_twice(request):
+    """See `tests.consensus_steps`. By default at a fourth of the steps; `pytest --every-step` tries all."""
+    stride = 1 if request.config.getoption("every_step") else 4
+    memory = (
+        "/dev/shm" if Path("/dev/shm").is_dir() else None
+    )  # SIGKILL takes nothing that was written
+    with tempfile.TemporaryDirectory(dir=memory) as directory:
+        command = [sys.executable, "-m", "tests.consensus_steps", directory, "1", str(stride)]
+        found = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    assert found.returncode == 0, found.stdout + found.stderr
+    *tried, end = (line.split(maxsplit=1)[1] for line in found.stdout.splitlines())
+    assert end == "not reached"
+    assert set(tried) >= STEPS | COMMIT
+    assert len(tried) > 120 // stride
