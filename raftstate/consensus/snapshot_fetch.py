@@ -187,7 +187,7 @@ class SnapshotFetch:
         except OSError as error:
             self._block(error)
         transfer.window.take(transfer.part.size_bytes)
-        transfer.progress_s = transfer.asked_s = now_s
+        transfer.progress_s = transfer.asked_s = now_s  # a full disk isn't the peers' fault
         return [] if self.blocked else transfer.ask()
 
     def gone(self, peer: NodeId, index: int, crc: int, now_s: float) -> list[Request]:
@@ -220,8 +220,6 @@ class SnapshotFetch:
             return self._replace(now_s)
         if transfer.complete or now_s - transfer.asked_s < SILENCE_S:
             return []
-        if self.blocked:
-            transfer.progress_s = now_s  # the disk is to blame, not the peers
         if transfer.sources:
             transfer.sources.append(transfer.sources.pop(0))
         return transfer.ask_again(now_s)
@@ -299,7 +297,7 @@ class SnapshotFetch:
             return []
         if self._transfer is not None:
             log.info("gave up a snapshot for another", extra={"index": self._transfer.info.index})
-            self._transfer.part.remove()
+            self._transfer.part.close()  # the next one's part takes its place on the disk
             self._transfer = None
         peer = max(self._offers, key=lambda peer: self._offers[peer].index)
         return self._begin(peer, self._offers[peer], now_s)

@@ -55,10 +55,9 @@ class PartFile:
             InvalidError: it isn't what was offered.
             OSError: the disk failed; what the file holds is not to be trusted any more.
         """
-        os.fsync(self._file)
         header = self._check()
         os.ftruncate(self._file, header.dump_bytes)
-        os.fsync(self._file)
+        os.fsync(self._file)  # the first since it was opened
         return header
 
     def _check(self) -> SnapshotHeader:

@@ -242,6 +242,23 @@ def test_another_snapshot_takes_over_when_the_running_one_is_idle(scene, index):
     assert scene.install() == state(7, seed=1)
 
 
+def test_two_peers_that_offer_the_same_other_are_both_its_sources(scene):
+    scene.fetch.offered(C, SnapshotInfo(9, 1, 1000, 5), 0)
+    other = scene.senders[A].write(20, state(6))
+    scene.senders[B].write(20, state(6))
+    scene.fetch.offered(A, other, 0)
+    scene.fetch.offered(B, other, 0)
+    (first, *_) = scene.fetch.tick(IDLE_S)
+    scene.time.now_s = IDLE_S
+    scene.answer(first)
+    scene.fetch.link_lost(first.peer)
+    (ask,) = scene.fetch.tick(2 * IDLE_S)  # it isn't begun anew for being idle
+    assert (ask.peer != first.peer, ask.offset) == (True, CHUNK_BYTES)
+    scene.time.now_s = 2 * IDLE_S
+    scene.run([ask])
+    assert scene.install() == state(6)
+
+
 def test_another_snapshot_takes_over_at_once_when_no_peer_has_the_running_one(scene):
     running = scene.senders[A].write(9, state(6))
     scene.fetch.offered(A, running, 0)
@@ -293,6 +310,20 @@ def test_a_snapshot_with_a_changed_byte_is_thrown_away(scene, place):
     assert list(scene.store.directory.iterdir()) == []
     scene.run(scene.fetch.offered(A, info, 0))
     assert scene.install() == state(2)
+
+
+def test_a_whole_snapshot_that_is_not_the_one_offered_is_thrown_away(scene):
+    real = scene.senders[A].write(9, state(0.5))
+    stream = state(0.5) + stream_end(scene.senders[A].header())
+    for wrong in (
+        msgspec.structs.replace(real, crc=real.crc ^ 1),
+        msgspec.structs.replace(real, term=2),
+        msgspec.structs.replace(real, index=8),
+    ):
+        scene.fetch.offered(A, wrong, 0)
+        scene.fetch.arrived(A, wrong.index, wrong.crc, 0, stream, 0)
+        with pytest.raises(InvalidError):
+            scene.fetch.verify_and_open()
 
 
 @pytest.mark.parametrize("seed", range(30))
