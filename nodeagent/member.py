@@ -62,7 +62,7 @@ from nodeagent.workflows.work import Workshop
 from raftstate.consensus.engine import NodeId, Peer
 from raftstate.consensus.links import RAFT_CHANNEL, MeshLinks
 from raftstate.consensus.pysyncobj_engine import PySyncObjEngine
-from raftstate.machine import Machine
+from raftstate.state.machine import Machine
 from raftstate.store import Store
 from storage.image_store import ImageStore
 

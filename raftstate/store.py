@@ -1,14 +1,15 @@
 """The store as the rest of the agent sees it: typed reads, transactions, and being told of changes.
 
-Reads come from this node's own copy and never wait. Writes go through the consensus engine and return when
+Reads come from this node's own copy; those by id or name never wait, queries run on a thread of their own. Writes go through the consensus engine and return when
 this node has applied them, so an agent reads its own writes. Everything above `raftstate` uses only this.
 """
 
 from __future__ import annotations
 
-import asyncio
 import random
-from collections.abc import AsyncIterator, Iterable
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -16,13 +17,17 @@ import msgspec
 from core.clock import Clock, new_id
 from core.errors import ConflictError, NotFoundError
 from core.model import KINDS, Resource, key_of, kind_of
-from raftstate.machine import Machine
+from raftstate.state.machine import Machine
+from raftstate.state.query import Condition, Position, count_sql, select_sql
 from raftstate.txn import Applied, Outcome, Put, Rejected, Txn, decode_outcome, encode_txn
+from raftstate.watch import EVERYTHING, Watch, WatchHub
 
 R = TypeVar("R", bound=Resource)
 
 COMMIT_TIMEOUT_S = 5.0
-EVERYTHING = "*"
+QUERY_TIMEOUT_S = 10.0
+
+__all__ = ["EVERYTHING", "Store", "Watch", "describe_rejection"]
 
 
 class Proposer(Protocol):
@@ -31,34 +36,6 @@ class Proposer(Protocol):
     async def propose(self, payload: bytes, *, timeout_s: float) -> bytes: ...
 
     async def read_barrier(self, *, timeout_s: float) -> int: ...
-
-
-class Watch:
-    """Tells one consumer which keys changed; changes coalesce while it is busy, none is lost."""
-
-    def __init__(self, kinds: frozenset[str]) -> None:
-        self._kinds = kinds
-        self._keys: set[str] = {EVERYTHING}
-        self._wake = asyncio.Event()
-        self._wake.set()
-
-    def offer(self, keys: frozenset[str]) -> None:
-        """Add the changed keys that this watch is for."""
-        wanted = {k for k in keys if k == EVERYTHING or k.partition("/")[0] in self._kinds}
-        if wanted:
-            self._keys |= wanted
-            self._wake.set()
-
-    async def next(self) -> frozenset[str]:
-        """Return the keys changed since the last call; at first, and after a snapshot, `{"*"}`."""
-        await self._wake.wait()
-        keys, self._keys = frozenset(self._keys), set()
-        self._wake.clear()
-        return keys
-
-    async def __aiter__(self) -> AsyncIterator[frozenset[str]]:
-        while True:
-            yield await self.next()
 
 
 class Store:
@@ -71,21 +48,21 @@ class Store:
         self._proposer = proposer
         self._clock = clock
         self._rng = rng
-        self._watches: set[Watch] = set()
-        self._index = machine.applied()
-        machine.on_applied(self._applied)
+        self._hub = WatchHub(machine.applied())
+        machine.on_change(self._hub.record)
 
     # -- reads
 
     @property
     def index(self) -> int:
         """The index of the last log entry applied here."""
-        return self._index
+        return self._hub.index
 
     def get(self, type_: type[R], id_: str) -> R | None:
         """Return the resource with that id, or None."""
-        row = self._machine.get(kind_of(type_), id_)
-        return _decode(type_, *row) if row else None
+        kind, read = _reader(type_)
+        row = self._machine.get(kind, id_)
+        return read(*row) if row else None
 
     def need(self, type_: type[R], id_: str) -> R:
         """Return the resource with that id.
@@ -116,14 +93,73 @@ class Store:
 
     def all(self, type_: type[R]) -> list[R]:
         """Return all resources of a type, ordered by name."""
-        return [_decode(type_, *row) for row in self._machine.scan(kind_of(type_))]
+        kind, read = _reader(type_)
+        return [read(*row) for row in self._machine.scan(kind)]
 
     def since(self, type_: type[R], revision: int, limit: int = 1000) -> list[R]:
         """Return about `limit` resources of a type with a higher revision, oldest first, each revision whole."""
-        return [
-            _decode(type_, *row)
-            for row in self._machine.scan_since(kind_of(type_), revision, limit)
-        ]
+        kind, read = _reader(type_)
+        return [read(*row) for row in self._machine.scan_since(kind, revision, limit)]
+
+    async def select(
+        self,
+        type_: type[R],
+        *,
+        where: Sequence[Condition] = (),
+        order_by: str = "name",
+        descending: bool = False,
+        limit: int = 1000,
+        after: Position | None = None,
+        timeout_s: float = QUERY_TIMEOUT_S,
+    ) -> list[R]:
+        """Return the resources that meet all conditions, up to `limit`, in the order of an attribute and then of ids.
+
+        Runs beside the event loop and sees at least what was applied when it was called. To go on, give
+        `position_of` the last one as `after`.
+
+        Raises:
+            InvalidError: an attribute that isn't a scalar of the type, a value that doesn't fit, a limit beyond
+                10,000, or the time was over.
+        """
+        kind, read = _reader(type_)
+        sql = select_sql(
+            self._machine.table(kind),
+            where,
+            order_by=order_by,
+            descending=descending,
+            limit=limit,
+            after=after,
+        )
+
+        def query(db: sqlite3.Connection) -> list[R]:
+            return [read(*row) for row in db.execute(*sql).fetchall()]
+
+        return await self._machine.query(query, self._time_over(timeout_s))
+
+    async def count(
+        self,
+        type_: type[Resource],
+        *,
+        where: Sequence[Condition] = (),
+        timeout_s: float = QUERY_TIMEOUT_S,
+    ) -> int:
+        """Return how many resources meet all conditions.
+
+        Raises:
+            InvalidError: as for `select`.
+        """
+        sql = count_sql(self._machine.table(kind_of(type_)), where)
+
+        def query(db: sqlite3.Connection) -> int:
+            (number,) = db.execute(*sql).fetchone()
+            assert isinstance(number, int), "count(*) is a number"
+            return number
+
+        return await self._machine.query(query, self._time_over(timeout_s))
+
+    def _time_over(self, timeout_s: float) -> Callable[[], bool]:
+        end_s = self._clock.monotonic_s() + timeout_s
+        return lambda: self._clock.monotonic_s() > end_s
 
     def claim_holder(self, claim: str) -> str:
         """Return the `kind/id` that holds a claim, or an empty string."""
@@ -131,7 +167,7 @@ class Store:
 
     def digest(self) -> str:
         """Return a hash of the whole replicated state."""
-        return self._machine.digest()
+        return self._machine.digest().hex()
 
     # -- writes
 
@@ -191,20 +227,18 @@ class Store:
 
     # -- being told
 
+    @property
+    def hub(self) -> WatchHub:
+        """What tells of changes, also of those since a log index."""
+        return self._hub
+
     def watch(self, *types: type[Resource]) -> Watch:
         """Return a watch on these types; pass it to `unwatch` when done."""
-        watch = Watch(frozenset(kind_of(type_) for type_ in types))
-        self._watches.add(watch)
-        return watch
+        return self._hub.watch(frozenset(kind_of(type_) for type_ in types))
 
     def unwatch(self, watch: Watch) -> None:
         """Stop telling a watch."""
-        self._watches.discard(watch)
-
-    def _applied(self, index: int, changed: frozenset[str]) -> None:
-        self._index = index
-        for watch in self._watches:
-            watch.offer(changed)
+        self._hub.unwatch(watch)
 
 
 def describe_rejection(rejected: Rejected) -> str:
@@ -231,8 +265,11 @@ def _put(resource: Resource) -> Put:
     )
 
 
-def _decode(type_: type[R], body: bytes, revision: int) -> R:
-    return msgspec.structs.replace(msgspec.msgpack.decode(body, type=type_), revision=revision)
+@cache
+def _reader(type_: type[R]) -> tuple[str, Callable[[bytes, int], R]]:
+    """Return the kind of a type, and what makes a resource of a stored body and its revision."""
+    decode, replace = msgspec.msgpack.Decoder(type_).decode, msgspec.structs.replace
+    return kind_of(type_), lambda body, revision: replace(decode(body), revision=revision)
 
 
 def _spoken(type_: type[Resource]) -> str:

@@ -1,7 +1,8 @@
 """The one way to change replicated state: a transaction, and its outcomes.
 
-Built by `raftstate.store`, carried through consensus as msgpack, applied by `raftstate.machine`.
-Tagged and versioned, so that an older log stays readable.
+Built by `raftstate.store`, carried through consensus as msgpack, applied by `raftstate.state.machine`.
+Tagged and versioned, so that an older log stays readable. An unknown field makes a transaction unreadable: members write
+only what all of them know, and skipping what one doesn't know would depend on how deeply it is nested.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import msgspec
 STAMP_MS_MAX = 1 << 53  # far beyond any date; the database's integers are larger
 
 
-class Put(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """Store one resource. `claims` are unique strings; one held by another resource rejects the transaction."""
+class Put(
+    msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True
+):
+    """Store one resource; its kind has no slash. `claims` are unique strings; one held by another resource rejects the transaction."""
 
     kind: str
     id: str
@@ -23,7 +26,7 @@ class Put(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     claims: tuple[str, ...] = ()
 
 
-class Txn(msgspec.Struct, frozen=True, kw_only=True, tag="txn.v1"):
+class Txn(msgspec.Struct, frozen=True, kw_only=True, tag="txn.v1", forbid_unknown_fields=True):
     """All or nothing: every guard holds, then puts and deletes happen.
 
     `guards` maps `kind/id` to the revision that must be current (0: must be absent). `stamp_ms` is the
@@ -64,5 +67,5 @@ def encode_txn(txn: Txn) -> bytes:
 
 
 def decode_outcome(payload: bytes) -> Outcome:
-    """Return the outcome that `Machine.apply` encoded."""
+    """Return the outcome that the state machine encoded."""
     return msgspec.msgpack.decode(payload, type=Applied | Rejected)

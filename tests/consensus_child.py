@@ -15,7 +15,7 @@ from raftstate.consensus.links import LinkUser
 from raftstate.consensus.messages import Message
 from raftstate.consensus.pysyncobj_engine import PySyncObjEngine
 from raftstate.consensus.raft_node import Settings
-from raftstate.machine import Machine
+from raftstate.state.machine import Machine
 from raftstate.txn import Applied, Put, Txn, decode_outcome, encode_txn
 
 ME = Peer(NodeId("only"), "127.0.0.1:7444")

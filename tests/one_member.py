@@ -41,7 +41,7 @@ from nodeagent.node import Node
 from nodeagent.paths import Paths
 from raftstate.consensus.engine import NodeId, Peer
 from raftstate.consensus.single import SingleNodeEngine
-from raftstate.machine import Machine
+from raftstate.state.machine import Machine
 from raftstate.store import Store
 from tests.sim.loop import SimLoop
 

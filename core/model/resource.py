@@ -6,6 +6,7 @@ All resource types of `core.model` derive from `Resource`; the store keeps them 
 from __future__ import annotations
 
 import re
+from typing import ClassVar
 
 import msgspec
 
@@ -19,7 +20,10 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True):
 
     `revision` is the log index of the last write (0: not stored yet); it is set when read, never stored.
     `created_ms` is Unix time in milliseconds, for people only.
+    `INDEXED` names the scalar attributes that queries search by; name, revision and every `*_id` are in any case.
     """
+
+    INDEXED: ClassVar[tuple[str, ...]] = ()
 
     id: str
     name: str

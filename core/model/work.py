@@ -6,6 +6,7 @@ Written by the workflow runner and the controllers; any agent can show them afte
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import ClassVar
 
 import msgspec
 
@@ -47,6 +48,8 @@ class Task(Resource, tag="task.v1", frozen=True, kw_only=True):
     `cancel_requested` asks the runner to stop where that is safe.
     """
 
+    INDEXED: ClassVar[tuple[str, ...]] = ("subject", "state")
+
     workflow: str
     subject: str
     subject_name: str = ""
@@ -77,6 +80,8 @@ class Severity(StrEnum):
 
 class Event(Resource, tag="event.v1", frozen=True, kw_only=True):
     """Something that happened to `subject` (`kind/id`); its revision is its place in time. name = id."""
+
+    INDEXED: ClassVar[tuple[str, ...]] = ("subject",)
 
     code: str
     subject: str

@@ -1,6 +1,6 @@
 """The consensus interface: what the store asks of an engine, and what an engine asks of the store.
 
-`raftstate.store` is the only caller of `ConsensusEngine`; `raftstate.machine` implements `StateMachine`. The seam exists so
+`raftstate.store` is the only caller of `ConsensusEngine`; `raftstate.state.machine` implements `StateMachine`. The seam exists so
 that the engine (PySyncObj in a safe shell) can be replaced without any other package noticing.
 """
 

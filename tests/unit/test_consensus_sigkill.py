@@ -7,9 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import pytest
-
-from raftstate.machine import Machine
+from raftstate.state.machine import Machine
 
 ROUNDS = 4
 

@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from core.errors import FatalError
-from raftstate import machine as machine_module
-from raftstate.machine import REMEMBER_MS, Machine
+from raftstate.state import machine as machine_module
+from raftstate.state.machine import REMEMBER_MS, Machine
 from raftstate.txn import Applied, Put, Rejected, Txn, decode_outcome, encode_txn
 
 NOW_MS = 1_700_000_000_000

@@ -10,7 +10,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from raftstate.machine import REMEMBER_MS, Machine
+from raftstate.state.machine import REMEMBER_MS, Machine
 from raftstate.txn import Applied, Put, Txn, decode_outcome, encode_txn
 
 IDS = st.sampled_from("abc")

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from core.errors import ConflictError, NotFoundError, UnavailableError
 from core.model import KINDS, DataCenter, DataStorage, DataStorageKind, Disk, Event, Task, TaskState
 from raftstate.consensus.single import SingleNodeEngine
-from raftstate.machine import Machine
+from raftstate.state.machine import Machine
 from raftstate.store import EVERYTHING, Store, describe_rejection
 from raftstate.txn import Applied, Rejected
 
