@@ -76,7 +76,7 @@ class Concerns:
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
-        columns = {kind: machine.table(kind).searchable() for kind in KINDS}
+        columns = {kind: machine.table(kind).searchable for kind in KINDS}
         self._host_fields = {
             kind: tuple(n for n in names if n == "host_id" or n.endswith("_host_id"))
             for kind, names in columns.items()
@@ -125,9 +125,7 @@ class Concerns:
         keys |= {key for kind in OWN if host_id in self.hosts(key := f"{kind}/{host_id}")}
         for kind, fields in self._host_fields.items():
             for field in fields:
-                keys |= {
-                    f"{kind}/{id_}" for id_ in self._machine.ids_where(kind, field, host_id)
-                }
+                keys |= {f"{kind}/{id_}" for id_ in self._machine.ids_where(kind, field, host_id)}
         for vm_id in _vm_ids(keys):
             keys.update(self.hanging_on(vm_id))
         return keys

@@ -20,14 +20,12 @@ from core.model import KINDS, Resource, key_of, kind_of
 from raftstate.state.machine import Machine
 from raftstate.state.query import Condition, Position, count_sql, select_sql
 from raftstate.txn import Applied, Outcome, Put, Rejected, Txn, decode_outcome, encode_txn
-from raftstate.watch import EVERYTHING, Watch, WatchHub
+from raftstate.watch import Watch, WatchHub
 
 R = TypeVar("R", bound=Resource)
 
 COMMIT_TIMEOUT_S = 5.0
 QUERY_TIMEOUT_S = 10.0
-
-__all__ = ["EVERYTHING", "Store", "Watch", "describe_rejection"]
 
 
 class Proposer(Protocol):

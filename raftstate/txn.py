@@ -14,9 +14,7 @@ import msgspec
 STAMP_MS_MAX = 1 << 53  # far beyond any date; the database's integers are larger
 
 
-class Put(
-    msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True
-):
+class Put(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
     """Store one resource; its kind has no slash. `claims` are unique strings; one held by another resource rejects the transaction."""
 
     kind: str

@@ -21,9 +21,7 @@ MODULUS_MASK = (1 << (8 * DIGEST_BYTES)) - 1
 _encode: Callable[[object], bytes] = msgspec.msgpack.Encoder().encode
 
 
-def resource_hash(
-    kind: str, id_: str, name: str, revision: int, claims: bytes, body: bytes
-) -> int:
+def resource_hash(kind: str, id_: str, name: str, revision: int, claims: bytes, body: bytes) -> int:
     """Return the hash of one resource; `claims` as stored."""
     row = _encode(("resource", kind, id_, name, revision, claims, body))
     return int.from_bytes(blake2b(row, digest_size=DIGEST_BYTES).digest(), "big")

@@ -25,7 +25,9 @@ from raftstate.state.schema import LAYOUT, Table, bring_up_to_date
 NEXT = ".next"
 STAGED = ".staged-"
 SIDE_FILES = ("-wal", "-shm", "-journal")
-ROLLBACK_MODE = b"\x01\x01"  # SQLite file format, section 1.3.3: the read and write version are at offset 18
+ROLLBACK_MODE = (
+    b"\x01\x01"  # SQLite file format, section 1.3.3: the read and write version are at offset 18
+)
 
 
 class Frozen:
@@ -148,7 +150,9 @@ def finish_swap(database: Path) -> None:
     if following.exists():
         for side in SIDE_FILES:
             Path(f"{database}{side}").unlink(missing_ok=True)
-        sync_directory(database.parent)  # a log of the old one must not come back after the new one is in place
+        sync_directory(
+            database.parent
+        )  # a log of the old one must not come back after the new one is in place
         following.rename(database)
         sync_directory(database.parent)
 

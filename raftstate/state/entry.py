@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -64,9 +64,7 @@ def split_key(key: str) -> tuple[str, str] | None:
 class Entry:
     """The state as the transactions of one entry see it: each sees what those before it have done."""
 
-    def __init__(
-        self, db: sqlite3.Connection, index: int, table: Callable[[str], Table]
-    ) -> None:
+    def __init__(self, db: sqlite3.Connection, index: int, table: Callable[[str], Table]) -> None:
         self._db = db
         self._index = index
         self._table = table
@@ -104,7 +102,10 @@ class Entry:
     def _load(self, txns: list[Txn]) -> None:
         """Read everything that the transactions ask about."""
         for id_, outcome in in_batches(
-            self._db, "SELECT id, outcome FROM request WHERE id IN", (), [t.request_id for t in txns]
+            self._db,
+            "SELECT id, outcome FROM request WHERE id IN",
+            (),
+            [t.request_id for t in txns],
         ):
             self._outcomes[id_] = outcome
         by_kind: dict[str, list[str]] = {}
@@ -269,7 +270,7 @@ def _lets_go(txn: Txn, holder: str, claim: str) -> bool:
 
 def in_batches(
     db: sqlite3.Connection, query: str, head: tuple[str, ...], values: list[str]
-) -> Iterator[tuple[object, ...]]:
+) -> Iterator[tuple[Any, ...]]:  # as sqlite3 gives them
     """Yield the rows of `query (?, ...)` for all values; few lengths, so that the statements are prepared once."""
     for start in range(0, len(values), BATCH):
         batch = values[start : start + BATCH]

@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import msgspec
-
 from core.errors import FatalError
 from core.model import RESOURCE_TYPES, Resource
 from raftstate.state.digest import recomputed, request_hash, to_bytes
@@ -32,8 +30,8 @@ from raftstate.state.dump import (
 )
 from raftstate.state.entry import Effect, Entry
 from raftstate.state.readers import Checkpoints, Query, Readers, run_until
-from raftstate.state.schema import Table, bring_up_to_date, table_of, table_of_unknown
-from raftstate.txn import Applied, Outcome, Rejected
+from raftstate.state.reads import Reads
+from raftstate.state.schema import bring_up_to_date, table_of
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +39,9 @@ T = TypeVar("T")
 
 REMEMBER_MS = 600_000
 REMEMBER_COUNT = 200_000
-FORGET_MIN = 100  # how many of the oldest requests one entry may forget beside four for each that it adds
-REVISION_MAX = (1 << 63) - 1  # SQLite's largest integer
+FORGET_MIN = (
+    100  # how many of the oldest requests one entry may forget beside four for each that it adds
+)
 CACHE_KIB = 32_768
 WAL_KEPT_BYTES = 4 << 20
 CACHED_STATEMENTS = 1024  # a dozen for each kind
@@ -63,7 +62,7 @@ Listener = Callable[[int, frozenset[str]], None]
 ChangeListener = Callable[[Change], None]
 
 
-class Machine:
+class Machine(Reads):
     """A StateMachine of `raftstate.consensus` on one SQLite file (`:memory:` in tests).
 
     `types` are the kinds that this version knows.
@@ -78,7 +77,7 @@ class Machine:
         self._path = None if str(path) == IN_MEMORY else Path(path)
         self._listeners: list[Listener] = []
         self._change_listeners: list[ChangeListener] = []
-        self._tables: dict[str, Table] = {t.kind: t for t in map(table_of, types)}
+        self._tables = {table.kind: table for table in map(table_of, types)}
         self._applied = self._digest = self._remembered = self._stagings = 0
         self._readers = self._checkpoints = None
         if self._path is not None:
@@ -146,7 +145,7 @@ class Machine:
         db = self._db
         try:
             db.execute("BEGIN IMMEDIATE")
-            effect = Entry(db, index, self._table).apply(payloads)
+            effect = Entry(db, index, self.table).apply(payloads)
             forgotten, change = self._forget(effect)
             digest = self._digest + effect.digest_change + change
             db.execute("UPDATE progress SET applied = ?, digest = ?", (index, to_bytes(digest)))
@@ -271,82 +270,6 @@ class Machine:
         finally:
             db.close()
 
-    # -- what the store reads
-
-    def get(self, kind: str, id_: str) -> tuple[bytes, int] | None:
-        """Return (body, revision) of one resource."""
-        table = self._table(kind)
-        row: tuple[bytes, int] | None = self._db.execute(
-            table.get, (*table.head, id_)
-        ).fetchone()
-        return row
-
-    def texts(self, kind: str, id_: str, fields: Sequence[str]) -> tuple[str | None, ...] | None:
-        """Return some text attributes of one resource, None for what its body doesn't have."""
-        table = self._table(kind)
-        assert table.searchable().keys() >= set(fields), "only attributes that the schema has become SQL"
-        names = ", ".join(f'"{field}"' for field in fields)
-        row: tuple[str | None, ...] | None = self._db.execute(
-            f"SELECT {names} FROM {table.name}{table.where('id = ?')}", (*table.head, id_)
-        ).fetchone()
-        return row
-
-    def ids_where(self, kind: str, field: str, value: str) -> list[str]:
-        """Return the ids of the resources of a kind with that value in one attribute, which should be indexed."""
-        table = self._table(kind)
-        assert field in table.searchable(), "only attributes that the schema has become SQL"
-        condition = table.where(f'"{field}" = ?')
-        rows = self._db.execute(
-            f"SELECT id FROM {table.name}{condition} ORDER BY id", (*table.head, value)
-        )
-        return [row[0] for row in rows.fetchall()]
-
-    def all_ids(self, kind: str) -> list[str]:
-        """Return the ids of all resources of a kind."""
-        table = self._table(kind)
-        rows = self._db.execute(f"SELECT id FROM {table.name}{table.where()} ORDER BY id", table.head)
-        return [row[0] for row in rows.fetchall()]
-
-    def ids_by_name(self, kind: str, name: str) -> list[str]:
-        """Return the ids of the resources of a kind with that name."""
-        return self.ids_where(kind, "name", name)
-
-    def scan(self, kind: str) -> list[tuple[bytes, int]]:
-        """Return (body, revision) of every resource of a kind, ordered by name."""
-        table = self._table(kind)
-        return self._db.execute(
-            f"SELECT body, revision FROM {table.name}{table.where()} ORDER BY name, id", table.head
-        ).fetchall()
-
-    def scan_since(self, kind: str, revision: int, limit: int) -> list[tuple[bytes, int]]:
-        """Return about `limit` resources of a kind with a higher revision, oldest first.
-
-        It never ends inside a revision, so that going on after the last one leaves nothing out.
-        """
-        table = self._table(kind)
-        last = self._db.execute(
-            f"SELECT revision FROM {table.name}{table.where('revision > ?')} ORDER BY revision LIMIT 1 OFFSET ?",
-            (*table.head, revision, limit - 1),
-        ).fetchone()
-        return self._db.execute(
-            f"SELECT body, revision FROM {table.name}{table.where('revision > ? AND revision <= ?')} ORDER BY revision, id",
-            (*table.head, revision, last[0] if last else REVISION_MAX),
-        ).fetchall()
-
-    def claim_holder(self, claim: str) -> str:
-        """Return the `kind/id` that holds a claim, or an empty string."""
-        row = self._db.execute("SELECT holder FROM claim WHERE claim = ?", (claim,)).fetchone()
-        return row[0] if row else ""
-
-    def remembered(self, request_id: str) -> Outcome | None:
-        """Return the outcome of a request applied in the last minutes."""
-        row = self._db.execute("SELECT outcome FROM request WHERE id = ?", (request_id,)).fetchone()
-        return msgspec.msgpack.decode(row[0], type=Applied | Rejected) if row else None
-
-    def table(self, kind: str) -> Table:
-        """Return where the resources of a kind are, for queries."""
-        return self._table(kind)
-
     async def query(self, query: Query[T], over: Callable[[], bool]) -> T:
         """Run a query beside the loop, on a connection that sees at least what is applied now; see `Readers.run`."""
         if self._readers is None:
@@ -354,9 +277,6 @@ class Machine:
         return await self._readers.run(query, over)
 
     # -- inside
-
-    def _table(self, kind: str) -> Table:
-        return self._tables.get(kind) or table_of_unknown(kind)
 
     def _tell(self, change: Change) -> None:
         keys = frozenset({"*"}) if change.everything else change.puts | change.deletes

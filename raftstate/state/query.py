@@ -152,7 +152,7 @@ def _after(column: Column, after: Position, descending: bool) -> tuple[str, list
 
 
 def _column(table: Table, name: str) -> Column:
-    columns = table.searchable()
+    columns = table.searchable
     if name not in columns:
         known = ", ".join(sorted(columns))
         raise InvalidError(f"{table.kind} has no attribute {name[:80]!r} to search by: {known}")
@@ -166,7 +166,9 @@ def _value(column: Column, value: Scalar) -> Scalar:
         return str(value)  # of an enumeration
     fits = type(value) is column.type or (column.type is float and type(value) is int)
     if not fits:
-        raise InvalidError(f"{column.name} is compared with a {_SPOKEN[column.type]}, not {value!r}")
+        raise InvalidError(
+            f"{column.name} is compared with a {_SPOKEN[column.type]}, not {value!r}"
+        )
     if type(value) is int and not -(1 << 63) <= value < 1 << 63:
         raise InvalidError(f"{column.name}: {value} is out of range")
     return value

@@ -144,7 +144,9 @@ class Checkpoints:
             self._next_bytes = LOG_BYTES
         elif self._pass is None:
             if size >= self._next_bytes:
-                self._next_bytes = size + LOG_BYTES  # not again and again while a reader needs the log
+                self._next_bytes = (
+                    size + LOG_BYTES
+                )  # not again and again while a reader needs the log
                 self._pass = self._readers.submit(self._run_passes)
         elif self._pass.done():
             self._pass = None

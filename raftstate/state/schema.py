@@ -21,7 +21,6 @@ from core.model import Resource, kind_of
 
 LAYOUT = 1  # of the tables that don't come from the model; PRAGMA user_version
 ALWAYS_INDEXED = ("name", "revision")
-BASE = ("id", "name", "revision")
 
 FIXED_TABLES = """
 CREATE TABLE resource (
@@ -66,6 +65,7 @@ class Table:
     name: str
     head: tuple[str, ...]
     columns: tuple[Column, ...]
+    searchable: Mapping[str, Column]  # all that a query may name: the columns, id, name and revision
     shape: str
     decode: Callable[[bytes], object] | None
 
@@ -75,15 +75,6 @@ class Table:
     insert: str
     update: str
     delete: str
-
-    def searchable(self) -> Mapping[str, Column]:
-        """Return all attributes that a query may name."""
-        base = (
-            Column("id", str, False, None, True),
-            Column("name", str, False, None, True),
-            Column("revision", int, False, None, True),
-        )
-        return {column.name: column for column in (*base, *self.columns)}
 
     def where(self, condition: str = "") -> str:
         """Return the WHERE clause for this kind and a condition, or nothing when there's neither."""
@@ -98,6 +89,13 @@ class Table:
             return msgspec.structs.astuple(self.decode(body))  # type: ignore[arg-type]  # a struct made below
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return (None,) * len(self.columns)
+
+
+BASE = (
+    Column("id", str, False, None, True),
+    Column("name", str, False, None, True),
+    Column("revision", int, False, None, True),
+)
 
 
 def table_of(type_: type[Resource]) -> Table:
@@ -201,6 +199,7 @@ def _table(
         name=name,
         head=head,
         columns=columns,
+        searchable={column.name: column for column in (*BASE, *columns)},
         shape=repr([(c.name, c.type.__name__, c.optional, c.default, c.indexed) for c in columns]),
         decode=decode,
         get=f"SELECT body, revision FROM {name} WHERE {of_kind}id = ?",
@@ -214,7 +213,7 @@ def _table(
 def _columns(type_: type[Resource]) -> Iterable[Column]:
     for field in msgspec.structs.fields(type_):
         found = _scalar(field.type)
-        if found is None or field.name in BASE:
+        if found is None or field.name in {column.name for column in BASE}:
             continue
         default = None if field.default is msgspec.NODEFAULT else field.default
         yield Column(

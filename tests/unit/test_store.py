@@ -10,8 +10,9 @@ from core.errors import ConflictError, NotFoundError, UnavailableError
 from core.model import KINDS, DataCenter, DataStorage, DataStorageKind, Disk, Event, Task, TaskState
 from raftstate.consensus.single import SingleNodeEngine
 from raftstate.state.machine import Machine
-from raftstate.store import EVERYTHING, Store, describe_rejection
+from raftstate.store import Store, describe_rejection
 from raftstate.txn import Applied, Rejected
+from raftstate.watch import EVERYTHING
 
 
 class FixedClock:
