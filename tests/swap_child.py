@@ -44,7 +44,9 @@ def dying_before(step: int) -> None:
 def main(database: Path, dump: Path, step: int) -> None:
     machine = Machine(database)
     apply_more(machine)
-    frozen = machine.freeze()  # keeps SQLite from removing the write-ahead log when the machine closes its database
+    frozen = (
+        machine.freeze()
+    )  # keeps SQLite from removing the write-ahead log when the machine closes its database
     dying_before(step)
     machine.stage(dump)()
     frozen.close()

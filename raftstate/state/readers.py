@@ -73,6 +73,10 @@ class Readers:
             self._busy.add(db)
         try:
             return run_until(db, query, lambda: self._closed or over())
+        except InvalidError:
+            if self._closed:
+                raise UnavailableError("this agent is stopping") from None
+            raise
         finally:
             with self._lock:
                 self._busy.discard(db)

@@ -136,7 +136,9 @@ def test_what_was_frozen_before_a_swap_is_still_the_former_state(tmp_path):
     fill(machine, "after")
     frozen.write(tmp_path / "former")
     frozen.close()
-    assert machine.recompute_digest() == machine.digest(), "closing it took nothing from the new one"
+    assert machine.recompute_digest() == machine.digest(), (
+        "closing it took nothing from the new one"
+    )
     machine.close()
     again, former = Machine(tmp_path / "state.db"), Machine(":memory:")
     assert again.get("vm", "after-0") is not None
@@ -182,7 +184,14 @@ def test_a_kill_at_any_step_of_a_swap_leaves_one_whole_state(tmp_path):
     for step in range(60):
         directory = tmp_path / f"killed-{step}"
         shutil.copytree(old.parent, directory)
-        command = [sys.executable, "-m", "tests.swap_child", directory / "state.db", dump, str(step)]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.swap_child",
+            directory / "state.db",
+            dump,
+            str(step),
+        ]
         child = subprocess.run(command, capture_output=True, check=False, timeout=20)
         assert child.returncode == -signal.SIGKILL, child.stderr.decode()
         again = Machine(directory / "state.db")
@@ -202,5 +211,5 @@ def test_a_kill_at_any_step_of_a_swap_leaves_one_whole_state(tmp_path):
 
 def test_a_damaged_database_is_refused_in_words(tmp_path):
     (tmp_path / "state.db").write_bytes(b"SQLite format 3\x00" + bytes(5000))
-    with pytest.raises(FatalError, match="remove state.db"):
+    with pytest.raises(FatalError, match="start again"):
         Machine(tmp_path / "state.db")
