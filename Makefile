@@ -12,7 +12,7 @@ SEEDS ?= 20
 UNIT_DIRS := $(wildcard tests/unit tests/golden tests/contract)
 CODE := core raftstate netfabric storage ha nodeagent tools tests
 
-.PHONY: help setup demo test check format-check lint layers types unit sizes sim integration lab lab-down bench docs guests lock clean
+.PHONY: help setup demo test check format-check lint layers types unit sizes sim integration lab lab-down bench bench-raft docs guests lock clean
 help:
 	@sed -n 's/^## //p' Makefile
 
@@ -76,6 +76,10 @@ guests: setup
 ## make bench         measure: idle cost of an agent, commits, creates
 bench: setup
 	$(PY) -m tools.bench
+
+## make bench-raft    measure: commits next to etcd's, the cost of replicas, recovery; writes build/bench-raft.json
+bench-raft: setup
+	$(PY) -m tools.bench.raft $(if $(QUICK),--quick)
 
 ## make docs          check the documents: links, requirement ids, named tests
 docs: setup

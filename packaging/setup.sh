@@ -40,8 +40,8 @@ if [ "${#missing[@]}" -gt 0 ]; then
     if command -v systemctl >/dev/null; then
         for unit in libvirtd.service libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket \
             libvirt-guests.service virtlogd.socket virtlogd-admin.socket virtlockd.socket \
-            virtlockd-admin.socket serf.service dnsmasq.service; do
-            case " ${missing[*]} " in *" libvirt-daemon-system "* | *" serf "* | *" dnsmasq-base "*)
+            virtlockd-admin.socket serf.service dnsmasq.service etcd.service; do
+            case " ${missing[*]} " in *" libvirt-daemon-system "* | *" serf "* | *" dnsmasq-base "* | *" etcd-server "*)
                 "${as_root[@]}" systemctl --quiet disable "$unit" >/dev/null 2>&1 || true ;;
             esac
         done

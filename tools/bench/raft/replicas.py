@@ -1,0 +1,73 @@
+"""What a hundred replicas cost the leader: its processor time for each commit, with them and without.
+
+They live in one process, with the product's links, feed and state machine, in a tree below the voters.
+"""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from pathlib import Path
+from statistics import median
+
+from tools.bench.raft.certificates import Authority
+from tools.bench.raft.child import Child
+from tools.bench.raft.cluster import Voters, hosts, voters
+from tools.bench.raft.commits import MANY
+from tools.bench.raft.orders import Ask, Barrier, Done, Drive, Follow, Load, Status
+from tools.bench.raft.report import Figure
+
+FANOUT = 8
+FIRST_ADDRESS = 256  # 127.0.1.0
+GROWTH_MAX_PERCENT = 10.0
+CATCH_UP_TIMEOUT_S = 300.0
+
+
+async def measure_replicas(
+    directory: Path, *, replicas: int, rounds: int, seconds: float
+) -> Figure | None:
+    """Return by how much the leader's cost of a commit grows; None if this engine has no replicas."""
+    authority = Authority()
+    async with AsyncExitStack() as stack:
+        running = await stack.enter_async_context(voters(directory, authority))
+        leader = running.children[await running.leader()]
+        if not (await leader.tell(Ask(), Status)).can_follow:
+            return None
+        alone = [await _cost_s(running, seconds) for _ in range(rounds)]
+        names = [f"r{number:03}" for number in range(replicas)]
+        process, addresses = await stack.enter_async_context(
+            hosts(directory, authority, names, first_address=FIRST_ADDRESS, call=running.addresses)
+        )
+        await plant(process, addresses, running, names)
+        await process.tell(Barrier(), Done, timeout_s=CATCH_UP_TIMEOUT_S)
+        among = [await _cost_s(running, seconds) for _ in range(rounds)]
+    return Figure(
+        name=f"growth of the leader's cost of a commit by {replicas} replicas",
+        unit="%",
+        ours=100 * (median(among) / median(alone) - 1),
+        at_most=GROWTH_MAX_PERCENT,
+    )
+
+
+async def plant(
+    process: Child, addresses: dict[str, str], running: Voters, names: list[str]
+) -> None:
+    """Make a tree: the first few replicas follow voters that don't lead, each of the others one before it."""
+    leader = await running.leader()
+    followers = [(n, address) for n, address in running.addresses.items() if n != leader]
+    for number, name in enumerate(names):
+        if number < FANOUT:
+            parent = followers[number % len(followers)]
+        else:
+            above = names[number // FANOUT - 1]
+            parent = (above, addresses[above])
+        await process.tell(Follow(name, (parent,)), Done)
+
+
+async def _cost_s(running: Voters, seconds: float) -> float:
+    """Return the leader's processor time for one commit while clients write at a follower."""
+    leader = running.children[await running.leader()]
+    follower = running.children[await running.follower()]
+    before = await leader.tell(Ask(), Status)
+    load = await follower.tell(Drive(MANY, seconds), Load)
+    after = await leader.tell(Ask(), Status)
+    return (after.cpu_s - before.cpu_s) / load.writes
