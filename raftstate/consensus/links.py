@@ -16,6 +16,7 @@ from core.errors import InvalidError, UnavailableError
 from core.mesh.dialer import MeshDialer
 from core.mesh.tls import cut
 from raftstate.consensus.engine import NodeId, Peer
+from raftstate.consensus.frames import FrameReader, FrameWriter
 from raftstate.consensus.messages import MAX_FRAME_BYTES, Hello, Message, Ping, decode, encode
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,8 @@ class Links(Protocol):
 @dataclass(slots=True)
 class _Link:
     peer: NodeId
-    writer: asyncio.StreamWriter
+    transport: asyncio.WriteTransport
+    frames: FrameWriter
     dialled: bool
     boot: bytes
     generation: int
@@ -107,11 +109,11 @@ class MeshLinks:
         if len(body) > MAX_FRAME_BYTES:
             log.error("message too big", extra={"peer": peer, "bytes": len(body)})
             return False
-        if link.writer.transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+        if link.frames.unsent_bytes > MAX_UNSENT_BYTES:
             log.warning("link too slow, cut", extra={"peer": peer})
-            cut(link.writer.transport)
+            cut(link.transport)
             return False
-        link.writer.write(len(body).to_bytes(4, "big") + body)
+        link.frames.write(body)
         return True
 
     def live(self) -> frozenset[NodeId]:
@@ -137,7 +139,7 @@ class MeshLinks:
                     await asyncio.sleep(LOOK_S)
         finally:
             for link in self._links.values():
-                cut(link.writer.transport)
+                cut(link.transport)
 
     async def serve(
         self, peer_id: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -187,19 +189,20 @@ class MeshLinks:
         dialled: bool,
     ) -> None:
         assert self._user is not None, "attach first"
+        arriving, leaving = FrameReader(reader), FrameWriter(writer)
         try:
             async with asyncio.timeout(HELLO_TIMEOUT_S):
-                _write(writer, self._user.hello())
-                hello = decode(await _read(reader, MAX_HELLO_BYTES))
+                leaving.write(encode(self._user.hello()))
+                hello = decode(await arriving.next(MAX_HELLO_BYTES))
             if not isinstance(hello, Hello):
                 raise InvalidError("the first message is no greeting")
             self._user.met(peer, hello)
-            link = self._register(peer, writer, hello.boot, dialled=dialled)
+            link = self._register(peer, writer, leaving, hello.boot, dialled=dialled)
             if link is None:
                 return
             try:
                 while True:
-                    message = decode(await _read(reader, MAX_FRAME_BYTES))
+                    message = decode(await arriving.next(MAX_FRAME_BYTES))
                     link.quiet = 0
                     if self._links.get(peer) is not link:
                         return
@@ -213,7 +216,13 @@ class MeshLinks:
             log.debug("raft link ended", extra={"peer": peer, "error": repr(error)})
 
     def _register(
-        self, peer: NodeId, writer: asyncio.StreamWriter, boot: bytes, *, dialled: bool
+        self,
+        peer: NodeId,
+        writer: asyncio.StreamWriter,
+        frames: FrameWriter,
+        boot: bytes,
+        *,
+        dialled: bool,
     ) -> _Link | None:
         assert self._user is not None
         old = self._links.get(peer)
@@ -222,9 +231,11 @@ class MeshLinks:
             if old.boot == boot and old.dialled != dialled and not by_smaller_id:
                 return None  # the old link is the one that both ends keep
             self._unregister(old)
-            cut(old.writer.transport)
+            cut(old.transport)
         self._generation += 1
-        link = self._links[peer] = _Link(peer, writer, dialled, boot, self._generation)
+        link = self._links[peer] = _Link(
+            peer, writer.transport, frames, dialled, boot, self._generation
+        )
         log.info("raft link up", extra={"peer": peer, "dialled": dialled})
         self._user.linked(peer)
         return link
@@ -240,18 +251,6 @@ class MeshLinks:
         for link in list(self._links.values()):
             link.quiet += 1
             if link.quiet > SILENT_PINGS:
-                cut(link.writer.transport)
+                cut(link.transport)
             else:
                 self.send(link.peer, Ping())
-
-
-def _write(writer: asyncio.StreamWriter, message: Message) -> None:
-    body = encode(message)
-    writer.write(len(body).to_bytes(4, "big") + body)
-
-
-async def _read(reader: asyncio.StreamReader, limit_bytes: int) -> bytes:
-    length = int.from_bytes(await reader.readexactly(4), "big")
-    if not 0 < length <= limit_bytes:
-        raise InvalidError(f"a message of {length} bytes; at most {limit_bytes} are allowed")
-    return await reader.readexactly(length)
