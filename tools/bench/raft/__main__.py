@@ -52,6 +52,7 @@ async def bench(scale: Scale, *, only: str, out: Path, profile: Path | None) -> 
     rounds: dict[str, list[float]] = {}
     left_out: dict[str, str] = {}
     began_s = time.perf_counter()
+    out = out.resolve()  # the processes have a directory of their own
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(prefix="bench-raft-", dir=out.parent) as name:
