@@ -33,6 +33,9 @@ class NoLinks:
     def send(self, peer: NodeId, message: Message) -> bool:
         return False
 
+    def send_frame(self, peer: NodeId, frame: bytes) -> bool:
+        return False
+
     def live(self) -> frozenset[NodeId]:
         return frozenset()
 

@@ -23,7 +23,7 @@ from raftstate.consensus.pysyncobj_engine import PySyncObjEngine
 from raftstate.consensus.raft_node import Settings
 from raftstate.consensus.recovery import wal_path
 from raftstate.consensus.wal import Wal
-from raftstate.machine import Machine
+from raftstate.state.machine import Machine
 from raftstate.txn import Applied, Txn, decode_outcome
 from tests.consensus_child import ME, NoLinks, write
 from tests.sim.power import MODULES
@@ -54,6 +54,10 @@ class CountingOs:
         self.step("pwrite", lambda: os.pwrite(file, bytes(data)[: len(data) // 2], position))
         return os.pwrite(file, data, position)
 
+    def write(self, file: int, data: Any) -> int:
+        self.step("write", lambda: os.write(file, bytes(data)[: len(data) // 2]))
+        return os.write(file, data)
+
     def __getattr__(self, name: str) -> Any:
         found = getattr(os, name)
         if name not in COUNTED:
@@ -71,13 +75,13 @@ class WatchedMachine(Machine):
 
     def __init__(self, path: Path, steps: CountingOs) -> None:
         super().__init__(path)
-        self._steps, self._applied = steps, path.with_name("applied")
+        self._steps, self._noted = steps, path.with_name("applied")
 
     def apply(self, index: int, payloads: Sequence[bytes]) -> list[bytes]:
         self._steps.step("before-commit")
         results = super().apply(index, payloads)
         for payload in payloads:
-            note(self._applied, f"{request_id(payload)} {index}")
+            note(self._noted, f"{request_id(payload)} {index}")
         self._steps.step("after-commit")
         return results
 
@@ -98,6 +102,11 @@ def notes(path: Path) -> list[tuple[str, int]]:
     return [(name, int(index)) for name, index in (line.split() for line in lines)]
 
 
+async def at_once(work: Callable[[], Any]) -> Any:
+    """Do on the loop what the product does in a thread, so that the n-th step is the same each time."""
+    return work()
+
+
 async def live(directory: Path, steps: CountingOs, first: int, count: int) -> None:
     """Run the engine for some writes, noting each once it is acknowledged."""
     machine = WatchedMachine(directory / "state.db", steps)
@@ -112,6 +121,7 @@ async def live(directory: Path, steps: CountingOs, first: int, count: int) -> No
             QUICK,
             Compaction(entries=8, pause_s=0.0, keep_entries=2),
             wal=Wal(wal_path(directory / "raft"), segment_bytes=2048),
+            blocking=at_once,
         ),
     )
     async with asyncio.TaskGroup() as group:

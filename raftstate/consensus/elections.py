@@ -51,6 +51,11 @@ class Elections:
         self.shown = False
         self.transfer_term = -1
 
+    @property
+    def retired(self) -> bool:
+        """Tell whether the voters said that this host is none of them, whatever its log says."""
+        return self._retired
+
     def is_voter(self, node: NodeId) -> bool:
         """Tell whether `node` is a voter in the latest configuration."""
         return any(peer.id == node for peer in self._journal.members.latest())

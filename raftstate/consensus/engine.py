@@ -4,8 +4,10 @@
 that the engine (PySyncObj in a safe shell) can be replaced without any other package noticing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
 from typing import NewType, Protocol
 
 NodeId = NewType("NodeId", str)
@@ -17,6 +19,36 @@ class Peer:
 
     id: NodeId
     address: str
+
+
+class Role(StrEnum):
+    """What a host is to consensus: a voter decides, a replica is told what was decided."""
+
+    VOTER = "voter"
+    REPLICA = "replica"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What another host said last: the index it has applied, the feature level it knows; `heard_s` is loop time."""
+
+    applied: int
+    level: int
+    heard_s: float
+
+
+class Frozen(Protocol):
+    """The state as of one moment, while the machine goes on."""
+
+    @property
+    def applied(self) -> int:
+        """The index of the last entry in it."""
+
+    def write(self, path: Path) -> None:
+        """Write the state to a new file, durably. Blocks; runs in a thread."""
+
+    def close(self) -> None:
+        """Let go of it. On the loop's thread, after `write` has ended."""
 
 
 class StateMachine(Protocol):
@@ -31,11 +63,20 @@ class StateMachine(Protocol):
         Refusals are results. An exception means the environment failed (disk full): the engine stops for good.
         """
 
-    def dump(self) -> bytes:
-        """Return the whole state, `applied()` included."""
+    def digest(self) -> bytes:
+        """Return a hash of the whole state: equal at an equal index on all hosts. Takes no time to speak of."""
 
-    def load(self, dump: bytes) -> None:
-        """Replace the whole state by a dump of another node: all of it or, on an error, nothing."""
+    def freeze(self) -> Frozen:
+        """Hold on to the present state, `applied()` included, for a snapshot."""
+
+    def stage(self, dump: Path) -> Callable[[], None]:
+        """Check a dump of another host and prepare it beside the state. Blocks; may run in a thread.
+
+        The function returned replaces the whole state, all or nothing, on the loop's thread.
+
+        Raises:
+            FatalError: it isn't a whole, sound dump; the state is unchanged.
+        """
 
 
 class ConsensusEngine(Protocol):
@@ -44,10 +85,11 @@ class ConsensusEngine(Protocol):
     async def run(self) -> None:
         """Serve until cancelled. Raises FatalError when this node can't go on safely."""
 
-    async def propose(self, payload: bytes, *, timeout_s: float) -> bytes:
+    async def propose(self, payload: bytes, *, timeout_s: float, level: int = 1) -> bytes:
         """Commit `payload` and return its result, once a quorum has it and this node has applied it.
 
         Raises:
+            ConflictError: `level`, the feature level that applying it takes, is above what this host or a voter knows.
             UnavailableError: no leader or quorum, or the outcome is unknown: it may still be applied later.
         """
 
@@ -82,18 +124,35 @@ class ConsensusEngine(Protocol):
     def lag(self) -> int:
         """Return how many committed entries this node has still to apply."""
 
+    def role(self) -> Role:
+        """Tell whether this node votes, as far as its log says."""
+
+    def progress(self) -> Mapping[NodeId, Progress]:
+        """Return what the hosts with a link to this one said last."""
+
+    def generation(self) -> int:
+        """Return the generation of the cluster: it grows when an operator recovers it from a lost majority."""
+
+    def level(self) -> int:
+        """Return the feature level that can be written now: the lowest of the voters', as far as known."""
+
+    def fault(self) -> str:
+        """Return why this node takes no part, or can't keep up, and what to do; empty while all is well."""
+
+    def follow(self, parents: Sequence[Peer]) -> None:
+        """Say whom to get the log from while this host doesn't vote, best first."""
+
     async def add_voter(self, peer: Peer, *, timeout_s: float) -> None:
-        """Make `peer` a voter. Idempotent. It must run already and be connected to the leader.
+        """Make `peer` a voter. Idempotent. It must run and have caught up; the leader connects to it.
 
         Raises:
-            ConflictError: another change is under way, or the peer isn't connected to the leader.
-            UnavailableError: no leader or quorum, or the outcome is unknown.
+            UnavailableError: not within `timeout_s`; the message says what is in the way, and asking again is safe.
         """
 
     async def remove_voter(self, node: NodeId, *, timeout_s: float) -> None:
         """Take `node` out of the voters. Idempotent.
 
         Raises:
-            ConflictError: another change is under way, or it is the last voter.
-            UnavailableError: no leader or quorum, or the outcome is unknown.
+            ConflictError: it is the last voter.
+            UnavailableError: not within `timeout_s`; the message says what is in the way, and asking again is safe.
         """

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import overload
 
 from core.errors import FatalError
+from raftstate.consensus.entries import MEMBERSHIP, decode_change
 from raftstate.consensus.members import Members
-from raftstate.consensus.messages import MEMBERSHIP, Entry, decode_change
-from raftstate.consensus.snapshot import SnapshotHeader
+from raftstate.consensus.messages import Entry
+from raftstate.consensus.snapshot_header import SnapshotHeader
 from raftstate.consensus.wal import (
     CutRecord,
     EntryRecord,

@@ -30,7 +30,7 @@ SILENT_PINGS = 4  # counted in turns of our own loop, so that a pause of this pr
 DIAL_PAUSE_S = (0.2, 0.6)
 LOOK_S = 0.1
 PATIENCE_S = 1.0  # how long the larger id waits to be called
-MAX_UNSENT_BYTES = 512 << 20  # room for a snapshot; who doesn't read at all is cut by the pings
+MAX_UNSENT_BYTES = 64 << 20  # who doesn't read at all is cut by the pings
 UNDER_WAY = float("inf")
 
 
@@ -52,6 +52,12 @@ class LinkUser(Protocol):
     def met(self, peer: NodeId, hello: Hello) -> None:
         """A host introduced itself."""
 
+    def ping(self) -> Ping:
+        """Return what to show that this host is alive."""
+
+    def pinged(self, peer: NodeId, ping: Ping) -> None:
+        """A host showed that it is alive."""
+
     def peers_to_call(self) -> tuple[Peer, ...]:
         """Return whom to have links with."""
 
@@ -67,6 +73,9 @@ class Links(Protocol):
 
     def send(self, peer: NodeId, message: Message) -> bool:
         """Send if there is a link; True doesn't mean that it arrives."""
+
+    def send_frame(self, peer: NodeId, frame: bytes) -> bool:
+        """Send a message that is encoded already."""
 
     def live(self) -> frozenset[NodeId]:
         """Return the hosts with a link."""
@@ -102,10 +111,14 @@ class MeshLinks:
 
     def send(self, peer: NodeId, message: Message) -> bool:
         """Send if there is a link; one whose other end doesn't read is cut."""
+        return peer in self._links and self.send_frame(peer, encode(message))
+
+    def send_frame(self, peer: NodeId, frame: bytes) -> bool:
+        """Send an encoded message."""
         link = self._links.get(peer)
         if link is None:
             return False
-        body = encode(message)
+        body = frame
         if len(body) > MAX_FRAME_BYTES:
             log.error("message too big", extra={"peer": peer, "bytes": len(body)})
             return False
@@ -206,7 +219,9 @@ class MeshLinks:
                     link.quiet = 0
                     if self._links.get(peer) is not link:
                         return
-                    if not isinstance(message, Ping):
+                    if isinstance(message, Ping):
+                        self._user.pinged(peer, message)
+                    else:
                         self._user.received(peer, message)
             finally:
                 self._unregister(link)
@@ -248,9 +263,10 @@ class MeshLinks:
             self._user.unlinked(link.peer)
 
     def _ping(self) -> None:
+        assert self._user is not None, "attach first"
         for link in list(self._links.values()):
             link.quiet += 1
             if link.quiet > SILENT_PINGS:
                 cut(link.transport)
             else:
-                self.send(link.peer, Ping())
+                self.send(link.peer, self._user.ping())

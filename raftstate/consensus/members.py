@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from raftstate.consensus.engine import NodeId, Peer
-from raftstate.consensus.messages import MemberChange
+from raftstate.consensus.entries import MemberChange
 
 Voters = tuple[Peer, ...]
 

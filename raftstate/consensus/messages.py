@@ -25,6 +25,11 @@ Index = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
 Entry = tuple[bytes, Index, Term]  # command, index, term: PySyncObj's order
 HostId = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Address = Annotated[str, msgspec.Meta(max_length=300)]
+Origin = Annotated[bytes, msgspec.Meta(max_length=32)]
+Digest = Annotated[bytes, msgspec.Meta(max_length=64)]
+Reason = Annotated[str, msgspec.Meta(max_length=500)]
+Hops = Annotated[int, msgspec.Meta(ge=0, le=64)]
+Level = Annotated[int, msgspec.Meta(ge=0, le=255)]
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True):
@@ -55,18 +60,59 @@ class Append(Message, frozen=True, array_like=True, tag="append"):
     entries: list[Entry]
 
 
-class Chunk(Message, frozen=True, array_like=True, tag="chunk"):
-    """A piece of a snapshot; `number` counts from 0, so that a gap is noticed."""
+class Offer(Message, frozen=True, array_like=True, tag="offer"):
+    """You need my snapshot: it ends at `index` (entry of `index_term`) and is `size_bytes` long with checksum `crc`.
+
+    From a leader of `term` it counts like an Append; with `feed` it comes from whoever feeds the receiver.
+    """
 
     term: Term
     commit: Index
-    number: Index
-    last: bool
-    data: bytes
+    index: Index
+    index_term: Term
+    size_bytes: Index
+    crc: Index
+    feed: bool
+
+
+class ChunkRequest(Message, frozen=True, array_like=True, tag="chunk?"):
+    """Send me the piece of the snapshot of `index` and `crc` that begins at `offset`."""
+
+    index: Index
+    crc: Index
+    offset: Index
+
+
+class Chunk(Message, frozen=True, array_like=True, tag="chunk"):
+    """A piece of the snapshot of `index` and `crc`; None: I haven't got that one any more."""
+
+    index: Index
+    crc: Index
+    offset: Index
+    data: bytes | None
+
+
+class Follow(Message, frozen=True, array_like=True, tag="feed?"):
+    """I hold everything that was committed up to `index`; send what follows, once there is something."""
+
+    index: Index
+
+
+class Fed(Message, frozen=True, array_like=True, tag="feed"):
+    """Committed entries behind `previous`, for a host that doesn't vote. `term` and `leader` are hints, `commit` is not.
+
+    Without entries it only shows that the sender is alive, and how far it is.
+    """
+
+    term: Term
+    leader: str
+    commit: Index
+    previous: tuple[Index, Term]
+    entries: list[Entry]
 
 
 class Ack(Message, frozen=True, array_like=True, tag="ack"):
-    """The answer to Append or Chunk of `term`: everything below `next` is held durably (`success`), or go back to it."""
+    """The answer to Append or Offer of `term`: everything below `next` is held durably (`success`), or go back to it."""
 
     term: Term
     next: Index
@@ -120,31 +166,44 @@ class ProbeAck(Message, frozen=True, array_like=True, tag="probe"):
     round: Index
 
 
+# -- requests on their way to the leader, passed on by hosts in between; `origin` is the asking engine's boot id
+
+
 class Propose(Message, frozen=True, array_like=True, tag="put?"):
-    """Append `payload`, but only as the leader of `term`: a late copy must not slip into a later term."""
+    """Append `payload`, but only as the leader of `term`: a late copy must not slip into a later term.
+
+    `level` is the feature level that a host needs to apply it.
+    """
 
     term: Term
-    origin: bytes
+    origin: Origin
     number: Index
+    level: Level
     payload: bytes
+    hops: Hops = 0
 
 
 class Refused(Message, frozen=True, array_like=True, tag="no"):
-    """Proposal `number` was not appended, and won't be in `term`."""
+    """Proposal `number` was not appended, and won't be in `term`; `reason` may say why."""
 
     term: Term
+    origin: Origin
     number: Index
+    reason: Reason = ""
 
 
 class ReadRequest(Message, frozen=True, array_like=True, tag="read?"):
     """Which index must I have applied to read what is committed now?"""
 
+    origin: Origin
     number: Index
+    hops: Hops = 0
 
 
 class ReadReply(Message, frozen=True, array_like=True, tag="read"):
-    """The answer to `number`; None: I am not (any more) the leader."""
+    """The answer to `number`; None: the leader wasn't reached."""
 
+    origin: Origin
     number: Index
     index: Index | None
 
@@ -152,37 +211,59 @@ class ReadReply(Message, frozen=True, array_like=True, tag="read"):
 class ChangeRequest(Message, frozen=True, array_like=True, tag="change?"):
     """Add or remove a voter."""
 
+    origin: Origin
     number: Index
     add: bool
     host_id: HostId
     address: Address
+    hops: Hops = 0
 
 
 class ChangeReply(Message, frozen=True, array_like=True, tag="change"):
     """The fate of change `number`: done, refused with a reason, or try again (`retry`)."""
 
+    origin: Origin
     number: Index
     retry: bool
-    refusal: str
+    refusal: Reason
+
+
+# -- about the connection itself
 
 
 class Ping(Message, frozen=True, array_like=True, tag="ping"):
-    """Shows that a quiet connection is alive."""
+    """Shows that a quiet connection is alive, how far the sender is, and what its state is at `applied`.
+
+    `last` is the last entry that it holds durably; `digest` is empty before anything was applied.
+    """
+
+    applied: Index = 0
+    digest: Digest = b""
+    last: Index = 0
 
 
 class Hello(Message, frozen=True, array_like=True, tag="hello"):
-    """First message of a connection, both ways. `boot` differs at each start of the sender's engine."""
+    """First message of a connection, both ways. `boot` differs at each start of the sender's engine.
 
-    boot: bytes
+    `generation` grows when an operator recovers the cluster from a lost majority; only equals talk to each other.
+    """
+
+    boot: Origin
     address: Address
     voters: list[tuple[HostId, Address]]
+    generation: Index
+    level: Level
 
 
 Wire = (
     RequestVote
     | Vote
     | Append
+    | Offer
+    | ChunkRequest
     | Chunk
+    | Follow
+    | Fed
     | Ack
     | TimeoutNow
     | PreVote
@@ -216,79 +297,3 @@ def decode(frame: bytes) -> Wire:
         return _decoder.decode(frame)
     except UNREADABLE as error:
         raise InvalidError(f"unreadable consensus message: {error}") from error
-
-
-# -- log entries: one type byte (PySyncObj's), then msgpack
-
-REGULAR, NO_OP, MEMBERSHIP = 0, 1, 2
-
-
-class Proposal(msgspec.Struct, frozen=True, array_like=True):
-    """One payload in an entry; `origin` and `number` tell the proposing engine which of its callers waits for it."""
-
-    origin: bytes
-    number: int
-    payload: bytes
-
-
-class MemberChange(msgspec.Struct, frozen=True, array_like=True):
-    """One voter more or less."""
-
-    add: bool
-    host_id: HostId
-    address: Address
-
-
-_proposals: msgspec.msgpack.Decoder[list[Proposal]] = msgspec.msgpack.Decoder(list[Proposal])
-_change: msgspec.msgpack.Decoder[MemberChange] = msgspec.msgpack.Decoder(MemberChange)
-
-
-_PROPOSALS, _CHANGE = b"P", b"M"  # so that a decoder which sees no type byte can tell them apart
-
-
-def encode_proposals(proposals: list[Proposal]) -> bytes:
-    """Return the content (without type byte) of a regular entry."""
-    return _PROPOSALS + _encoder.encode(proposals)
-
-
-def is_change(content: bytes) -> bool:
-    """Tell a membership entry's content from a regular one's."""
-    return content[:1] == _CHANGE
-
-
-def decode_proposals(content: bytes) -> list[Proposal]:
-    """Return the payloads packed in a regular entry. Raises InvalidError for anything else."""
-    try:
-        if content[:1] != _PROPOSALS:
-            raise InvalidError("unreadable log entry: no proposals")
-        return _proposals.decode(memoryview(content)[1:])
-    except UNREADABLE as error:
-        raise InvalidError(f"unreadable log entry: {error}") from error
-
-
-def encode_change(change: MemberChange) -> bytes:
-    """Return the content (without type byte) of a membership entry."""
-    return _CHANGE + _encoder.encode(change)
-
-
-def decode_change(content: bytes) -> MemberChange:
-    """Return the change in a membership entry. Raises InvalidError for anything else."""
-    try:
-        if content[:1] != _CHANGE:
-            raise InvalidError("unreadable membership entry: no change")
-        return _change.decode(memoryview(content)[1:])
-    except UNREADABLE as error:
-        raise InvalidError(f"unreadable membership entry: {error}") from error
-
-
-def check_command(command: bytes) -> None:
-    """Check an entry's command before it enters the log. Raises InvalidError for what could never be applied."""
-    match command[0] if command else None:
-        case 0:
-            decode_proposals(command[1:])
-        case 1:
-            pass
-        case 2:
-            decode_change(command[1:])
-        case other:
-            raise InvalidError(f"log entry of unknown type {other}")

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 
 from core.errors import UnavailableError
 from raftstate.consensus.engine import NodeId
-from raftstate.consensus.messages import MAX_ENTRY_BYTES, Proposal
+from raftstate.consensus.entries import Proposal
+from raftstate.consensus.messages import MAX_ENTRY_BYTES, Propose
 
 MAX_WAITING = 10_000
 REMEMBERED = 50_000
 RETRY_S = 0.05
+HAND_AGAIN_S = 1.0  # a host on the way may have lost it; the leader ignores a copy
 
 
 @dataclass(slots=True)
@@ -26,16 +28,23 @@ class Waiting:
 
     number: int
     payload: bytes
+    level: int
     future: asyncio.Future[bytes]
     term: int | None = None
     link: tuple[NodeId, int] | None = None
     copies: int = 0
     not_before_s: float = 0.0
+    handed_s: float = 0.0
+    reason: str = ""
 
-    def handed(self, term: int, link: tuple[NodeId, int] | None) -> None:
+    def as_message(self, origin: bytes, term: int) -> Propose:
+        """Return what asks the leader of `term` to append it."""
+        return Propose(term, origin, self.number, self.level, self.payload)
+
+    def handed(self, term: int, link: tuple[NodeId, int] | None, now_s: float) -> None:
         """Note the leader's term and the way."""
         self.copies = self.copies + 1 if self.term == term else 1
-        self.term, self.link = term, link
+        self.term, self.link, self.handed_s = term, link, now_s
 
 
 class Callers:
@@ -44,37 +53,38 @@ class Callers:
     def __init__(self, origin: bytes) -> None:
         self.origin = origin
         self._waiting: dict[int, Waiting] = {}
+        self._new: dict[int, Waiting] = {}
+        self._way: tuple[int, tuple[NodeId, int] | None] = (-1, None)
+        self._look_s = 0.0
         self._number = 0
 
-    def add(self, payload: bytes, future: asyncio.Future[bytes]) -> Waiting:
+    def add(self, payload: bytes, level: int, future: asyncio.Future[bytes]) -> Waiting:
         """Take in a caller. Raises UnavailableError if too many wait."""
         if len(self._waiting) >= MAX_WAITING:
             raise UnavailableError("too many changes are waiting; try again later")
         self._number += 1
-        waiting = self._waiting[self._number] = Waiting(self._number, payload, future)
+        waiting = self._waiting[self._number] = Waiting(self._number, payload, level, future)
+        self._new[self._number] = waiting
         return waiting
 
     def forget(self, waiting: Waiting) -> None:
         """The caller has gone."""
         self._waiting.pop(waiting.number, None)
+        self._new.pop(waiting.number, None)
 
     def to_send(self, now_s: float, term: int, link: tuple[NodeId, int] | None) -> list[Waiting]:
         """Return those to hand to the leader of `term` by `link` (None: it is this node), oldest first.
 
-        Includes those handed to the same leader in the same term by a link that has broken since: if they did
+        Includes those handed to the same leader by another link, or so long ago that they may be lost: if they did
         arrive, that leader ignores the copy.
         """
+        if (term, link) == self._way and now_s < self._look_s:
+            new, self._new = list(self._new.values()), {}
+            return new
+        self._way, self._look_s = (term, link), now_s + RETRY_S
+        self._new.clear()
         return [
-            waiting
-            for waiting in self._waiting.values()
-            if (waiting.term is None and now_s >= waiting.not_before_s)
-            or (
-                waiting.term == term
-                and link is not None
-                and waiting.link is not None
-                and waiting.link[0] == link[0]
-                and waiting.link[1] != link[1]
-            )
+            waiting for waiting in self._waiting.values() if _is_due(waiting, now_s, term, link)
         ]
 
     def resolve(self, number: int, result: bytes) -> None:
@@ -83,11 +93,11 @@ class Callers:
         if waiting is not None and not waiting.future.done():
             waiting.future.set_result(result)
 
-    def refused(self, number: int, term: int, now_s: float) -> None:
+    def refused(self, number: int, term: int, now_s: float, reason: str = "") -> None:
         """The leader of `term` did not append it; try another in a moment. Of two copies, one may have got in."""
         waiting = self._waiting.get(number)
         if waiting is not None and waiting.term == term and waiting.copies == 1:
-            waiting.term, waiting.not_before_s = None, now_s + RETRY_S
+            waiting.term, waiting.not_before_s, waiting.reason = None, now_s + RETRY_S, reason
 
     def applied_term(self, term: int) -> None:
         """Take back what was handed to leaders of earlier terms: it is in no log that counts."""
@@ -101,6 +111,11 @@ class Callers:
         if waiting is not None and not waiting.future.done():
             waiting.future.set_exception(UnavailableError(reason))
 
+    def fail_all(self, reason: str) -> None:
+        """Nobody here will learn anything any more."""
+        for number in list(self._waiting):
+            self.fail(number, reason)
+
     def fail_sent(self, reason: str) -> None:
         """Nobody can tell any more what became of those handed out."""
         for waiting in list(self._waiting.values()):
@@ -112,7 +127,7 @@ class Inbox:
     """What waits to be packed into the next entry while this node leads, its own and others' proposals."""
 
     def __init__(self) -> None:
-        self._queue: deque[tuple[NodeId, Proposal]] = deque()
+        self._queue: deque[tuple[NodeId, Proposal, int]] = deque()
         self._seen: dict[tuple[bytes, int], None] = {}
         self.term = -1
 
@@ -125,8 +140,8 @@ class Inbox:
             self.term = term
             self._seen.clear()
 
-    def put(self, sender: NodeId, proposal: Proposal) -> bool:
-        """Take a proposal; False if there is no room. A duplicate is taken and ignored."""
+    def put(self, sender: NodeId, proposal: Proposal, level: int) -> bool:
+        """Take a proposal that needs `level`; False if there is no room. A duplicate is taken and ignored."""
         key = (proposal.origin, proposal.number)
         if key in self._seen:
             return True
@@ -135,25 +150,34 @@ class Inbox:
         self._seen[key] = None
         if len(self._seen) > REMEMBERED:
             del self._seen[next(iter(self._seen))]
-        self._queue.append((sender, proposal))
+        self._queue.append((sender, proposal, level))
         return True
 
-    def pack(self) -> list[Proposal]:
-        """Return what goes into the next entry."""
+    def pack(self) -> tuple[list[Proposal], int]:
+        """Return what goes into the next entry, and the level that this entry needs."""
         packed: list[Proposal] = []
-        size = 0
+        size, needed = 0, 0
         while self._queue and (
             not packed or size + len(self._queue[0][1].payload) <= MAX_ENTRY_BYTES
         ):
-            proposal = self._queue.popleft()[1]
+            _, proposal, level = self._queue.popleft()
             packed.append(proposal)
             size += len(proposal.payload)
-        return packed
+            needed = max(needed, level)
+        return packed, needed
 
     def clear(self) -> list[tuple[NodeId, Proposal]]:
         """Give everything back: this node doesn't lead any more."""
-        left = list(self._queue)
+        left = [(sender, proposal) for sender, proposal, _ in self._queue]
         self._queue.clear()
         self._seen.clear()
         self.term = -1
         return left
+
+
+def _is_due(waiting: Waiting, now_s: float, term: int, link: tuple[NodeId, int] | None) -> bool:
+    if waiting.term is None:
+        return now_s >= waiting.not_before_s
+    if waiting.term != term or link is None or waiting.link is None:
+        return False
+    return waiting.link != link or now_s - waiting.handed_s >= HAND_AGAIN_S

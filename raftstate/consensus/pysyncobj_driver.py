@@ -9,44 +9,41 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import io
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pysyncobj
 import pysyncobj.journal as vendor_journal
 import pysyncobj.pickle as vendor_pickle
-import pysyncobj.serializer as vendor_serializer
 import pysyncobj.syncobj as vendor
 from pysyncobj import SyncObj, SyncObjConf, replicated
+from pysyncobj.config import SERIALIZER_STATE
 from pysyncobj.node import Node
 from pysyncobj.version import VERSION
 
 from core.errors import FatalError
 from raftstate.consensus.elections import Timing
 from raftstate.consensus.engine import NodeId, Peer
-from raftstate.consensus.journal import Journal
-from raftstate.consensus.messages import (
-    MAX_APPEND_BYTES,
+from raftstate.consensus.entries import (
     MEMBERSHIP,
     REGULAR,
-    Entry,
     MemberChange,
     decode_change,
     encode_change,
     is_change,
 )
-from raftstate.consensus.shell import CHUNK_BYTES, Shell
-from raftstate.consensus.wal import durable_replace
+from raftstate.consensus.journal import Journal
+from raftstate.consensus.messages import MAX_APPEND_BYTES, Entry
+from raftstate.consensus.shell import Shell
 
 PINNED_VERSION = "0.3.17"
 PINNED_SHA256 = "e6ec162b9b6f23db3f18f5469ee706f7fd1e0ce490a3183f17d15296f4d5edd4"
 NEVER_S = 10.0**9
 NEVER_ENTRIES = 10**9
 
-SerializeSnapshot = Callable[[Path, Entry, Entry], None]
-Deserialize = Callable[[], tuple[Entry, Entry, tuple[Peer, ...]]]
+ReadSnapshot = Callable[[], tuple[Entry, Entry, tuple[Peer, ...]]]
 
 
 def source_sha256(directory: Path) -> str:
@@ -109,11 +106,34 @@ class _Codec:
         return data
 
 
-def _open(name: str, mode: str) -> BinaryIO:
-    """Read a snapshot at once: PySyncObj never closes the file it sends from."""
-    if mode == "rb":
-        return io.BytesIO(Path(name).read_bytes())
-    return open(name, "wb")
+class _Serializer:
+    """Stands in for PySyncObj's snapshots: it is told when one lies ready, and only ever says that one is needed."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self._read = arguments[4]
+
+    def checkSerializing(self) -> tuple[int, None]:
+        return SERIALIZER_STATE.NOT_SERIALIZING, None
+
+    def serialize(self, *arguments: object) -> None:
+        raise FatalError("PySyncObj wants to write a snapshot; the shell forbids it")
+
+    def deserialize(self) -> tuple[None, Entry, Entry, set[Node]]:
+        previous, last, members = self._read()
+        return None, last, previous, {make_node(peer.id, peer.address) for peer in members}
+
+    def getTransmissionData(self, node: object) -> tuple[bytes, bool, bool]:
+        return (
+            b"",
+            True,
+            True,
+        )  # the shell makes an offer of it; PySyncObj goes on behind the snapshot
+
+    def setTransmissionData(self, data: object) -> bool:
+        return True
+
+    def cancelTransmisstion(self, node: object) -> None:
+        """Nothing is ever under way."""
 
 
 _codec = _Codec()
@@ -121,9 +141,7 @@ vendor_pickle.dumps = _codec.dumps
 vendor_pickle.loads = vendor_journal.loads = _codec.loads
 vendor_pickle.dump = vendor_pickle.load = vendor_journal.dumps = _codec.forbidden
 vendor_pickle.to_bytes = vendor_journal.to_bytes = _codec.to_bytes
-vendor_serializer.gzip = None
-vendor_serializer.open = _open
-vendor_serializer.atomicReplace = lambda draft, final: durable_replace(Path(draft), Path(final))
+vendor.Serializer = _Serializer
 vendor.createJournal = lambda journal: journal
 vendor.monotonicTime = lambda: asyncio.get_running_loop().time()
 vendor.PIPE_NOTIFIER_ENABLED = False
@@ -139,24 +157,13 @@ class Raft(SyncObj):
         *,
         journal: Journal,
         shell: Shell,
-        snapshot: Path,
+        has_snapshot: bool,
         timing: Timing,
         apply: Callable[[int, bytes], None],
         before_append: Callable[[], None],
-        serialize: SerializeSnapshot,
-        deserialize: Deserialize,
+        read_snapshot: ReadSnapshot,
     ) -> None:
         self._apply, self._before_append = apply, before_append
-
-        def write(draft: str, state: tuple[Entry, Entry, object]) -> None:
-            last, previous, _ = state
-            serialize(Path(draft), previous, last)
-
-        def read(path: str) -> tuple[Entry, Entry, set[Node]]:
-            del path
-            previous, last, members = deserialize()
-            return last, previous, {make_node(peer.id, peer.address) for peer in members}
-
         conf = SyncObjConf(
             autoTick=False,
             appendEntriesUseBatch=False,
@@ -168,11 +175,12 @@ class Raft(SyncObj):
             connectionTimeout=3600.0,
             dynamicMembershipChange=True,
             journalFile=journal,
-            fullDumpFile=str(snapshot),
+            fullDumpFile=__file__
+            if has_snapshot
+            else os.devnull,  # only asked whether it is a file
             useFork=False,
-            serializer=write,
-            deserializer=read,
-            logCompactionBatchSize=CHUNK_BYTES,
+            serializer=_codec.forbidden,
+            deserializer=read_snapshot,
             logCompactionMinEntries=NEVER_ENTRIES,
             logCompactionMinTime=NEVER_S,
             commandsQueueSize=16,
@@ -204,7 +212,7 @@ class Raft(SyncObj):
     def leader_id(self) -> NodeId | None:
         """Return the leader known to PySyncObj."""
         leader = self._getLeader()
-        return None if leader is None else NodeId(leader.id)
+        return None if leader is None else NodeId(leader.id) or None
 
     @replicated
     def apply_proposals(self, content: bytes) -> None:

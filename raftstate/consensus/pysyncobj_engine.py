@@ -1,7 +1,8 @@
 """The consensus engine of the product: PySyncObj in its shell, on the mesh, over our log and the state machine.
 
-Made by the agent once the host has an identity; `run` is a service. Everything happens on the event loop's thread in
-`_turn`: after each message, each new proposal, and every few hundredths of a second.
+Made by the agent once the host has an identity; `run` is a service. A voter takes part in elections and commits; any
+other host gets what was committed from the host it follows. Everything happens on the event loop's thread in `_turn`:
+after messages, new proposals, and every few hundredths of a second.
 """
 
 from __future__ import annotations
@@ -9,40 +10,55 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from core.errors import ConflictError, InvalidError, UnavailableError
-from raftstate.consensus.changes import Changes, Verdict
-from raftstate.consensus.engine import NodeId, Peer, StateMachine
+from raftstate.consensus.changes import ChangeRequests, Changes, Verdict
+from raftstate.consensus.engine import NodeId, Peer, Progress, Role, StateMachine
+from raftstate.consensus.entries import (
+    OLDEST_LEVEL,
+    MemberChange,
+    Proposal,
+    TooNewError,
+    encode_proposals,
+)
+from raftstate.consensus.feed import FeedFollower, FeedSource
 from raftstate.consensus.links import Links
 from raftstate.consensus.messages import (
     MAX_PAYLOAD_BYTES,
     ChangeReply,
     ChangeRequest,
+    Chunk,
+    ChunkRequest,
+    Fed,
+    Follow,
     Hello,
-    MemberChange,
     Message,
     Newer,
+    Offer,
+    Ping,
     Probe,
     ProbeAck,
-    Proposal,
     Propose,
     ReadReply,
     ReadRequest,
     Refused,
-    encode_proposals,
 )
+from raftstate.consensus.neighbours import Neighbours
 from raftstate.consensus.proposals import Callers, Inbox
 from raftstate.consensus.raft_node import RaftNode, Settings
 from raftstate.consensus.reads import Answer, Readers, ReadRounds
+from raftstate.consensus.routes import HOPS_MAX, Routes
+from raftstate.consensus.snapshot_header import SnapshotInfo
 
 log = logging.getLogger(__name__)
 
 TICK_S = 0.04
-ASK_S = 1.0
 POLL_S = 0.05
 HAND_OVER_PAUSE_S = 0.5
 MAX_TICKS_IN_A_TURN = 8
+INVITED_S = 5.0
 
 
 class PySyncObjEngine:
@@ -59,33 +75,36 @@ class PySyncObjEngine:
         rng: random.Random,
         settings: Settings | None = None,
     ) -> None:
-        """Recover from `directory`. On the very first start `bootstrap` is `(me,)` to found a cluster, else its voters.
+        """Recover from `directory`. On the very first start `bootstrap` is `(me,)` to found a cluster, else its hosts.
 
-        A joining host stays passive until a leader has called `add_voter` for it.
+        A joining host follows the hosts of `bootstrap` until the state tells it better (`follow`), and votes once a
+        leader has called `add_voter` for it.
 
         Raises:
             FatalError: damaged or mismatched files, or a PySyncObj that isn't the pinned one.
         """
-        self._me, self._links = me, links
+        settings = settings or Settings()
+        self._me, self._links, self._machine = me, links, machine
         self._boot = rng.randbytes(12)
-        self._wake = asyncio.Event()
-        self._now = asyncio.get_running_loop().time
+        self._level = settings.level
+        loop = asyncio.get_running_loop()
+        self._now = loop.time
+        self._turn_due: asyncio.Handle | None = None
+        self._running = False
+        self._ended: asyncio.Future[None] = loop.create_future()
         self._handed_over_s = -HAND_OVER_PAUSE_S
+        self._invited: dict[NodeId, tuple[Peer, float]] = {}
         self._met: dict[NodeId, Peer] = {}
-        self._callers, self._inbox, self._readers = Callers(self._boot), Inbox(), Readers()
-        self._questions = 0
-        self._replies: dict[int, asyncio.Future[Verdict]] = {}
+        self._parents: tuple[Peer, ...] = ()
+        self._fault = ""
         self._applied_term = -1
+        self._routes = Routes()
+        self._callers, self._inbox, self._readers = Callers(self._boot), Inbox(), Readers()
         self._node = node = RaftNode(
-            me,
-            directory,
-            machine,
-            self,
-            bootstrap=bootstrap,
-            rng=rng,
-            settings=settings or Settings(),
+            me, directory, machine, self, bootstrap=bootstrap, rng=rng, settings=settings
         )
         self._raft, self._journal = node.raft, node.journal
+        self._neighbours = Neighbours(node.digests, now=self._now)
         self._rounds = ReadRounds(
             me.id, is_quorum=node.shell.elections.is_quorum, ask=self._ask_voters
         )
@@ -93,10 +112,20 @@ class PySyncObjEngine:
             me.id,
             node.journal,
             live=links.live,
-            is_up_to_date=node.shell.is_up_to_date,
-            bring_up=node.bring_up,
+            holds=self._neighbours.holds,
+            invite=self._invite,
             hand_over=self._hand_over,
         )
+        self._requests = ChangeRequests(self._ask_change)
+        self._source = FeedSource(
+            node.journal,
+            send=self._send_frame,
+            offer=node.snapshots.offer,
+            hints=lambda: (self._raft.raftCurrentTerm, self.leader() or ""),
+            fresh=self._in_touch,
+            now=self._now,
+        )
+        self._follower = FeedFollower(send=node.send, live=links.live, now=self._now, rng=rng)
         links.attach(self)
         node.tick()
 
@@ -104,36 +133,48 @@ class PySyncObjEngine:
 
     async def run(self) -> None:
         """Serve until cancelled. Raises FatalError when this node can't go on safely."""
+        self._running = True
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._links.run(), name="raft-links")
+                group.create_task(self._node.snapshots.run(), name="raft-snapshots")
                 group.create_task(self._turn_forever(), name="raft-turns")
+                self.woken()
         except BaseExceptionGroup:
             self._node.check()
             raise
         finally:
+            self._running = False
+            if self._ended.done():
+                self._ended.exception()  # it has been raised, or another error was
             self._callers.fail_sent("the agent is stopping; the change may still be applied")
             self._node.close()
 
-    async def propose(self, payload: bytes, *, timeout_s: float) -> bytes:
+    async def propose(self, payload: bytes, *, timeout_s: float, level: int = 1) -> bytes:
         """Commit `payload` and return its result, once a quorum has it and this node has applied it.
 
         Raises:
             InvalidError: more than 2 MiB.
+            ConflictError: `level` is above what this host or a voter knows; nothing was written.
             UnavailableError: no leader or quorum, or the outcome is unknown: it may still be applied later.
         """
         if len(payload) > MAX_PAYLOAD_BYTES:
             raise InvalidError(
                 f"a change of {len(payload)} bytes; at most {MAX_PAYLOAD_BYTES} are allowed"
             )
-        waiting = self._callers.add(payload, asyncio.get_running_loop().create_future())
-        self._wake.set()
+        if level > self._level:
+            raise ConflictError(f"this needs feature level {level}: upgrade this host first")
+        if self._fault:
+            raise UnavailableError(self._fault)
+        waiting = self._callers.add(payload, level, asyncio.get_running_loop().create_future())
+        self.woken()
         try:
             async with asyncio.timeout(timeout_s):
                 return await waiting.future
         except TimeoutError as error:
             fate = "it was not applied" if waiting.term is None else "it may still be applied"
-            raise UnavailableError(f"{self._no_quorum(timeout_s)}; {fate}") from error
+            why = waiting.reason or self._no_quorum(timeout_s)
+            raise UnavailableError(f"{why}; {fate}") from error
         finally:
             self._callers.forget(waiting)
 
@@ -143,8 +184,10 @@ class PySyncObjEngine:
         Raises:
             UnavailableError: no leader or quorum in time.
         """
+        if self._fault:
+            raise UnavailableError(self._fault)
         reader = self._readers.add(asyncio.get_running_loop().create_future())
-        self._wake.set()
+        self.woken()
         try:
             async with asyncio.timeout(timeout_s):
                 return await reader.future
@@ -153,13 +196,22 @@ class PySyncObjEngine:
         finally:
             self._readers.forget(reader)
 
+    def role(self) -> Role:
+        """Tell whether this node votes, as far as its log says."""
+        elections = self._node.shell.elections
+        return (
+            Role.VOTER
+            if elections.is_voter(self._me.id) and not elections.retired
+            else Role.REPLICA
+        )
+
     def leader(self) -> NodeId | None:
         """Return the last known leader: a hint."""
         return self._raft.leader_id()
 
     def is_leader(self) -> bool:
         """Tell whether this node believes it leads: a hint."""
-        return self._raft._isLeader()
+        return self._raft._isLeader() and not self._node.shell.muted
 
     def voters(self) -> tuple[Peer, ...]:
         """Return the members of the latest configuration in this node's log; empty before it has one."""
@@ -168,6 +220,10 @@ class PySyncObjEngine:
     def connected(self) -> frozenset[NodeId]:
         """Return the nodes with a live raft connection to this one."""
         return self._links.live()
+
+    def progress(self) -> Mapping[NodeId, Progress]:
+        """Return what the hosts with a link to this one said last."""
+        return self._neighbours.progress(self._links.live())
 
     def term(self) -> int:
         """Return the current Raft term."""
@@ -185,13 +241,33 @@ class PySyncObjEngine:
         """Return how many committed entries this node has still to apply."""
         return max(0, self._raft.raftCommitIndex - self._raft.raftLastApplied)
 
+    def generation(self) -> int:
+        """Return how often the cluster was recovered from a lost majority, plus 1; 0 before this host knows."""
+        return self._journal.generation
+
+    def level(self) -> int:
+        """Return the feature level that can be written now: what every voter knows, as far as they have said so."""
+        written = max(self._node.level, OLDEST_LEVEL)
+        known = self._neighbours.levels()
+        others = (peer.id for peer in self.voters() if peer.id != self._me.id)
+        lowest = min((known.get(node, written) for node in others), default=self._level)
+        return max(min(lowest, self._level), min(written, self._level))
+
+    def fault(self) -> str:
+        """Return why this node takes no part any more, or can't keep up; empty while all is well."""
+        return self._fault or self._node.snapshots.fault or self._journal.full
+
+    def follow(self, parents: Sequence[Peer]) -> None:
+        """Say whom to get the log from while this host doesn't vote, best first."""
+        self._parents = tuple(peer for peer in parents if peer.id != self._me.id)
+
     async def add_voter(self, peer: Peer, *, timeout_s: float) -> None:
-        """Make `peer` a voter. Idempotent. It must run already; the leader waits for a connection from it.
+        """Make `peer` a voter. Idempotent. It must run and follow already; the leader calls it.
 
         Raises:
             UnavailableError: no leader, quorum or connection in time; the message says which. Ask again.
         """
-        await self._change(MemberChange(True, peer.id, peer.address), timeout_s)
+        await self._requests.until_done(MemberChange(True, peer.id, peer.address), timeout_s)
 
     async def remove_voter(self, node: NodeId, *, timeout_s: float) -> None:
         """Take `node` out of the voters. Idempotent. A leader hands over before it is removed.
@@ -200,7 +276,7 @@ class PySyncObjEngine:
             ConflictError: it is the last voter.
             UnavailableError: no leader or quorum in time. Ask again.
         """
-        await self._change(MemberChange(False, node, ""), timeout_s)
+        await self._requests.until_done(MemberChange(False, node, ""), timeout_s)
 
     async def step_aside(self, *, timeout_s: float) -> None:
         """Let another voter lead, e.g. before a planned stop; return when one does, or after `timeout_s`.
@@ -219,15 +295,26 @@ class PySyncObjEngine:
 
     # -- the engine's heartbeat
 
+    def woken(self) -> None:
+        """Take a turn soon: after everything that has arrived by now."""
+        if self._turn_due is None and self._running:
+            self._turn_due = asyncio.get_running_loop().call_soon(self._due)
+
+    def _due(self) -> None:
+        self._turn_due = None
+        if not self._running or self._ended.done():
+            return
+        try:
+            self._turn()
+        except Exception as error:  # noqa: BLE001 - handed to `run`, which raises it
+            self._ended.set_exception(error)
+
     async def _turn_forever(self) -> None:
         while True:
-            self._wake.clear()
-            self._turn()
-            try:
-                async with asyncio.timeout(TICK_S):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
+            self.woken()
+            await asyncio.wait({self._ended}, timeout=TICK_S)
+            if self._ended.done():
+                self._ended.result()
 
     def _turn(self) -> None:
         """Do everything that can be done now."""
@@ -236,34 +323,62 @@ class PySyncObjEngine:
             if not self._node.tick():
                 break
         else:
-            self._wake.set()
-        self._readers.applied(self._raft.raftLastApplied)
-        self._node.compact_if_big()
+            self.woken()
+        if not self._node.shell.muted:
+            self._readers.applied(self._raft.raftLastApplied)
+            self._source.serve(self._raft.raftCommitIndex)
+            self._node.snapshots.tick()
+            self._follow()
+
+    def _follow(self) -> None:
+        """Keep up with the parent while this host doesn't vote."""
+        if self.role() is Role.VOTER:
+            self._follower.set_parents(())
+            return
+        latest = [peer for peer in self._journal.members.latest() if peer.id != self._me.id]
+        known = self._parents or tuple(latest) or (*self._node.bootstrap, *self._met.values())
+        self._follower.set_parents(known)
+        self._follower.tick(self._raft.raftCommitIndex, busy=self._node.snapshots.fetching)
+
+    def _in_touch(self) -> bool:
+        """Tell whether this node hears the cluster itself, so that others may rely on it."""
+        if self._raft._isLeader():
+            return True
+        if self.role() is Role.VOTER:
+            return self._node.shell.elections.leader_is_fresh()
+        return self._follower.fresh()
+
+    def _upstream(self) -> NodeId | None:
+        """Return the linked host that is the leader, or nearer to it."""
+        leader = self._raft.leader_id()
+        if leader is not None and leader != self._me.id and leader in self._links.live():
+            return leader
+        return self._follower.parent if self.role() is Role.REPLICA else None
 
     def _pump(self) -> None:
         """Hand proposals and questions to whoever leads now."""
         raft, now_s = self._raft, self._now()
-        term, leading, leader = raft.raftCurrentTerm, raft._isLeader(), raft.leader_id()
+        term, leading = raft.raftCurrentTerm, raft._isLeader()
         if leading:
             self._inbox.lead(term)
             for waiting in self._callers.to_send(now_s, term, None):
-                proposal = Proposal(self._boot, waiting.number, waiting.payload)
-                if self._inbox.put(self._me.id, proposal):
-                    waiting.handed(term, None)
+                waiting.handed(term, None, now_s)
+                self._take(self._me.id, waiting.as_message(self._boot, term))
             for reader in self._readers.to_ask(now_s, (self._me.id, 0, term)):
                 self._rounds.request(self._answer_reader(reader.number))
+            if self._journal.full:
+                self._hand_over()
         else:
             self._stop_leading(now_s)
-            generation = 0 if leader is None else self._links.generation(leader)
+            upstream = self._upstream()
             # A newcomer waits for its first snapshot, which would hide the results of what it proposed before.
-            if leader is not None and generation and self._journal.members.known:
-                link = (leader, generation)
+            if upstream is not None and self._journal.members.known:
+                link = (upstream, self._links.generation(upstream))
                 for waiting in self._callers.to_send(now_s, term, link):
-                    message = Propose(term, self._boot, waiting.number, waiting.payload)
-                    if self._node.send(leader, message):
-                        waiting.handed(term, link)
+                    if self._node.send(upstream, waiting.as_message(self._boot, term)):
+                        waiting.handed(term, link, now_s)
                 for reader in self._readers.to_ask(now_s, (*link, term)):
-                    self._node.send(leader, ReadRequest(reader.number))
+                    self._node.send(upstream, ReadRequest(self._boot, reader.number))
         self._rounds.tick(
             now_s=now_s,
             term=term,
@@ -276,25 +391,48 @@ class PySyncObjEngine:
             self._applied_term = applied_term
             self._callers.applied_term(applied_term)
 
+    def _take(self, sender: NodeId, proposal: Propose) -> None:
+        """Take a proposal in as the leader of its term; say no if it can't be appended."""
+        if self._journal.full:
+            reason = f"the leader takes no changes: {self._journal.full}"
+        elif proposal.level > self.level():
+            reason = (
+                f"a voter doesn't know feature level {proposal.level} yet: upgrade all voters first"
+            )
+        elif self._inbox.put(
+            sender,
+            Proposal(proposal.origin, proposal.number, proposal.payload),
+            proposal.level,
+        ):
+            return
+        else:
+            reason = "the leader has too many changes waiting"
+        self._refuse(sender, Refused(proposal.term, proposal.origin, proposal.number, reason))
+
+    def _refuse(self, sender: NodeId, refused: Refused) -> None:
+        if refused.origin == self._boot:
+            self._callers.refused(refused.number, refused.term, self._now(), refused.reason)
+        else:
+            self._node.send(sender, refused)
+
     def _stop_leading(self, now_s: float) -> None:
         self._changes.forget()
         term = self._inbox.term
         for sender, proposal in self._inbox.clear():
-            if sender == self._me.id:
-                self._callers.refused(proposal.number, term, now_s)
-            else:
-                self._node.send(sender, Refused(term, proposal.number))
+            self._refuse(sender, Refused(term, proposal.origin, proposal.number))
 
     # -- NodeUser
 
     def next_entry(self) -> None:
         """Called by PySyncObj while it leads, at the moment it appends: one entry at a time is under way."""
-        if self._journal.last() != self._raft.raftCommitIndex:
+        if self._journal.last() != self._raft.raftCommitIndex or self._journal.full:
             return
         if (change := self._changes.take()) is not None:
             self._raft.append_change(change)
-        elif proposals := self._inbox.pack():
-            self._raft.append(encode_proposals(proposals))
+        else:
+            proposals, level = self._inbox.pack()
+            if proposals:
+                self._raft.append(encode_proposals(proposals, level))
 
     def send(self, peer: NodeId, message: Message) -> bool:
         """Send if there is a link."""
@@ -314,7 +452,7 @@ class PySyncObjEngine:
             self._callers.resolve(proposal.number, result)
 
     def replaced(self) -> None:
-        """The state came as a whole from the leader: nobody knows which proposals are in it."""
+        """The state came as a whole: nobody knows which proposals are in it."""
         self._callers.fail_sent("this host was brought up to date; the change may be applied")
 
     # -- LinkUser
@@ -322,29 +460,69 @@ class PySyncObjEngine:
     def linked(self, peer: NodeId) -> None:
         """A link is up."""
         self._node.shell.linked(peer)
-        self._wake.set()
+        self.woken()
 
     def unlinked(self, peer: NodeId) -> None:
         """A link is down."""
         self._node.shell.unlinked(peer)
-        self._wake.set()
+        self._source.unlinked(peer)
+        self._node.snapshots.unlinked(peer)
+        self.woken()
 
     def hello(self) -> Hello:
         """Introduce this host."""
-        voters = [(peer.id, peer.address) for peer in self._journal.members.latest()]
-        return Hello(self._boot, self._me.address, list(voters))
+        voters: list[tuple[str, str]] = [
+            (peer.id, peer.address) for peer in self._journal.members.latest()
+        ]
+        return Hello(self._boot, self._me.address, voters, self.generation(), self._level)
 
     def met(self, peer: NodeId, hello: Hello) -> None:
-        """Learn the voters from those who know, while the own log doesn't say."""
+        """Learn who the voters are, while the own log doesn't say, and what the other understands.
+
+        Raises:
+            InvalidError: it belongs to another generation of the cluster.
+        """
+        mine = self.generation()
+        if mine and hello.generation and hello.generation != mine:
+            if hello.generation > mine:
+                self._retreat(
+                    f"the cluster was recovered as generation {hello.generation} without this host, which is of "
+                    f"generation {mine}: run 'kvorum recover rejoin' here"
+                )
+            raise InvalidError(f"{peer} is of generation {hello.generation}, this host of {mine}")
+        self._neighbours.met(peer, hello.level)
         if not self._journal.members.known:
             for host_id, address in hello.voters[:16]:
                 self._met[NodeId(host_id)] = Peer(NodeId(host_id), address)
 
+    def ping(self) -> Ping:
+        """Say how far this host is."""
+        applied = self._machine.applied()
+        return Ping(applied, self._node.digests.get(applied, b""), self._journal.last())
+
+    def pinged(self, peer: NodeId, ping: Ping) -> None:
+        """A host said how far it is; compare what both hold at the same index."""
+        different = self._neighbours.pinged(peer, ping)
+        if different is None:
+            return
+        source = self._raft.leader_id() if self.role() is Role.VOTER else self._follower.parent
+        log.critical("states differ", extra={"peer": peer, "index": different})
+        if peer == source and not self._raft._isLeader():
+            self._retreat(
+                f"the state of this host differs from that of {peer} at index {different}: "
+                "keep a copy of /var/lib/kvorum for a report, then run 'kvorum recover rejoin' here"
+            )
+
     def peers_to_call(self) -> tuple[Peer, ...]:
-        """Return the voters, as far as they are known."""
-        if self._journal.members.known:
-            return self._journal.members.latest()
-        return (*self._node.bootstrap, *self._met.values())
+        """Return whom to have links with."""
+        if self.role() is Role.REPLICA:
+            return self._follower.to_call()
+        now_s = self._now()
+        for node, (_, until_s) in list(self._invited.items()):
+            if now_s >= until_s:
+                del self._invited[node]
+        invited = (peer for peer, _ in self._invited.values()) if self._raft._isLeader() else ()
+        return (*self._journal.members.latest(), *invited)
 
     def received(self, peer: NodeId, message: Message) -> None:
         """Handle a message. Raises InvalidError for nonsense."""
@@ -354,13 +532,16 @@ class PySyncObjEngine:
             self._handle(peer, message)
         except InvalidError:
             raise
+        except TooNewError as error:
+            self._retreat(
+                f"the cluster writes feature level {error.level}, this host knows {self._level}: upgrade this host"
+            )
         except Exception as error:  # noqa: BLE001 - PySyncObj's state can't be trusted after an unexpected error
             self._node.stop(error)
-        self._wake.set()
+        self.woken()
 
     def _handle(self, peer: NodeId, message: Message) -> None:
-        raft, now_s = self._raft, self._now()
-        term = raft.raftCurrentTerm
+        term = self._raft.raftCurrentTerm
         match message:
             case Probe(asked, number):
                 if asked == term:
@@ -369,39 +550,97 @@ class PySyncObjEngine:
                     self._node.send(peer, Newer(term))
             case ProbeAck(confirmed, number):
                 self._rounds.confirm(peer, number, confirmed)
-            case Propose(of_term, origin, number, payload):
-                if len(payload) > MAX_PAYLOAD_BYTES:
-                    raise InvalidError("proposal too big")
-                leading = raft._isLeader() and of_term == term
-                if leading:
-                    self._inbox.lead(term)
-                if not leading or not self._inbox.put(peer, Proposal(origin, number, payload)):
-                    self._node.send(peer, Refused(of_term, number))
-            case Refused(of_term, number):
-                self._callers.refused(number, of_term, now_s)
-            case ReadRequest(number):
-                if raft._isLeader():
-                    self._rounds.request(lambda index: self._reply_read(peer, number, index))
-                else:
-                    self._reply_read(peer, number, None)
-            case ReadReply(number, index):
-                self._readers.answered(number, index, now_s)
-            case ChangeRequest(number, add, host_id, address):
-                verdict = self._consider(MemberChange(add, host_id, address))
-                obstacle = verdict.refusal or verdict.obstacle
-                self._node.send(peer, ChangeReply(number, bool(verdict.obstacle), obstacle))
-            case ChangeReply(number, retry, reason):
-                future = self._replies.get(number)
-                if future is not None and not future.done():
-                    future.set_result(
-                        Verdict(obstacle=reason)
-                        if retry
-                        else Verdict(done=not reason, refusal=reason)
+            case Propose() | ReadRequest() | ChangeRequest():
+                self._request(peer, message)
+            case Refused() | ReadReply() | ChangeReply():
+                self._reply(message)
+            case Follow():
+                self._source.asked(peer, message)
+            case Fed():
+                self._fed(peer, message)
+            case Offer(feed=True):
+                if self.role() is Role.REPLICA:
+                    self._follower.heard(peer)
+                    info = SnapshotInfo(
+                        message.index, message.index_term, message.size_bytes, message.crc
                     )
+                    self._node.snapshots.offered(peer, info)
+            case ChunkRequest():
+                self._node.snapshots.asked(peer, message)
+            case Chunk():
+                self._follower.heard(peer)
+                self._node.snapshots.arrived(peer, message)
             case _:
                 self._node.shell.receive(peer, message)
 
-    # -- questions and answers
+    def _fed(self, peer: NodeId, message: Fed) -> None:
+        self._follower.heard(peer)
+        if self.role() is Role.REPLICA and self._journal.members.known:
+            self._node.shell.fed(message)
+
+    # -- requests that came from here or elsewhere
+
+    def _request(self, peer: NodeId, message: Propose | ReadRequest | ChangeRequest) -> None:
+        """Answer as the leader, or pass it on."""
+        self._routes.heard(message.origin, peer)
+        upstream = self._upstream()
+        if self._raft._isLeader():
+            self._answer(peer, message)
+        elif (
+            upstream is None
+            or upstream == peer
+            or message.hops >= HOPS_MAX
+            or not self._node.send(upstream, _one_hop_more(message))
+        ):
+            self._decline(peer, message)
+
+    def _answer(self, peer: NodeId, message: Propose | ReadRequest | ChangeRequest) -> None:
+        match message:
+            case Propose():
+                if len(message.payload) > MAX_PAYLOAD_BYTES:
+                    raise InvalidError("proposal too big")
+                if message.term != self._raft.raftCurrentTerm:
+                    self._decline(peer, message)
+                else:
+                    self._inbox.lead(message.term)
+                    self._take(peer, message)
+            case ReadRequest(origin, number):
+                self._rounds.request(lambda index: self._reply_read(peer, origin, number, index))
+            case ChangeRequest(origin, number, add, host_id, address):
+                verdict = self._consider(MemberChange(add, host_id, address))
+                text = verdict.refusal or verdict.obstacle
+                self._node.send(
+                    peer, ChangeReply(origin, number, bool(verdict.obstacle), text[:500])
+                )
+
+    def _decline(self, peer: NodeId, message: Propose | ReadRequest | ChangeRequest) -> None:
+        match message:
+            case Propose(term, origin, number):
+                self._node.send(peer, Refused(term, origin, number))
+            case ReadRequest(origin, number):
+                self._node.send(peer, ReadReply(origin, number, None))
+            case ChangeRequest(origin, number):
+                self._node.send(
+                    peer, ChangeReply(origin, number, True, "the leader is just changing")
+                )
+
+    def _reply(self, message: Refused | ReadReply | ChangeReply) -> None:
+        """Take an answer, or pass it on to where its question came from."""
+        if message.origin != self._boot:
+            if (peer := self._routes.back(message.origin)) is not None:
+                self._node.send(peer, message)
+            return
+        match message:
+            case Refused(term, _, number, reason):
+                self._callers.refused(number, term, self._now(), reason)
+            case ReadReply(_, number, index):
+                self._readers.answered(number, index, self._now())
+            case ChangeReply(_, number, retry, reason):
+                verdict = Verdict(obstacle=reason) if retry else Verdict(not reason, reason)
+                self._requests.answered(number, verdict)
+
+    def _reply_read(self, peer: NodeId, origin: bytes, number: int, index: int | None) -> None:
+        self._node.send(peer, ReadReply(origin, number, index))
 
     def _ask_voters(self, term: int, number: int) -> None:
         for peer in self._journal.members.latest():
@@ -411,8 +650,28 @@ class PySyncObjEngine:
     def _answer_reader(self, number: int) -> Answer:
         return lambda index: self._readers.answered(number, index, self._now())
 
-    def _reply_read(self, peer: NodeId, number: int, index: int | None) -> None:
-        self._node.send(peer, ReadReply(number, index))
+    def _ask_change(self, number: int, change: MemberChange) -> Verdict | None:
+        """Judge a change, or send the question on its way."""
+        if self._fault:
+            return Verdict(obstacle=self._fault)
+        if self._raft._isLeader():
+            return self._consider(change)
+        upstream = self._upstream()
+        request = ChangeRequest(self._boot, number, change.add, change.host_id, change.address)
+        if upstream is None or not self._node.send(upstream, request):
+            return Verdict(obstacle="there is no leader; are most of the voters up?")
+        return None
+
+    def _consider(self, change: MemberChange) -> Verdict:
+        verdict = self._changes.consider(change, self._raft.raftCommitIndex)
+        self.woken()
+        return verdict
+
+    # -- acting as the leader, and giving up
+
+    def _invite(self, peer: Peer) -> None:
+        """Have a link with a host that is to vote."""
+        self._invited[peer.id] = (peer, self._now() + INVITED_S)
 
     def _hand_over(self) -> None:
         """Ask the best follower to lead. Asked again too soon, it would begin anew before its votes arrive."""
@@ -420,49 +679,17 @@ class PySyncObjEngine:
             self._handed_over_s = self._now()
             self._raft.transferLeadership()
 
-    def _consider(self, change: MemberChange) -> Verdict:
-        if not self._raft._isLeader():
-            return Verdict(obstacle="the leader is just changing")
-        return self._changes.consider(change, self._raft.raftCommitIndex)
+    def _retreat(self, reason: str) -> None:
+        """Take no part any more, but go on running: what is here can still be read."""
+        if self._fault:
+            return
+        log.critical("this host takes no part in consensus any more", extra={"reason": reason})
+        self._fault = reason
+        self._node.shell.muted = True
+        self._callers.fail_all(reason)
 
-    async def _change(self, change: MemberChange, timeout_s: float) -> None:
-        verdict = Verdict(obstacle="there is no leader")
-        try:
-            async with asyncio.timeout(timeout_s):
-                while not verdict.done:
-                    verdict = await self._ask_change(change, verdict)
-                    self._wake.set()
-                    if verdict.refusal:
-                        raise ConflictError(verdict.refusal)
-                    if not verdict.done:
-                        await asyncio.sleep(POLL_S)
-        except TimeoutError as error:
-            raise UnavailableError(
-                f"the voters could not be changed within {timeout_s:g} s: {verdict.obstacle}"
-            ) from error
-
-    async def _ask_change(self, change: MemberChange, before: Verdict) -> Verdict:
-        """Return the leader's verdict, the one before if there is no answer."""
-        leader = self._raft.leader_id()
-        if leader == self._me.id:
-            return self._consider(change)
-        if leader is None:
-            return Verdict(obstacle="there is no leader; are most of the voters up?")
-        self._questions += 1
-        number = self._questions
-        future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
-        self._replies[number] = future
-        try:
-            if not self._node.send(
-                leader, ChangeRequest(number, change.add, change.host_id, change.address)
-            ):
-                return Verdict(obstacle=f"the leader {leader} is not connected")
-            async with asyncio.timeout(ASK_S):
-                return await future
-        except TimeoutError:
-            return before
-        finally:
-            del self._replies[number]
+    def _send_frame(self, peer: NodeId, frame: bytes) -> bool:
+        return not self._node.shell.muted and self._links.send_frame(peer, frame)
 
     def _no_quorum(self, timeout_s: float) -> str:
         leader, voters = self._raft.leader_id(), self._journal.members.latest()
@@ -470,3 +697,15 @@ class PySyncObjEngine:
         if leader is None:
             return f"no leader within {timeout_s:g} s ({up} of {len(voters)} voters connected)"
         return f"no answer by a quorum within {timeout_s:g} s (leader {leader}, {up} of {len(voters)} voters connected)"
+
+
+def _one_hop_more(
+    message: Propose | ReadRequest | ChangeRequest,
+) -> Propose | ReadRequest | ChangeRequest:
+    match message:
+        case Propose(term, origin, number, level, payload, hops):
+            return Propose(term, origin, number, level, payload, hops + 1)
+        case ReadRequest(origin, number, hops):
+            return ReadRequest(origin, number, hops + 1)
+        case ChangeRequest(origin, number, add, host_id, address, hops):
+            return ChangeRequest(origin, number, add, host_id, address, hops + 1)

@@ -1,4 +1,4 @@
-"""One Raft node without a network: log, shell, PySyncObj and state machine, put together and kept in step.
+"""One Raft node without a network: log, shell, PySyncObj, snapshots and state machine, put together and kept in step.
 
 Used by `pysyncobj_engine`, which brings messages and callers. The first error that leaves the node's state in doubt
 makes it fall silent at once and for good: `check` then raises a FatalError.
@@ -9,34 +9,68 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from core.errors import FatalError
 from raftstate.consensus.elections import Elections, Timing
 from raftstate.consensus.engine import NodeId, Peer, StateMachine
+from raftstate.consensus.entries import LEVEL, Proposal, decode_proposals, entry_level
 from raftstate.consensus.journal import Compaction
-from raftstate.consensus.messages import Entry, Message, Proposal, decode_proposals
+from raftstate.consensus.messages import Entry, Message
 from raftstate.consensus.pysyncobj_driver import Raft, check_source, make_node
-from raftstate.consensus.recovery import recover, snapshot_path, wal_path
+from raftstate.consensus.recovery import recover, wal_path
 from raftstate.consensus.shell import Shell
-from raftstate.consensus.snapshot import SnapshotHeader, make_header, write_snapshot
+from raftstate.consensus.snapshot_files import SnapshotStore
+from raftstate.consensus.snapshot_header import SnapshotHeader, SnapshotInfo
+from raftstate.consensus.snapshots import Snapshots
 from raftstate.consensus.wal import Wal
 
 log = logging.getLogger(__name__)
 
-BRING_UP_PAUSE_S = 1.0
-BRING_UP_BYTES_PER_S = 10e6
+T = TypeVar("T")
+
+DIGESTS_KEPT = 1024
+
+
+class Blocking(Protocol):
+    """Runs blocking work beside the event loop, one call at a time."""
+
+    async def __call__(self, work: Callable[[], T]) -> T:
+        """Return what `work` returns, when it is done; a cancellation waits for its end."""
+
+
+class OneThread:
+    """The `Blocking` of the product: a single thread, made at the first call."""
+
+    def __init__(self) -> None:
+        self._executor: ThreadPoolExecutor | None = None
+
+    async def __call__(self, work: Callable[[], T]) -> T:
+        """Run `work` in the thread."""
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(1, thread_name_prefix="snapshots")
+        future = asyncio.get_running_loop().run_in_executor(self._executor, work)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            await asyncio.wait({future})  # whoever cleans up next must find the work at an end
+            raise
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What tests turn and the product leaves alone; `wal` is the log to write."""
+    """What tests turn and the product leaves alone. `wal` is the log to write; `level` the newest one understood."""
 
     timing: Timing = field(default_factory=Timing)
     compaction: Compaction = field(default_factory=Compaction)
     wal: Wal | None = None
+    blocking: Blocking | None = None
+    level: int = LEVEL
 
 
 class NodeUser(Protocol):
@@ -55,7 +89,10 @@ class NodeUser(Protocol):
         """A proposal was applied; None: its result is unknown here."""
 
     def replaced(self) -> None:
-        """The state came as a whole from the leader."""
+        """The state came as a whole from another host."""
+
+    def woken(self) -> None:
+        """Something has happened: take a turn."""
 
 
 class RaftNode:
@@ -74,55 +111,105 @@ class RaftNode:
     ) -> None:
         check_source()
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._me, self._directory, self._machine, self._user = me, directory, machine, user
-        self._now = asyncio.get_running_loop().time
-        self._compacted_s = self._now()
-        self._bring_up_again_s = 0.0
+        self._me, self._machine, self._user = me, machine, user
+        self.now = asyncio.get_running_loop().time
         self._fatal: FatalError | None = None
-        self._installing: tuple[SnapshotHeader, bytes] | None = None
+        self._swap: tuple[SnapshotHeader, Callable[[], None]] | None = None
+        self.digests: OrderedDict[int, bytes] = OrderedDict()
 
         wal = settings.wal or Wal(wal_path(directory))
-        start = recover(wal, directory, me, bootstrap, machine)
+        store = SnapshotStore(directory)
+        start = recover(wal, store, me, bootstrap, machine, settings.level)
         self.journal, self.bootstrap = start.journal, start.peers
         self.journal.compaction = settings.compaction
-        self._snapshot = start.snapshot
+        self._start = start.snapshot
+        self.level = start.level  # of the newest entry or snapshot that this node holds
+        self.snapshots = Snapshots(
+            self,
+            store,
+            blocking=settings.blocking or OneThread(),
+            pause_s=settings.compaction.pause_s,
+        )
         self.shell = Shell(
             self.journal,
+            self,
             me=me.id,
-            send=self.send,
-            linked=user.live,
+            level=settings.level,
             make_node=make_node,
             elections=lambda show: Elections(
                 self.journal,
                 me=me.id,
                 timing=settings.timing,
                 rng=rng,
-                now=self._now,
+                now=self.now,
                 send=self.send,
                 show=show,
             ),
-            prepare_install=self._prepare_install,
         )
         self.raft = Raft(
             me,
             self.journal.members.latest() or self.bootstrap,
             journal=self.journal,
             shell=self.shell,
-            snapshot=snapshot_path(directory),
+            has_snapshot=start.snapshot is not None,
             timing=settings.timing,
             apply=self._apply,
             before_append=user.next_entry,
-            serialize=self._write_snapshot,
-            deserialize=self._read_snapshot,
+            read_snapshot=self._read_snapshot,
         )
+
+    # -- what the shell and the snapshots ask
 
     def send(self, peer: NodeId, message: Message) -> bool:
         """Send, unless the node has fallen silent."""
         return not self.shell.muted and self._user.send(peer, message)
 
+    def linked(self) -> frozenset[NodeId]:
+        """Return the hosts with a link."""
+        return self._user.live()
+
+    def newest_snapshot(self) -> SnapshotInfo | None:
+        """Return what can be offered to a host that is too far behind."""
+        return self.snapshots.info()
+
+    def offered(self, peer: NodeId, info: SnapshotInfo) -> None:
+        """Fetch a snapshot."""
+        self.snapshots.offered(peer, info)
+
+    def woken(self) -> None:
+        """Take a turn soon."""
+        self._user.woken()
+
+    @property
+    def machine(self) -> StateMachine:
+        """The state machine."""
+        return self._machine
+
+    def position(self) -> tuple[Entry, Entry, tuple[Peer, ...]] | None:
+        """Return the last two applied entries and the voters as of then; None if they aren't held."""
+        applied = self.raft.raftLastApplied
+        if applied - 1 < self.journal.first():
+            return None
+        previous, last = self.journal.entries(applied - 1, applied + 1)
+        return previous, last, self.journal.members.at(applied)
+
+    def may_install(self, index: int) -> bool:
+        """Tell whether a snapshot that ends at `index` would bring this node forward, and it may be replaced now."""
+        idle = not self.raft._isLeader() and not self.shell.elections.shown
+        return not self.shell.muted and idle and index > self.raft.raftCommitIndex
+
+    def install(self, header: SnapshotHeader, swap: Callable[[], None]) -> None:
+        """Replace log and state by a snapshot that lies ready; it is this node's own on the disk already."""
+        self._swap = (header, swap)
+        try:
+            self.shell.install(header)
+        except Exception as error:  # noqa: BLE001 - PySyncObj's state can't be trusted after an unexpected error
+            self.stop(error)
+
     def close(self) -> None:
         """Fall silent and close the log."""
         self.shell.muted = True
+        self.snapshots.close()
         self.raft.destroy()
 
     # -- acting
@@ -158,22 +245,6 @@ class RaftNode:
         if self._fatal is not None:
             raise self._fatal
 
-    def compact_if_big(self) -> None:
-        """Ask for a snapshot when the log has grown."""
-        if not self.journal.wants_snapshot():
-            return
-        if self._now() - self._compacted_s >= self.journal.compaction.pause_s:
-            self._compacted_s = self._now()
-            self.raft.forceLogCompaction()
-
-    def bring_up(self, newcomer: NodeId) -> None:
-        """Send a host the snapshot, and again if no answer comes; a bigger one takes longer."""
-        if self._now() < self._bring_up_again_s:
-            return
-        blob = snapshot_path(self._directory).read_bytes()
-        self._bring_up_again_s = self._now() + BRING_UP_PAUSE_S + len(blob) / BRING_UP_BYTES_PER_S
-        self.shell.bring_up(newcomer, blob)
-
     def _position(self) -> tuple[int, ...]:
         raft = self.raft
         return (
@@ -196,33 +267,31 @@ class RaftNode:
             results: list[bytes | None] = [None] * len(proposals)
             if index > self._machine.applied():
                 results[:] = self._machine.apply(index, [p.payload for p in proposals])
+                self.level = max(self.level, entry_level(b"\0" + content))
+                self._remember_digest(index)
             for proposal, result in zip(proposals, results, strict=True):
                 self._user.applied(proposal, result)
         except Exception as error:  # noqa: BLE001 - whatever it is, the machine can't follow the log any more
             self.stop(error)
 
-    def _write_snapshot(self, draft: Path, previous: Entry, last: Entry) -> None:
-        voters = self.journal.members.at(last[1])
-        header = make_header(previous, last, voters, self._machine.applied())
-        try:
-            write_snapshot(draft, header, self._machine.dump())
-        except OSError as error:
-            log.error("can't write a snapshot", extra={"error": repr(error)})
-            raise
-        log.info("snapshot written", extra={"index": header.index})
-
-    def _prepare_install(self, header: SnapshotHeader, dump: bytes) -> None:
-        self._installing = (header, dump)
+    def _remember_digest(self, index: int) -> None:
+        self.digests[index] = self._machine.digest()
+        if len(self.digests) > DIGESTS_KEPT:
+            self.digests.popitem(last=False)
 
     def _read_snapshot(self) -> tuple[Entry, Entry, tuple[Peer, ...]]:
-        """Give PySyncObj the snapshot: at a start the one `recover` has read, later one from the leader."""
-        if self._installing is None:
-            header = self._snapshot
+        """Give PySyncObj the snapshot: at a start the one `recover` has read, later one that lies ready."""
+        if self._swap is None:
+            header = self._start
             assert header is not None
             return header.previous, header.last, self.journal.members.latest()
-        (header, dump), self._installing = self._installing, None
+        (header, swap), self._swap = self._swap, None
         try:
-            self._machine.load(dump)
+            swap()
+            self.digests.clear()
+            self.level = max(self.level, header.level)
+            if header.generation > self.journal.generation:
+                self.journal.set_generation(header.generation)
             self.journal.rebase(header)
             self._user.replaced()
         except Exception as error:

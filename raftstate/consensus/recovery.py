@@ -11,23 +11,20 @@ from pathlib import Path
 
 from core.errors import FatalError
 from raftstate.consensus.engine import NodeId, Peer, StateMachine
+from raftstate.consensus.entries import LEVEL, MEMBERSHIP, NO_OP, decode_change, entry_level
 from raftstate.consensus.journal import Journal
 from raftstate.consensus.members import Members
-from raftstate.consensus.messages import MEMBERSHIP, NO_OP, decode_change
-from raftstate.consensus.snapshot import (
-    SnapshotHeader,
-    make_header,
-    read_snapshot,
-    write_snapshot,
-)
+from raftstate.consensus.snapshot_files import SnapshotStore
+from raftstate.consensus.snapshot_header import SnapshotHeader, new_header
 from raftstate.consensus.wal import (
     BootstrapRecord,
     EntryRecord,
     Recovered,
     TermRecord,
     Wal,
-    durable_replace,
 )
+
+REJOIN = "run 'kvorum recover rejoin' on this host: it drops the state here and fetches it from the cluster"
 
 # A joiner's log is entry 1 alone; a founder's begins above it, so that newcomers need the snapshot, voters included.
 GENESIS = (bytes([NO_OP]), 1, 0)
@@ -36,12 +33,7 @@ FOUNDATION = ((bytes([NO_OP]), 2, 0), (bytes([NO_OP]), 3, 0))
 
 def has_state(directory: Path) -> bool:
     """Tell whether a node has ever run in `directory`."""
-    return wal_path(directory).exists() or snapshot_path(directory).exists()
-
-
-def snapshot_path(directory: Path) -> Path:
-    """Return where the snapshot lies."""
-    return directory / "snapshot"
+    return wal_path(directory).exists() or (directory / "snapshot").exists()
 
 
 def wal_path(directory: Path) -> Path:
@@ -51,73 +43,91 @@ def wal_path(directory: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What a node starts from. `snapshot` is None on a host that has joined but never been sent one."""
+    """What a node starts from. `snapshot` is None on a host that has joined but never been sent one.
+
+    `level` is the highest feature level that anything in snapshot or log needs.
+    """
 
     journal: Journal
     snapshot: SnapshotHeader | None
     peers: tuple[Peer, ...]  # to call before the log names the voters
+    level: int
 
 
 def recover(
-    wal: Wal, directory: Path, me: Peer, bootstrap: tuple[Peer, ...], machine: StateMachine
+    wal: Wal,
+    store: SnapshotStore,
+    me: Peer,
+    bootstrap: tuple[Peer, ...],
+    machine: StateMachine,
+    level: int = LEVEL,
 ) -> Start:
     """Return what to start from; `bootstrap` counts only on the very first start (`(me,)` founds a cluster).
 
     Raises:
-        FatalError: damaged files, or files that don't belong together.
+        FatalError: damaged files, files that don't belong together, or written by a version above `level`.
     """
-    found = read_snapshot(snapshot_path(directory))
-    if found is not None and not wal.exists():
-        raise FatalError(
-            f"the log in {directory} is gone, with the votes this host gave; run 'kvorum recover rejoin' on this host"
-        )
+    directory = store.directory
+    store.sweep()
+    header = store.latest()
+    store.check()
+    if header is not None and not wal.exists():
+        raise FatalError(f"the log in {directory} is gone, with the votes this host gave; {REJOIN}")
     recovered = wal.open()
-    if found is None and not recovered.entries:
-        found = _first_start(wal, recovered, directory, me, bootstrap, machine)
-    header, dump = found if found is not None else (None, b"")
+    if header is None and not recovered.entries:
+        header = _first_start(wal, recovered, store, me, bootstrap, machine)
     if header is not None:
         _agree(wal, recovered, header, directory)
         if machine.applied() < header.machine_applied:
-            machine.load(dump)
+            machine.stage(store.dump_path(header))()
     elif not recovered.entries or recovered.entries[0] != GENESIS:
-        raise FatalError(
-            f"the snapshot in {directory} is gone; remove this host from the cluster and join it again"
-        )
+        raise FatalError(f"the snapshot in {directory} is gone; {REJOIN}")
     last = recovered.entries[-1][1]
     if machine.applied() > last:
         raise FatalError(
-            f"the state (index {machine.applied()}) is newer than the log in {directory} (index {last}); "
-            "remove this host from the cluster, empty its state directory and join it again"
+            f"the state (index {machine.applied()}) is newer than the log in {directory} (index {last}); {REJOIN}"
+        )
+    needed = max(
+        header.level if header else 0,
+        *(entry_level(command) for command, _, _ in recovered.entries),
+    )
+    if needed > level:
+        raise FatalError(
+            f"the log in {directory} was written by a newer version (feature level {needed}, this one knows {level}); "
+            "install that version again"
         )
     committed = max(machine.applied(), header.index if header else 1)
+    if header is not None:
+        recovered.generation = max(recovered.generation, header.generation)
     journal = Journal(wal, recovered, _members(header, recovered), committed)
     if header is not None:
         journal.snapshot_taken(header.index)
-    return Start(journal, header, tuple(Peer(NodeId(i), a) for i, a in recovered.bootstrap))
+    peers = tuple(Peer(NodeId(i), a) for i, a in recovered.bootstrap)
+    return Start(journal, header, peers, needed)
 
 
 def _first_start(
     wal: Wal,
     recovered: Recovered,
-    directory: Path,
+    store: SnapshotStore,
     me: Peer,
     bootstrap: tuple[Peer, ...],
     machine: StateMachine,
-) -> tuple[SnapshotHeader, bytes] | None:
+) -> SnapshotHeader | None:
     """Found a cluster or prepare to join one; a crash in here leaves a directory that counts as never used."""
     if machine.applied():
         raise FatalError(
-            f"there is a state (index {machine.applied()}) but no log in {directory}; "
-            "remove this host from the cluster, empty its state directory and join it again"
+            f"there is a state (index {machine.applied()}) but no log in {store.directory}; {REJOIN}"
         )
     if bootstrap == (me,):
-        header, dump = make_header(*FOUNDATION, voters=(me,), machine_applied=0), machine.dump()
-        draft = snapshot_path(directory).with_suffix(".new")
-        write_snapshot(draft, header, dump)
-        durable_replace(draft, snapshot_path(directory))
-        return header, dump
+        header = new_header(*FOUNDATION, voters=(me,), machine_applied=0, generation=1, level=0)
+        frozen = machine.freeze()
+        try:
+            return store.write(header, frozen.write)
+        finally:
+            frozen.close()
     if not bootstrap:
-        raise FatalError(f"{directory} holds no log, and no voters to join were given")
+        raise FatalError(f"{store.directory} holds no log, and no voters to join were given")
     recovered.bootstrap = [(peer.id, peer.address) for peer in bootstrap]
     recovered.entries = [GENESIS]
     wal.append(BootstrapRecord(recovered.bootstrap))
@@ -134,7 +144,7 @@ def _agree(wal: Wal, recovered: Recovered, header: SnapshotHeader, directory: Pa
     if first > header.index or (entries and first > header.previous[1]):
         raise FatalError(
             f"the snapshot in {directory} (index {header.index}) is older than the log's first entry "
-            f"({first}); remove this host from the cluster and join it again"
+            f"({first}); {REJOIN}"
         )
     offset = header.previous[1] - entries[0][1] if entries else 0
     if entries[offset : offset + 2] == [header.previous, header.last]:

@@ -15,27 +15,29 @@ from typing import Any, Protocol
 from core.errors import InvalidError
 from raftstate.consensus.elections import Elections
 from raftstate.consensus.engine import NodeId
+from raftstate.consensus.entries import check_command
 from raftstate.consensus.journal import Journal
 from raftstate.consensus.messages import (
     Ack,
     Append,
-    Chunk,
+    Fed,
     Message,
     Newer,
     NotVoter,
+    Offer,
     PreVote,
     PreVoteGranted,
     RequestVote,
     TimeoutNow,
     Vote,
-    check_command,
 )
 from raftstate.consensus.normaliser import Plan, normalise, verified
-from raftstate.consensus.snapshot import SnapshotHeader, SnapshotReceiver, parse_snapshot
+from raftstate.consensus.snapshot_header import SnapshotHeader, SnapshotInfo
 
 log = logging.getLogger(__name__)
 
-CHUNK_BYTES = 256 * 1024
+OFFER_AGAIN_S = 0.2
+NOBODY = NodeId("")  # stands for a leader that isn't known
 
 
 class Node(Protocol):
@@ -61,12 +63,30 @@ class Raft(Protocol):
 
 
 PySyncObjMessage = dict[str, Any]
-Send = Callable[[NodeId, Message], bool]
+
+
+class ShellUser(Protocol):
+    """What the shell asks of the node around it."""
+
+    def send(self, peer: NodeId, message: Message) -> bool:
+        """Send if there is a link."""
+
+    def linked(self) -> frozenset[NodeId]:
+        """Return the hosts with a link."""
+
+    def newest_snapshot(self) -> SnapshotInfo | None:
+        """Return what can be offered to a host that is too far behind."""
+
+    def offered(self, peer: NodeId, info: SnapshotInfo) -> None:
+        """A leader, or whoever feeds this host, says that only its snapshot helps; fetch it."""
+
+    def now(self) -> float:
+        """Return the loop's time in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Answering:
-    """The Append or Chunk being handled: what its acknowledgement may say."""
+    """The Append or Offer being handled: what its acknowledgement may say."""
 
     term: int
     next: int | None
@@ -81,23 +101,22 @@ class Shell:
     def __init__(
         self,
         journal: Journal,
+        user: ShellUser,
         *,
         me: NodeId,
-        send: Send,
-        linked: Callable[[], frozenset[NodeId]],
+        level: int,
         make_node: Callable[[str], Node],
         elections: Callable[[Callable[[bool], None]], Elections],
-        prepare_install: Callable[[SnapshotHeader, bytes], None],
     ) -> None:
-        self._journal, self._me, self._send, self._linked = journal, me, send, linked
-        self._node, self._prepare_install = make_node, prepare_install
+        self._journal, self._me, self._user, self._level = journal, me, user, level
+        self._send, self._linked = user.send, user.linked
+        self._node = make_node
         self.elections = elections(self._show)
         self._raft: Raft | None = None
         self._answering: _Answering | None = None
         self._votes: tuple[int, set[NodeId]] = (0, set())
-        self._incoming = SnapshotReceiver()
-        self._outgoing: dict[str, int] = {}
-        self._newcomers: dict[NodeId, tuple[int, int]] = {}
+        self._leader: tuple[int, NodeId] | None = None  # the one that was heard in its term
+        self._behind: dict[NodeId, float] = {}  # who needs a snapshot, and when it was offered last
         self._deliver: Callable[[Node, PySyncObjMessage], None] = lambda node, message: None
         self._connected: Callable[[Node], None] = lambda node: None
         self._disconnected: Callable[[Node], None] = lambda node: None
@@ -150,8 +169,8 @@ class Shell:
             return False
         peer = NodeId(node.id)
         match message["type"]:
-            case "append_entries" if "serialized" in message:
-                translated: Message | None = self._chunk_out(node.id, message)
+            case "append_entries" if "serialized" in message or peer in self._behind:
+                translated: Message | None = self._offer_out(peer, message)
             case "append_entries":
                 previous = message["prevLogIdx"]
                 translated = Append(
@@ -184,6 +203,7 @@ class Shell:
 
     def state_changed(self, old: int, new: int) -> None:
         """PySyncObj became follower (0), candidate (1) or leader (2)."""
+        self._behind.clear()
         if new == 2:
             self.elections.set_shown(True)
         elif old == 2:
@@ -203,7 +223,7 @@ class Shell:
 
     def unlinked(self, peer: NodeId) -> None:
         """The link to `peer` is gone, with all that was on it."""
-        self._incoming.link_lost(peer)
+        self._behind.pop(peer, None)
         if self.elections.shown:
             self._disconnected(self._node(peer))
 
@@ -214,19 +234,14 @@ class Shell:
             {"type": "request_vote", "term": term, "last_log_term": -1, "last_log_index": 0},
         )
 
-    def bring_up(self, newcomer: NodeId, blob: bytes) -> None:
-        """As the leader, send the snapshot to a host that isn't a voter yet."""
-        term, commit = self.raft.raftCurrentTerm, self.raft.raftCommitIndex
-        self._newcomers = {newcomer: (term, 0)}  # one at a time, so nothing piles up
-        for number, start in enumerate(range(0, len(blob) + CHUNK_BYTES, CHUNK_BYTES)):
-            last = start >= len(blob)
-            part = blob[start : start + CHUNK_BYTES]
-            self._send(newcomer, Chunk(term, commit, number, last, part))
-
-    def is_up_to_date(self, newcomer: NodeId) -> bool:
-        """Tell whether a host holds, durably, enough for the rest to be sent from this leader's log."""
-        term, index = self._newcomers.get(newcomer, (-1, 0))
-        return term == self.raft.raftCurrentTerm and index >= self._journal.first()
+    def install(self, header: SnapshotHeader) -> None:
+        """Let PySyncObj take over the snapshot that has been made ready; not while this node leads or stands."""
+        term = self.raft.raftCurrentTerm
+        body: PySyncObjMessage = {"serialized": True}
+        if self._leader is not None and self._leader[0] == term:
+            self._hand_over(self._leader[1], term, header.index, body, next_=header.index + 1)
+        else:
+            self._hand_over(NOBODY, term, header.index, body)
 
     def receive(self, peer: NodeId, message: Message) -> None:
         """Handle one message of Raft proper.
@@ -236,7 +251,7 @@ class Shell:
             FatalError: this node can't go on.
         """
         match message:
-            case Append() | Chunk():
+            case Append() | Offer():
                 self._from_leader(peer, message)
             case Ack():
                 self._ack_in(peer, message)
@@ -266,22 +281,45 @@ class Shell:
 
     # -- from the leader
 
-    def _from_leader(self, peer: NodeId, message: Append | Chunk) -> None:
+    def _from_leader(self, peer: NodeId, message: Append | Offer) -> None:
         if message.term < self.raft.raftCurrentTerm:
             self._send(peer, Newer(self.raft.raftCurrentTerm))
             return
-        if message.term == self.raft.raftCurrentTerm:
-            leader = self.raft._getLeader()
-            if leader is not None and leader.id != peer:
-                log.critical("two leaders in one term", extra={"peer": peer, "leader": leader.id})
-                raise InvalidError(f"{peer} can't lead in term {message.term}: {leader.id} does")
+        leader = (message.term, self._me) if self.raft._isLeader() else self._leader
+        if leader is not None and leader[0] == message.term and leader[1] != peer:
+            log.critical("two leaders in one term", extra={"peer": peer, "leader": leader[1]})
+            raise InvalidError(f"{peer} can't lead in term {message.term}: {leader[1]} does")
+        self._leader = (message.term, peer)
         self.elections.heard_leader()
-        if isinstance(message, Append):
-            _check_entries(message)
+        if isinstance(message, Offer):
+            self._offer_in(peer, message)
+        elif message.entries and self._journal.full:
+            self._sign_of_life(peer, message.term)
+        else:
+            _check_entries(message, self._level)
             plan = normalise(message, self._journal, self.raft.raftCommitIndex)
             self._append(peer, message.term, plan)
-        else:
-            self._chunk_in(peer, message)
+
+    def fed(self, message: Fed) -> None:
+        """Take in committed entries from whoever feeds this host, which doesn't vote; nothing is acknowledged.
+
+        Raises:
+            InvalidError: nonsense.
+            TooNewError: this version can't apply them.
+            FatalError: they contradict what was committed here.
+        """
+        if message.entries and self._journal.full:
+            return
+        term = max(self.raft.raftCurrentTerm, message.term)
+        append = Append(term, message.commit, message.previous, message.entries)
+        _check_entries(append, self._level)
+        plan = normalise(append, self._journal, self.raft.raftCommitIndex)
+        index, previous_term = plan.previous or (None, None)
+        body = {"entries": plan.entries, "prevLogIdx": index, "prevLogTerm": previous_term}
+        self._deliver(
+            self._node(message.leader),
+            {"type": "append_entries", "term": term, "commit_index": plan.commit, **body},
+        )
 
     def _append(self, peer: NodeId, term: int, plan: Plan) -> None:
         index, previous_term = plan.previous or (None, None)
@@ -307,23 +345,22 @@ class Shell:
         finally:
             self._answering = None
 
-    def _chunk_in(self, peer: NodeId, chunk: Chunk) -> None:
-        blob = self._incoming.take(peer, chunk)
-        if blob is not None:
-            self._snapshot(peer, chunk, blob)
-        else:  # tells the leader that we live; PySyncObj itself is silent until the end
-            self._send(peer, Ack(chunk.term, self._journal.last() + 1, reset=False, success=False))
-
-    def _snapshot(self, peer: NodeId, chunk: Chunk, blob: bytes) -> None:
-        header, dump = parse_snapshot(blob)
-        index, term = header.last[1:]
-        if index <= self.raft.raftCommitIndex or self._journal.term_at(index) == term:
-            self._append(peer, chunk.term, verified(self._journal, index, chunk.commit))
+    def _offer_in(self, peer: NodeId, offer: Offer) -> None:
+        known = self._journal.term_at(offer.index) == offer.index_term
+        if offer.index <= self.raft.raftCommitIndex or known:
+            self._append(peer, offer.term, verified(self._journal, offer.index, offer.commit))
             return
-        log.info("installing a snapshot", extra={"index": index, "bytes": len(blob), "from": peer})
-        self._prepare_install(header, dump)
-        for part, commit in (((blob, True, False), 0), ((b"", False, True), index)):
-            self._hand_over(peer, chunk.term, commit, {"serialized": part}, next_=index + 1)
+        self._user.offered(
+            peer, SnapshotInfo(offer.index, offer.index_term, offer.size_bytes, offer.crc)
+        )
+        self._sign_of_life(peer, offer.term)
+
+    def _sign_of_life(self, peer: NodeId, term: int) -> None:
+        """Recognise the leader and answer it, without taking anything in."""
+        tail = (self._journal.last(), self._journal.last_term())
+        self._append(peer, term, Plan(tail, [], commit=0))
+        self._journal.sync()  # the term, if it is new
+        self._send(peer, Ack(term, self._journal.last() + 1, reset=False, success=False))
 
     # -- from followers
 
@@ -336,9 +373,9 @@ class Shell:
         if ack.success and ack.next > self._journal.last() + 1:
             raise InvalidError("acknowledgement of entries that don't exist")
         if node not in raft.otherNodes:
-            if ack.success:
-                self._newcomers[peer] = (ack.term, ack.next - 1)
             return
+        if ack.success:
+            self._behind.pop(peer, None)
         self._deliver(
             node,
             {
@@ -406,20 +443,31 @@ class Shell:
             next_ = answering.back_to
         return Ack(answering.term, next_, message["reset"], message["success"])
 
-    def _chunk_out(self, node_id: str, message: PySyncObjMessage) -> Message | None:
-        if not message["serialized"]:  # PySyncObj has no snapshot ready at this moment
+    def _offer_out(self, peer: NodeId, message: PySyncObjMessage) -> Message | None:
+        """Offer the snapshot, now and then, to a host that needs it, until it acknowledges something."""
+        now_s = self._user.now()
+        if now_s - self._behind.get(peer, -OFFER_AGAIN_S) < OFFER_AGAIN_S:
             return None
-        data, first, last = message["serialized"]
-        number = 0 if first else self._outgoing.get(node_id, 0) + 1
-        self._outgoing[node_id] = number
-        return Chunk(message["term"], message["commit_index"], number, last, data)
+        info = self._user.newest_snapshot()
+        if info is None:
+            return None
+        self._behind[peer] = now_s
+        return Offer(
+            message["term"],
+            message["commit_index"],
+            info.index,
+            info.term,
+            info.size_bytes,
+            info.crc,
+            feed=False,
+        )
 
     def _show(self, shown: bool) -> None:
         for peer in sorted(self._linked()):
             (self._connected if shown else self._disconnected)(self._node(peer))
 
 
-def _check_entries(append: Append) -> None:
+def _check_entries(append: Append, level: int) -> None:
     """Raise InvalidError unless the entries are contiguous, in order of terms, and can be applied one day."""
     if append.previous is None:
         if append.entries:
@@ -431,5 +479,5 @@ def _check_entries(append: Append) -> None:
             raise InvalidError(
                 f"entry {at} of term {entry_term} after entry {index} of term {term}"
             )
-        check_command(command)
+        check_command(command, level)
         index, term = at, entry_term

@@ -4,9 +4,10 @@ Tests of the store and of everything above it use it in place of the real engine
 """
 
 import asyncio
+from collections.abc import Mapping, Sequence
 
 from core.errors import ConflictError, UnavailableError
-from raftstate.consensus.engine import NodeId, Peer, StateMachine
+from raftstate.consensus.engine import NodeId, Peer, Progress, Role, StateMachine
 
 
 class SingleNodeEngine:
@@ -21,9 +22,9 @@ class SingleNodeEngine:
         """Serve until cancelled."""
         await asyncio.Event().wait()
 
-    async def propose(self, payload: bytes, *, timeout_s: float) -> bytes:
+    async def propose(self, payload: bytes, *, timeout_s: float, level: int = 1) -> bytes:
         """Apply `payload` as the next entry."""
-        del timeout_s
+        del timeout_s, level
         self._require_quorum()
         (result,) = self._machine.apply(self._machine.applied() + 1, [payload])
         await asyncio.sleep(0)  # like a real engine, let others run before the caller goes on
@@ -66,6 +67,32 @@ class SingleNodeEngine:
     def lag(self) -> int:
         """Return 0: what is committed is applied."""
         return 0
+
+    def role(self) -> Role:
+        """Return that this node votes."""
+        return Role.VOTER
+
+    def progress(self) -> Mapping[NodeId, Progress]:
+        """Return nothing: there are no others."""
+        return {}
+
+    def fault(self) -> str:
+        """Return that all is well."""
+        return ""
+
+    def generation(self) -> int:
+        """Return the first generation."""
+        return 1
+
+    def level(self) -> int:
+        """Return the first feature level."""
+        return 1
+
+    def follow(self, parents: Sequence[Peer]) -> None:
+        """Do nothing: a voter follows nobody."""
+
+    async def step_aside(self, *, timeout_s: float) -> None:
+        """Go on leading: there is nobody else."""
 
     async def add_voter(self, peer: Peer, *, timeout_s: float) -> None:
         """Refuse every other voter."""

@@ -17,8 +17,9 @@ from crc32c import crc32c
 
 from core.errors import InvalidError
 from raftstate.consensus.engine import NodeId, Peer
+from raftstate.consensus.entries import check_command
 from raftstate.consensus.members import Voters, as_voters
-from raftstate.consensus.messages import UNREADABLE, Address, Entry, HostId, Index, check_command
+from raftstate.consensus.messages import UNREADABLE, Address, Entry, HostId, Index
 
 MAGIC = b"KVSNAP2\n"
 MAX_SNAPSHOT_BYTES = 64 << 30  # of the dump

@@ -65,7 +65,9 @@ class Table:
     name: str
     head: tuple[str, ...]
     columns: tuple[Column, ...]
-    searchable: Mapping[str, Column]  # all that a query may name: the columns, id, name and revision
+    searchable: Mapping[
+        str, Column
+    ]  # all that a query may name: the columns, id, name and revision
     shape: str
     decode: Callable[[bytes], object] | None
 

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from raftstate.consensus import snapshot, wal
+from raftstate.consensus import snapshot_files, snapshot_part, wal
 from raftstate.consensus.recovery import wal_path
 
-MODULES = (*wal.IO_MODULES, snapshot)
+MODULES = (*wal.IO_MODULES, snapshot_files, snapshot_part)
 SECTOR_BYTES = 512
 
 

@@ -49,13 +49,23 @@ class SimMachine:
         self._history.applied(self._node, index, list(payloads))
         return [b"%d:" % index + payload for payload in payloads]
 
-    def dump(self) -> bytes:
-        return msgspec.msgpack.encode(self.entries)
+    def digest(self) -> bytes:
+        import zlib
 
-    def load(self, dump: bytes) -> None:
-        self.entries = msgspec.msgpack.decode(dump, type=list[tuple[int, list[bytes]]])
-        for index, payloads in self.entries:
-            self._history.applied(self._node, index, payloads)
+        return b"%08x" % zlib.crc32(msgspec.msgpack.encode(self.entries))
+
+    def freeze(self) -> SimFrozen:
+        return SimFrozen(self.applied(), msgspec.msgpack.encode(self.entries))
+
+    def stage(self, dump: Path):
+        entries = msgspec.msgpack.decode(dump.read_bytes(), type=list[tuple[int, list[bytes]]])
+
+        def swap() -> None:
+            self.entries = list(entries)
+            for index, payloads in self.entries:
+                self._history.applied(self._node, index, payloads)
+
+        return swap
 
     def payloads(self) -> list[bytes]:
         return [payload for _, payloads in self.entries for payload in payloads]
@@ -65,6 +75,23 @@ class SimMachine:
         for _ in range(rng.choice((0, 0, 1, 3))):
             if self.entries:
                 self.entries.pop()
+
+
+@dataclass
+class SimFrozen:
+    applied: int
+    content: bytes
+
+    def write(self, path: Path) -> None:
+        path.write_bytes(self.content)
+
+    def close(self) -> None:
+        pass
+
+
+async def inline(work):
+    await asyncio.sleep(0.05)
+    return work()
 
 
 class LossyWal(Wal):
@@ -139,6 +166,9 @@ class Network:
             wire.queue.append(frame)
             self._pump(a, b, wire)
 
+    def ping(self, a: NodeId, b: NodeId) -> None:
+        self.send(a, b, messages.encode(self.users[a].user.ping()))
+
     def release(self, a: NodeId, b: NodeId) -> None:
         self.held.discard((a, b))
         if (wire := self.wires.get((a, b))) is not None:
@@ -157,7 +187,11 @@ class Network:
             return
         for _ in range(self.rng.choice((1, 1, 2, 8))):
             if wire.queue and wire.open and b in self.users:
-                self.users[b].user.received(a, messages.decode(wire.queue.popleft()))
+                message = messages.decode(wire.queue.popleft())
+                if isinstance(message, messages.Ping):
+                    self.users[b].user.pinged(a, message)
+                else:
+                    self.users[b].user.received(a, message)
         self._pump(a, b, wire)
 
 
@@ -178,12 +212,20 @@ class MemoryLinks:
             for peer in self.user.peers_to_call():
                 if peer.id != self._me:
                     self._network.connect(self._me, peer.id)
+            for peer in self.links:
+                self._network.ping(self._me, peer)
             await asyncio.sleep(RECONNECT_S)
 
     def send(self, peer: NodeId, message: messages.Message) -> bool:
         if peer not in self.links:
             return False
         self._network.send(self._me, peer, messages.encode(message))
+        return True
+
+    def send_frame(self, peer: NodeId, frame: bytes) -> bool:
+        if peer not in self.links:
+            return False
+        self._network.send(self._me, peer, frame)
         return True
 
     def live(self) -> frozenset[NodeId]:
@@ -253,7 +295,7 @@ class Cluster:
                 links=MemoryLinks(node.peer.id, self.network),
                 bootstrap=node.bootstrap,
                 rng=self.rng,
-                settings=Settings(wal=node.wal, compaction=SMALL_LOG),
+                settings=Settings(wal=node.wal, compaction=SMALL_LOG, blocking=inline),
             )
         except (FatalError, OSError):
             if not node.burnt:

@@ -10,7 +10,7 @@ import pysyncobj.pickle
 import pytest
 
 from core.errors import FatalError
-from raftstate.consensus.messages import MemberChange, decode_change
+from raftstate.consensus.entries import MemberChange, decode_change
 from raftstate.consensus.pysyncobj_driver import check_source, make_node
 
 SOURCE = Path(pysyncobj.__file__).parent

@@ -14,7 +14,7 @@ from core.errors import UnavailableError
 from core.mesh.dialer import MeshDialer
 from core.mesh.server import MeshServer
 from raftstate.consensus.elections import Timing
-from raftstate.consensus.engine import NodeId, Peer
+from raftstate.consensus.engine import NodeId, Peer, Role
 from raftstate.consensus.journal import Compaction
 from raftstate.consensus.links import RAFT_CHANNEL, MeshLinks
 from raftstate.consensus.messages import Newer, encode
@@ -188,14 +188,15 @@ async def test_a_newcomer_after_compaction_gets_a_snapshot(tmp_path):
         assert [peer.id for peer in cluster["b"].engine.voters()] == ["a", "b"]
 
 
-async def test_a_joiner_waits_until_the_log_makes_it_a_voter(tmp_path):
+async def test_a_joiner_follows_and_decides_nothing_until_the_log_makes_it_a_voter(tmp_path):
     async with hosts(tmp_path, "a") as cluster:
         joiner = cluster.hosts["b"] = Host(cluster, "b")
         await joiner.start((cluster["a"].peer,))
-        await until(lambda: joiner.engine.connected() == {"a"})
-        await asyncio.sleep(2 * QUICK.silence_s[1])
-        assert joiner.engine.term() == 0
-        assert joiner.engine.voters() == ()
+        assert await joiner.engine.propose(b"by the joiner", timeout_s=5)
+        assert joiner.engine.role() is Role.REPLICA
+        assert [peer.id for peer in joiner.engine.voters()] == ["a"]
+        await joiner.stop()
+        assert await cluster["a"].engine.propose(b"without it", timeout_s=2)
 
 
 async def test_a_voter_that_never_calls_is_not_added(tmp_path):

@@ -1,18 +1,24 @@
 """Starting again: what recovery makes of snapshot, log and machine after a crash; snapshots and members."""
 
-import random
 import shutil
 from pathlib import Path
 
 import pytest
 
-from core.errors import FatalError, InvalidError
+from core.errors import FatalError
 from raftstate.consensus.engine import NodeId, Peer
+from raftstate.consensus.entries import (
+    MEMBERSHIP,
+    MemberChange,
+    Proposal,
+    encode_change,
+    encode_proposals,
+)
 from raftstate.consensus.journal import Compaction, Journal
 from raftstate.consensus.members import Members
-from raftstate.consensus.messages import MEMBERSHIP, MemberChange, encode_change
-from raftstate.consensus.recovery import recover, snapshot_path, wal_path
-from raftstate.consensus.snapshot import make_header, parse_snapshot, write_snapshot
+from raftstate.consensus.recovery import recover, wal_path
+from raftstate.consensus.snapshot_files import SnapshotStore
+from raftstate.consensus.snapshot_header import new_header
 from raftstate.consensus.wal import Wal
 from tests.sim.checkers import History
 from tests.sim.raft_cluster import SimMachine
@@ -20,25 +26,6 @@ from tests.sim.raft_cluster import SimMachine
 ME = Peer(NodeId("a"), "10.0.0.1:7444")
 OTHER = Peer(NodeId("b"), "10.0.0.2:7444")
 NOOP = b"\x01"
-
-
-# -- snapshots
-
-
-def test_any_changed_byte_of_a_snapshot_is_noticed(tmp_path):
-    path = tmp_path / "snapshot"
-    write_snapshot(path, make_header((NOOP, 2, 0), (NOOP, 3, 0), (ME,), 0), b"dump" * 20)
-    blob = path.read_bytes()
-    assert parse_snapshot(blob)[1] == b"dump" * 20
-    rng = random.Random(1)
-    for place in range(len(blob)):
-        broken = bytearray(blob)
-        broken[place] ^= rng.randint(1, 255)
-        with pytest.raises(InvalidError):
-            parse_snapshot(bytes(broken))
-    for length in range(len(blob)):
-        with pytest.raises(InvalidError):
-            parse_snapshot(blob[:length])
 
 
 # -- members
@@ -77,7 +64,7 @@ def machine() -> SimMachine:
 
 def start(directory: Path, bootstrap: tuple[Peer, ...] = (ME,), state: SimMachine | None = None):
     wal = Wal(wal_path(directory), segment_bytes=4096)
-    return recover(wal, directory, ME, bootstrap, state or machine())
+    return recover(wal, SnapshotStore(directory), ME, bootstrap, state or machine())
 
 
 def test_a_founder_is_the_only_voter_and_remembers_it(tmp_path):
@@ -106,6 +93,26 @@ def test_voters_in_the_log_count_at_a_start_even_if_not_committed(tmp_path):
     begun.journal.close()
 
 
+def write(
+    directory: Path,
+    previous: tuple[bytes, int, int],
+    last: tuple[bytes, int, int],
+    *voters: Peer,
+    state: SimMachine | None = None,
+) -> None:
+    """Leave a snapshot, as a crash right after it was written would."""
+    state = state or machine()
+    header = new_header(
+        previous,
+        last,
+        voters or (ME,),
+        machine_applied=state.applied(),
+        generation=1,
+        level=0,
+    )
+    SnapshotStore(directory).write(header, state.freeze().write)
+
+
 def filled(directory: Path, last: int) -> Journal:
     journal = start(directory).journal
     journal.compaction = Compaction(keep_entries=0)
@@ -117,9 +124,7 @@ def filled(directory: Path, last: int) -> Journal:
 
 def test_a_crash_between_snapshot_and_compaction_keeps_the_tail(tmp_path):
     journal = filled(tmp_path, 20)
-    write_snapshot(
-        snapshot_path(tmp_path), make_header((NOOP, 9, 1), (NOOP, 10, 1), (ME,), 0), b"\x90"
-    )
+    write(tmp_path, (NOOP, 9, 1), (NOOP, 10, 1))
     journal.close()
     begun = start(tmp_path)
     assert (begun.journal.first(), begun.journal.last()) == (9, 20)
@@ -131,8 +136,7 @@ def test_a_crash_between_snapshot_and_compaction_keeps_the_tail(tmp_path):
 )
 def test_a_crash_while_installing_a_snapshot_ends_with_the_snapshot(tmp_path, installed):
     journal = filled(tmp_path, 20)
-    header = make_header(*installed, voters=(ME, OTHER), machine_applied=0)
-    write_snapshot(snapshot_path(tmp_path), header, b"\x90")
+    write(tmp_path, *installed, ME, OTHER)
     journal.close()
     for _ in range(2):
         begun = start(tmp_path)
@@ -145,11 +149,7 @@ def test_a_machine_behind_the_snapshot_is_loaded_from_it(tmp_path):
     ahead = machine()
     ahead.apply(4, [b"one"])
     journal = filled(tmp_path, 20)
-    write_snapshot(
-        snapshot_path(tmp_path),
-        make_header((NOOP, 9, 1), (NOOP, 10, 1), (ME,), ahead.applied()),
-        ahead.dump(),
-    )
+    write(tmp_path, (NOOP, 9, 1), (NOOP, 10, 1), state=ahead)
     journal.close()
     lost = machine()
     begun = start(tmp_path, state=lost)
@@ -167,7 +167,7 @@ def test_a_machine_ahead_of_the_log_is_refused(tmp_path):
 
 def test_a_lost_snapshot_is_refused(tmp_path):
     filled(tmp_path, 5).close()
-    snapshot_path(tmp_path).unlink()
+    (tmp_path / "snapshot").unlink()
     with pytest.raises(FatalError, match=r"snapshot in .* is gone"):
         start(tmp_path)
 
@@ -181,7 +181,7 @@ def test_a_lost_log_is_refused_for_the_votes_in_it(tmp_path):
 
 def test_a_damaged_snapshot_is_refused(tmp_path):
     filled(tmp_path, 5).close()
-    snapshot_path(tmp_path).write_bytes(b"")
+    (tmp_path / "snapshot").write_bytes(b"")
     with pytest.raises(FatalError, match="is damaged"):
         start(tmp_path)
 
@@ -189,10 +189,8 @@ def test_a_damaged_snapshot_is_refused(tmp_path):
 def test_trimming_keeps_the_log_small(tmp_path):
     journal = filled(tmp_path, 2000)
     before = journal.size_bytes
-    write_snapshot(
-        snapshot_path(tmp_path), make_header((NOOP, 1989, 1), (NOOP, 1990, 1), (ME,), 0), b"\x90"
-    )
-    journal.deleteEntriesTo(1989 - journal.first())
+    write(tmp_path, (NOOP, 1989, 1), (NOOP, 1990, 1))
+    journal.trim(1989)
     assert (journal.first(), journal.last()) == (1989, 2000)
     assert journal.size_bytes < before / 8
     on_disk = sum(path.stat().st_size for path in wal_path(tmp_path).iterdir())
@@ -211,3 +209,12 @@ def test_a_committed_entry_is_never_truncated(tmp_path):
     journal.deleteEntriesFrom(9 - journal.first())
     assert journal.last() == 8
     journal.close()
+
+
+def test_a_log_written_by_a_newer_version_is_refused(tmp_path):
+    journal = filled(tmp_path, 5)
+    journal.add(b"\x00" + encode_proposals([Proposal(b"x", 1, b"future")], 7), 6, 1)
+    journal.sync()
+    journal.close()
+    with pytest.raises(FatalError, match="feature level 7"):
+        start(tmp_path)

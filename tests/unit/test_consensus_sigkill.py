@@ -7,6 +7,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
+
 from raftstate.state.machine import Machine
 
 ROUNDS = 4

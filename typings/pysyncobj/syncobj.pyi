@@ -4,6 +4,7 @@ from typing import Any, TypeVar
 from pysyncobj.config import SyncObjConf
 from pysyncobj.node import Node
 
+Serializer: Any
 createJournal: Any
 monotonicTime: Any
 random: Any

@@ -27,7 +27,7 @@ from core.model import Event
 from raftstate.consensus.engine import NodeId, Peer
 from raftstate.consensus.links import RAFT_CHANNEL, MeshLinks
 from raftstate.consensus.pysyncobj_engine import PySyncObjEngine
-from raftstate.machine import Machine
+from raftstate.state.machine import Machine
 from raftstate.store import Store
 from raftstate.txn import Applied
 from tools.bench.raft.clients import VALUE_BYTES, Write, drive, orders, reply

@@ -1,0 +1,159 @@
+"""Hosts that don't vote: they follow the log through each other, write and read like any other, and can be promoted."""
+
+import asyncio
+
+import pytest
+
+from core.errors import UnavailableError
+from raftstate.consensus.engine import Role
+from tests.sim.raft_cluster import Cluster
+from tests.sim.test_raft import settled, simulate
+
+
+async def add_replicas(cluster: Cluster, names: str, *parents: str) -> None:
+    """Let hosts join that don't vote; each follows the one of the same place in `parents`, or the voters."""
+    for name, parent in zip(names, parents or "a" * len(names), strict=True):
+        cluster.create(name, via=parent)
+        cluster[name].follow(
+            [cluster.peer(parent)] + [cluster.peer(v) for v in "abc" if v != parent]
+        )
+    await cluster.until(
+        lambda: all(cluster[name].generation() for name in names),
+        deadline_s=20,
+        what="the replicas have the state",
+    )
+
+
+def payloads(cluster: Cluster, name: str) -> list[bytes]:
+    return cluster.nodes[name].machine.payloads()
+
+
+def test_a_replica_has_everything_and_writes_and_reads_like_a_voter(tmp_path):
+    async def story(cluster: Cluster) -> None:
+        await settled(cluster)
+        await add_replicas(cluster, "de", "a", "d")
+        for name in "de":
+            assert cluster[name].role() is Role.REPLICA
+            assert await cluster[name].propose(b"by " + name.encode(), timeout_s=2)
+            assert payloads(cluster, name)[-1] == b"by " + name.encode()
+            await cluster["a"].propose(b"before " + name.encode(), timeout_s=2)
+            await cluster[name].read_barrier(timeout_s=2)
+            assert payloads(cluster, name)[-1] == b"before " + name.encode()
+        assert {p.id for p in cluster["e"].voters()} == {"a", "b", "c"}
+        await cluster.converge()
+
+    simulate(tmp_path, 1, story)
+
+
+def test_a_replica_changes_its_parent_when_that_dies(tmp_path):
+    async def story(cluster: Cluster) -> None:
+        await settled(cluster)
+        await add_replicas(cluster, "de", "a", "d")
+        cluster.crash("d")
+        await cluster["a"].propose(b"one", timeout_s=5)
+        await cluster.until(
+            lambda: b"one" in payloads(cluster, "e"), deadline_s=6, what="e follows another"
+        )
+        await cluster.converge()
+
+    simulate(tmp_path, 1, story)
+
+
+def test_a_parent_that_is_cut_off_itself_loses_its_followers_to_others(tmp_path):
+    async def story(cluster: Cluster) -> None:
+        await settled(cluster)
+        await add_replicas(cluster, "de", "a", "d")
+        for voter in "abc":
+            cluster.cut("d", voter)
+        await cluster["a"].propose(b"one", timeout_s=5)
+        await cluster.until(
+            lambda: b"one" in payloads(cluster, "e"), deadline_s=12, what="e follows another"
+        )
+        await cluster.converge()
+
+    simulate(tmp_path, 1, story)
+
+
+def test_a_replica_that_is_promoted_needs_no_snapshot_and_counts(tmp_path):
+    async def story(cluster: Cluster) -> None:
+        leader = await settled(cluster)
+        await add_replicas(cluster, "d")
+        await cluster["d"].add_voter(cluster.peer("d"), timeout_s=8)
+        assert cluster["d"].role() is Role.VOTER
+        others = [name for name in "abc" if name != leader]
+        cluster.crash(others[0])
+        await cluster["d"].propose(b"three of four", timeout_s=5)
+        await cluster[leader].remove_voter(cluster.peer(others[0]).id, timeout_s=5)
+        await cluster.until(
+            lambda: {p.id for p in cluster["d"].voters()} == set("abcd") - {others[0]},
+            deadline_s=5,
+            what="the dead one is removed",
+        )
+        cluster.start(others[0])
+        await cluster.until(
+            lambda: cluster[others[0]].role() is Role.REPLICA,
+            deadline_s=15,
+            what="the removed one learns it",
+        )
+        await cluster["d"].propose(b"seen by all", timeout_s=5)
+        await cluster.until(
+            lambda: b"seen by all" in payloads(cluster, others[0]),
+            deadline_s=10,
+            what="the removed one follows",
+        )
+        await cluster.converge()
+
+    simulate(tmp_path, 1, story)
+
+
+def test_a_replica_far_behind_fetches_a_snapshot_through_its_parent(tmp_path):
+    async def story(cluster: Cluster) -> None:
+        await settled(cluster)
+        await add_replicas(cluster, "de", "a", "d")
+        cluster.crash("e")
+        for number in range(150):
+            await cluster["b"].propose(b"n%d" % number, timeout_s=5)
+            await asyncio.sleep(0.1)
+        cluster.start("e")
+        cluster["e"].follow([cluster.peer("d")])
+        await cluster["a"].propose(b"last", timeout_s=5)
+        await cluster.until(
+            lambda: b"last" in payloads(cluster, "e"), deadline_s=10, what="e has caught up"
+        )
+        assert payloads(cluster, "e") == payloads(cluster, "a")
+        await cluster.converge()
+
+    simulate(tmp_path, 1, story)
+
+
+def test_a_replica_without_any_parent_says_so(tmp_path):
+    async def story(cluster: Cluster) -> None:
+        await settled(cluster)
+        await add_replicas(cluster, "d")
+        cluster.isolate("d")
+        with pytest.raises(UnavailableError):
+            await cluster["d"].propose(b"lonely", timeout_s=2)
+        with pytest.raises(UnavailableError):
+            await cluster["d"].read_barrier(timeout_s=1)
+        await cluster.converge()
+
+    simulate(tmp_path, 1, story)
+
+
+def test_a_host_whose_state_differs_falls_silent(tmp_path):
+    async def story(cluster: Cluster) -> None:
+        leader = await settled(cluster)
+        victim = next(name for name in "abc" if name != leader)
+        machine = cluster.nodes[victim].machine
+        right = machine.digest
+        machine.digest = lambda: right() + b"!"  # as if a bit had flipped in its state
+        await cluster[leader].propose(b"one", timeout_s=5)
+        await cluster.until(
+            lambda: "differs" in cluster[victim].fault(), deadline_s=5, what="it notices"
+        )
+        with pytest.raises(UnavailableError, match="kvorum recover rejoin"):
+            await cluster[victim].propose(b"two", timeout_s=2)
+        await cluster[leader].propose(b"three", timeout_s=5)
+        assert not cluster[leader].fault()
+
+    simulate(tmp_path, 1, story)

@@ -1,5 +1,0 @@
-from typing import Any
-
-gzip: Any
-open: Any
-atomicReplace: Any
