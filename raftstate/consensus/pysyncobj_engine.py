@@ -59,6 +59,7 @@ POLL_S = 0.05
 HAND_OVER_PAUSE_S = 0.5
 MAX_TICKS_IN_A_TURN = 8
 INVITED_S = 5.0
+FLEE_AGAIN_S = 30.0  # how often a leader with a full disk asks another to lead: theirs may be full, too
 
 
 class PySyncObjEngine:
@@ -93,6 +94,7 @@ class PySyncObjEngine:
         self._running = False
         self._ended: asyncio.Future[None] = loop.create_future()
         self._handed_over_s = -HAND_OVER_PAUSE_S
+        self._flee_again_s = 0.0
         self._invited: dict[NodeId, tuple[Peer, float]] = {}
         self._met: dict[NodeId, Peer] = {}
         self._parents: tuple[Peer, ...] = ()
@@ -366,7 +368,8 @@ class PySyncObjEngine:
                 self._take(self._me.id, waiting.as_message(self._boot, term))
             for reader in self._readers.to_ask(now_s, (self._me.id, 0, term)):
                 self._rounds.request(self._answer_reader(reader.number))
-            if self._journal.full:
+            if self._journal.full and now_s >= self._flee_again_s:
+                self._flee_again_s = now_s + FLEE_AGAIN_S
                 self._hand_over()
         else:
             self._stop_leading(now_s)
@@ -559,7 +562,7 @@ class PySyncObjEngine:
             case Fed():
                 self._fed(peer, message)
             case Offer(feed=True):
-                if self.role() is Role.REPLICA:
+                if self.role() is Role.REPLICA and message.index > self._raft.raftCommitIndex:
                     self._follower.heard(peer)
                     info = SnapshotInfo(
                         message.index, message.index_term, message.size_bytes, message.crc

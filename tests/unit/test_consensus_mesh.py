@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from core.errors import UnavailableError
+from core.errors import FatalError, PlatformError, UnavailableError
 from core.mesh.dialer import MeshDialer
 from core.mesh.server import MeshServer
 from raftstate.consensus.elections import Timing
@@ -20,6 +20,9 @@ from raftstate.consensus.links import RAFT_CHANNEL, MeshLinks
 from raftstate.consensus.messages import Newer, encode
 from raftstate.consensus.pysyncobj_engine import PySyncObjEngine
 from raftstate.consensus.raft_node import Settings
+from raftstate.consensus.recovery import recover, wal_path
+from raftstate.consensus.snapshot_files import SnapshotStore
+from raftstate.consensus.wal import Wal
 from tests.mesh_identity import Authority
 from tests.sim.checkers import History
 from tests.sim.raft_cluster import SimMachine
@@ -41,8 +44,8 @@ class Host:
         self.server: MeshServer
         self._task: asyncio.Task[None] | None = None
 
-    async def start(self, bootstrap: tuple[Peer, ...] | None = None) -> None:
-        """Listen (on the port of the first start) and take part."""
+    async def start(self, bootstrap: tuple[Peer, ...] | None = None, *, level: int = 1) -> None:
+        """Listen (on the port of the first start) and take part, as a version that knows `level`."""
         address, _, port = (self.peer.address or f"127.0.0.{ord(self.name) - 87}:0").partition(":")
         self.server = MeshServer(self.files, address, int(port))
         dialer = MeshDialer(self.files)
@@ -59,7 +62,9 @@ class Host:
             links=self.links,
             bootstrap=(self.peer,) if bootstrap is None else bootstrap,
             rng=random.Random(),
-            settings=Settings(QUICK, Compaction(entries=20, pause_s=0.3, keep_entries=2)),
+            settings=Settings(
+                QUICK, Compaction(entries=20, pause_s=0.3, keep_entries=2), level=level
+            ),
         )
         ready.set()
 
@@ -71,6 +76,12 @@ class Host:
             group.create_task(self.server.run(), name="mesh")
             await ready.wait()
             group.create_task(self.engine.run(), name="engine")
+
+    def reopen(self, *, level: int) -> None:
+        """Only open the files, as a version that knows `level`."""
+        wal = Wal(wal_path(self.cluster.directory / self.name))
+        store = SnapshotStore(self.cluster.directory / self.name)
+        recover(wal, store, self.peer, (), self.machine, level)
 
     async def stop(self) -> None:
         """Stop at once, with no farewell: what the disk doesn't hold is lost."""
@@ -266,3 +277,45 @@ def test_it_runs_on_uvloop(tmp_path):
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(story())
+
+
+async def test_versions_side_by_side_write_what_all_know_and_go_on_during_an_upgrade(tmp_path):
+    async with hosts(tmp_path, "abc") as cluster:
+        for upgraded, name in enumerate("abc", start=1):
+            await cluster[name].stop()
+            await cluster[name].start((), level=2)
+            other = cluster["b" if name == "a" else "a"].engine
+            assert await other.propose(b"during " + name.encode(), timeout_s=5)
+            assert await cluster[name].engine.propose(b"after " + name.encode(), timeout_s=5)
+            if upgraded < 3:
+                with pytest.raises(PlatformError, match="upgrade"):
+                    await cluster[name].engine.propose(b"too early", timeout_s=1, level=2)
+        await until(lambda: all(host.engine.level() == 2 for host in cluster.hosts.values()))
+        assert await cluster["b"].engine.propose(b"new", timeout_s=5, level=2)
+        await until(lambda: b"new" in cluster["c"].machine.payloads())
+        assert b"too early" not in cluster["a"].machine.payloads()
+
+        await cluster["c"].stop()
+        with pytest.raises(FatalError, match="written by a newer version"):
+            cluster["c"].reopen(level=1)
+        assert await cluster["a"].engine.propose(b"without c", timeout_s=5)
+
+
+async def test_an_old_version_that_missed_the_upgrade_follows_until_it_would_have_to_guess(
+    tmp_path,
+):
+    async with hosts(tmp_path, "a") as cluster:
+        await cluster["a"].stop()
+        await cluster["a"].start((), level=2)
+        old = cluster.hosts["b"] = Host(cluster, "b")
+        await old.start((cluster["a"].peer,), level=1)
+        assert await cluster["a"].engine.propose(b"old", timeout_s=5)
+        await until(lambda: b"old" in old.machine.payloads())
+        assert await cluster["a"].engine.propose(b"new", timeout_s=5, level=2)
+        await until(lambda: "upgrade this host" in old.engine.fault())
+        assert old.machine.payloads() == [b"old"]
+        with pytest.raises(UnavailableError, match="upgrade this host"):
+            await old.engine.propose(b"by the old one", timeout_s=1)
+        await old.stop()
+        await old.start((), level=2)
+        await until(lambda: old.machine.payloads() == [b"old", b"new"])
