@@ -188,6 +188,26 @@ def test_a_proposer_whose_clock_is_behind_is_remembered_too(log):
     assert log.do(put("a", body=b"2"), request_id="r") == Applied(index=2)
 
 
+def test_after_a_quiet_time_old_requests_are_forgotten_some_at_a_time(log):
+    log.entry(*(log.txn(request_id=f"r{n:03}") for n in range(300)))
+    left = []
+    for n in range(4):
+        log.do(put("x"), request_id=f"late-{n}", stamp_ms=NOW_MS + REMEMBER_MS + 1)
+        left.append(sum(log.machine.remembered(f"r{n:03}") is not None for n in range(300)))
+    assert left == [300 - 104, 300 - 208, 0, 0]
+    assert log.machine.recompute_digest() == log.machine.digest()
+
+
+def test_requests_are_forgotten_by_the_last_stamp_of_an_entry(log):
+    late = NOW_MS + 2 * REMEMBER_MS
+    log.entry(
+        log.txn(request_id="a"), log.txn(request_id="b", stamp_ms=late), log.txn(request_id="c")
+    )
+    assert log.machine.remembered("a") is not None
+    log.entry(log.txn(request_id="d"), log.txn(request_id="e", stamp_ms=late))
+    assert [n for n in "abcde" if log.machine.remembered(n)] == ["b", "e"]
+
+
 def test_no_more_requests_are_remembered_than_the_limit(log, monkeypatch):
     monkeypatch.setattr(machine_module, "REMEMBER_COUNT", 5)
     for number in range(9):
@@ -215,6 +235,9 @@ TXN = {"type": "txn.v1", "request_id": "r", "stamp_ms": 1}
         msgspec.msgpack.encode(TXN | {"stamp_ms": 1 << 63}),
         msgspec.msgpack.encode(TXN | {"request_id": "marker"}).replace(b"marker", b"\xff\xfe----"),
         encode_txn(Txn(request_id="r", stamp_ms=1))[:-1],
+        msgspec.msgpack.encode(TXN | {"of a newer version": 1}),
+        msgspec.msgpack.encode(TXN | {"z": 1})[:-1] + b"\x91" * 100_000 + b"\x00",
+        msgspec.msgpack.encode(TXN | {"puts": [["vm", "a", "a", b"", [], 1]]}),
     ],
 )
 def test_an_unreadable_entry_is_refused_and_the_next_one_works(log, payload):
@@ -230,6 +253,41 @@ def test_an_unreadable_transaction_does_not_spoil_its_neighbours(log):
         "unreadable",
         "applied",
     ]
+
+
+def test_a_kind_with_a_slash_is_refused_because_keys_would_be_ambiguous(log):
+    log.do(put("b/c", kind="a"))
+    outcome = log.do(put("c", kind="a/b"), put("x"), guards={"a/b/c": 1})
+    assert outcome == Rejected(subject="a/b", reason="unreadable")
+    assert log.machine.get("vm", "x") is None
+    assert log.machine.get("a", "b/c") is not None
+
+
+def test_a_key_without_a_slash_names_nothing(log):
+    assert isinstance(log.do(put("", kind="vm"), guards={"vm": 0}, deletes=("vm",)), Applied)
+    assert isinstance(log.do(guards={"vm/": 1}), Applied)
+
+
+def test_the_last_of_two_puts_of_one_resource_counts_with_its_claims(log):
+    log.do(put("a", "ip/1"))
+    log.do(put("a", "ip/1", "ip/2", body=b"1"), put("a", "ip/3", body=b"2"))
+    assert log.machine.get("vm", "a") == (b"2", 2)
+    holders = [log.machine.claim_holder(f"ip/{n}") for n in (1, 2, 3)]
+    assert holders == ["", "", "vm/a"]
+    assert log.machine.recompute_digest() == log.machine.digest()
+
+
+def test_an_entry_of_many_transactions_does_what_as_many_entries_do(log):
+    apart = Log()
+    payloads = [
+        log.txn(put(f"{n % 70}", f"ip/{n % 50}"), request_id=f"r{n}", deletes=(f"vm/{n % 33}",))
+        for n in range(300)
+    ]
+    packed = log.entry(*payloads)
+    assert [type(o) for o in packed] == [type(apart.entry(p)[0]) for p in payloads]
+    for kind in ("vm",):
+        assert log.machine.all_ids(kind) == apart.machine.all_ids(kind)
+    assert log.machine.recompute_digest() == log.machine.digest()
 
 
 def test_a_guard_of_any_size_is_only_compared(log):
@@ -353,6 +411,18 @@ def test_listeners_hear_each_entry_once_with_the_keys_that_changed(log):
         (3, {"vm/a", "vm/c"}),
         (3, {"*"}),
     ]
+
+
+def test_a_change_tells_apart_what_is_there_and_what_is_gone(log):
+    told = []
+    log.machine.on_change(told.append)
+    log.do(put("a"), put("b"))
+    log.entry(
+        log.txn(put("came-and-went"), request_id="1"),
+        log.txn(put("c"), request_id="2", deletes=("vm/came-and-went", "vm/a", "vm/never")),
+        log.txn(put("b"), request_id="3", deletes=("vm/b",)),
+    )
+    assert (told[1].puts, told[1].deletes) == ({"vm/b", "vm/c"}, {"vm/a"})
 
 
 def test_a_listener_that_fails_stops_neither_the_log_nor_the_other_listeners(log):
