@@ -11,6 +11,7 @@ import pytest
 
 from core.errors import NotFoundError
 from tools.bench.report import ProcessCost, Report, is_within_targets, table
+from tools.bench.store_reads import measure_reads
 from tools.bench.usage import Usage, cpu_percent, read_usage
 
 STATUS = "Name:\tpython\nVmPeak:\t  999999 kB\nVmRSS:\t   98304 kB\nThreads:\t7\n"
@@ -95,3 +96,12 @@ def test_the_table_says_what_is_over() -> None:
     assert "over: RSS, CPU" in lines[2]
     assert "over" not in lines[3]
     assert "create of a tiny VM: 1.3 s" in table(report)
+
+
+async def test_reads_of_the_store_are_measured_against_the_shell(tmp_path):
+    figures = await measure_reads(tmp_path, vms=3000)
+    assert figures.vms == 3000
+    assert 0 < figures.matching < 300
+    assert figures.scan_ratio > 0
+    assert figures.point_reads_per_s > 0
+    assert figures.indexed_p99_ms > 0
