@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -233,27 +232,6 @@ class Machine(Reads):
             self._replaced(fresh)
 
         return swap
-
-    # Whole dumps in memory, for an engine that keeps its snapshots there.
-
-    def dump(self) -> bytes:
-        """Return the whole state as the bytes of an SQLite file."""
-        with tempfile.TemporaryDirectory(prefix="state-") as directory:
-            path, frozen = Path(directory, "dump"), self.freeze()
-            frozen.write(path)
-            frozen.close()
-            return path.read_bytes()
-
-    def load(self, dump: bytes) -> None:
-        """Replace the whole state by a dump, all or nothing.
-
-        Raises:
-            FatalError: the dump isn't a whole, sound state; the state is unchanged.
-        """
-        with tempfile.TemporaryDirectory(prefix="state-") as directory:
-            path = Path(directory, "dump")
-            path.write_bytes(dump)
-            self.stage(path)()
 
     def _replaced(self, db: sqlite3.Connection) -> None:
         self._db = db

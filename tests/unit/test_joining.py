@@ -31,6 +31,7 @@ from nodeagent.joining.messages import (
 )
 from raftstate.consensus.engine import NodeId, Peer
 from tests.one_member import ADMIN_TOKEN, HOST_ID, OTHER_ID, THIRD_ID, OneMember, founded
+from tests.whole_states import dump_of
 
 REQUEST_PEM = make_request("a-name-the-host-made-up")[0]
 
@@ -350,7 +351,7 @@ async def test_a_new_cluster_keeps_its_secrets_sealed_and_only_a_hash_of_its_tok
     authority_key = unseal(key, "ca-key", mesh.sealed_ca_key)
     assert authority_key.startswith(b"-----BEGIN PRIVATE KEY")
     assert unseal(key, "gossip-key", mesh.sealed_gossip_key) == bytes(32)
-    dump = door.member.machine.dump()
+    dump = dump_of(door.member.machine)
     for secret in (authority_key.splitlines()[1], key, ADMIN_TOKEN.encode()):
         assert secret not in dump
     (token,) = door.store.all(AccessToken)

@@ -10,6 +10,7 @@ from core.errors import FatalError
 from raftstate.state import machine as machine_module
 from raftstate.state.machine import REMEMBER_MS, Machine
 from raftstate.txn import Applied, Put, Rejected, Txn, decode_outcome, encode_txn
+from tests.whole_states import dump_of, load
 
 NOW_MS = 1_700_000_000_000
 
@@ -157,7 +158,7 @@ def test_a_repeat_in_the_same_entry_is_applied_once(log):
 def test_a_repeat_is_known_after_a_snapshot_too(log):
     log.do(put("a"), request_id="r")
     other = Log()
-    other.machine.load(log.machine.dump())
+    load(other.machine, dump_of(log.machine))
     other.index = 5
     assert other.do(put("a", body=b"again"), request_id="r") == Applied(index=1)
     assert other.machine.get("vm", "a") == (b"b", 1)
@@ -214,7 +215,7 @@ def test_no_more_requests_are_remembered_than_the_limit(log, monkeypatch):
         log.do(put("a"), request_id=f"r{number}", stamp_ms=NOW_MS + number)
     assert [n for n in range(9) if log.machine.remembered(f"r{n}")] == [4, 5, 6, 7, 8]
     other = Machine(":memory:")
-    other.load(log.machine.dump())
+    load(other, dump_of(log.machine))
     log.machine.apply(10, [log.txn(put("b"), request_id="s", stamp_ms=NOW_MS + 10)])
     other.apply(10, [log.txn(put("b"), request_id="s", stamp_ms=NOW_MS + 10)])
     assert log.machine.remembered("r4") is None
@@ -310,7 +311,7 @@ def test_a_dump_carries_everything_over(log):
     log.do(put("c", "ip/1"), request_id="refused")
     other = Log()
     other.do(put("old", "ip/1"))
-    other.machine.load(log.machine.dump())
+    load(other.machine, dump_of(log.machine))
     assert other.machine.digest() == log.machine.digest()
     assert other.machine.applied() == 2
     assert other.machine.get("vm", "old") is None
@@ -320,7 +321,7 @@ def test_a_dump_carries_everything_over(log):
 def test_a_snapshot_loaded_into_a_file_is_there_after_a_restart(log, tmp_path):
     log.do(put("a", "ip/1"))
     machine = Machine(tmp_path / "state.db")
-    machine.load(log.machine.dump())
+    load(machine, dump_of(log.machine))
     machine.close()
     again = Machine(tmp_path / "state.db")
     assert (again.digest(), again.applied()) == (log.machine.digest(), 1)
@@ -346,7 +347,7 @@ def _damaged(how: str) -> bytes:
     log = Log()
     for number in range(200):
         log.do(put(f"id-{number}", f"claim/{number}", body=bytes(300)))
-    whole = log.machine.dump()
+    whole = dump_of(log.machine)
     return {
         "empty": b"",
         "no database": b"SQLite format 3 or so" * 20,
@@ -378,7 +379,7 @@ def test_a_damaged_snapshot_is_refused_and_changes_nothing(log, how):
     told = []
     log.machine.on_applied(lambda index, keys: told.append(keys))
     with pytest.raises(FatalError, match="snapshot"):
-        log.machine.load(_damaged(how))
+        load(log.machine, _damaged(how))
     assert log.machine.digest() == digest
     assert told == []
     assert log.do(put("b")) == Applied(index=2)
@@ -404,7 +405,7 @@ def test_listeners_hear_each_entry_once_with_the_keys_that_changed(log):
     log.do(put("a", "ip/1"), put("d", kind="disk"))
     log.do(put("b", "ip/1"))
     log.entry(log.txn(deletes=("vm/a",)), log.txn(put("c"), request_id="c"))
-    log.machine.load(log.machine.dump())
+    load(log.machine, dump_of(log.machine))
     assert told == [
         (1, {"vm/a", "disk/d"}),
         (2, frozenset()),
@@ -434,7 +435,7 @@ def test_a_listener_that_fails_stops_neither_the_log_nor_the_other_listeners(log
     log.machine.on_applied(fails)
     log.machine.on_applied(lambda index, keys: told.append(index))
     assert log.do(put("a")) == Applied(index=1)
-    log.machine.load(log.machine.dump())
+    load(log.machine, dump_of(log.machine))
     assert told == [1, 1]
 
 

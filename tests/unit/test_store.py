@@ -13,6 +13,7 @@ from raftstate.state.machine import Machine
 from raftstate.store import Store, describe_rejection
 from raftstate.txn import Applied, Rejected
 from raftstate.watch import EVERYTHING
+from tests.whole_states import dump_of, load
 
 
 class FixedClock:
@@ -242,7 +243,7 @@ async def test_after_a_snapshot_a_watch_says_everything(cluster):
     await taken(watch)
     other = Cluster()
     await other.store.apply(puts=(center("one"),))
-    cluster.machine.load(other.machine.dump())
+    load(cluster.machine, dump_of(other.machine))
     assert await taken(watch) == {EVERYTHING}
     assert cluster.store.index == 1
     assert cluster.store.need(DataCenter, "id-one")
