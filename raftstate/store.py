@@ -226,6 +226,11 @@ class Store:
     # -- being told
 
     @property
+    def machine(self) -> Machine:
+        """The tables, for what looks at all kinds of resources alike."""
+        return self._machine
+
+    @property
     def hub(self) -> WatchHub:
         """What tells of changes, also of those since a log index."""
         return self._hub
