@@ -158,6 +158,13 @@ def test_files_have_their_full_size_before_anything_is_written(path):
     wal.close()
 
 
+def test_no_segment_grows_whatever_the_sizes_of_the_records(path):
+    sized = [EntryRecord(b"\x00" + bytes(index % 61), index, 1) for index in range(1, 4000)]
+    write(path, sized)
+    assert {segment.stat().st_size for segment in segments(path)} == {SEGMENT_BYTES}
+    assert len(reopen(path).entries) == len(sized)
+
+
 def test_the_size_counts_what_is_used(path):
     sizes = write(path, entries(1, 1), entries(2, 2), entries(3, 100))
     assert 0 < sizes[0] < sizes[1] < SEGMENT_BYTES < sizes[2] < 100 * 80
@@ -178,6 +185,19 @@ def test_trimming_drops_the_segments_that_hold_only_older_entries(path):
     kept = indexes(reopen(path))
     assert 60 < kept[0] <= 101
     assert kept == list(range(kept[0], 201))
+
+
+def test_a_segment_goes_when_its_last_entry_is_below_and_not_before(path):
+    write(path, entries(1, 200))
+    wal = opened(path)
+    while len(segments(path)) > 1:
+        last, files = wal._segments[0].last_index, segments(path)
+        wal.trim(last)
+        assert segments(path) == files
+        wal.trim(last + 1)
+        assert segments(path) == files[1:]
+        assert indexes(reopen(path)) == list(range(last + 1, 201))
+    wal.close()
 
 
 def test_the_segment_being_written_is_never_dropped(path):
@@ -306,6 +326,30 @@ def test_any_damage_to_a_segment_before_the_last_is_refused(path):
     assert indexes(reopen(path)) == list(range(1, 151))
 
 
+def test_any_damage_to_a_rewritten_log_is_refused(path):
+    wal = opened(path)
+    wal.rewrite((TermRecord(7, "b"), *entries(1, 5)))
+    used = wal.size_bytes
+    wal.close()
+    (segment,) = segments(path)
+    for place in range(used):
+        content = flip(segment, place)
+        with pytest.raises(FatalError, match=REFUSED):
+            reopen(path)
+        segment.write_bytes(content)
+
+
+def test_the_last_vote_in_a_full_segment_is_as_safe_as_the_others(path):
+    write(path, entries(1, 59), [TermRecord(3, "b")], entries(60, 69))
+    first = segments(path)[0]
+    content = first.read_bytes()
+    seal = content.rindex(b"\xf5SEALED\xf5") - 8
+    assert content[seal - 3 : seal] == b"\x03\xa1b"
+    flip(first, seal - 1)
+    with pytest.raises(FatalError, match="is damaged at byte"):
+        reopen(path)
+
+
 def test_a_lost_sector_of_zeros_is_not_taken_for_the_end(path):
     write(path, *([entry] for entry in entries(1, 30)))
     (segment,) = segments(path)
@@ -420,6 +464,7 @@ def test_the_log_says_full_while_it_can_still_write_and_recovers_by_itself(
     disk, space = FaultyOs(), Room()
     disk.install(monkeypatch)
     wal = opened(path, room=space.room)
+    assert wal.full() == ""
     disk.disk_full = True
     wal.append(entries(1, 1, size=SEGMENT_BYTES // 8)[0])
     wal.sync()
