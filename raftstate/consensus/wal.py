@@ -9,7 +9,6 @@ silently. `wal_segment` describes the files, `wal_records` what is in them.
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import sys
@@ -152,8 +151,8 @@ class Wal:
                 f"can't write the log {self._path} ({error.strerror}); free or replace the disk, then restart the agent"
             ) from error
         self._failed = False
-        if not self._room.reason and not self._allocate_spare():
-            self._room.refuse(self._path)
+        if not self._room.reason and (why := self._allocate_spare()):
+            self._room.refuse(self._path, why)
 
     def rewrite(self, records: Iterable[Record]) -> None:
         """Replace the whole log by `records`; durable on return, whole or not at all."""
@@ -286,24 +285,24 @@ class Wal:
             self._fdatasync(self._file)
         self.close()
 
-    def _allocate_spare(self) -> bool:
-        """Get the room for the next segment if it is time to; tell whether it is there, or not needed yet."""
+    def _allocate_spare(self) -> str:
+        """Get the room for the next segment if it is time to; return why it can't be had, else nothing."""
         last = self._segments[-1]
         if self._has_spare or last.used < last.size // _SPARE_FROM:
-            return True
+            return ""
         spare = self._path / _SPARE
-        file = os.open(spare, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            os.posix_fallocate(file, 0, self._segment_bytes)
+            file = os.open(spare, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                os.posix_fallocate(file, 0, self._segment_bytes)
+            finally:
+                os.close(file)
         except OSError as error:
-            os.unlink(spare)
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            return False
-        finally:
-            os.close(file)
+            with contextlib.suppress(OSError):  # what a half-made file holds is wanted elsewhere
+                os.unlink(spare)
+            return error.strerror or repr(error)
         self._has_spare = True
-        return True
+        return ""
 
     def _refuse_if_failed(self) -> None:
         if self._failed:

@@ -45,28 +45,35 @@ class DiskRoom:
         self._looked_s: float | None = None
         self.reason = ""
 
-    def look(self, directory: Path, allocate: Callable[[], bool]) -> str:
-        """Return why nothing may be accepted, empty if all is well. `allocate` tries to get the log's next segment."""
+    def look(self, directory: Path, allocate: Callable[[], str]) -> str:
+        """Return why nothing may be accepted, empty if all is well.
+
+        `allocate` tries to get the log's next segment, and returns why that can't be had.
+        """
         now_s = self._now()
         if self._looked_s is None or now_s - self._looked_s >= LOOK_PAUSE_S:
             self._looked_s = now_s
-            if not allocate():
-                self.refuse(directory)
+            if why := allocate():
+                self.refuse(directory, why)
             else:
                 self._judge(directory)
         return self.reason
 
-    def refuse(self, directory: Path) -> None:
+    def refuse(self, directory: Path, why: str) -> None:
         """The next segment can't be had: accept nothing from now on."""
-        self._set(f"the disk is full: no room in {directory} for the next part of the log")
+        self._set(f"the disk is full: no room in {directory} for the next part of the log ({why})")
 
     def _judge(self, directory: Path) -> None:
-        if self._reserve_bytes is None:
-            self._reserve_bytes = default_reserve_bytes(directory)
+        try:
+            if self._reserve_bytes is None:
+                self._reserve_bytes = default_reserve_bytes(directory)
+            free = self._free_bytes(directory)
+        except OSError as error:
+            self.refuse(directory, error.strerror or repr(error))
+            return
         wanted = self._reserve_bytes
         if self.reason:  # a little more than before, so that it doesn't go to and fro
             wanted += wanted // 8
-        free = self._free_bytes(directory)
         self._set(
             f"the disk is full: {free >> 20} MiB are free in {directory}, {wanted >> 20} MiB must be"
             if free < wanted

@@ -469,6 +469,7 @@ def test_the_log_says_full_while_it_can_still_write_and_recovers_by_itself(
     wal.append(entries(1, 1, size=SEGMENT_BYTES // 8)[0])
     wal.sync()
     assert "the disk is full: no room" in wal.full()
+    assert "No space left on device" in wal.full()
     assert sorted(file.suffix for file in path.iterdir()) == [".wal"]
     for term in range(1, 20):  # votes are still written down
         wal.append(TermRecord(term, "b"))
@@ -515,8 +516,13 @@ def test_a_log_opens_on_a_full_disk(path, monkeypatch):
     assert indexes(reopen(path)) == list(range(1, 151))
 
 
+def test_a_disk_that_cannot_be_asked_counts_as_full(tmp_path):
+    room = DiskRoom(free_bytes=lambda path: os.stat(path / "gone").st_size, now=lambda: 0.0)
+    assert "No such file" in room.look(tmp_path, lambda: "")
+
+
 def test_the_default_reserve_is_a_small_part_of_the_disk(tmp_path):
     room = DiskRoom(free_bytes=lambda path: 0, now=lambda: 0.0)
-    assert "the disk is full: 0 MiB are free" in room.look(tmp_path, lambda: True)
+    assert "the disk is full: 0 MiB are free" in room.look(tmp_path, lambda: "")
     room = DiskRoom(free_bytes=lambda path: 512 << 20, now=lambda: 0.0)
-    assert room.look(tmp_path, lambda: True) == ""
+    assert room.look(tmp_path, lambda: "") == ""
