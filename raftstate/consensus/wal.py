@@ -38,6 +38,7 @@ from raftstate.consensus.wal_segment import (
     frame,
     garbage,
     mark,
+    missing,
     read_head,
     read_segment,
     salt,
@@ -193,11 +194,7 @@ class Wal:
                 continue
             head = read_head(path)
             if heads and head.sequence + 1 != heads[0][1].sequence:
-                missing = segment_path(self._path, head.sequence + 1)
-                raise FatalError(
-                    f"the log {missing} is missing: the disk lost what it had stored; replace the disk if it is "
-                    "failing, then run 'kvorum recover rejoin' on this host"
-                )
+                raise missing(segment_path(self._path, head.sequence + 1))
             heads.insert(0, (path, head))
         recovered = Recovered(trimmed=heads[0][1].last_index)
         following = [head for _, head in heads[1:]]

@@ -106,6 +106,14 @@ def damaged(path: Path, position: int) -> FatalError:
     )
 
 
+def missing(path: Path) -> FatalError:
+    """Return the refusal of a log that lacks a segment."""
+    return FatalError(
+        f"the log {path} is missing: the disk lost what it had stored; replace the disk if it is failing, "
+        "then run 'kvorum recover rejoin' on this host"
+    )
+
+
 def read_head(path: Path) -> Head:
     """Return the head of a segment. Raises FatalError if it is unreadable, OSError if the file is."""
     file = os.open(path, os.O_RDONLY)
@@ -114,18 +122,14 @@ def read_head(path: Path) -> Head:
         size = os.fstat(file).st_size
     finally:
         os.close(file)
-    if len(content) >= len(MAGIC) and not content.startswith(MAGIC[:5]) and any(content):
-        raise FatalError(
-            f"{path} is not a log of this version; remove the host from the cluster and join it again"
-        )
     body = content[: _HEAD.size]
     if len(content) < HEAD_BYTES or _U32.pack(crc32c(body)) != content[_HEAD.size :]:
+        if content and not content.startswith(MAGIC) and any(content[: len(MAGIC)]):
+            raise _other_format(path)
         raise damaged(path, 0)
     magic, *numbers = _HEAD.unpack(body)
     if magic != MAGIC:
-        raise FatalError(
-            f"{path} is not a log of this version; remove the host from the cluster and join it again"
-        )
+        raise _other_format(path)
     head = Head(*numbers)
     if path.name != segment_path(path.parent, head.sequence).name:
         raise damaged(path, len(MAGIC))
@@ -152,11 +156,7 @@ def read_segment(path: Path, head: Head, recovered: Recovered, next_head: Head |
     finally:
         os.close(file)
     if sealed and next_head is None:
-        missing = segment_path(path.parent, head.sequence + 1)
-        raise FatalError(
-            f"the log {missing} is missing: the disk lost what it had stored; replace the disk if it is failing, "
-            "then run 'kvorum recover rejoin' on this host"
-        )
+        raise missing(segment_path(path.parent, head.sequence + 1))
     return Segment(head.sequence, path, head.size, end, last_index)
 
 
@@ -165,6 +165,12 @@ def garbage(file: int, start: int, end: int) -> Iterator[tuple[int, int]]:
     for position, content in _pieces(file, start, end):
         if content.count(0) != len(content):
             yield position, len(content)
+
+
+def _other_format(path: Path) -> FatalError:
+    return FatalError(
+        f"{path} is not a log of this version; remove the host from the cluster and join it again"
+    )
 
 
 def _read_records(file: int, path: Path, head: Head, recovered: Recovered) -> tuple[int, bool, int]:
