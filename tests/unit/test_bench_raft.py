@@ -77,7 +77,7 @@ def test_a_value_has_the_size_that_is_compared(size: int) -> None:
 
 @pytest.mark.integration
 @pytest.mark.timeout(60)
-async def test_a_quick_run_reports_commits_and_recovery_next_to_etcd(tmp_path: Path) -> None:
+async def test_a_quick_run_reports_every_part_and_leaves_nothing_behind(tmp_path: Path) -> None:
     out = tmp_path / "report.json"
     argv = (sys.executable, "-m", "tools.bench.raft", *SHORT, "--out", str(out))
     process = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.PIPE)
@@ -86,6 +86,9 @@ async def test_a_quick_run_reports_commits_and_recovery_next_to_etcd(tmp_path: P
     report = msgspec.json.decode(out.read_bytes(), type=Report)
     compared = {found.name for found in report.figures if found.etcd}
     assert {"commits, 64 clients at a follower", "p99, 64 clients at a follower"} <= compared
-    assert any(found.name.startswith("start with") for found in report.figures)
+    names = [found.name for found in report.figures]
+    for begin in ("commits, 64 clients at a replica", "point reads", "growth", "start with"):
+        assert any(name.startswith(begin) for name in names), begin
+    assert report.left_out == {}
     assert all(found.ours > 0 for found in report.figures if found.unit != "%")
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]

@@ -11,18 +11,21 @@ import os
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
 from core.errors import PlatformError
 from tools.bench.raft.commits import MANY, measure_commits
+from tools.bench.raft.reads import figures_of_reads
 from tools.bench.raft.recovery import measure_recovery
 from tools.bench.raft.replicas import measure_replicas
 from tools.bench.raft.report import Figure, make_report, table
 
 BUILD = Path(__file__).resolve().parents[3] / "build"
+PARTS = ("commits", "reads", "replicas", "recovery")
 NO_REPLICAS = "this engine has no replicas"
 
 
@@ -33,12 +36,22 @@ class Scale:
     rounds: int
     seconds: float
     replicas: int
+    vms: int
     resources: int
     size_mib: int
 
 
-FULL = Scale(rounds=5, seconds=4.0, replicas=100, resources=1_000_000, size_mib=1024)
-QUICK = Scale(rounds=1, seconds=0.5, replicas=3, resources=1000, size_mib=1)
+FULL = Scale(rounds=5, seconds=4.0, replicas=100, vms=300_000, resources=1_000_000, size_mib=1024)
+QUICK = Scale(rounds=1, seconds=0.5, replicas=3, vms=2000, resources=1000, size_mib=1)
+
+
+@dataclass(slots=True)
+class Found:
+    """What has been measured so far."""
+
+    figures: list[Figure] = field(default_factory=list)
+    rounds: dict[str, list[float]] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 def say(text: str) -> None:
@@ -46,53 +59,57 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-async def bench(scale: Scale, *, only: str, out: Path, profile: Path | None) -> int:
+async def measure(
+    part: str, scale: Scale, found: Found, directory: Path, profile: Path | None
+) -> None:
+    """Measure one part in an empty directory."""
+    match part:
+        case "commits":
+            commits, replica = await measure_commits(
+                directory, rounds=scale.rounds, seconds=scale.seconds, profile=profile
+            )
+            found.figures += commits.figures()
+            found.rounds |= commits.rounds()
+            if not replica:
+                found.left_out[f"commits, {MANY} clients at a replica"] = NO_REPLICAS
+        case "reads":
+            found.figures += await figures_of_reads(directory, vms=scale.vms)
+        case "replicas":
+            growth = await measure_replicas(
+                directory, replicas=scale.replicas, rounds=scale.rounds, seconds=scale.seconds
+            )
+            if growth is None:
+                found.left_out[f"cost of {scale.replicas} replicas"] = NO_REPLICAS
+            else:
+                found.figures.append(growth)
+        case _:
+            found.figures += await measure_recovery(
+                directory, resources=scale.resources, size_mib=scale.size_mib
+            )
+
+
+async def bench(scale: Scale, *, parts: Sequence[str], out: Path, profile: Path | None) -> int:
     """Measure, print and write; return the exit code."""
-    figures: list[Figure] = []
-    rounds: dict[str, list[float]] = {}
-    left_out: dict[str, str] = {}
+    found = Found()
     began_s = time.perf_counter()
     out = out.resolve()  # the processes have a directory of their own
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(prefix="bench-raft-", dir=out.parent) as name:
-            for part in ("commits", "replicas", "recovery"):
-                if only in ("", part):
-                    say(f"{part} ...")
-                    directory = Path(name) / part
-                    directory.mkdir()
-                    if part == "commits":
-                        commits, replica = await measure_commits(
-                            directory, rounds=scale.rounds, seconds=scale.seconds, profile=profile
-                        )
-                        figures += commits.figures()
-                        rounds |= commits.rounds()
-                        if not replica:
-                            left_out[f"commits, {MANY} clients at a replica"] = NO_REPLICAS
-                    elif part == "replicas":
-                        growth = await measure_replicas(
-                            directory,
-                            replicas=scale.replicas,
-                            rounds=scale.rounds,
-                            seconds=scale.seconds,
-                        )
-                        if growth is None:
-                            left_out[f"cost of {scale.replicas} replicas"] = NO_REPLICAS
-                        else:
-                            figures.append(growth)
-                    else:
-                        figures += await measure_recovery(
-                            directory, resources=scale.resources, size_mib=scale.size_mib
-                        )
+            for part in parts:
+                say(f"{part} ...")
+                directory = Path(name) / part
+                directory.mkdir()
+                await measure(part, scale, found, directory, profile)
     except PlatformError as error:
         say(f"the bench failed: {error.message}")
         return 1
     report = make_report(
-        figures,
+        found.figures,
         seconds=round(time.perf_counter() - began_s, 1),
         load_average=os.getloadavg()[0],
-        rounds=rounds,
-        left_out=left_out,
+        rounds=found.rounds,
+        left_out=found.left_out,
     )
     out.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
     say(f"\n{table(report)}\n(written to {out})")
@@ -108,9 +125,8 @@ def main() -> None:
     parser.add_argument("--replicas", type=int, help="how many replicas")
     parser.add_argument("--resources", type=int, help="how many resources to recover")
     parser.add_argument("--mib", type=int, dest="size_mib", help="how big the state to recover is")
-    parser.add_argument(
-        "--only", choices=("commits", "replicas", "recovery"), default="", help="one part"
-    )
+    parser.add_argument("--vms", type=int, help="how many VMs to read and query")
+    parser.add_argument("--only", choices=PARTS, action="append", help="this part (repeatable)")
     parser.add_argument(
         "--profile", type=Path, metavar="DIRECTORY", help="write cProfile files of the voters there"
     )
@@ -119,12 +135,11 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     base = QUICK if arguments.quick else FULL
-    names = ("rounds", "seconds", "replicas", "resources", "size_mib")
+    names = ("rounds", "seconds", "replicas", "vms", "resources", "size_mib")
     chosen = {name: getattr(arguments, name) for name in names}
     scale = Scale(**{n: v or getattr(base, n) for n, v in chosen.items()})
-    sys.exit(
-        asyncio.run(bench(scale, only=arguments.only, out=arguments.out, profile=arguments.profile))
-    )
+    parts = arguments.only or PARTS
+    sys.exit(asyncio.run(bench(scale, parts=parts, out=arguments.out, profile=arguments.profile)))
 
 
 if __name__ == "__main__":

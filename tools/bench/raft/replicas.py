@@ -34,12 +34,13 @@ async def measure_replicas(
             return None
         alone = [await _cost_s(running, seconds) for _ in range(rounds)]
         names = [f"r{number:03}" for number in range(replicas)]
-        process, addresses = await stack.enter_async_context(
-            hosts(directory, authority, names, first_address=FIRST_ADDRESS, call=running.addresses)
-        )
-        await plant(process, addresses, running, names)
-        await process.tell(Barrier(), Done, timeout_s=CATCH_UP_TIMEOUT_S)
-        among = [await _cost_s(running, seconds) for _ in range(rounds)]
+        async with hosts(
+            directory, authority, names, first_address=FIRST_ADDRESS, call=running.addresses
+        ) as (process, addresses):
+            await plant(process, addresses, running, names)
+            await process.tell(Barrier(), Done, timeout_s=CATCH_UP_TIMEOUT_S)
+            among = [await _cost_s(running, seconds) for _ in range(rounds)]
+        alone += [await _cost_s(running, seconds) for _ in range(rounds)]  # the state has grown
     return Figure(
         name=f"growth of the leader's cost of a commit by {replicas} replicas",
         unit="%",
