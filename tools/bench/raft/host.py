@@ -46,7 +46,7 @@ from tools.bench.raft.orders import (
 )
 
 COMMIT_TIMEOUT_S = 30.0
-CHANGE_TIMEOUT_S = 60.0
+CHANGE_TIMEOUT_S = 1800.0  # a new voter is sent the state first
 BARRIER_TIMEOUT_S = 3600.0
 FILL_BYTES_A_COMMIT = 1 << 20
 FILL_AT_ONCE = 4
@@ -133,7 +133,7 @@ async def fill(store: Store, order: Fill) -> None:
     async def work() -> None:
         for numbers in left:
             events = [make_event(f"fill-{number}", 0, order.size_bytes) for number in numbers]
-            await store.commit(store.change(puts=events), timeout_s=COMMIT_TIMEOUT_S)
+            await store.apply(puts=events, timeout_s=COMMIT_TIMEOUT_S)
 
     async with asyncio.TaskGroup() as group:
         for number in range(FILL_AT_ONCE):
