@@ -14,7 +14,8 @@ from tools.bench.raft.orders import AddVoter, Ask, Barrier, Done, Ready, Status
 
 NAMES = ("a", "b", "c")
 START_TIMEOUT_S = 60.0
-CHANGE_TIMEOUT_S = 120.0
+CHANGE_TIMEOUT_S = 45.0
+ANSWER_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +81,8 @@ async def voters(
             running.addresses.update(addresses)
             first = running.children[NAMES[0]]
             if call:
-                order = AddVoter(name, addresses[name])
-                await first.tell(order, Done, timeout_s=CHANGE_TIMEOUT_S)
+                order = AddVoter(name, addresses[name], CHANGE_TIMEOUT_S)
+                await first.tell(order, Done, timeout_s=ANSWER_TIMEOUT_S)
             else:
                 await first.tell(Barrier(), Done)
         yield running

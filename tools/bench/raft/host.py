@@ -46,7 +46,6 @@ from tools.bench.raft.orders import (
 )
 
 COMMIT_TIMEOUT_S = 30.0
-CHANGE_TIMEOUT_S = 1800.0  # a new voter is sent the state first
 BARRIER_TIMEOUT_S = 3600.0
 FILL_BYTES_A_COMMIT = 1 << 20
 FILL_AT_ONCE = 4
@@ -162,9 +161,9 @@ class Process:
                     cpu_s=sum(os.times()[:2]),
                     can_follow=isinstance(first.engine, Follower),
                 )
-            case AddVoter(id_, address):
+            case AddVoter(id_, address, timeout_s):
                 peer = Peer(NodeId(id_), address)
-                await first.engine.add_voter(peer, timeout_s=CHANGE_TIMEOUT_S)
+                await first.engine.add_voter(peer, timeout_s=timeout_s)
             case Follow(id_, parents):
                 engine: object = self._hosts[id_].engine
                 if not isinstance(engine, Follower):

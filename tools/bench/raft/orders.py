@@ -13,10 +13,11 @@ class Drive(msgspec.Struct, frozen=True, tag="drive"):
 
 
 class AddVoter(msgspec.Struct, frozen=True, tag="add-voter"):
-    """Make a host a voter."""
+    """Make a host a voter, which takes time if it has to be sent the state first."""
 
     id: str
     address: str
+    timeout_s: float
 
 
 class Follow(msgspec.Struct, frozen=True, tag="follow"):

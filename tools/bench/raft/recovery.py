@@ -36,7 +36,8 @@ async def measure_recovery(directory: Path, *, resources: int, size_mib: int) ->
             directory, authority, (NEW,), first_address=FIRST_ADDRESS + 1, call=addresses
         ) as (new, found):
             began_s = time.perf_counter()
-            await old.tell(AddVoter(NEW, found[NEW]), Done, timeout_s=FILL_TIMEOUT_S)
+            join = AddVoter(NEW, found[NEW], FILL_TIMEOUT_S)
+            await old.tell(join, Done, timeout_s=FILL_TIMEOUT_S)
             await new.tell(Barrier(), Done, timeout_s=FILL_TIMEOUT_S)
             joined_s = time.perf_counter() - began_s
     what = f"{resources} resources, {size_mib} MiB"
