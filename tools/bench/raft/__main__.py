@@ -81,7 +81,8 @@ async def measure(
             if growth is None:
                 found.left_out[f"cost of {scale.replicas} replicas"] = NO_REPLICAS
             else:
-                found.figures.append(growth)
+                found.figures.append(growth[0])
+                found.rounds |= growth[1]
         case _:
             found.figures += await measure_recovery(
                 directory, resources=scale.resources, size_mib=scale.size_mib

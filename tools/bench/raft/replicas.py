@@ -24,10 +24,12 @@ CATCH_UP_TIMEOUT_S = 300.0
 
 async def measure_replicas(
     directory: Path, *, replicas: int, rounds: int, seconds: float
-) -> Figure | None:
-    """Return by how much the leader's cost of a commit grows; None if this engine has no replicas."""
+) -> tuple[Figure, dict[str, list[float]]] | None:
+    """Return by how much the leader's cost of a commit grows, and each round's; None if this engine has no replicas."""
     authority = Authority()
-    alone_s, among_s = [], []
+    alone_us: list[float] = []
+    among_us: list[float] = []
+    writes: list[float] = []
     async with AsyncExitStack() as stack:
         clusters = []
         for name in ("alone", "among"):
@@ -50,14 +52,24 @@ async def measure_replicas(
         await plant(process, addresses, among, names)
         await process.tell(Barrier(), Done, timeout_s=CATCH_UP_TIMEOUT_S)
         for _ in range(rounds):
-            alone_s.append(await _cost_s(alone, seconds))
-            among_s.append(await _cost_s(among, seconds))
-    return Figure(
+            for cluster, costs in ((alone, alone_us), (among, among_us)):
+                cost_us, count = await _cost_us(cluster, seconds)
+                costs.append(cost_us)
+                writes.append(count)
+        # Replicas that got nothing would cost nothing: they must have it all in the end.
+        behind = await process.tell(Barrier(), Done, timeout_s=CATCH_UP_TIMEOUT_S)
+    figure = Figure(
         name=f"growth of the leader's cost of a commit by {replicas} replicas",
         unit="%",
-        ours=100 * (median(among_s) / median(alone_s) - 1),
+        ours=100 * (median(among_us) / median(alone_us) - 1),
         at_most=GROWTH_MAX_PERCENT,
     )
+    return figure, {
+        "leader's us for a commit, without replicas": alone_us,
+        f"leader's us for a commit, with {replicas} replicas": among_us,
+        "seconds until all replicas had everything": [behind.seconds],
+        "commits of these rounds, without and with": writes,
+    }
 
 
 async def plant(
@@ -75,11 +87,11 @@ async def plant(
         await process.tell(Follow(name, (parent,)), Done)
 
 
-async def _cost_s(running: Voters, seconds: float) -> float:
-    """Return the leader's processor time for one commit while clients write at a follower."""
+async def _cost_us(running: Voters, seconds: float) -> tuple[float, int]:
+    """Return the leader's processor time for one commit while clients write at a follower, and how many there were."""
     leader = running.children[await running.leader()]
     follower = running.children[await running.follower()]
     before = await leader.tell(Ask(), Status)
     load = await follower.tell(Drive(MANY, seconds), Load)
     after = await leader.tell(Ask(), Status)
-    return (after.cpu_s - before.cpu_s) / load.writes
+    return 1e6 * (after.cpu_s - before.cpu_s) / load.writes, load.writes
