@@ -25,6 +25,7 @@ FRAMES_KEPT = 32
 
 FOLLOW_AGAIN_S = 2.5  # no answer for so long: ask again, elsewhere
 LINK_PATIENCE_S = 2.0  # how long a parent may take to be connected
+NEVER = float("-inf")
 RETURN_S = (20.0, 40.0)  # how soon a follower tries its best parent again
 
 
@@ -110,6 +111,7 @@ class FeedFollower:
         self._since_s = now()  # this parent was chosen, or last gave a sign of life
         self._return_s = 0.0
         self._asked: tuple[NodeId, int, float] | None = None
+        self._asked_s = NEVER
 
     @property
     def parent(self) -> NodeId | None:
@@ -147,9 +149,10 @@ class FeedFollower:
             self._asked = None
 
     def tick(self, index: int, *, busy: bool) -> None:
-        """Ask for what follows `index`, unless that is under way or a snapshot is coming (`busy`).
+        """Ask for what follows `index`, unless that is under way; change the parent when it is silent.
 
-        Change the parent when it is silent.
+        While a snapshot is coming (`busy`) ask now and then only: the answer is the offer of it, which counts again
+        after a link has broken.
         """
         current, now_s = self._current(), self._now()
         if current is None:
@@ -165,17 +168,17 @@ class FeedFollower:
             self._at = 0
             self._begin()
             return
-        if busy or not linked:
+        if not linked or (busy and now_s - self._asked_s < FOLLOW_AGAIN_S):
             return
         asked = self._asked
         fresh = asked is not None and asked[0] == current.id and now_s - asked[2] < FOLLOW_AGAIN_S
         if fresh and asked is not None and asked[1] == index:
             return
         if self._send(current.id, Follow(index)):
-            self._asked = (current.id, index, now_s)
+            self._asked, self._asked_s = (current.id, index, now_s), now_s
 
     def _begin(self) -> None:
-        self._since_s, self._asked = self._now(), None
+        self._since_s, self._asked, self._asked_s = self._now(), None, NEVER
         if self._at == 0 or self._return_s <= self._since_s:
             self._return_s = self._since_s + self._rng.uniform(*RETURN_S)
 

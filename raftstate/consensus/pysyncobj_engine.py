@@ -59,7 +59,9 @@ POLL_S = 0.05
 HAND_OVER_PAUSE_S = 0.5
 MAX_TICKS_IN_A_TURN = 8
 INVITED_S = 5.0
-FLEE_AGAIN_S = 30.0  # how often a leader with a full disk asks another to lead: theirs may be full, too
+FLEE_AGAIN_S = (
+    30.0  # how often a leader with a full disk asks another to lead: theirs may be full, too
+)
 
 
 class PySyncObjEngine:
@@ -322,7 +324,7 @@ class PySyncObjEngine:
         """Do everything that can be done now."""
         for _ in range(MAX_TICKS_IN_A_TURN):
             self._pump()
-            if not self._node.tick():
+            if not self._node.tick() or not self._has_more():
                 break
         else:
             self.woken()
@@ -331,6 +333,16 @@ class PySyncObjEngine:
             self._source.serve(self._raft.raftCommitIndex)
             self._node.snapshots.tick()
             self._follow()
+
+    def _has_more(self) -> bool:
+        """Tell whether another tick finds something to do at once: entries to apply, or to append."""
+        raft, last = self._raft, self._journal.last()
+        if raft.raftLastApplied < raft.raftCommitIndex:
+            return True
+        if not raft._isLeader():
+            return False
+        alone = len(self._journal.members.latest()) == 1 and raft.raftCommitIndex < last
+        return alone or (len(self._inbox) > 0 and raft.raftCommitIndex == last)
 
     def _follow(self) -> None:
         """Keep up with the parent while this host doesn't vote."""

@@ -114,6 +114,7 @@ class RaftNode:
         self._me, self._machine, self._user = me, machine, user
         self.now = asyncio.get_running_loop().time
         self._fatal: FatalError | None = None
+        self._agreed: tuple[Peer, ...] | None = None  # the voters that PySyncObj knows, too
         self._swap: tuple[SnapshotHeader, Callable[[], None]] | None = None
         self.digests: OrderedDict[int, bytes] = OrderedDict()
 
@@ -239,9 +240,14 @@ class RaftNode:
 
     def check(self) -> None:
         """Raise FatalError if this node can't go on."""
-        members, others = self.journal.members, {node.id for node in self.raft.otherNodes}
-        if members.known and others != {peer.id for peer in members.latest()} - {self._me.id}:
-            self.stop(FatalError("PySyncObj and the log disagree on the voters; restart the agent"))
+        latest = self.journal.members.latest()
+        if latest is not self._agreed and self.journal.members.known:
+            self._agreed = latest
+            others = {node.id for node in self.raft.otherNodes}
+            if others != {peer.id for peer in latest} - {self._me.id}:
+                self.stop(
+                    FatalError("PySyncObj and the log disagree on the voters; restart the agent")
+                )
         if self._fatal is not None:
             raise self._fatal
 

@@ -157,3 +157,30 @@ def test_a_host_whose_state_differs_falls_silent(tmp_path):
         assert not cluster[leader].fault()
 
     simulate(tmp_path, 1, story)
+
+
+def test_a_transfer_that_breaks_off_goes_on(tmp_path):
+    async def story(cluster: Cluster) -> None:
+        await settled(cluster)
+        for number in range(60):
+            await cluster["a"].propose(b"%d" % number + b"." * 60_000, timeout_s=5)
+            await asyncio.sleep(0.1)
+        cluster.create("d", via="a")
+        cluster["d"].follow([cluster.peer("a")])
+        fetch = cluster["d"]._node.snapshots._fetch
+        for _ in range(3):
+            before = fetch.received_bytes
+            await cluster.until(
+                lambda before=before: fetch.received_bytes > before or cluster["d"].generation(),
+                deadline_s=20,
+                what="more of the snapshot",
+            )
+            cluster.network.reset(cluster.peer("a").id, cluster.peer("d").id)
+        await cluster.until(
+            lambda: payloads(cluster, "d") == payloads(cluster, "a"),
+            deadline_s=30,
+            what="all of it",
+        )
+        await cluster.converge()
+
+    simulate(tmp_path, 1, story)
