@@ -52,18 +52,33 @@ STEPS = {"pwrite", "fdatasync", "fsync", "posix_fallocate", "replace", "unlink"}
 COMMIT = {"before-commit", "after-commit"}
 
 
-@pytest.mark.timeout(300)
-def test_killed_at_any_step_it_keeps_its_word_and_applies_nothing_twice(request):
-    """See `tests.consensus_steps`. By default at a fourth of the steps; `pytest --every-step` tries all."""
-    stride = 1 if request.config.getoption("every_step") else 4
+def killed_at_steps(module: str, stride: int) -> list[str]:
+    """Run a module that kills at every `stride`th step; return the names of the steps, up to the one never reached."""
     memory = (
         "/dev/shm" if Path("/dev/shm").is_dir() else None
     )  # SIGKILL takes nothing that was written
     with tempfile.TemporaryDirectory(dir=memory) as directory:
-        command = [sys.executable, "-m", "tests.consensus_steps", directory, "1", str(stride)]
+        command = [sys.executable, "-m", module, directory, "1", str(stride)]
         found = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     assert found.returncode == 0, found.stdout + found.stderr
-    *tried, end = (line.split(maxsplit=1)[1] for line in found.stdout.splitlines())
+    lines = [line for line in found.stdout.splitlines() if line[:1].isdigit()]
+    *tried, end = (line.split(maxsplit=1)[1].strip() for line in lines)
     assert end == "not reached"
+    return tried
+
+
+@pytest.mark.timeout(300)
+def test_killed_at_any_step_it_keeps_its_word_and_applies_nothing_twice(request):
+    """See `tests.consensus_steps`. By default at a fourth of the steps; `pytest --every-step` tries all."""
+    stride = 1 if request.config.getoption("every_step") else 4
+    tried = killed_at_steps("tests.consensus_steps", stride)
     assert set(tried) >= STEPS | COMMIT
     assert len(tried) > 120 // stride
+
+
+@pytest.mark.timeout(300)
+def test_killed_at_any_step_of_an_installation_it_ends_with_the_whole_snapshot():
+    """See `tests.consensus_install_steps`."""
+    tried = killed_at_steps("tests.consensus_install_steps", 1)
+    assert set(tried) >= {"pwrite", "write", "fdatasync", "fsync", "replace", "unlink"}
+    assert len(tried) > 25
