@@ -15,6 +15,7 @@ from core.model.mesh import (
     JoinToken,
     Lease,
     Mesh,
+    Vote,
 )
 from core.model.network import (
     Direction,
@@ -101,6 +102,7 @@ __all__ = [
     "Task",
     "TaskState",
     "VMPhase",
+    "Vote",
     "check_name",
     "key_of",
     "kind_of",

@@ -23,7 +23,9 @@ class Cluster(Resource, tag="cluster.v1", frozen=True, kw_only=True):
 class Mesh(Resource, tag="mesh.v1", frozen=True, kw_only=True):
     """What all agents of one mesh share; exactly one, id `mesh`.
 
-    `sealed_*` are encrypted with the secrets key that each host keeps in a file (0600).
+    `sealed_*` are encrypted with the secrets key that each host keeps in a file (0600). `feature_level` is the lowest
+    of all voters and never falls. `voters_max` is 1, 3, 5 or 7; a voter that was silent for `voter_replace_after_s`
+    gives its place to another host.
     """
 
     ca_pem: str
@@ -31,6 +33,8 @@ class Mesh(Resource, tag="mesh.v1", frozen=True, kw_only=True):
     sealed_gossip_key: bytes
     feature_level: int = 1
     ha_profile: str = "default"
+    voters_max: int = 5
+    voter_replace_after_s: int = 600
 
 
 class HostState(StrEnum):
@@ -41,8 +45,20 @@ class HostState(StrEnum):
     FENCED = "fenced"
 
 
+class Vote(StrEnum):
+    """What an operator says about a host's vote: the cluster chooses, or it shall vote always, or never."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
 class Host(Resource, tag="host.v1", frozen=True, kw_only=True):
-    """A server that runs the agent. `address` is its IP on the management network."""
+    """A server that runs the agent. `address` is its IP on the management network.
+
+    Hosts of one `failure_domain` (a rack, a room) fail together; empty: this host shares its fate with no other. A
+    `witness` votes and holds the state, but runs no VMs. `feature_level` is what its agent understands.
+    """
 
     cluster_id: str
     address: str
@@ -56,6 +72,10 @@ class Host(Resource, tag="host.v1", frozen=True, kw_only=True):
     watchdog: str = ""
     state: HostState = HostState.MEMBER
     maintenance: bool = False
+    failure_domain: str = ""
+    witness: bool = False
+    vote: Vote = Vote.AUTO
+    feature_level: int = 1
 
     def claims(self) -> tuple[str, ...]:
         return (f"host.name/{self.name}", f"host.address/{self.address}")
@@ -77,11 +97,15 @@ class Lease(Resource, tag="lease.v1", frozen=True, kw_only=True):
 
 
 class JoinToken(Resource, tag="join-token.v1", frozen=True, kw_only=True):
-    """A single-use right to join. Only the SHA-256 of its secret is kept; name = id."""
+    """A single-use right to join. Only the SHA-256 of its secret is kept; name = id.
+
+    `finished`: the host that used it is in; until then the same host may use it again.
+    """
 
     secret_sha256: str
     expires_ms: int
     used_by_host_id: str = ""
+    finished: bool = False
 
 
 class AccessToken(Resource, tag="access-token.v1", frozen=True, kw_only=True):

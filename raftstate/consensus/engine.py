@@ -142,6 +142,9 @@ class ConsensusEngine(Protocol):
     def follow(self, parents: Sequence[Peer]) -> None:
         """Say whom to get the log from while this host doesn't vote, best first."""
 
+    async def step_aside(self, *, timeout_s: float) -> None:
+        """Let another voter lead; return when one does, or after `timeout_s`. Does nothing on others than the leader."""
+
     async def add_voter(self, peer: Peer, *, timeout_s: float) -> None:
         """Make `peer` a voter. Idempotent. It must run and have caught up; the leader connects to it.
 
