@@ -133,6 +133,8 @@ def _why_not(
         return "not wanted here"
     if request.cluster_id and host.cluster_id != request.cluster_id:
         return "in another cluster"
+    if host.witness:
+        return "a witness: it runs no VMs"
     if host.state is not HostState.MEMBER:
         return "fenced"
     if host.maintenance:

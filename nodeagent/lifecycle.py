@@ -1,9 +1,9 @@
-"""An agent's life: unconfigured, then a member by `init` or `join`, then a member at every start.
+"""An agent's life: unconfigured, then a member by `init` or `join`, then a member at every start, until it leaves.
 
-Made by `nodeagent.main`; the API calls `init` and `join`. Becoming a member is all or nothing: whatever a try left
-behind that was interrupted before `member.json` was written is removed before the next. A joining host writes it
-before it asks to vote, and goes on after a crash: a voter that forgot who it is would cost a small cluster its
-quorum for ever.
+Made by `nodeagent.main`; the API calls `init`, `join` and `leave`. Becoming a member is all or nothing: whatever a try
+left behind that was interrupted before `member.json` was written is removed before the next. A joining host writes it
+before it follows the log, and goes on after a crash: the leader may make it a voter at any time from then on, and a
+voter that forgot who it is would cost a small cluster its quorum for ever.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from nodeagent.joining.messages import (
     JoinRequest,
     MemberRecord,
 )
+from nodeagent.leaving import ask_out, check_forced, end_gossip
 from nodeagent.member import Basics, Member
 from nodeagent.node import Node
 from nodeagent.paths import write_file
@@ -49,10 +50,11 @@ from nodeagent.services.services import Services
 from nodeagent.ways_in import (
     Founding,
     Joining,
-    become_voter,
+    become_member,
     first_lease,
     is_whole,
     until_connected,
+    until_voters_settle,
 )
 
 log = logging.getLogger(__name__)
@@ -70,6 +72,8 @@ class Lifecycle:
         self._changing = asyncio.Lock()
         self._group = asyncio.TaskGroup()
         self._runner: web.AppRunner | None = None
+        self._sites: list[web.TCPSite] = []
+        self._tasks: list[asyncio.Task[object]] = []
 
     @property
     def node(self) -> Node | None:
@@ -94,7 +98,7 @@ class Lifecycle:
             async with self._group:
                 if (record := self._read_record()) is not None:
                     member = Member(self._basics, record)
-                    self._group.create_task(member.run_consensus(), name="member-consensus")
+                    self._start(member.run_consensus(), "member-consensus")
                     if is_whole(member, record):
                         await self._publish(member, record)
                     else:
@@ -137,7 +141,9 @@ class Lifecycle:
             self._remove_leftovers()
             return await self._become_member(record, Founding(self._basics, record))
 
-    async def join(self, *, token: str, host_name: str, address: str) -> MemberRecord:
+    async def join(
+        self, *, token: str, host_name: str, address: str, witness: bool = False
+    ) -> MemberRecord:
         """Become a member of the token's cluster. Everything is checked there before anything is changed.
 
         Raises:
@@ -153,7 +159,9 @@ class Lifecycle:
             host_id = new_id(self._basics.rng)
             door = await joiner.find_door(ticket)
             request_pem, key_pem = make_request(host_id)
-            request = self._join_request(ticket, host_id, host_name, address, request_pem)
+            request = self._join_request(
+                ticket, host_id, host_name, address, request_pem, witness=witness
+            )
             cancel = JoinCancel(
                 token_id=ticket.token_id, secret_hex=ticket.secret.hex(), host_id=host_id
             )
@@ -171,9 +179,41 @@ class Lifecycle:
                 mesh_port=self._basics.config.mesh_port,
                 founder=False,
                 members=answer.members,
+                witness=witness,
             )
             way = Joining(self._basics, record, answer, key_pem, partial(_give_up, door, cancel))
-            return await self._become_member(record, way)
+            await self._become_member(record, way)
+            assert self._member is not None, "just became one"
+            if not await until_voters_settle(self._member):
+                log.info("there are not as many voters yet as there should be")
+            return record
+
+    async def leave(self, *, force: bool, confirm: str) -> MemberRecord:
+        """Leave the cluster in order, or by force one that has no place for this host any more; then forget it all.
+
+        Afterwards this host is as before `init` or `join`: images and disks stay.
+
+        Raises:
+            ConflictError: it belongs to none; VMs are on it; with force, the cluster still counts on it.
+            UnavailableError: no other member answers, or there is no quorum.
+        """
+        async with self._changing:
+            record = self._read_record()
+            if record is None:
+                raise ConflictError("this host belongs to no cluster: there is nothing to leave")
+            node, services = self.node, self.services
+            if force:
+                exclusion = services.exclusion if services is not None else None
+                await check_forced(record, node, exclusion, confirm)
+            elif node is None or services is None:
+                raise UnavailableError(
+                    "this host's joining isn't finished: wait, or give it up with 'kvorum leave --force'"
+                )
+            else:
+                await ask_out(node, services.exclusion)
+            await self._forget_cluster(record)
+            log.info("this host has left its cluster", extra={"host": record.host_id})
+            return record
 
     # -- becoming a member
 
@@ -186,6 +226,7 @@ class Lifecycle:
             consensus = self._group.create_task(
                 self._run_until_failure(member), name="member-consensus"
             )
+            self._tasks = [consensus]
             await self._enter(member, record, way, consensus)
             FilesForOthers(member.node, self._paths.secrets_key.read_bytes()).write()
             self._write_record(record)
@@ -202,7 +243,8 @@ class Lifecycle:
             self._remove_leftovers()
             raise
         await self._publish(member, record)
-        await first_lease(member)
+        if not record.witness:
+            await first_lease(member)
         log.info("this host is a member", extra={"host": record.host_id})
         return record
 
@@ -230,7 +272,8 @@ class Lifecycle:
         """
 
         async def steps() -> None:
-            await until_connected(member)
+            if not record.witness:
+                await until_connected(member)
             if not record.founder:
                 self._write_record(record)
             await way.enter(member)
@@ -246,13 +289,13 @@ class Lifecycle:
             raise error
 
     def _finish_later(self, member: Member, record: MemberRecord) -> None:
-        """Go on in the background with a join that broke off after this host may have become a voter."""
-        self._group.create_task(self._finish_joining(member, record), name="finish-joining")
+        """Go on in the background with a join that broke off after this host may have become a member."""
+        self._start(self._finish_joining(member, record), "finish-joining")
 
     async def _finish_joining(self, member: Member, record: MemberRecord) -> None:
         while True:
             try:
-                await become_voter(member, record)
+                await become_member(member)
                 FilesForOthers(member.node, self._paths.secrets_key.read_bytes()).write()
             except (PlatformError, OSError) as error:
                 log.info("joining goes on", extra={"error": str(error)})
@@ -268,10 +311,29 @@ class Lifecycle:
     async def _publish(self, member: Member, record: MemberRecord) -> None:
         assert self._runner is not None, "set up by run"
         self._member = member
-        self._group.create_task(member.run_services(), name="member-services")
+        self._start(member.run_services(), "member-services")
         tls = TlsFiles.in_directory(self._paths.identity)
         for address in (record.address, "127.0.0.1"):
-            await serve_https(self._runner, address, record.api_port, tls)
+            self._sites.append(await serve_https(self._runner, address, record.api_port, tls))
+
+    def _start(self, work: Coroutine[None, None, None], name: str) -> None:
+        """Start a part of the member, to be ended when this host leaves."""
+        self._tasks.append(self._group.create_task(work, name=name))
+
+    async def _forget_cluster(self, record: MemberRecord) -> None:
+        """End everything of the member, then remove its files, the one that makes it a member first."""
+        secrets_key = self._paths.secrets_key.read_bytes()
+        self._member = None
+        for site in self._sites:
+            await site.stop()
+        tasks, self._tasks, self._sites = self._tasks, [], []
+        for task in reversed(tasks):  # services before the consensus that they write through
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        self._paths.serf_config.unlink(missing_ok=True)
+        await end_gossip(record, secrets_key)
+        self._paths.member_file.unlink(missing_ok=True)
+        self._remove_leftovers()
 
     def _refuse_member(self) -> None:
         if self._member is not None or self._paths.member_file.exists():
@@ -302,7 +364,14 @@ class Lifecycle:
             file.unlink(missing_ok=True)
 
     def _join_request(
-        self, ticket: JoinTicket, host_id: str, host_name: str, address: str, request_pem: str
+        self,
+        ticket: JoinTicket,
+        host_id: str,
+        host_name: str,
+        address: str,
+        request_pem: str,
+        *,
+        witness: bool,
     ) -> JoinRequest:
         return JoinRequest(
             token_id=ticket.token_id,
@@ -317,6 +386,7 @@ class Lifecycle:
             cpus=os.cpu_count() or 1,
             memory_mib=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20,
             arch=platform.machine(),
+            witness=witness,
         )
 
 
@@ -330,7 +400,7 @@ async def _outcome(steps: Coroutine[None, None, None]) -> PlatformError | OSErro
 
 
 async def _give_up(door: joiner.Door, cancel: JoinCancel) -> bool:
-    """Free name, address and token again; False when that can't be said, or this host votes already."""
+    """Free name, address and token again; False when that can't be said, or this host is in already."""
     try:
         await joiner.give_up(door, cancel)
     except PlatformError as error:

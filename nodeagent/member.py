@@ -40,6 +40,8 @@ from nodeagent.mesh_rpc import MeshRpc
 from nodeagent.node import Node
 from nodeagent.paths import Paths
 from nodeagent.services.event_log import EventLog
+from nodeagent.services.exclusion import Exclusion
+from nodeagent.services.feed_follower import FeedFollower
 from nodeagent.services.files_for_others import FilesForOthers, serf_rpc_secret
 from nodeagent.services.ha_controller import HaController
 from nodeagent.services.host_reporter import HostReporter
@@ -47,6 +49,7 @@ from nodeagent.services.housekeeping import Housekeeping
 from nodeagent.services.image_service import ImageService
 from nodeagent.services.incoming import IncomingMigrations
 from nodeagent.services.lease_relay import LeaseRelay
+from nodeagent.services.member_states import MemberStates
 from nodeagent.services.migration import TUNNEL_CHANNEL, MigrationService
 from nodeagent.services.network_controller import NetworkController
 from nodeagent.services.placing import Placing
@@ -57,6 +60,7 @@ from nodeagent.services.task_runner import TaskRunner
 from nodeagent.services.vm_controller import VmController
 from nodeagent.services.vm_power import VmPower
 from nodeagent.services.vm_service import VmService
+from nodeagent.services.voter_controller import VoterController
 from nodeagent.workflows.registry import StepMaker, load_definitions
 from nodeagent.workflows.work import Workshop
 from raftstate.consensus.engine import NodeId, Peer
@@ -69,6 +73,7 @@ from storage.image_store import ImageStore
 log = logging.getLogger(__name__)
 
 STEP_ASIDE_TIMEOUT_S = 2.0
+NOT_ON_WITNESSES = ("network", "vms", "images")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +152,12 @@ class Member:
             doorkeeper=Doorkeeper(
                 store, self._engine, clock=clock, rng=rng, secrets_key=self._secrets_key
             ),
+            exclusion=Exclusion(self.node),
             images=images,
             incoming=IncomingMigrations(self.node, self._power, network, storages),
             leases=leases,
             network=network,
+            states=MemberStates(self.node),
             storages=storages,
             vms=VmService(self.node, self._placing),
         )
@@ -169,9 +176,10 @@ class Member:
             async with self.node.mesh, asyncio.TaskGroup() as group:
                 group.create_task(self._server.run(), name="mesh-server")
                 group.create_task(self._engine.run(), name="consensus")
-                group.create_task(
-                    keep_running("hypervisor", self._hypervisor.run), name="hypervisor"
-                )
+                if not self._record.witness:
+                    group.create_task(
+                        keep_running("hypervisor", self._hypervisor.run), name="hypervisor"
+                    )
         finally:
             await runner.cleanup()
             self._machine.close()
@@ -213,7 +221,13 @@ class Member:
             "task-rescue": TaskRescue(self.node, self._judge, self.services.vms, self._placing).run,
             "images": self.services.images.run,
             "housekeeping": Housekeeping(self.node).run,
+            "voters": VoterController(self.node, self.services.states, self._events).run,
+            "feed": FeedFollower(self.node).run,
+            "exclusion": self.services.exclusion.run,
         }
+        if self._record.witness:
+            for name in NOT_ON_WITNESSES:
+                del runs[name]
         async with asyncio.TaskGroup() as group:
             for name, run in runs.items():
                 group.create_task(keep_running(name, run), name=f"service-{name}")

@@ -20,6 +20,7 @@ from core.model import Host
 from ha.lease import Renewal, RenewalAnswer
 from nodeagent.mesh_client import MeshProblem, Nothing
 from nodeagent.node import Node
+from nodeagent.services.host_service import remove_host
 from nodeagent.services.incoming import AboutIncoming, PrepareIncoming
 from nodeagent.services.services import Services
 
@@ -43,7 +44,8 @@ class MeshRpc:
         app = web.Application(middlewares=[_problems], client_max_size=BODY_BYTES_MAX)
         app.router.add_post("/mesh/lease", self._lease)
         app.router.add_post("/mesh/lease/forwarded", self._lease_forwarded)
-        app.router.add_post("/mesh/vote", self._vote)
+        app.router.add_post("/mesh/state", self._state)
+        app.router.add_post("/mesh/leave", self._leave)
         app.router.add_post("/mesh/incoming/prepare", self._prepare_incoming)
         app.router.add_post("/mesh/incoming/state", self._incoming_state)
         app.router.add_post("/mesh/incoming/release", self._release_incoming)
@@ -59,9 +61,14 @@ class MeshRpc:
         renewal = await _body(request, Renewal)
         return _answer(RenewalAnswer(index=await self._services.leases.renew_forwarded(renewal)))
 
-    async def _vote(self, request: web.Request) -> web.Response:
-        """A host that was admitted and runs asks to become a voter. It asks for itself only."""
-        await self._services.doorkeeper.let_vote(_peer(request))
+    async def _state(self, request: web.Request) -> web.Response:
+        """How far this host is in the log, and whether it is well."""
+        del request
+        return _answer(self._services.states.own())
+
+    async def _leave(self, request: web.Request) -> web.Response:
+        """A host asks to be removed. It asks for itself only."""
+        await remove_host(self._node, self._node.store.need(Host, _peer(request)))
         return _answer(Nothing())
 
     async def _prepare_incoming(self, request: web.Request) -> web.Response:

@@ -10,27 +10,29 @@ import logging
 import os
 from collections.abc import Awaitable, Callable
 
+from msgspec.structs import replace
+
 from core.clock import new_id
-from core.errors import ConflictError, PlatformError, UnavailableError
-from core.model import Cluster, Host, Lease
+from core.errors import ConflictError, UnavailableError
+from core.model import Cluster, Host, JoinToken, Lease, Mesh
 from nodeagent.identity.certificates import make_authority, make_request, sign_request
 from nodeagent.identity.sealing import make_key
 from nodeagent.identity.tokens import new_access_token
-from nodeagent.joining.founding import founding_resources
-from nodeagent.joining.messages import VERSION, JoinAnswer, MemberRecord
+from nodeagent.joining.founding import MESH_ID, founding_resources
+from nodeagent.joining.messages import FEATURE_LEVEL, VERSION, JoinAnswer, MemberRecord
 from nodeagent.member import Basics, Member
-from nodeagent.mesh_client import Nothing
 from nodeagent.paths import write_file
+from raftstate.voters import may_vote, voters_for
 
 log = logging.getLogger(__name__)
 
 GOSSIP_KEY_BYTES = 32
 FOUNDING_TIMEOUT_S = 20.0
-VOTE_TIMEOUT_S = 30.0
-CATCH_UP_TIMEOUT_S = 30.0
+CATCH_UP_TIMEOUT_S = 60.0
+VOTERS_TIMEOUT_S = 20.0
+POLL_S = 0.2
 LIBVIRT_TIMEOUT_S = 20.0
 FIRST_LEASE_TIMEOUT_S = 8.0
-TRY_AGAIN_S = 0.5
 
 
 class Founding:
@@ -77,6 +79,7 @@ class Founding:
             cpus=facts.cpus,
             memory_mib=facts.memory_mib,
             arch=facts.architecture,
+            feature_level=FEATURE_LEVEL,
             created_ms=self._basics.clock.wall_ms(),
         )
         resources = founding_resources(
@@ -116,8 +119,8 @@ class Joining:
         write_file(paths.secrets_key, bytes.fromhex(answer.secrets_key_hex))
 
     async def enter(self, member: Member) -> None:
-        """Become a voter with a copy of the state."""
-        await become_voter(member, self._record)
+        """Become a replica with a copy of the state; whether it votes is the leader's decision."""
+        await become_member(member)
 
 
 async def first_lease(member: Member) -> None:
@@ -134,50 +137,70 @@ async def first_lease(member: Member) -> None:
 
 
 def is_whole(member: Member, record: MemberRecord) -> bool:
-    """Tell whether a host's own log and state say that it votes: a join may have broken off before."""
-    voters = {peer.id for peer in member.node.engine.voters()}
+    """Tell whether a host has the state, and has said so: a join may have broken off before."""
     known = member.node.store.get(Host, record.host_id) is not None
-    return record.founder or (known and record.host_id in voters)
+    return record.founder or (known and not _own_tokens(member))
 
 
-async def become_voter(member: Member, record: MemberRecord) -> None:
-    """Ask to vote until a leader agrees, then wait for this host's copy of the state. Repeatable."""
-    await _ask_to_vote(member, record)
-    watch = member.node.store.watch(Host, Cluster)
+async def become_member(member: Member) -> None:
+    """Wait for this host's copy of the state, as a replica, then tell the cluster that it is in. Repeatable.
+
+    Telling is a commit of this host's own: a member that could read but not write would be none.
+
+    Raises:
+        UnavailableError: the state did not come in time, or nothing can be committed.
+    """
+    await until_caught_up(member)
+    tokens = _own_tokens(member)
+    if tokens:
+        await member.node.store.apply(puts=tuple(replace(t, finished=True) for t in tokens))
+
+
+async def until_caught_up(member: Member) -> None:
+    """Wait until this host's own record has come to it.
+
+    Raises:
+        UnavailableError: not in time.
+    """
+    node = member.node
+    watch = node.store.watch(Host, Cluster)
     try:
         async with asyncio.timeout(CATCH_UP_TIMEOUT_S):
-            while member.node.store.get(Host, member.node.host_id) is None:
+            while node.store.get(Host, node.host_id) is None:
                 await watch.next()
     except TimeoutError:
-        raise UnavailableError("the cluster's state did not arrive in time: try again") from None
-    finally:
-        member.node.store.unwatch(watch)
-
-
-async def _ask_to_vote(member: Member, record: MemberRecord) -> None:
-    error: PlatformError = UnavailableError("no member answers on the mesh port")
-    hosts = [
-        Host(id=m.id, name=m.name, address=m.address, mesh_port=m.mesh_port, cluster_id="")
-        for m in record.members
-    ]
-    try:
-        async with asyncio.timeout(VOTE_TIMEOUT_S):
-            while True:
-                for host in hosts:
-                    try:
-                        await member.node.mesh.call(
-                            host, "/mesh/vote", Nothing(), Nothing, timeout_s=VOTE_TIMEOUT_S
-                        )
-                    except PlatformError as failure:
-                        error = failure
-                    else:
-                        return
-                await asyncio.sleep(TRY_AGAIN_S)
-    except TimeoutError:
+        fault = node.engine.fault()
         raise UnavailableError(
-            f"this host was admitted but could not become a voter in {VOTE_TIMEOUT_S:g} s: "
-            f"{error.message}; are ports 7443 and 7444 open between the hosts?"
+            f"this host was admitted, but the cluster's state did not come within {CATCH_UP_TIMEOUT_S:g} s"
+            + (f" ({fault})" if fault else "")
+            + ": are ports 7443 and 7444 open between the hosts?"
         ) from None
+    finally:
+        node.store.unwatch(watch)
+
+
+async def until_voters_settle(member: Member) -> bool:
+    """Wait until as many hosts vote as should, so that the cluster is as safe as its size allows; False: not in time."""
+    node = member.node
+    try:
+        async with asyncio.timeout(VOTERS_TIMEOUT_S):
+            while True:
+                hosts, mesh = node.store.all(Host), node.store.need(Mesh, MESH_ID)
+                wanted = voters_for(sum(map(may_vote, hosts)), mesh.voters_max)
+                if len(node.engine.voters()) == wanted:
+                    return True
+                await asyncio.sleep(POLL_S)
+    except TimeoutError:
+        return False
+
+
+def _own_tokens(member: Member) -> list[JoinToken]:
+    """Return the join token that let this host in, while it isn't marked as finished."""
+    return [
+        token
+        for token in member.node.store.all(JoinToken)
+        if token.used_by_host_id == member.node.host_id and not token.finished
+    ]
 
 
 async def until_connected(member: Member) -> None:

@@ -26,10 +26,11 @@ tolerate a failure, three of five don't.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from heapq import nsmallest
 
 from core.model import Host, HostState, Vote
 from raftstate.consensus.engine import NodeId, Progress
@@ -196,7 +197,11 @@ def _choose(
             id_,
         )
 
-    left = set(pool)
+    # Hosts of one domain, and hosts that have none, differ by what never changes here: more than `size` are never needed.
+    kinds: defaultdict[str, list[NodeId]] = defaultdict(list)
+    for id_ in pool:
+        kinds[situation.hosts[id_].failure_domain].append(id_)
+    left = {id_ for kind in kinds.values() for id_ in nsmallest(size, kind, key=rank)}
     while left and len(chosen) < size:
         best = min(left, key=rank)
         left.remove(best)
@@ -218,9 +223,7 @@ def _steps(
     absent = [v for v in surplus if v not in live or v not in situation.hosts]
     spare = [v for v in surplus if v not in absent and v != situation.leader]
     missing = sorted(wish - voters)
-    ready = [
-        id_ for id_ in missing if (lag := situation.lag(id_)) is not None and lag <= LAG_READY
-    ]
+    ready = [id_ for id_ in missing if (lag := situation.lag(id_)) is not None and lag <= LAG_READY]
     steps = [
         Change(Step.REMOVE, v, _why_removed(situation, policy, v, gone), dead=v in gone)
         for v in absent
@@ -232,9 +235,7 @@ def _steps(
     if ready and not lonely and not crowded:
         steps.append(Change(Step.ADD, ready[0], _why_added(situation, wish, ready[0])))
     if not missing or crowded:
-        steps += [
-            Change(Step.REMOVE, v, _why_removed(situation, policy, v, gone)) for v in spare
-        ]
+        steps += [Change(Step.REMOVE, v, _why_removed(situation, policy, v, gone)) for v in spare]
         if situation.leader in surplus and not spare and len(voters) > 1:
             reason = _why_removed(situation, policy, situation.leader, gone)
             steps.append(Change(Step.HAND_OVER, situation.leader, f"{reason}; another leads first"))
@@ -273,9 +274,7 @@ def _why_added(situation: Situation, wish: frozenset[NodeId], id_: NodeId) -> st
     return "it takes the place of a voter that goes, and spreads the votes best"
 
 
-def _why_removed(
-    situation: Situation, policy: Policy, id_: NodeId, gone: frozenset[NodeId]
-) -> str:
+def _why_removed(situation: Situation, policy: Policy, id_: NodeId, gone: frozenset[NodeId]) -> str:
     host = situation.hosts.get(id_)
     if host is None:
         return "it belongs to the cluster no more"

@@ -13,7 +13,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from core.clock import Clock, new_id
-from core.errors import ConflictError
+from core.errors import ConflictError, UnavailableError
 from core.model import (
     VM,
     DataStorage,
@@ -175,10 +175,15 @@ class NoGossip:
     """A membership that knows nobody."""
 
     members: dict[str, object] = {}
+    version = 0
 
 
 class NoMesh:
-    """A mesh that no test should use."""
+    """A mesh on which nobody answers."""
+
+    async def call(self, host: Host, path: str, body, answer, *, timeout_s: float = 0) -> None:
+        del path, body, answer, timeout_s
+        raise UnavailableError(f"host {host.name} does not answer: no test has a mesh")
 
 
 class OneMember:

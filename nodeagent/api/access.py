@@ -19,7 +19,7 @@ from nodeagent.api.keys import AGENT
 from nodeagent.api.problems import Handler
 from nodeagent.identity.tokens import ACCESS_PREFIX, is_secret
 
-OPEN_ROUTES = frozenset({"/v1/join", "/v1/join/authority", "/v1/join/cancel"})
+OPEN_ROUTES = frozenset({"/v1/join", "/v1/join/authority", "/v1/join/cancel", "/v1/join/standing"})
 LOCAL_PREFIX = "/v1/local/"
 
 

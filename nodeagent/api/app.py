@@ -19,6 +19,7 @@ from nodeagent.api import (
     hosts,
     images,
     joining,
+    members,
     networks,
     storages,
     tasks,
@@ -29,7 +30,7 @@ from nodeagent.api.keys import AGENT, Agent
 from nodeagent.api.problems import problem_middleware
 
 UPLOAD_BYTES_MAX = 8 << 40
-AREAS = (joining, hosts, vms, images, storages, networks, tasks, events, collections)
+AREAS = (joining, members, hosts, vms, images, storages, networks, tasks, events, collections)
 
 
 def build_app(agent: Agent, *, clock: Clock, rng: random.Random) -> web.Application:
@@ -60,6 +61,10 @@ async def serve_unix(runner: web.AppRunner, path: Path) -> None:
     path.chmod(0o600)
 
 
-async def serve_https(runner: web.AppRunner, address: str, port: int, files: TlsFiles) -> None:
-    """Listen for HTTPS."""
-    await web.TCPSite(runner, address, port, ssl_context=api_context(files)).start()
+async def serve_https(
+    runner: web.AppRunner, address: str, port: int, files: TlsFiles
+) -> web.TCPSite:
+    """Listen for HTTPS, until the site returned is stopped."""
+    site = web.TCPSite(runner, address, port, ssl_context=api_context(files))
+    await site.start()
+    return site

@@ -11,13 +11,22 @@ import msgspec
 from aiohttp import web
 
 from core.errors import ConflictError, InvalidError
-from core.model import AccessToken, JoinToken, Mesh, check_name
+from core.model import AccessToken, Host, JoinToken, Mesh, check_name
 from nodeagent.api.keys import AGENT
+from nodeagent.api.members import voters_shown
 from nodeagent.api.requests import body_of, ids_of, json_answer, node_of, services_of
 from nodeagent.identity.tokens import new_access_token, secret_hash
 from nodeagent.joining.doorkeeper import bracketed
 from nodeagent.joining.founding import MESH_ID
-from nodeagent.joining.messages import VERSION, JoinCancel, JoinRequest, MemberRecord
+from nodeagent.joining.messages import (
+    VERSION,
+    AboutStanding,
+    JoinCancel,
+    JoinRequest,
+    MemberRecord,
+    Standing,
+)
+from nodeagent.services.exclusion import Verdict
 
 ACCESS_TTL_S_MAX = 10 * 365 * 86_400
 
@@ -50,9 +59,17 @@ class JoinCluster(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     token: str
     host_name: str = ""
     address: str = ""
+    witness: bool = False
 
     def __repr__(self) -> str:
         return "JoinCluster(***)"
+
+
+class LeaveCluster(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/local/leave`. `force` needs `confirm`, this host's name."""
+
+    force: bool = False
+    confirm: str = ""
 
 
 def add_routes(app: web.Application) -> None:
@@ -60,6 +77,7 @@ def add_routes(app: web.Application) -> None:
     app.router.add_get("/v1/join/authority", authority)
     app.router.add_post("/v1/join", join)
     app.router.add_post("/v1/join/cancel", cancel)
+    app.router.add_post("/v1/join/standing", standing)
     app.router.add_post("/v1/join-tokens", make_join_tokens)
     app.router.add_delete("/v1/join-tokens/{token}", revoke_join_token)
     app.router.add_post("/v1/access-tokens", make_access_token)
@@ -67,6 +85,7 @@ def add_routes(app: web.Application) -> None:
     app.router.add_get("/v1/local/status", local_status)
     app.router.add_post("/v1/local/init", init_here)
     app.router.add_post("/v1/local/join", join_here)
+    app.router.add_post("/v1/local/leave", leave_here)
 
 
 async def authority(request: web.Request) -> web.Response:
@@ -85,6 +104,13 @@ async def cancel(request: web.Request) -> web.Response:
     """POST /v1/join/cancel. 204: the admission is taken back."""
     await services_of(request).doorkeeper.forget(await body_of(request, JoinCancel))
     return web.Response(status=204)
+
+
+async def standing(request: web.Request) -> web.Response:
+    """POST /v1/join/standing. 200: whether this member's copy has a record of the host. Ids can't be guessed."""
+    body, store = await body_of(request, AboutStanding), node_of(request).store
+    member = store.get(Host, body.host_id) is not None
+    return json_answer(Standing(member=member, index=store.index))
 
 
 async def make_join_tokens(request: web.Request) -> web.Response:
@@ -132,10 +158,20 @@ async def revoke_access_token(request: web.Request) -> web.Response:
 
 async def local_status(request: web.Request) -> web.Response:
     """GET /v1/local/status. Works on a host that is no member yet."""
-    node = request.app[AGENT].node
+    node, services = request.app[AGENT].node, request.app[AGENT].services
+    state, detail = "unconfigured", ""
+    if node is not None and services is not None:
+        state, detail = "member", node.engine.fault()
+        if services.exclusion.verdict is Verdict.REMOVED:
+            state = "removed"
+            detail = (
+                f"the cluster {node.store.need(Mesh, MESH_ID).name} has removed this host ({node.host_name}): "
+                "'kvorum leave --force' wipes what is left here, then it can join again"
+            )
     return json_answer(
         {
-            "state": "member" if node else "unconfigured",
+            "state": state,
+            "detail": detail,
             "version": VERSION,
             "host_id": node.host_id if node else "",
             "host_name": node.host_name if node else "",
@@ -157,13 +193,23 @@ async def init_here(request: web.Request) -> web.Response:
 
 
 async def join_here(request: web.Request) -> web.Response:
-    """POST /v1/local/join. 200: this host is a member and votes."""
+    """POST /v1/local/join. 200: this host is a member; how many vote now, and how many should."""
     body = await body_of(request, JoinCluster)
     token = re.sub(r"\s+", "", body.token)
     record = await request.app[AGENT].join(
-        token=token, host_name=body.host_name, address=body.address
+        token=token, host_name=body.host_name, address=body.address, witness=body.witness
     )
-    return json_answer({**_member(record), "members": len(record.members) + 1})
+    node = node_of(request)
+    return json_answer(
+        {**_member(record), "members": len(node.store.all(Host)), **voters_shown(node)}
+    )
+
+
+async def leave_here(request: web.Request) -> web.Response:
+    """POST /v1/local/leave. 200: this host belongs to no cluster any more. 409: something is on it, or counts on it."""
+    body = await body_of(request, LeaveCluster)
+    record = await request.app[AGENT].leave(force=body.force, confirm=body.confirm)
+    return json_answer({"host_name": record.host_name, "cluster_name": record.cluster_name})
 
 
 def _member(record: MemberRecord) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The member's side of joining: make tokens, check a new host's request, sign its certificate, let it vote.
+"""The member's side of joining: make tokens, check a new host's request, sign its certificate.
 
 Called by the HTTPS API (`nodeagent.api.joining`). Any member can do all of it. A refused request changes nothing.
 """
@@ -26,7 +26,7 @@ from nodeagent.joining.founding import MESH_ID
 from nodeagent.joining.messages import (
     CLOCK_DIFFERENCE_S_MAX,
     FEATURE_LEVEL,
-    HOSTS_MAX,
+    MEMBERS_TOLD_MAX,
     VERSION,
     JoinAnswer,
     JoinCancel,
@@ -38,7 +38,7 @@ from raftstate.store import Store
 
 TOKEN_TTL_S_MAX = 7 * 86_400
 TOKENS_AT_ONCE_MAX = 100
-ADD_VOTER_TIMEOUT_S = 20.0
+ADDRESSES_IN_TOKEN_MAX = 16
 
 
 class Doorkeeper:
@@ -72,7 +72,10 @@ class Doorkeeper:
         now_ms = self._clock.wall_ms()
         expires_ms = now_ms + ttl_s * 1000
         mesh = self._store.need(Mesh, MESH_ID)
-        addresses = tuple(f"{bracketed(h.address)}:{h.api_port}" for h in self._store.all(Host))
+        addresses = tuple(
+            f"{bracketed(h.address)}:{h.api_port}"
+            for h in self._voters_first()[:ADDRESSES_IN_TOKEN_MAX]
+        )
         records, texts = [], []
         for _ in range(count):
             token_id, secret = new_id(self._rng), new_secret()
@@ -110,8 +113,8 @@ class Doorkeeper:
                 "this join token was used already: each token joins one host; "
                 "make another with 'kvorum token create'"
             )
-        self._check(request, besides=unfinished)
         mesh = self._store.need(Mesh, MESH_ID)
+        self._check(request, mesh, besides=unfinished)
         cluster = self._store.all(Cluster)[0]
         key = self._secrets_key()
         authority = KeyPair(mesh.ca_pem, unseal(key, "ca-key", mesh.sealed_ca_key).decode())
@@ -133,11 +136,13 @@ class Doorkeeper:
             cpus=request.cpus,
             memory_mib=request.memory_mib,
             arch=request.arch,
+            witness=request.witness,
+            feature_level=request.feature_level,
             created_ms=now_ms,
         )
         members = tuple(
             MemberAddress(id=h.id, name=h.name, address=h.address, mesh_port=h.mesh_port)
-            for h in self._store.all(Host)
+            for h in self._voters_first()[: MEMBERS_TOLD_MAX + 1]
             if unfinished is None or h.id != unfinished.id
         )
         await self._store.apply(
@@ -153,7 +158,7 @@ class Doorkeeper:
         )
 
     async def _unfinished(self, token: JoinToken, request: JoinRequest) -> Host | None:
-        """Return what this token admitted before, if that was the same host and it never came to vote.
+        """Return what this token admitted before, if that was the same host and it never came in.
 
         So a host that died in the middle, or heard no answer, just joins again.
         """
@@ -161,34 +166,33 @@ class Doorkeeper:
             return None
         await self._store.barrier()
         host = self._store.get(Host, token.used_by_host_id)
-        if host is None or NodeId(host.id) in {peer.id for peer in self._engine.voters()}:
+        if host is None or self._is_in(token, host.id):
             return None
         same = (host.name, host.address) == (request.host_name, request.address)
         return host if same else None
 
-    async def let_vote(self, host_id: str) -> None:
-        """Make a host that runs and is connected a voter. Idempotent.
-
-        Raises:
-            NotFoundError: it was not admitted.
-            UnavailableError: no quorum.
-        """
-        host = self._store.need(Host, host_id)
-        peer = Peer(NodeId(host.id), f"{bracketed(host.address)}:{host.mesh_port}")
-        await self._engine.add_voter(peer, timeout_s=ADD_VOTER_TIMEOUT_S)
-
     async def forget(self, request: JoinCancel) -> None:
-        """Undo an admission whose host gave up before it became a voter."""
+        """Undo an admission whose host gave up before it was in."""
         token = self._checked_token(request.token_id, request.secret_hex)
         if token.used_by_host_id != request.host_id:
             return
-        if NodeId(request.host_id) in {peer.id for peer in self._engine.voters()}:
-            raise ConflictError("the host is a voter already: remove it with 'kvorum host remove'")
+        await self._store.barrier()
+        token = self._store.need(JoinToken, token.id)
+        if self._is_in(token, request.host_id):
+            raise ConflictError("the host is a member already: remove it with 'kvorum host remove'")
         host = self._store.get(Host, request.host_id)
         lease = self._store.get(Lease, request.host_id)
         await self._store.apply(
             puts=(_used(token, ""),), deletes=[r for r in (host, lease) if r is not None]
         )
+
+    def _is_in(self, token: JoinToken, host_id: str) -> bool:
+        """Tell whether a host said that it has the state, or votes."""
+        return token.finished or NodeId(host_id) in {peer.id for peer in self._engine.voters()}
+
+    def _voters_first(self) -> list[Host]:
+        voters = {peer.id for peer in self._engine.voters()}
+        return sorted(self._store.all(Host), key=lambda h: (h.id not in voters, h.name))
 
     def _checked_token(self, token_id: str, secret_hex: str) -> JoinToken:
         token = self._store.get(JoinToken, token_id)
@@ -203,10 +207,11 @@ class Doorkeeper:
             )
         return token
 
-    def _check(self, request: JoinRequest, *, besides: Host | None) -> None:
-        if request.feature_level != FEATURE_LEVEL:
+    def _check(self, request: JoinRequest, mesh: Mesh, *, besides: Host | None) -> None:
+        if not mesh.feature_level <= request.feature_level <= FEATURE_LEVEL:
             raise InvalidError(
-                f"versions do not fit: this cluster runs {VERSION} (feature level {FEATURE_LEVEL}), "
+                f"versions do not fit: this member runs {VERSION} "
+                f"(feature levels {mesh.feature_level} to {FEATURE_LEVEL}), "
                 f"the new host {request.version[:20]} (level {request.feature_level}): "
                 "install the cluster's version on it"
             )
@@ -233,10 +238,11 @@ class Doorkeeper:
                 raise ConflictError(
                     f"address {address} is already taken by host {host.name!r}: join with --address"
                 )
-        if len(hosts) >= HOSTS_MAX:
-            raise ConflictError(
-                f"this version holds at most {HOSTS_MAX} hosts, each of them a voter"
-            )
+
+
+def peer_of(host: Host) -> Peer:
+    """Return how consensus reaches a host."""
+    return Peer(NodeId(host.id), f"{bracketed(host.address)}:{host.mesh_port}")
 
 
 def bracketed(address: str) -> str:

@@ -61,6 +61,7 @@ def founding_resources(
         Mesh(
             id=MESH_ID,
             name=cluster_name,
+            feature_level=host.feature_level,
             ca_pem=authority.certificate_pem,
             sealed_ca_key=seal(secrets_key, "ca-key", authority.key_pem.encode()),
             sealed_gossip_key=seal(secrets_key, "gossip-key", gossip_key),

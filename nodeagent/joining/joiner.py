@@ -16,7 +16,13 @@ import msgspec
 from core.errors import InvalidError, PlatformError, UnauthenticatedError, UnavailableError
 from nodeagent.identity.certificates import fingerprint
 from nodeagent.identity.tokens import JoinTicket
-from nodeagent.joining.messages import JoinAnswer, JoinCancel, JoinRequest
+from nodeagent.joining.messages import (
+    AboutStanding,
+    JoinAnswer,
+    JoinCancel,
+    JoinRequest,
+    Standing,
+)
 from nodeagent.mesh_client import why
 
 REQUEST_TIMEOUT_S = 15.0
@@ -58,9 +64,7 @@ async def find_door(ticket: JoinTicket) -> Door:
                 f"{address} is not the cluster {ticket.cluster_name!r} of this token: "
                 "its certificate authority differs; was the cluster made anew, or the address reused?"
             )
-        context = ssl.create_default_context(cadata=ca_pem)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        return Door(address, context, ca_pem)
+        return Door(address, _trusting(ca_pem), ca_pem)
     raise UnavailableError(
         "no member of the cluster can be reached: "
         + "; ".join(failures or ["the token names none"])
@@ -88,6 +92,26 @@ async def give_up(door: Door, cancel: JoinCancel) -> None:
     await _request(
         "POST", f"https://{door.address}/v1/join/cancel", door.context, msgspec.json.encode(cancel)
     )
+
+
+async def ask_standing(address: str, ca_pem: str, host_id: str) -> Standing:
+    """Ask a member (`host:port` of its API) whether a host still belongs to the cluster.
+
+    Raises:
+        UnavailableError: no answer that could be understood.
+    """
+    body = msgspec.json.encode(AboutStanding(host_id=host_id))
+    answer = await _request("POST", f"https://{address}/v1/join/standing", _trusting(ca_pem), body)
+    try:
+        return msgspec.json.decode(answer, type=Standing)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise UnavailableError(f"the answer of {address} can't be read") from None
+
+
+def _trusting(ca_pem: str) -> ssl.SSLContext:
+    context = ssl.create_default_context(cadata=ca_pem)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context
 
 
 async def _request(method: str, url: str, context: ssl.SSLContext, body: bytes) -> bytes:

@@ -10,7 +10,7 @@ import msgspec
 VERSION = "0.1.0"
 FEATURE_LEVEL = 1
 CLOCK_DIFFERENCE_S_MAX = 300
-HOSTS_MAX = 7
+MEMBERS_TOLD_MAX = 32
 
 
 class MemberAddress(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,13 +37,15 @@ class JoinRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     cpus: int
     memory_mib: int
     arch: str
+    witness: bool = False
 
     def __repr__(self) -> str:
         return f"JoinRequest({self.host_name}, ***)"
 
 
 class JoinAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What makes a host a member. `secrets_key_hex` opens the sealed secrets of the replicated state."""
+    """What makes a host a member. `secrets_key_hex` opens the sealed secrets of the replicated state. `members` are
+    those from whom it gets the state first, voters before others."""
 
     cluster_name: str
     certificate_pem: str
@@ -66,6 +68,19 @@ class JoinCancel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         return f"JoinCancel({self.host_id}, ***)"
 
 
+class AboutStanding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A host without a way in asks whether it still belongs to the cluster."""
+
+    host_id: str
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the cluster has a record of the host, as of log index `index`."""
+
+    member: bool
+    index: int
+
+
 class MemberRecord(msgspec.Struct, frozen=True, kw_only=True):
     """`member.json`: a host that has it is a member, or goes on becoming one after a crash."""
 
@@ -77,3 +92,4 @@ class MemberRecord(msgspec.Struct, frozen=True, kw_only=True):
     mesh_port: int
     founder: bool
     members: tuple[MemberAddress, ...]
+    witness: bool = False

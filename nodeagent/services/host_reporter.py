@@ -1,6 +1,6 @@
 """Keeps this host's own record true: version, processors, memory, accelerator, watchdog.
 
-Placement counts on it. Asks libvirt once after each start of the agent, and again now and then.
+Placement counts on it. Asks libvirt once after each start of the agent, and again now and then; a witness has none.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import logging
 from msgspec.structs import replace
 
 from core.errors import PlatformError
-from nodeagent.joining.messages import VERSION
+from core.model import Host
+from nodeagent.joining.messages import FEATURE_LEVEL, VERSION
 from nodeagent.node import Node
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,8 @@ class HostReporter:
         """Report until cancelled."""
         while True:
             try:
-                await self._node.hypervisor.wait_connected()
+                if not self._node.host().witness:
+                    await self._node.hypervisor.wait_connected()
                 await self._report()
                 await asyncio.sleep(ROUND_S)
             except PlatformError as error:
@@ -39,17 +41,25 @@ class HostReporter:
                 await asyncio.sleep(RETRY_S)
 
     async def _report(self) -> None:
+        host = self._node.host()
+        if host.witness:
+            await self._write(host, replace(host, version=VERSION, feature_level=FEATURE_LEVEL))
+            return
         facts = await self._node.hypervisor.host_facts()
         status = await self._node.guard.status()
         host = self._node.host()
         true = replace(
             host,
             version=VERSION,
+            feature_level=FEATURE_LEVEL,
             cpus=facts.cpus,
             memory_mib=facts.memory_mib,
             arch=facts.architecture,
             accelerator=self._accelerator,
             watchdog=status.watchdog.kind,
         )
+        await self._write(host, true)
+
+    async def _write(self, host: Host, true: Host) -> None:
         if true != host:
             await self._node.store.apply(puts=(true,))

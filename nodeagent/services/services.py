@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nodeagent.joining.doorkeeper import Doorkeeper
+from nodeagent.services.exclusion import Exclusion
 from nodeagent.services.image_service import ImageService
 from nodeagent.services.incoming import IncomingMigrations
 from nodeagent.services.lease_relay import LeaseRelay
+from nodeagent.services.member_states import MemberStates
 from nodeagent.services.network_controller import NetworkController
 from nodeagent.services.storages import Storages
 from nodeagent.services.vm_service import VmService
@@ -18,9 +20,11 @@ class Services:
     """What a member can do. Made by `nodeagent.lifecycle`."""
 
     doorkeeper: Doorkeeper
+    exclusion: Exclusion
     images: ImageService
     incoming: IncomingMigrations
     leases: LeaseRelay
     network: NetworkController
+    states: MemberStates
     storages: Storages
     vms: VmService

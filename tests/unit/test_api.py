@@ -34,6 +34,8 @@ from nodeagent.identity.certificates import make_authority, make_request, sign_r
 from nodeagent.identity.tokens import secret_hash
 from nodeagent.joining.doorkeeper import Doorkeeper
 from nodeagent.joining.messages import MemberRecord
+from nodeagent.services.exclusion import Exclusion
+from nodeagent.services.member_states import MemberStates
 from nodeagent.services.services import Services
 from nodeagent.services.vm_service import VmService
 from tests.one_member import ADMIN_TOKEN, HOST_ID, OTHER_ID, OneMember, authority, founded
@@ -79,10 +81,12 @@ class FakeAgent:
                     rng=member.rng,
                     secrets_key=lambda: member.secrets_key,
                 ),
+                exclusion=Exclusion(member.node),
                 images=None,
                 incoming=None,
                 leases=Ages(),
                 network=None,
+                states=MemberStates(member.node),
                 storages=NoStorages(),
                 vms=VmService(member.node, FirstHost()),
             )
@@ -262,7 +266,9 @@ async def test_a_host_that_is_no_member_says_so_and_how_to_become_one(member, tm
             assert "kvorum init" in problem["detail"]
         join = {"token": " kvj_ab\n cd ", "host_name": "h9"}
         await problem_of(await local.post("/v1/local/join", json=join), 503, "unavailable")
-        assert agent.asked == [{"token": "kvj_abcd", "host_name": "h9", "address": ""}]
+        assert agent.asked == [
+            {"token": "kvj_abcd", "host_name": "h9", "address": "", "witness": False}
+        ]
     await runner.cleanup()
 
 

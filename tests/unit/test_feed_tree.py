@@ -42,17 +42,13 @@ def depth(of: str, tree: dict[str, str]) -> int:
 names = st.sets(st.text("abcdef", min_size=1, max_size=4), max_size=60)
 
 
-@given(
-    names, st.sets(st.sampled_from(VOTERS), min_size=1), st.integers(1, 5), st.randoms()
-)
+@given(names, st.sets(st.sampled_from(VOTERS), min_size=1), st.integers(1, 5), st.randoms())
 def test_every_replica_hangs_on_a_voter_by_one_way_and_nobody_feeds_too_many(
     replicas, voters, fan_out, rng
 ):
     leader = rng.choice([None, *sorted(voters)])
     dead = {r for r in sorted(replicas) if rng.random() < 0.3}
-    made = tree(
-        sorted(replicas), voters=sorted(voters), leader=leader, dead=dead, fan_out=fan_out
-    )
+    made = tree(sorted(replicas), voters=sorted(voters), leader=leader, dead=dead, fan_out=fan_out)
     for replica in made:
         depth(replica, made)
     assert set(made.values()) <= set(made) | voters

@@ -12,7 +12,6 @@ from core.clock import new_id
 from core.errors import (
     ConflictError,
     InvalidError,
-    NotFoundError,
     PlatformError,
     UnauthenticatedError,
     UnavailableError,
@@ -21,11 +20,11 @@ from core.model import AccessToken, Host, JoinToken, Lease, Mesh
 from nodeagent.identity.certificates import fingerprint, make_request
 from nodeagent.identity.sealing import unseal
 from nodeagent.identity.tokens import is_secret, parse_join_token
-from nodeagent.joining.doorkeeper import Doorkeeper, checked_address
+from nodeagent.joining.doorkeeper import ADDRESSES_IN_TOKEN_MAX, Doorkeeper, checked_address
 from nodeagent.joining.messages import (
     CLOCK_DIFFERENCE_S_MAX,
     FEATURE_LEVEL,
-    HOSTS_MAX,
+    MEMBERS_TOLD_MAX,
     JoinCancel,
     JoinRequest,
 )
@@ -212,14 +211,23 @@ async def test_a_revoked_token_is_unknown(door):
     assert door.store.get(Host, OTHER_ID) is None
 
 
-async def test_the_mesh_has_a_largest_size(door):
-    for number in range(2, HOSTS_MAX + 1):
-        await door.member.add_host(new_id(door.member.rng), f"x{number}", f"192.0.2.{100 + number}")
+async def test_a_large_mesh_names_only_some_of_its_members_and_voters_first(door):
+    for number in range(MEMBERS_TOLD_MAX + 20):
+        name = f"a{number}"
+        await door.member.add_host(new_id(door.member.rng), name, f"198.51.100.{number}")
     request = await door.fresh_request()
-    digest = door.store.digest()
-    with pytest.raises(ConflictError, match=f"at most {HOSTS_MAX}"):
-        await door.keeper.admit(request)
-    assert door.store.digest() == digest
+    addresses = parse_join_token((await door.keeper.make_tokens(1, 60))[0][0]).addresses
+    answer = await door.keeper.admit(request)
+    assert door.store.need(Host, OTHER_ID)
+    assert MEMBERS_TOLD_MAX <= len(answer.members) <= MEMBERS_TOLD_MAX + 1
+    assert answer.members[0].id == HOST_ID, "the only voter, by name the last"
+    assert addresses[0] == "192.0.2.1:7443"
+    assert len(addresses) == ADDRESSES_IN_TOKEN_MAX
+
+
+async def test_a_witness_is_recorded_as_one(door):
+    await door.keeper.admit(await door.fresh_request(witness=True))
+    assert door.store.need(Host, OTHER_ID).witness
 
 
 async def test_without_quorum_nobody_is_let_in(door):
@@ -315,24 +323,39 @@ async def test_a_voter_does_not_give_up(door):
     voters = (*door.member.engine.voters(), Peer(NodeId(OTHER_ID), "192.0.2.2:7444"))
     door.member.engine.voters = lambda: voters
     digest = door.store.digest()
-    with pytest.raises(ConflictError, match="voter already"):
+    with pytest.raises(ConflictError, match="member already"):
         await door.keeper.forget(cancel_of(request))
     assert door.store.digest() == digest
 
 
-async def test_only_an_admitted_host_may_vote(door):
-    asked = []
+async def test_a_host_that_never_came_in_joins_again_with_its_token(door):
+    request = await door.fresh_request()
+    await door.keeper.admit(request)
+    again = replace(request, host_id=THIRD_ID)
+    await door.keeper.admit(again)
+    assert door.store.get(Host, OTHER_ID) is None
+    assert door.store.need(Host, THIRD_ID).name == "h2"
 
-    async def add_voter(peer: Peer, *, timeout_s: float) -> None:
-        asked.append(peer)
 
-    door.member.engine.add_voter = add_voter
-    with pytest.raises(NotFoundError):
-        await door.keeper.let_vote(OTHER_ID)
-    assert asked == []
-    await door.keeper.admit(await door.fresh_request())
-    await door.keeper.let_vote(OTHER_ID)
-    assert asked == [Peer(NodeId(OTHER_ID), "192.0.2.2:7444")]
+async def test_a_host_that_is_in_can_neither_give_up_nor_be_replaced_by_its_token(door):
+    request = await door.fresh_request()
+    await door.keeper.admit(request)
+    token = door.store.need(JoinToken, request.token_id)
+    await door.store.apply(puts=(replace(token, finished=True),))
+    digest = door.store.digest()
+    with pytest.raises(ConflictError, match="member already"):
+        await door.keeper.forget(cancel_of(request))
+    with pytest.raises(UnauthenticatedError, match="used already"):
+        await door.keeper.admit(replace(request, host_id=THIRD_ID))
+    assert door.store.digest() == digest
+
+
+async def test_once_the_level_was_raised_older_hosts_stay_out(door):
+    mesh = door.member.mesh()
+    request = await door.fresh_request()
+    await door.store.apply(puts=(replace(mesh, feature_level=FEATURE_LEVEL + 1),))
+    with pytest.raises(InvalidError, match="versions do not fit"):
+        await door.keeper.admit(request)
 
 
 def test_an_address_comes_back_in_its_one_form():

@@ -75,8 +75,10 @@ def applied(at: Situation, change: Change) -> Situation:
 
 @pytest.mark.parametrize(
     ("hosts", "most", "voters"),
-    [(1, 5, 1), (2, 5, 1), (3, 5, 3), (4, 5, 3), (5, 5, 5), (6, 5, 5), (10_000, 5, 5)]
-    + [(6, 7, 5), (7, 7, 7), (10_000, 7, 7), (9, 3, 3), (9, 1, 1)],
+    [
+        *((1, 5, 1), (2, 5, 1), (3, 5, 3), (4, 5, 3), (5, 5, 5), (6, 5, 5), (10_000, 5, 5)),
+        *((6, 7, 5), (7, 7, 7), (10_000, 7, 7), (9, 3, 3), (9, 1, 1)),
+    ],
 )
 def test_the_number_of_voters_follows_the_number_of_hosts(hosts, most, voters):
     assert voters_for(hosts, most) == voters

@@ -52,9 +52,7 @@ class VotersSettleAndNeverLoseTheirQuorum(RuleBasedStateMachine):
 
     def _host(self, id_: str, number: int, **fields) -> Host:
         rack = f"r{number % self.racks}" if self.racks and number % 3 else ""
-        return Host(
-            id=id_, name=id_, cluster_id="c", address=id_, failure_domain=rack, **fields
-        )
+        return Host(id=id_, name=id_, cluster_id="c", address=id_, failure_domain=rack, **fields)
 
     # -- what happens to a cluster
 
@@ -136,9 +134,7 @@ class VotersSettleAndNeverLoseTheirQuorum(RuleBasedStateMachine):
     def _look(self) -> Situation:
         live = frozenset((set(self.hosts) | self.voters) - self.down)
         self.lost = note_lost(self.lost, self.voters, live, self.now_s)
-        progress = {
-            id_: Progress(INDEX - self.lags.get(id_, 0), 1, self.now_s) for id_ in live
-        }
+        progress = {id_: Progress(INDEX - self.lags.get(id_, 0), 1, self.now_s) for id_ in live}
         return Situation(
             leader=self.leader,
             hosts=self.hosts,
