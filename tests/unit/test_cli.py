@@ -64,6 +64,36 @@ def test_status_of_a_host_without_a_cluster_says_how_to_begin(agent, world):
     assert "kvorum init" in done.out
 
 
+def test_a_host_that_its_cluster_removed_says_so_and_what_to_do(agent, world):
+    world.state = "removed"
+    done = kvorum("status", agent.address)
+    assert done.code == 1
+    assert "has removed this host (h1): 'kvorum leave --force'" in done.out
+    done = kvorum("leave --force", agent.address, stdin="h2\n", terminal=True)
+    assert (done.code, world.state) == (2, "removed")
+    done = kvorum("leave --force", agent.address, stdin="h1\n", terminal=True)
+    assert (done.code, world.state) == (0, "unconfigured")
+
+
+def test_leaving_asks_a_person_first(agent, world):
+    world.collections["vms"].clear()
+    done = kvorum("leave", agent.address, stdin="n\n", terminal=True)
+    assert (done.code, world.state) == (2, "member")
+    done = kvorum("leave", agent.address, stdin="y\n", terminal=True)
+    assert (done.code, world.state) == (0, "unconfigured")
+
+
+def test_joining_says_what_the_cluster_survives_now(agent):
+    for voters, wanted, survived, said in (
+        (3, 3, 1, "3 vote, so that it survives the loss of any one"),
+        (5, 5, 2, "5 vote, so that it survives the loss of 2"),
+        (1, 3, 0, "1 of the 3 that shall vote do so already: kvorum members shows it"),
+    ):
+        joined = {"voters": voters, "voters_wanted": wanted, "losses_survived": survived}
+        agent.world.joined = {"host_name": "h2", "cluster_name": "prod", "members": 3, **joined}
+        assert said in kvorum("join kvj_1", agent.address).out
+
+
 def test_a_failed_task_is_exit_code_1_with_its_error(agent, world):
     world.task_error = "no host has 2 GiB of memory left"
     done = kvorum("vm create web2 --image debian-12 --quiet", agent.address)

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from nodeagent.api import hosts, joining, networks, storages
+from nodeagent.api import hosts, joining, members, networks, storages
 from nodeagent.services import vm_requests
 from storage.image_check import ImageFormat
 from tools.cli.image import FORMATS
@@ -11,7 +11,7 @@ from tools.sdk import bodies
 
 PAIRS = [
     (bodies.InitBody(), joining.InitCluster),
-    (bodies.JoinBody(token="kvj_1"), joining.JoinCluster),
+    (bodies.JoinBody(token="kvj_1", witness=True), joining.JoinCluster),
     (bodies.JoinTokenBody(), joining.MakeJoinTokens),
     (bodies.AccessTokenBody(name="ci"), joining.MakeAccessToken),
     (bodies.DataStorageBody(name="s", kind="shared", path="/srv"), storages.CreateDataStorage),
@@ -50,6 +50,10 @@ PAIRS = [
     (bodies.MigrateBody(host="h2"), vm_requests.MigrateVM),
     (bodies.MigrateBody(), vm_requests.MigrateVM),
     (bodies.ConfirmOffBody(confirm="h3"), hosts.ConfirmOff),
+    (bodies.HostPatch(failure_domain="rack1"), hosts.ChangeHost),
+    (bodies.LeaveBody(force=True, confirm="h3"), joining.LeaveCluster),
+    (bodies.VoterPolicyBody(voters_max=7), members.ChangePolicy),
+    (bodies.VoterPolicyBody(voter_replace_after_s=60), members.ChangePolicy),
 ]
 
 

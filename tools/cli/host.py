@@ -9,7 +9,7 @@ from tools.cli.context import Context
 from tools.cli.output import Column, mebibytes, text, write_done
 from tools.cli.parser import Parser, Root, UsageError, add_wait
 from tools.cli.waiting import finish
-from tools.sdk.bodies import ConfirmOffBody
+from tools.sdk.bodies import ConfirmOffBody, HostPatch
 from tools.sdk.items import Item
 
 CONFIRM_OFF_NOTE = """\
@@ -20,7 +20,8 @@ disks will be damaged. Look at the machine, not at a ping."""
 
 def _state(item: Item) -> str:
     state = item.text("state", "-")
-    return f"{state}, maintenance" if item.flag("maintenance") else state
+    words = [state, *(word for word in ("witness", "maintenance") if item.flag(word))]
+    return ", ".join(words)
 
 
 KIND = Kind(
@@ -48,6 +49,7 @@ KIND = Kind(
         text("accelerator", "accelerator"),
         text("watchdog", "watchdog"),
         text("version", "version"),
+        text("failure domain", "failure_domain"),
         text("cluster", "cluster_name", "cluster_id"),
     ),
 )
@@ -69,6 +71,16 @@ async def confirm_off(args: Namespace, ctx: Context) -> int:
     return 0
 
 
+async def change(args: Namespace, ctx: Context) -> int:
+    """Say what the cluster can't find out about a host."""
+    if args.failure_domain is None:
+        raise UsageError("nothing to change: give --failure-domain")
+    body = HostPatch(failure_domain=args.failure_domain)
+    host = await ctx.client.update("hosts", args.name, body)
+    write_done(ctx, host, f"{host.text('name', args.name)}: changed")
+    return 0
+
+
 async def _consequences(ctx: Context, host: Item) -> list[str]:
     vms = await related(ctx, "vms", "host_id", host.text("id"))
     return [f"VM {vm.text('name')} ({vm.text('phase')}) is still placed there" for vm in vms]
@@ -79,6 +91,17 @@ def _add(root: Root, parser: Parser) -> None:
     add_list(verbs, KIND)
     add_show(verbs, KIND)
     add_delete(verbs, KIND, verb="remove", consequences=_consequences)
+    put = verbs.add(
+        "set",
+        change,
+        "say which hosts fail together",
+        example="kvorum host set h1 --failure-domain rack1\nkvorum host set h1 --failure-domain ''",
+        note="Voters are spread over failure domains, so that the cluster survives the loss of one.",
+    )
+    add_name(put, KIND)
+    put.add_argument(
+        "--failure-domain", metavar="NAME", help="a rack or a room, by any name; '' for none"
+    )
     confirm = verbs.add(
         "confirm-off",
         confirm_off,

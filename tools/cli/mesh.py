@@ -1,48 +1,26 @@
-"""`kvorum init`, `join`, `status` and `member`: making a cluster and seeing whether it is well."""
+"""`kvorum init`, `join`, `leave` and `status`: making a cluster and seeing whether it is well."""
 
 from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Callable
 
-from tools.cli.collection import Kind, add_list
 from tools.cli.context import Context
-from tools.cli.output import Column, printable, text, write_done, write_rows, write_value
-from tools.cli.parser import Parser, Root, UsageError, finish
-from tools.cli.units import shown_duration
-from tools.sdk.bodies import InitBody, JoinBody
+from tools.cli.member import MEMBER
+from tools.cli.output import printable, write_done, write_rows, write_value
+from tools.cli.parser import Parser, Root, UsageError, add_yes, finish
+from tools.sdk.bodies import InitBody, JoinBody, LeaveBody
 from tools.sdk.items import Item
 
 QUORUM_LOST = 3
+REMOVED = 1
 
+LEAVE_NOTE = """\
+Its vote goes to another host, its record is deleted, then everything of the cluster is wiped here: state, log,
+identity. Images and disks stay. It is refused while VMs or their disks are on this host.
 
-def _role(item: Item) -> str:
-    return item.text("role", "-") + (" (leader)" if item.flag("leader") else "")
-
-
-def _lease(item: Item) -> str:
-    age_s = item.number("lease_age_s")
-    return "-" if age_s is None else f"{age_s:.1f}s" if age_s < 60 else shown_duration(age_s)
-
-
-MEMBER = Kind(
-    noun="member",
-    plural="members",
-    word="member",
-    columns=(
-        text("NAME", "name"),
-        text("ADDRESS", "address"),
-        text("STATE", "state"),
-        Column("ROLE", _role),
-        text("RAFT", "raft"),
-        text("GOSSIP", "gossip"),
-        Column("LEASE", _lease),
-        text("WATCHDOG", "watchdog"),
-        Column("VMS", lambda item: str(item.integer("vms"))),
-        text("VERSION", "version"),
-    ),
-    empty="this host belongs to no cluster yet: kvorum init, or kvorum join TOKEN",
-)
+With --force, nobody is asked: for a host that the cluster has removed already, or whose cluster is gone. A
+cluster that can't be reached from here looks like one that is gone: be sure that it is."""
 
 
 async def init(args: Namespace, ctx: Context) -> int:
@@ -71,14 +49,53 @@ async def join(args: Namespace, ctx: Context) -> int:
     token = await _token(args.token, ctx)
     if not ctx.quiet:
         ctx.say("joining; this may take half a minute")
-    body = JoinBody(token=token, host_name=args.host_name, address=args.address)
+    body = JoinBody(
+        token=token, host_name=args.host_name, address=args.address, witness=args.witness
+    )
     joined = await ctx.client.join(body)
     members = joined.integer("members")
     write_done(
         ctx,
         joined,
         f"{joined.text('host_name')} is a member of {joined.text('cluster_name', 'the cluster')}, "
-        f"which has {members} host{'' if members == 1 else 's'} now",
+        f"which has {members} host{'' if members == 1 else 's'} now{_safety(joined)}",
+    )
+    return 0
+
+
+def _safety(joined: Item) -> str:
+    """Return what the cluster survives, as a part of a sentence."""
+    voters, wanted = joined.integer("voters"), joined.integer("voters_wanted")
+    if voters == 0:
+        return ""
+    if voters != wanted:
+        return f"; {voters} of the {wanted} that shall vote do so already: kvorum members shows it"
+    survived = joined.integer("losses_survived")
+    if survived == 0:
+        return "; one votes, and with three hosts three will"
+    return f"; {voters} vote, so that it survives the loss of {'any one' if survived == 1 else survived}"
+
+
+async def leave(args: Namespace, ctx: Context) -> int:
+    """Take this host out of its cluster and wipe what it kept of it."""
+    _require_local(ctx, "leave")
+    local = await ctx.client.local_status()
+    name = local.text("host_name")
+    given = args.confirm
+    if args.force and not given and ctx.interactive:
+        ctx.say(LEAVE_NOTE)
+        given = await ctx.ask(f"Type this host's name to wipe {name or 'it'}: ")
+    if args.force and (not given or (name and given != name)):
+        raise UsageError(f"nothing was changed: confirm with --confirm {name or 'HOST-NAME'}")
+    if not args.force:
+        await ctx.confirm(f"This will take {name} out of its cluster.", yes=args.yes)
+        if not ctx.quiet:
+            ctx.say("leaving; this may take half a minute")
+    left = await ctx.client.leave(LeaveBody(force=args.force, confirm=given))
+    write_done(
+        ctx,
+        left,
+        f"{left.text('host_name', name)} has left {left.text('cluster_name', 'the cluster')}",
     )
     return 0
 
@@ -90,6 +107,9 @@ async def status(args: Namespace, ctx: Context) -> int:
         if local.text("state") == "unconfigured":
             write_done(ctx, local, MEMBER.empty)
             return 0
+        if local.text("state") == "removed":
+            write_done(ctx, local, local.text("detail"))
+            return REMOVED
     found = await ctx.client.status()
     quorum = found.flag("quorum", default=True)
     if ctx.output != "table":
@@ -190,11 +210,31 @@ def _add_join(root: Root, parser: Parser) -> None:
         help="a token of `kvorum token create`; - reads it from stdin, none asks for it",
     )
     _add_identity(parser)
+    parser.add_argument(
+        "--witness",
+        action="store_true",
+        help="vote and hold the state, but run no VMs; needs no libvirt",
+    )
     finish(
         parser,
         join,
         example="kvorum join kvj_...\nssh h1 kvorum token create | kvorum join -",
-        note="Everything is checked before anything is changed.",
+        note="Everything is checked before anything is changed. The host follows the log at once; whether it\n"
+        "votes is the cluster's choice (kvorum members policy).",
+    )
+
+
+def _add_leave(root: Root, parser: Parser) -> None:
+    parser.add_argument("--force", action="store_true", help="wipe this host without asking others")
+    parser.add_argument(
+        "--confirm", default="", metavar="NAME", help="with --force, this host's name once more"
+    )
+    add_yes(parser)
+    finish(
+        parser,
+        leave,
+        example="kvorum leave\nkvorum leave --force --confirm h3",
+        note=LEAVE_NOTE,
     )
 
 
@@ -207,13 +247,9 @@ def _add_status(root: Root, parser: Parser) -> None:
     )
 
 
-def _add_member(root: Root, parser: Parser) -> None:
-    add_list(root.verbs_of("member"), MEMBER)
-
-
 ADD: dict[str, Callable[[Root, Parser], None]] = {
     "init": _add_init,
     "join": _add_join,
     "status": _add_status,
-    "member": _add_member,
+    "leave": _add_leave,
 }

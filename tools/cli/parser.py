@@ -21,8 +21,10 @@ OUTPUTS = ("table", "json", "yaml")
 NOUNS: dict[str, tuple[str, str]] = {
     "init": ("tools.cli.mesh", "make a cluster of this host"),
     "join": ("tools.cli.mesh", "make this host a member of a cluster"),
+    "leave": ("tools.cli.mesh", "take this host out of its cluster"),
     "status": ("tools.cli.mesh", "show whether the cluster is well"),
-    "member": ("tools.cli.mesh", "the agents of the cluster and how they see each other"),
+    "members": ("tools.cli.member", "who votes, how far each host is, and whether it is well"),
+    "member": ("tools.cli.member", "the same as members"),
     "token": ("tools.cli.token", "single-use tokens for hosts that shall join"),
     "access-token": ("tools.cli.access_token", "tokens of people and programs for the API"),
     "host": ("tools.cli.host", "servers that run VMs"),

@@ -27,6 +27,14 @@ class JoinBody(Body, frozen=True, kw_only=True):
     token: str
     host_name: str = ""
     address: str = ""
+    witness: bool = False
+
+
+class LeaveBody(Body, frozen=True, kw_only=True):
+    """Take this host out of its cluster; `confirm` is its name, needed with `force`."""
+
+    force: bool = False
+    confirm: str = ""
 
 
 class JoinTokenBody(Body, frozen=True, kw_only=True):
@@ -129,6 +137,19 @@ class MigrateBody(Body, frozen=True, kw_only=True):
     """Move a running VM; without `host` the cluster chooses."""
 
     host: str | UnsetType = UNSET
+
+
+class HostPatch(Body, frozen=True, kw_only=True):
+    """What can be said of a host; an empty failure domain is none."""
+
+    failure_domain: str | UnsetType = UNSET
+
+
+class VoterPolicyBody(Body, frozen=True, kw_only=True):
+    """How many hosts vote at most (1, 3, 5 or 7), and after what silence a voter is replaced."""
+
+    voters_max: int | UnsetType = UNSET
+    voter_replace_after_s: int | UnsetType = UNSET
 
 
 class ConfirmOffBody(Body, frozen=True, kw_only=True):

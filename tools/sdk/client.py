@@ -25,6 +25,7 @@ from tools.sdk.bodies import (
     InitBody,
     JoinBody,
     JoinTokenBody,
+    LeaveBody,
     RuleBody,
     RulePatch,
     VMBody,
@@ -118,7 +119,7 @@ class Client:
     # -- this host
 
     async def local_status(self) -> Item:
-        """Return whether this host's agent is `unconfigured` or a `member`."""
+        """Return whether this host's agent is `unconfigured`, a `member`, or `removed` by its cluster."""
         return await self._item(Request("GET", path_of("local", "status")))
 
     async def init(self, body: InitBody) -> Item:
@@ -127,8 +128,13 @@ class Client:
         return await self._item(Request("POST", path, body=_json(body), timeout_s=JOIN_TIMEOUT_S))
 
     async def join(self, body: JoinBody) -> Item:
-        """Make this host a member; takes up to 30 s."""
+        """Make this host a member; takes half a minute, rarely more."""
         path = path_of("local", "join")
+        return await self._item(Request("POST", path, body=_json(body), timeout_s=JOIN_TIMEOUT_S))
+
+    async def leave(self, body: LeaveBody) -> Item:
+        """Take this host out of its cluster; takes up to a minute."""
+        path = path_of("local", "leave")
         return await self._item(Request("POST", path, body=_json(body), timeout_s=JOIN_TIMEOUT_S))
 
     # -- anything

@@ -63,6 +63,17 @@ class World:
     task_error: str = ""
     task_steps: tuple = ("create-disk", "start")
     outcomes: dict = field(default_factory=dict)
+    policy: dict = field(
+        default_factory=lambda: {
+            "voters_max": 5,
+            "voter_replace_after_s": 600,
+            "feature_level": 1,
+            "voters": 3,
+            "voters_wanted": 3,
+            "losses_survived": 1,
+        }
+    )
+    joined: dict = field(default_factory=dict)
     made: int = 0
 
     def new_id(self):
@@ -199,6 +210,13 @@ class StubAgent:
                     attribute, _, value = condition.partition("=")
                     items = [item for item in items if str(item.get(attribute)) == value]
                 return 200, {"items": items, "index": 42}, {}
+            case (("GET" | "PATCH"), ["members", "policy"]):
+                self.world.policy.update(asked.json if asked.body else {})
+                return 200, self.world.policy, {}
+            case "POST", ["members", name, "actions", verb]:
+                vote = {"promote": "always", "demote": "never", "auto": "auto"}[verb]
+                self._one("members", name)["vote"] = vote
+                return 200, {"name": name, "vote": vote, "role": "voter"}, {}
             case "GET", ["tasks", name]:
                 return 200, self._worked_on(self._one("tasks", name)), {}
             case "GET", [plural, name]:
@@ -240,7 +258,12 @@ class StubAgent:
 
     def _local(self, what, asked):
         if what == "status":
-            return 200, {"state": self.world.state, "version": "0.1.0"}, {}
+            said = {"state": self.world.state, "version": "0.1.0", "host_name": "h1"}
+            if self.world.state == "removed":
+                said["detail"] = (
+                    "the cluster prod has removed this host (h1): 'kvorum leave --force'"
+                )
+            return 200, said, {}
         if what == "init":
             name = asked.json["host_name"] or "h1"
             return (
@@ -254,6 +277,13 @@ class StubAgent:
                 },
                 {},
             )
+        if what == "leave":
+            if asked.json.get("force") and self.world.state == "member":
+                raise Refused(409, "conflict", "the cluster counts this host as a member")
+            if self._all("vms") and self.world.state == "member":
+                raise Refused(409, "conflict", "VM 'web1' is on host h1: move or delete it first")
+            self.world.state = "unconfigured"
+            return 200, {"host_name": "h1", "cluster_name": "prod"}, {}
         if asked.json["token"] != "kvj_1":
             raise Refused(
                 401, "unauthenticated", "this join token was used by host h2: make another one"
@@ -265,6 +295,10 @@ class StubAgent:
                 "host_name": asked.json["host_name"] or "h2",
                 "cluster_name": "prod",
                 "members": 2,
+                "voters": 1,
+                "voters_wanted": 1,
+                "losses_survived": 0,
+                **self.world.joined,
             },
             {},
         )

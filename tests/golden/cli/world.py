@@ -9,6 +9,14 @@ def member(number, **fields):
         "name": f"h{number}",
         "address": f"10.0.0.{number}",
         "role": "voter",
+        "votes": True,
+        "vote": "auto",
+        "applied_index": 42,
+        "lag": 0,
+        "health": "ok",
+        "failure_domain": f"rack{number}",
+        "feature_level": 1,
+        "generation": 1,
         "leader": number == 1,
         "raft": "self" if number == 1 else "connected",
         "gossip": "alive",
@@ -30,7 +38,16 @@ def small_cluster():
     members = [
         member(1, vms=1),
         member(2),
-        member(3, raft="disconnected", gossip="failed", lease_age_s=None, watchdog="none"),
+        member(
+            3,
+            raft="disconnected",
+            gossip="failed",
+            lease_age_s=None,
+            watchdog="none",
+            applied_index=None,
+            lag=None,
+            health="disconnected",
+        ),
     ]
     hosts = [
         thing(
