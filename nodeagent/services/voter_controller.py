@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -39,7 +40,7 @@ log = logging.getLogger(__name__)
 ROUND_S = 1.0
 CHANGE_TIMEOUT_S = 10.0
 HAND_OVER_TIMEOUT_S = 3.0
-SET_ASIDE_S = 30.0
+ASIDE_S_MIN, ASIDE_S_MAX = 2.0, 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class VoterController:
         self._lost_since_s: dict[NodeId, float] = {}
         self._told_dead: frozenset[NodeId] = frozenset()
         self._aside_until_s: dict[NodeId, float] = {}
+        self._asides: Counter[NodeId] = Counter()
         self._settled: _Signs | None = None
 
     async def run(self) -> None:
@@ -148,6 +150,8 @@ class VoterController:
         heard = await self._ask(situation.hosts[id_] for id_ in sorted(unknown))
         for id_ in unknown - heard.keys():
             self._set_aside(id_)
+        for id_ in heard:
+            del self._asides[id_]
         return replace(
             situation,
             live=situation.live - (unknown - heard.keys()),
@@ -166,8 +170,10 @@ class VoterController:
         }
 
     def _set_aside(self, host_id: NodeId) -> None:
-        """Let others have a try before this host is considered again."""
-        self._aside_until_s[host_id] = self._node.clock.monotonic_s() + SET_ASIDE_S
+        """Let others have a try before this host is considered again: soon at first, it may be just joining."""
+        pause_s = min(ASIDE_S_MIN * 2 ** self._asides[host_id], ASIDE_S_MAX)
+        self._asides[host_id] = min(self._asides[host_id] + 1, 10)
+        self._aside_until_s[host_id] = self._node.clock.monotonic_s() + pause_s
 
     # -- what is done
 
