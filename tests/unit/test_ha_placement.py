@@ -45,6 +45,11 @@ def test_host_with_most_free_memory_is_chosen() -> None:
     assert found.reasons == ("h1: 1408 MiB free", "h2: 2496 MiB free")
 
 
+def test_a_witness_runs_no_vms() -> None:
+    with pytest.raises(PlacementError, match="h1: a witness: it runs no VMs"):
+        choose_host(SMALL, view(host("h1", witness=True)))
+
+
 def test_tie_goes_to_the_first_name() -> None:
     assert choose_host(SMALL, view(host("h2"), host("h1"))).host_id == "h1"
 
