@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from core.clock import new_id
 from core.errors import ConflictError, UnavailableError
-from core.model import Cluster, Host, JoinToken, Lease, Mesh
+from core.model import Cluster, Host, Lease, Mesh
 from nodeagent.identity.certificates import make_authority, make_request, sign_request
 from nodeagent.identity.sealing import make_key
 from nodeagent.identity.tokens import new_access_token
@@ -138,8 +138,8 @@ async def first_lease(member: Member) -> None:
 
 def is_whole(member: Member, record: MemberRecord) -> bool:
     """Tell whether a host has the state, and has said so: a join may have broken off before."""
-    known = member.node.store.get(Host, record.host_id) is not None
-    return record.founder or (known and not _own_tokens(member))
+    host = member.node.store.get(Host, record.host_id)
+    return record.founder or (host is not None and not host.joining)
 
 
 async def become_member(member: Member) -> None:
@@ -151,9 +151,9 @@ async def become_member(member: Member) -> None:
         UnavailableError: the state did not come in time, or nothing can be committed.
     """
     await until_caught_up(member)
-    tokens = _own_tokens(member)
-    if tokens:
-        await member.node.store.apply(puts=tuple(replace(t, finished=True) for t in tokens))
+    host = member.node.host()
+    if host.joining:
+        await member.node.store.apply(puts=(replace(host, joining=False),))
 
 
 async def until_caught_up(member: Member) -> None:
@@ -192,15 +192,6 @@ async def until_voters_settle(member: Member) -> bool:
                 await asyncio.sleep(POLL_S)
     except TimeoutError:
         return False
-
-
-def _own_tokens(member: Member) -> list[JoinToken]:
-    """Return the join token that let this host in, while it isn't marked as finished."""
-    return [
-        token
-        for token in member.node.store.all(JoinToken)
-        if token.used_by_host_id == member.node.host_id and not token.finished
-    ]
 
 
 async def until_connected(member: Member) -> None:

@@ -97,8 +97,8 @@ def voters_for(hosts: int, voters_max: int) -> int:
 
 
 def may_vote(host: Host) -> bool:
-    """Tell whether a host counts for the number of voters."""
-    return host.vote is not Vote.NEVER
+    """Tell whether a host counts for the number of voters: it is in, and no operator is against it."""
+    return host.vote is not Vote.NEVER and not host.joining
 
 
 def note_lost(

@@ -57,7 +57,8 @@ class Host(Resource, tag="host.v1", frozen=True, kw_only=True):
     """A server that runs the agent. `address` is its IP on the management network.
 
     Hosts of one `failure_domain` (a rack, a room) fail together; empty: this host shares its fate with no other. A
-    `witness` votes and holds the state, but runs no VMs. `feature_level` is what its agent understands.
+    `witness` votes and holds the state, but runs no VMs. `feature_level` is what its agent understands. `joining` from
+    its admission until it has the state and says so: it gets no vote, and may give up without a trace.
     """
 
     cluster_id: str
@@ -76,6 +77,7 @@ class Host(Resource, tag="host.v1", frozen=True, kw_only=True):
     witness: bool = False
     vote: Vote = Vote.AUTO
     feature_level: int = 1
+    joining: bool = False
 
     def claims(self) -> tuple[str, ...]:
         return (f"host.name/{self.name}", f"host.address/{self.address}")
@@ -97,15 +99,11 @@ class Lease(Resource, tag="lease.v1", frozen=True, kw_only=True):
 
 
 class JoinToken(Resource, tag="join-token.v1", frozen=True, kw_only=True):
-    """A single-use right to join. Only the SHA-256 of its secret is kept; name = id.
-
-    `finished`: the host that used it is in; until then the same host may use it again.
-    """
+    """A single-use right to join. Only the SHA-256 of its secret is kept; name = id."""
 
     secret_sha256: str
     expires_ms: int
     used_by_host_id: str = ""
-    finished: bool = False
 
 
 class AccessToken(Resource, tag="access-token.v1", frozen=True, kw_only=True):

@@ -172,7 +172,7 @@ async def _members(request: web.Request) -> list[Shown]:
                 "gossip": str(seen.status) if seen else "unknown",
                 "lease_age_s": round(services.leases.age_s(host.id), 1) if lease else None,
                 "watchdog": "armed" if lease and lease.watchdog_armed else "none",
-                "state": str(host.state),
+                "state": "joining" if host.joining else str(host.state),
                 "version": host.version,
                 "vms": placed[host.id],
             }

@@ -137,6 +137,7 @@ class Doorkeeper:
             memory_mib=request.memory_mib,
             arch=request.arch,
             witness=request.witness,
+            joining=True,
             feature_level=request.feature_level,
             created_ms=now_ms,
         )
@@ -166,7 +167,7 @@ class Doorkeeper:
             return None
         await self._store.barrier()
         host = self._store.get(Host, token.used_by_host_id)
-        if host is None or self._is_in(token, host.id):
+        if host is None or self._is_in(host):
             return None
         same = (host.name, host.address) == (request.host_name, request.address)
         return host if same else None
@@ -177,18 +178,17 @@ class Doorkeeper:
         if token.used_by_host_id != request.host_id:
             return
         await self._store.barrier()
-        token = self._store.need(JoinToken, token.id)
-        if self._is_in(token, request.host_id):
-            raise ConflictError("the host is a member already: remove it with 'kvorum host remove'")
         host = self._store.get(Host, request.host_id)
+        if host is not None and self._is_in(host):
+            raise ConflictError("the host is a member already: remove it with 'kvorum host remove'")
         lease = self._store.get(Lease, request.host_id)
         await self._store.apply(
             puts=(_used(token, ""),), deletes=[r for r in (host, lease) if r is not None]
         )
 
-    def _is_in(self, token: JoinToken, host_id: str) -> bool:
+    def _is_in(self, host: Host) -> bool:
         """Tell whether a host said that it has the state, or votes."""
-        return token.finished or NodeId(host_id) in {peer.id for peer in self._engine.voters()}
+        return not host.joining or NodeId(host.id) in {p.id for p in self._engine.voters()}
 
     def _voters_first(self) -> list[Host]:
         voters = {peer.id for peer in self._engine.voters()}

@@ -340,8 +340,9 @@ async def test_a_host_that_never_came_in_joins_again_with_its_token(door):
 async def test_a_host_that_is_in_can_neither_give_up_nor_be_replaced_by_its_token(door):
     request = await door.fresh_request()
     await door.keeper.admit(request)
-    token = door.store.need(JoinToken, request.token_id)
-    await door.store.apply(puts=(replace(token, finished=True),))
+    host = door.store.need(Host, OTHER_ID)
+    assert host.joining
+    await door.store.apply(puts=(replace(host, joining=False),))
     digest = door.store.digest()
     with pytest.raises(ConflictError, match="member already"):
         await door.keeper.forget(cancel_of(request))

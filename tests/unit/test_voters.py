@@ -118,6 +118,7 @@ def test_a_host_that_does_not_keep_up_or_is_too_old_or_unknown_is_no_candidate()
         situation("abcd", "abc", down="cd"),
         situation("abcd", "abc", down="c", special={"d": host("d", maintenance=True)}),
         situation("abcd", "abc", down="c", special={"d": host("d", state="fenced")}),
+        situation("abcd", "abc", down="c", special={"d": host("d", joining=True)}),
     ):
         assert plan(useless, POLICY, NOW_S) is None
     old = Policy(feature_level=2)
@@ -219,6 +220,11 @@ def test_a_host_that_is_being_removed_counts_no_more():
 
 def test_nothing_happens_before_the_cluster_has_records():
     assert plan(situation("", "a"), POLICY, NOW_S) is None
+
+
+def test_a_host_that_is_still_joining_doesnt_count():
+    joining = {"c": host("c", joining=True)}
+    assert steps(situation("abc", "a", special=joining)) == []
 
 
 def test_whom_to_ask_is_who_would_be_wished_if_all_kept_up():
