@@ -12,7 +12,7 @@ import msgspec
 from aiohttp import web
 
 from core.model import VM, Event, Host, Lease, Mesh, Severity, Vote
-from nodeagent.api.collections import select
+from nodeagent.api.collections import select, strong_if_asked
 from nodeagent.api.hosts import delete_host
 from nodeagent.api.requests import body_of, json_answer, node_of, services_of
 from nodeagent.api.views import Shown, show
@@ -68,6 +68,7 @@ async def status(request: web.Request) -> web.Response:
 
 async def members(request: web.Request) -> web.Response:
     """GET /v1/members. One item a host: role, progress, health, connections, gossip, lease. Takes a second at most."""
+    await strong_if_asked(request)
     items = select(await _members(request), request)
     return json_answer({"items": items, "index": node_of(request).store.index})
 
