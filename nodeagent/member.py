@@ -185,6 +185,10 @@ class Member:
             self._machine.close()
             self._kept.close()
 
+    def follow_the_first_members(self) -> None:
+        """Take the log from the members named at admission: an old snapshot may know none that is up."""
+        self._engine.follow(_peers(self._record))
+
     async def step_aside(self) -> None:
         """Hand leadership over before a planned stop, so that the others need not notice a silence first."""
         await self._engine.step_aside(timeout_s=STEP_ASIDE_TIMEOUT_S)

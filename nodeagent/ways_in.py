@@ -150,6 +150,7 @@ async def become_member(member: Member) -> None:
     Raises:
         UnavailableError: the state did not come in time, or nothing can be committed.
     """
+    member.follow_the_first_members()
     await until_caught_up(member)
     host = member.node.host()
     if host.joining:
