@@ -41,6 +41,7 @@ from nodeagent.node import Node
 from nodeagent.paths import Paths
 from nodeagent.services.event_log import EventLog
 from nodeagent.services.exclusion import Exclusion
+from nodeagent.services.fault_reporter import FaultReporter
 from nodeagent.services.feed_follower import FeedFollower
 from nodeagent.services.files_for_others import FilesForOthers, serf_rpc_secret
 from nodeagent.services.ha_controller import HaController
@@ -57,6 +58,7 @@ from nodeagent.services.services import Services
 from nodeagent.services.storages import Storages
 from nodeagent.services.task_rescue import TaskRescue
 from nodeagent.services.task_runner import TaskRunner
+from nodeagent.services.thin_feeds import ThinFeeds
 from nodeagent.services.vm_controller import VmController
 from nodeagent.services.vm_power import VmPower
 from nodeagent.services.vm_service import VmService
@@ -159,6 +161,7 @@ class Member:
             network=network,
             states=MemberStates(self.node),
             storages=storages,
+            thin=ThinFeeds(self.node),
             vms=VmService(self.node, self._placing),
         )
         self._rpc = MeshRpc(self.node, self.services)
@@ -228,6 +231,7 @@ class Member:
             "voters": VoterController(self.node, self.services.states, self._events).run,
             "feed": FeedFollower(self.node).run,
             "exclusion": self.services.exclusion.run,
+            "faults": FaultReporter(self.node).run,
         }
         if self._record.witness:
             for name in NOT_ON_WITNESSES:

@@ -20,9 +20,11 @@ from core.model import Host
 from ha.lease import Renewal, RenewalAnswer
 from nodeagent.mesh_client import MeshProblem, Nothing
 from nodeagent.node import Node
+from nodeagent.services.fault_reporter import Fault, record_fault
 from nodeagent.services.host_service import remove_host
 from nodeagent.services.incoming import AboutIncoming, PrepareIncoming
 from nodeagent.services.services import Services
+from nodeagent.services.thin_feeds import AskThin
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,8 @@ class MeshRpc:
         app.router.add_post("/mesh/lease/forwarded", self._lease_forwarded)
         app.router.add_post("/mesh/state", self._state)
         app.router.add_post("/mesh/leave", self._leave)
+        app.router.add_post("/mesh/fault", self._fault)
+        app.router.add_post("/mesh/thin", self._thin)
         app.router.add_post("/mesh/incoming/prepare", self._prepare_incoming)
         app.router.add_post("/mesh/incoming/state", self._incoming_state)
         app.router.add_post("/mesh/incoming/release", self._release_incoming)
@@ -70,6 +74,18 @@ class MeshRpc:
         """A host asks to be removed. It asks for itself only."""
         await remove_host(self._node, self._node.store.need(Host, _peer(request)))
         return _answer(Nothing())
+
+    async def _fault(self, request: web.Request) -> web.Response:
+        """A host says why it takes no part any more, which it can't write down itself."""
+        fault = await _body(request, Fault)
+        await record_fault(self._node, self._node.store.need(Host, _peer(request)), fault.reason)
+        return _answer(Nothing())
+
+    async def _thin(self, request: web.Request) -> web.Response:
+        """What changed of the asking host's part of the state; waits for a change."""
+        question = await _body(request, AskThin)
+        delta = await self._services.thin.answer(_peer(request), question)
+        return web.Response(body=msgspec.json.encode(delta), content_type="application/json")
 
     async def _prepare_incoming(self, request: web.Request) -> web.Response:
         body = await _body(request, PrepareIncoming)

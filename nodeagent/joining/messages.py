@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import msgspec
 
+from raftstate.consensus.entries import LEVEL
+
 VERSION = "0.1.0"
-FEATURE_LEVEL = 1
+FEATURE_LEVEL = LEVEL
 CLOCK_DIFFERENCE_S_MAX = 300
 MEMBERS_TOLD_MAX = 32
 

@@ -12,6 +12,7 @@ from nodeagent.services.lease_relay import LeaseRelay
 from nodeagent.services.member_states import MemberStates
 from nodeagent.services.network_controller import NetworkController
 from nodeagent.services.storages import Storages
+from nodeagent.services.thin_feeds import ThinFeeds
 from nodeagent.services.vm_service import VmService
 
 
@@ -27,4 +28,5 @@ class Services:
     network: NetworkController
     states: MemberStates
     storages: Storages
+    thin: ThinFeeds
     vms: VmService

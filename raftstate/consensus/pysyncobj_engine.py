@@ -349,9 +349,16 @@ class PySyncObjEngine:
         if self.role() is Role.VOTER:
             self._follower.set_parents(())
             return
-        latest = [peer for peer in self._journal.members.latest() if peer.id != self._me.id]
-        known = self._parents or tuple(latest) or (*self._node.bootstrap, *self._met.values())
-        self._follower.set_parents(known)
+        # What the log or the state says may be old: those it was told of when it joined come last.
+        known = (
+            *self._parents,
+            *self._journal.members.latest(),
+            *self._node.bootstrap,
+            *self._met.values(),
+        )
+        first = {peer.id: peer for peer in reversed(known) if peer.id != self._me.id}
+        order = dict.fromkeys(peer.id for peer in known if peer.id != self._me.id)
+        self._follower.set_parents(first[node] for node in order)
         self._follower.tick(self._raft.raftCommitIndex, busy=self._node.snapshots.fetching)
 
     def _in_touch(self) -> bool:

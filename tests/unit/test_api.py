@@ -88,6 +88,7 @@ class FakeAgent:
                 network=None,
                 states=MemberStates(member.node),
                 storages=NoStorages(),
+                thin=None,
                 vms=VmService(member.node, FirstHost()),
             )
 

@@ -51,6 +51,7 @@ class Agent:
             network=None,
             states=MemberStates(many.node),
             storages=None,
+            thin=None,
             vms=None,
         )
 
