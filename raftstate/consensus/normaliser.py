@@ -43,9 +43,9 @@ def normalise(append: Append, journal: Journal, committed: int) -> Plan:
         term = journal.term_at(index) or 0
     if (held := journal.term_at(index)) != term:
         if held is None:
-            return Plan(
-                (index, term), entries, append.commit
-            )  # a gap: PySyncObj asks for what is missing
+            # A gap. Our own tail may be wrong too, and the messages behind a refused one all find a gap: an answer
+            # that names our last entry would take back, for ever, what the refusal asked for.
+            return Plan((index, term), entries, append.commit, back_to=committed + 1)
         if index <= committed:
             raise FatalError(_contradiction(index))
         back_to = max(committed + 1, journal.first_of_term(index))

@@ -285,7 +285,7 @@ class Shell:
         if message.term < self.raft.raftCurrentTerm:
             self._send(peer, Newer(self.raft.raftCurrentTerm))
             return
-        leader = (message.term, self._me) if self.raft._isLeader() else self._leader
+        leader = (self.raft.raftCurrentTerm, self._me) if self.raft._isLeader() else self._leader
         if leader is not None and leader[0] == message.term and leader[1] != peer:
             log.critical("two leaders in one term", extra={"peer": peer, "leader": leader[1]})
             raise InvalidError(f"{peer} can't lead in term {message.term}: {leader[1]} does")

@@ -211,7 +211,7 @@ class Wal:
             _write_all(self._file, bytes(length), position)
         if torn:
             log.warning("torn tail of the log cut off", extra={"at": last.used})
-            self._fdatasync(self._file)
+        self._fdatasync(self._file)  # a killed process may have left here what the disk lacks yet
 
     # -- writing
 

@@ -390,6 +390,27 @@ def test_a_leader_gives_way_to_a_later_term(scripted):
     scripted(story)
 
 
+def test_a_leader_follows_the_leader_of_a_later_term_and_no_other_of_its_own(scripted):
+    async def story(s: Script) -> None:
+        term = await s.lead()
+        with pytest.raises(InvalidError, match="can't lead in term"):
+            s.user.received(B, Append(term, 3, (3, 0), []))
+        s.say(C, Append(term + 1, 3, (3, 0), [entry(4, term + 1)]))
+        assert not s.node.is_leader()
+        assert s.node.leader() == C
+        assert s.log()[-1] == (4, term + 1)
+
+    scripted(story)
+
+
+def test_a_gap_below_a_wrong_tail_asks_for_all_that_is_not_known_to_be_committed(scripted):
+    async def story(s: Script) -> None:
+        s.say(B, Append(1, 3, (3, 0), [entry(4, 1), entry(5, 1)]))
+        assert acks(s.say(C, Append(2, 9, (8, 2), [entry(9, 2)]))) == [(4, False)]
+
+    scripted(story)
+
+
 # -- elections
 
 
