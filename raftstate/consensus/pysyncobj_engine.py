@@ -93,6 +93,7 @@ class PySyncObjEngine:
         loop = asyncio.get_running_loop()
         self._now = loop.time
         self._turn_due: asyncio.Handle | None = None
+        self._apply_due: asyncio.Handle | None = None
         self._running = False
         self._ended: asyncio.Future[None] = loop.create_future()
         self._handed_over_s = -HAND_OVER_PAUSE_S
@@ -132,6 +133,7 @@ class PySyncObjEngine:
         self._follower = FeedFollower(send=node.send, live=links.live, now=self._now, rng=rng)
         links.attach(self)
         node.tick()
+        self._apply_waiting()
 
     # -- ConsensusEngine
 
@@ -239,11 +241,11 @@ class PySyncObjEngine:
 
     def applied_index(self) -> int:
         """Return the highest index this node has applied."""
-        return self._raft.raftLastApplied
+        return self._node.applied
 
     def lag(self) -> int:
         """Return how many committed entries this node has still to apply."""
-        return max(0, self._raft.raftCommitIndex - self._raft.raftLastApplied)
+        return max(0, self._raft.raftCommitIndex - self._node.applied)
 
     def generation(self) -> int:
         """Return how often the cluster was recovered from a lost majority, plus 1; 0 before this host knows."""
@@ -329,10 +331,36 @@ class PySyncObjEngine:
         else:
             self.woken()
         if not self._node.shell.muted:
-            self._readers.applied(self._raft.raftLastApplied)
             self._source.serve(self._raft.raftCommitIndex)
             self._node.snapshots.tick()
             self._follow()
+        if not self._running:
+            self._apply_waiting()
+        elif self._apply_due is None:  # after what was just sent has left
+            self._apply_due = asyncio.get_running_loop().call_soon(self._apply_later)
+
+    def _apply_later(self) -> None:
+        self._apply_due = None
+        if not self._running or self._ended.done():
+            return
+        try:
+            self._apply_waiting()
+        except Exception as error:  # noqa: BLE001 - handed to `run`, which raises it
+            self._ended.set_exception(error)
+
+    def _apply_waiting(self) -> None:
+        """Apply what is committed, and let those go on who wait for it."""
+        if self._node.has_waiting():
+            self._node.apply_waiting()
+            self._node.check()
+        applied = self._node.applied
+        if not self._node.shell.muted:
+            self._readers.applied(applied)
+        term = self._journal.term_at(applied)
+        if term is not None and term != self._applied_term:
+            self._applied_term = term
+            self._callers.applied_term(term)
+            self.woken()
 
     def _has_more(self) -> bool:
         """Tell whether another tick finds something to do at once: entries to apply, or to append."""
@@ -408,10 +436,6 @@ class PySyncObjEngine:
             commit=raft.raftCommitIndex,
             settled=self._journal.term_at(raft.raftCommitIndex) == term,
         )
-        applied_term = self._journal.term_at(raft.raftLastApplied)
-        if applied_term is not None and applied_term != self._applied_term:
-            self._applied_term = applied_term
-            self._callers.applied_term(applied_term)
 
     def _take(self, sender: NodeId, proposal: Propose) -> None:
         """Take a proposal in as the leader of its term; say no if it can't be appended."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -116,6 +116,7 @@ class RaftNode:
         self._fatal: FatalError | None = None
         self._agreed: tuple[Peer, ...] | None = None  # the voters that PySyncObj knows, too
         self._swap: tuple[SnapshotHeader, Callable[[], None]] | None = None
+        self._waiting: deque[tuple[int, bytes]] = deque()  # committed, for the machine to apply
         self.digests: OrderedDict[int, bytes] = OrderedDict()
 
         wal = settings.wal or Wal(wal_path(directory))
@@ -182,13 +183,18 @@ class RaftNode:
         self._user.woken()
 
     @property
+    def applied(self) -> int:
+        """The highest index whose entry the machine has applied; PySyncObj's count runs ahead of it."""
+        return self._waiting[0][0] - 1 if self._waiting else self.raft.raftLastApplied
+
+    @property
     def machine(self) -> StateMachine:
         """The state machine."""
         return self._machine
 
     def position(self) -> tuple[Entry, Entry, tuple[Peer, ...]] | None:
         """Return the last two applied entries and the voters as of then; None if they aren't held."""
-        applied = self.raft.raftLastApplied
+        applied = self.applied
         if applied - 1 < self.journal.first():
             return None
         previous, last = self.journal.entries(applied - 1, applied + 1)
@@ -201,6 +207,7 @@ class RaftNode:
 
     def install(self, header: SnapshotHeader, swap: Callable[[], None]) -> None:
         """Replace log and state by a snapshot that lies ready; it is this node's own on the disk already."""
+        self.apply_waiting()
         self._swap = (header, swap)
         try:
             self.shell.install(header)
@@ -264,9 +271,21 @@ class RaftNode:
     # -- what PySyncObj calls back
 
     def _apply(self, index: int, content: bytes) -> None:
-        """Apply one committed entry. Must not raise: PySyncObj would apply it again for ever."""
-        if self._fatal is not None:
-            return
+        """Take in a committed entry. Must not raise: PySyncObj would apply it again for ever."""
+        self._waiting.append((index, content))
+
+    def has_waiting(self) -> bool:
+        """Tell whether there is something for `apply_waiting`."""
+        return bool(self._waiting)
+
+    def apply_waiting(self) -> None:
+        """Have the machine apply what is committed, once the others have been told of it: they need not wait for this."""
+        while self._waiting and self._fatal is None:
+            self._apply_one(*self._waiting[0])
+            if self._fatal is None:
+                self._waiting.popleft()
+
+    def _apply_one(self, index: int, content: bytes) -> None:
         try:
             self.journal.sync()
             proposals = decode_proposals(content)
