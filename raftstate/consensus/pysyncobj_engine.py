@@ -14,14 +14,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from core.errors import ConflictError, InvalidError, UnavailableError
-from raftstate.consensus.changes import ChangeRequests, Changes, Verdict
+from raftstate.consensus.changes import Changes
+from raftstate.consensus.desk import Desk
 from raftstate.consensus.engine import NodeId, Peer, Progress, Role, StateMachine
 from raftstate.consensus.entries import (
     OLDEST_LEVEL,
     MemberChange,
     Proposal,
     TooNewError,
-    encode_proposals,
 )
 from raftstate.consensus.feed import FeedFollower, FeedSource
 from raftstate.consensus.links import Links
@@ -46,10 +46,7 @@ from raftstate.consensus.messages import (
     Refused,
 )
 from raftstate.consensus.neighbours import Neighbours
-from raftstate.consensus.proposals import Callers, Inbox
 from raftstate.consensus.raft_node import RaftNode, Settings
-from raftstate.consensus.reads import Answer, Readers, ReadRounds
-from raftstate.consensus.routes import HOPS_MAX, Routes
 from raftstate.consensus.snapshot_header import SnapshotInfo
 
 log = logging.getLogger(__name__)
@@ -59,9 +56,6 @@ POLL_S = 0.05
 HAND_OVER_PAUSE_S = 0.5
 MAX_TICKS_IN_A_TURN = 8
 INVITED_S = 5.0
-FLEE_AGAIN_S = (
-    30.0  # how often a leader with a full disk asks another to lead: theirs may be full, too
-)
 
 
 class PySyncObjEngine:
@@ -97,31 +91,32 @@ class PySyncObjEngine:
         self._running = False
         self._ended: asyncio.Future[None] = loop.create_future()
         self._handed_over_s = -HAND_OVER_PAUSE_S
-        self._flee_again_s = 0.0
         self._invited: dict[NodeId, tuple[Peer, float]] = {}
         self._met: dict[NodeId, Peer] = {}
         self._parents: tuple[Peer, ...] = ()
         self._fault = ""
-        self._applied_term = -1
-        self._routes = Routes()
-        self._callers, self._inbox, self._readers = Callers(self._boot), Inbox(), Readers()
         self._node = node = RaftNode(
             me, directory, machine, self, bootstrap=bootstrap, rng=rng, settings=settings
         )
         self._raft, self._journal = node.raft, node.journal
         self._neighbours = Neighbours(node.digests, now=self._now)
-        self._rounds = ReadRounds(
-            me.id, is_quorum=node.shell.elections.is_quorum, ask=self._ask_voters
-        )
-        self._changes = Changes(
+        self._desk = Desk(
             me.id,
-            node.journal,
-            live=links.live,
-            holds=self._neighbours.holds,
-            invite=self._invite,
+            self._boot,
+            node,
+            links,
+            changes=Changes(
+                me.id,
+                node.journal,
+                live=links.live,
+                holds=self._neighbours.holds,
+                invite=self._invite,
+                hand_over=self._hand_over,
+            ),
+            upstream=self._upstream,
+            level=self.level,
             hand_over=self._hand_over,
         )
-        self._requests = ChangeRequests(self._ask_change)
         self._source = FeedSource(
             node.journal,
             send=self._send_frame,
@@ -153,7 +148,7 @@ class PySyncObjEngine:
             self._running = False
             if self._ended.done():
                 self._ended.exception()  # it has been raised, or another error was
-            self._callers.fail_sent("the agent is stopping; the change may still be applied")
+            self._desk.callers.fail_sent("the agent is stopping; the change may still be applied")
             self._node.close()
 
     async def propose(self, payload: bytes, *, timeout_s: float, level: int = 1) -> bytes:
@@ -172,17 +167,17 @@ class PySyncObjEngine:
             raise ConflictError(f"this needs feature level {level}: upgrade this host first")
         if self._fault:
             raise UnavailableError(self._fault)
-        waiting = self._callers.add(payload, level, asyncio.get_running_loop().create_future())
+        waiting = self._desk.callers.add(payload, level, asyncio.get_running_loop().create_future())
         self.woken()
         try:
             async with asyncio.timeout(timeout_s):
                 return await waiting.future
         except TimeoutError as error:
             fate = "it was not applied" if waiting.term is None else "it may still be applied"
-            why = waiting.reason or self._no_quorum(timeout_s)
+            why = waiting.reason or self._desk.no_quorum(timeout_s)
             raise UnavailableError(f"{why}; {fate}") from error
         finally:
-            self._callers.forget(waiting)
+            self._desk.callers.forget(waiting)
 
     async def read_barrier(self, *, timeout_s: float) -> int:
         """Return the applied index once this node has applied everything committed before the call.
@@ -192,15 +187,15 @@ class PySyncObjEngine:
         """
         if self._fault:
             raise UnavailableError(self._fault)
-        reader = self._readers.add(asyncio.get_running_loop().create_future())
+        reader = self._desk.readers.add(asyncio.get_running_loop().create_future())
         self.woken()
         try:
             async with asyncio.timeout(timeout_s):
                 return await reader.future
         except TimeoutError as error:
-            raise UnavailableError(self._no_quorum(timeout_s)) from error
+            raise UnavailableError(self._desk.no_quorum(timeout_s)) from error
         finally:
-            self._readers.forget(reader)
+            self._desk.readers.forget(reader)
 
     def role(self) -> Role:
         """Tell whether this node votes, as far as its log says."""
@@ -273,7 +268,7 @@ class PySyncObjEngine:
         Raises:
             UnavailableError: no leader, quorum or connection in time; the message says which. Ask again.
         """
-        await self._requests.until_done(MemberChange(True, peer.id, peer.address), timeout_s)
+        await self._change(MemberChange(True, peer.id, peer.address), timeout_s)
 
     async def remove_voter(self, node: NodeId, *, timeout_s: float) -> None:
         """Take `node` out of the voters. Idempotent. A leader hands over before it is removed.
@@ -282,7 +277,12 @@ class PySyncObjEngine:
             ConflictError: it is the last voter.
             UnavailableError: no leader or quorum in time. Ask again.
         """
-        await self._requests.until_done(MemberChange(False, node, ""), timeout_s)
+        await self._change(MemberChange(False, node, ""), timeout_s)
+
+    async def _change(self, change: MemberChange, timeout_s: float) -> None:
+        if self._fault:
+            raise UnavailableError(self._fault)
+        await self._desk.change_requests.until_done(change, timeout_s)
 
     async def step_aside(self, *, timeout_s: float) -> None:
         """Let another voter lead, e.g. before a planned stop; return when one does, or after `timeout_s`.
@@ -325,7 +325,7 @@ class PySyncObjEngine:
     def _turn(self) -> None:
         """Do everything that can be done now."""
         for _ in range(MAX_TICKS_IN_A_TURN):
-            self._pump()
+            self._desk.pump()
             if not self._node.tick() or not self._has_more():
                 break
         else:
@@ -353,14 +353,7 @@ class PySyncObjEngine:
         if self._node.has_waiting():
             self._node.apply_waiting()
             self._node.check()
-        applied = self._node.applied
-        if not self._node.shell.muted:
-            self._readers.applied(applied)
-        term = self._journal.term_at(applied)
-        if term is not None and term != self._applied_term:
-            self._applied_term = term
-            self._callers.applied_term(term)
-            self.woken()
+        self._desk.reached(self._node.applied)
 
     def _has_more(self) -> bool:
         """Tell whether another tick finds something to do at once: entries to apply, or to append."""
@@ -370,7 +363,7 @@ class PySyncObjEngine:
         if not raft._isLeader():
             return False
         alone = len(self._journal.members.latest()) == 1 and raft.raftCommitIndex < last
-        return alone or (len(self._inbox) > 0 and raft.raftCommitIndex == last)
+        return alone or (self._desk.has_entry() and raft.raftCommitIndex == last)
 
     def _follow(self) -> None:
         """Keep up with the parent while this host doesn't vote."""
@@ -404,81 +397,19 @@ class PySyncObjEngine:
             return leader
         return self._follower.parent if self.role() is Role.REPLICA else None
 
-    def _pump(self) -> None:
-        """Hand proposals and questions to whoever leads now."""
-        raft, now_s = self._raft, self._now()
-        term, leading = raft.raftCurrentTerm, raft._isLeader()
-        if leading:
-            self._inbox.lead(term)
-            for waiting in self._callers.to_send(now_s, term, None):
-                waiting.handed(term, None, now_s)
-                self._take(self._me.id, waiting.as_message(self._boot, term))
-            for reader in self._readers.to_ask(now_s, (self._me.id, 0, term)):
-                self._rounds.request(self._answer_reader(reader.number))
-            if self._journal.full and now_s >= self._flee_again_s:
-                self._flee_again_s = now_s + FLEE_AGAIN_S
-                self._hand_over()
-        else:
-            self._stop_leading(now_s)
-            upstream = self._upstream()
-            # A newcomer waits for its first snapshot, which would hide the results of what it proposed before.
-            if upstream is not None and self._journal.members.known:
-                link = (upstream, self._links.generation(upstream))
-                for waiting in self._callers.to_send(now_s, term, link):
-                    if self._node.send(upstream, waiting.as_message(self._boot, term)):
-                        waiting.handed(term, link, now_s)
-                for reader in self._readers.to_ask(now_s, (*link, term)):
-                    self._node.send(upstream, ReadRequest(self._boot, reader.number))
-        self._rounds.tick(
-            now_s=now_s,
-            term=term,
-            leading=leading,
-            commit=raft.raftCommitIndex,
-            settled=self._journal.term_at(raft.raftCommitIndex) == term,
-        )
-
-    def _take(self, sender: NodeId, proposal: Propose) -> None:
-        """Take a proposal in as the leader of its term; say no if it can't be appended."""
-        if self._journal.full:
-            reason = f"the leader takes no changes: {self._journal.full}"
-        elif proposal.level > self.level():
-            reason = (
-                f"a voter doesn't know feature level {proposal.level} yet: upgrade all voters first"
-            )
-        elif self._inbox.put(
-            sender,
-            Proposal(proposal.origin, proposal.number, proposal.payload),
-            proposal.level,
-        ):
-            return
-        else:
-            reason = "the leader has too many changes waiting"
-        self._refuse(sender, Refused(proposal.term, proposal.origin, proposal.number, reason))
-
-    def _refuse(self, sender: NodeId, refused: Refused) -> None:
-        if refused.origin == self._boot:
-            self._callers.refused(refused.number, refused.term, self._now(), refused.reason)
-        else:
-            self._node.send(sender, refused)
-
-    def _stop_leading(self, now_s: float) -> None:
-        self._changes.forget()
-        term = self._inbox.term
-        for sender, proposal in self._inbox.clear():
-            self._refuse(sender, Refused(term, proposal.origin, proposal.number))
-
     # -- NodeUser
 
     def next_entry(self) -> None:
-        """Called by PySyncObj while it leads, at the moment it appends: one entry at a time is under way."""
-        if self._journal.last() != self._raft.raftCommitIndex or self._journal.full:
-            return
-        if (change := self._changes.take()) is not None:
-            self._raft.append_change(change)
-        else:
-            proposals, level = self._inbox.pack()
-            if proposals:
-                self._raft.append(encode_proposals(proposals, level))
+        """Called by PySyncObj while it leads, at the moment it appends."""
+        self._desk.next_entry()
+
+    def applied(self, proposal: Proposal, result: bytes | None) -> None:
+        """A proposal was applied."""
+        self._desk.applied(proposal, result)
+
+    def replaced(self) -> None:
+        """The state came as a whole."""
+        self._desk.replaced()
 
     def send(self, peer: NodeId, message: Message) -> bool:
         """Send if there is a link."""
@@ -487,19 +418,6 @@ class PySyncObjEngine:
     def live(self) -> frozenset[NodeId]:
         """Return the hosts with a link."""
         return self._links.live()
-
-    def applied(self, proposal: Proposal, result: bytes | None) -> None:
-        """A proposal was applied: its caller, if it waits here, gets the result."""
-        if proposal.origin != self._boot:
-            return
-        if result is None:
-            self._callers.fail(proposal.number, "the change was applied, but its result is unknown")
-        else:
-            self._callers.resolve(proposal.number, result)
-
-    def replaced(self) -> None:
-        """The state came as a whole: nobody knows which proposals are in it."""
-        self._callers.fail_sent("this host was brought up to date; the change may be applied")
 
     # -- LinkUser
 
@@ -595,11 +513,11 @@ class PySyncObjEngine:
                 elif asked < term:
                     self._node.send(peer, Newer(term))
             case ProbeAck(confirmed, number):
-                self._rounds.confirm(peer, number, confirmed)
+                self._desk.rounds.confirm(peer, number, confirmed)
             case Propose() | ReadRequest() | ChangeRequest():
-                self._request(peer, message)
+                self._desk.request(peer, message)
             case Refused() | ReadReply() | ChangeReply():
-                self._reply(message)
+                self._desk.reply(message)
             case Follow():
                 self._source.asked(peer, message)
             case Fed():
@@ -624,95 +542,6 @@ class PySyncObjEngine:
         if self.role() is Role.REPLICA and self._journal.members.known:
             self._node.shell.fed(message)
 
-    # -- requests that came from here or elsewhere
-
-    def _request(self, peer: NodeId, message: Propose | ReadRequest | ChangeRequest) -> None:
-        """Answer as the leader, or pass it on."""
-        self._routes.heard(message.origin, peer)
-        upstream = self._upstream()
-        if self._raft._isLeader():
-            self._answer(peer, message)
-        elif (
-            upstream is None
-            or upstream == peer
-            or message.hops >= HOPS_MAX
-            or not self._node.send(upstream, _one_hop_more(message))
-        ):
-            self._decline(peer, message)
-
-    def _answer(self, peer: NodeId, message: Propose | ReadRequest | ChangeRequest) -> None:
-        match message:
-            case Propose():
-                if len(message.payload) > MAX_PAYLOAD_BYTES:
-                    raise InvalidError("proposal too big")
-                if message.term != self._raft.raftCurrentTerm:
-                    self._decline(peer, message)
-                else:
-                    self._inbox.lead(message.term)
-                    self._take(peer, message)
-            case ReadRequest(origin, number):
-                self._rounds.request(lambda index: self._reply_read(peer, origin, number, index))
-            case ChangeRequest(origin, number, add, host_id, address):
-                verdict = self._consider(MemberChange(add, host_id, address))
-                text = verdict.refusal or verdict.obstacle
-                self._node.send(
-                    peer, ChangeReply(origin, number, bool(verdict.obstacle), text[:500])
-                )
-
-    def _decline(self, peer: NodeId, message: Propose | ReadRequest | ChangeRequest) -> None:
-        match message:
-            case Propose(term, origin, number):
-                self._node.send(peer, Refused(term, origin, number))
-            case ReadRequest(origin, number):
-                self._node.send(peer, ReadReply(origin, number, None))
-            case ChangeRequest(origin, number):
-                self._node.send(
-                    peer, ChangeReply(origin, number, True, "the leader is just changing")
-                )
-
-    def _reply(self, message: Refused | ReadReply | ChangeReply) -> None:
-        """Take an answer, or pass it on to where its question came from."""
-        if message.origin != self._boot:
-            if (peer := self._routes.back(message.origin)) is not None:
-                self._node.send(peer, message)
-            return
-        match message:
-            case Refused(term, _, number, reason):
-                self._callers.refused(number, term, self._now(), reason)
-            case ReadReply(_, number, index):
-                self._readers.answered(number, index, self._now())
-            case ChangeReply(_, number, retry, reason):
-                verdict = Verdict(obstacle=reason) if retry else Verdict(not reason, reason)
-                self._requests.answered(number, verdict)
-
-    def _reply_read(self, peer: NodeId, origin: bytes, number: int, index: int | None) -> None:
-        self._node.send(peer, ReadReply(origin, number, index))
-
-    def _ask_voters(self, term: int, number: int) -> None:
-        for peer in self._journal.members.latest():
-            if peer.id != self._me.id:
-                self._node.send(peer.id, Probe(term, number))
-
-    def _answer_reader(self, number: int) -> Answer:
-        return lambda index: self._readers.answered(number, index, self._now())
-
-    def _ask_change(self, number: int, change: MemberChange) -> Verdict | None:
-        """Judge a change, or send the question on its way."""
-        if self._fault:
-            return Verdict(obstacle=self._fault)
-        if self._raft._isLeader():
-            return self._consider(change)
-        upstream = self._upstream()
-        request = ChangeRequest(self._boot, number, change.add, change.host_id, change.address)
-        if upstream is None or not self._node.send(upstream, request):
-            return Verdict(obstacle="there is no leader; are most of the voters up?")
-        return None
-
-    def _consider(self, change: MemberChange) -> Verdict:
-        verdict = self._changes.consider(change, self._raft.raftCommitIndex)
-        self.woken()
-        return verdict
-
     # -- acting as the leader, and giving up
 
     def _invite(self, peer: Peer) -> None:
@@ -732,26 +561,7 @@ class PySyncObjEngine:
         log.critical("this host takes no part in consensus any more", extra={"reason": reason})
         self._fault = reason
         self._node.shell.muted = True
-        self._callers.fail_all(reason)
+        self._desk.callers.fail_all(reason)
 
     def _send_frame(self, peer: NodeId, frame: bytes) -> bool:
         return not self._node.shell.muted and self._links.send_frame(peer, frame)
-
-    def _no_quorum(self, timeout_s: float) -> str:
-        leader, voters = self._raft.leader_id(), self._journal.members.latest()
-        up = sum(peer.id == self._me.id or peer.id in self._links.live() for peer in voters)
-        if leader is None:
-            return f"no leader within {timeout_s:g} s ({up} of {len(voters)} voters connected)"
-        return f"no answer by a quorum within {timeout_s:g} s (leader {leader}, {up} of {len(voters)} voters connected)"
-
-
-def _one_hop_more(
-    message: Propose | ReadRequest | ChangeRequest,
-) -> Propose | ReadRequest | ChangeRequest:
-    match message:
-        case Propose(term, origin, number, level, payload, hops):
-            return Propose(term, origin, number, level, payload, hops + 1)
-        case ReadRequest(origin, number, hops):
-            return ReadRequest(origin, number, hops + 1)
-        case ChangeRequest(origin, number, add, host_id, address, hops):
-            return ChangeRequest(origin, number, add, host_id, address, hops + 1)
