@@ -25,12 +25,13 @@ FRAMES_KEPT = 32
 
 FOLLOW_AGAIN_S = 2.5  # no answer for so long: ask again, elsewhere
 LINK_PATIENCE_S = 2.0  # how long a parent may take to be connected
+PATH_MAX = 32  # a longer one is a circle of others
 NEVER = float("-inf")
 RETURN_S = (20.0, 40.0)  # how soon a follower tries its best parent again
 
 
 class FeedSource:
-    """The feeding half. `hints` returns (term, leader id) as this host knows them; `fresh` whether it is in touch with
+    """The feeding half. `hints` returns (term, leader id, hosts above) as this host knows them; `fresh` whether it is in touch with
 
     the cluster itself: one that isn't gives no sign of life, so that its followers look for another.
     """
@@ -41,14 +42,14 @@ class FeedSource:
         *,
         send: Callable[[NodeId, bytes], bool],
         offer: Callable[[NodeId], None],
-        hints: Callable[[], tuple[int, str]],
+        hints: Callable[[], tuple[int, str, tuple[str, ...]]],
         fresh: Callable[[], bool],
         now: Callable[[], float],
     ) -> None:
         self._journal, self._send, self._offer, self._hints = journal, send, offer, hints
         self._fresh, self._now = fresh, now
         self._waiting: dict[NodeId, tuple[int, float]] = {}  # index, when last answered
-        self._frames: OrderedDict[tuple[int, int, int, str], bytes] = OrderedDict()
+        self._frames: OrderedDict[tuple[object, ...], bytes] = OrderedDict()
 
     def asked(self, peer: NodeId, question: Follow) -> None:
         """A host holds everything up to an index and wants what comes behind it."""
@@ -79,15 +80,15 @@ class FeedSource:
                 self._answer(peer, min(index, commit), min(index, commit))
 
     def _answer(self, peer: NodeId, index: int, commit: int) -> None:
-        term, leader = self._hints()
-        key = (index, commit, term, leader)
+        term, leader, path = self._hints()
+        key = (index, commit, term, leader, path)
         frame = self._frames.get(key)
         if frame is None:
             previous = self._journal.term_at(index)
             if previous is None:  # a sign of life for a host that is further than this one
                 return
             entries = self._journal.entries(index + 1, commit + 1, max_bytes=FEED_BYTES)
-            frame = encode(Fed(term, leader, commit, (index, previous), entries))
+            frame = encode(Fed(term, leader, commit, (index, previous), entries, path))
             self._frames[key] = frame
             if len(self._frames) > FRAMES_KEPT:
                 self._frames.popitem(last=False)
@@ -99,13 +100,15 @@ class FeedFollower:
 
     def __init__(
         self,
+        me: NodeId,
         *,
         send: Callable[[NodeId, Message], bool],
         live: Callable[[], frozenset[NodeId]],
         now: Callable[[], float],
         rng: random.Random,
     ) -> None:
-        self._send, self._live, self._now, self._rng = send, live, now, rng
+        self._me, self._send, self._live, self._now, self._rng = me, send, live, now, rng
+        self.path: tuple[str, ...] = ()  # the parent and the hosts above it, up to a voter
         self._parents: tuple[Peer, ...] = ()
         self._at = 0
         self._since_s = now()  # this parent was chosen, or last gave a sign of life
@@ -140,11 +143,17 @@ class FeedFollower:
         peer = self._current()
         return () if peer is None else (peer,)
 
-    def heard(self, peer: NodeId) -> None:
-        """The answer of a parent, or a piece of a snapshot, has arrived."""
+    def heard(self, peer: NodeId, path: tuple[str, ...] | None = None) -> None:
+        """The answer of a parent with the hosts above it, or a piece of a snapshot, has arrived.
+
+        Hosts that follow each other in a circle would show each other signs of life for ever.
+        """
         current = self._current()
         if current is not None and current.id == peer:
-            self._since_s = self._now()
+            circle = path is not None and (self._me in path or len(path) >= PATH_MAX)
+            self._since_s = NEVER if circle else self._now()
+            if path is not None:
+                self.path = (peer, *path[: PATH_MAX - 1])
         if self._asked is not None and self._asked[0] == peer:
             self._asked = None
 
@@ -179,6 +188,7 @@ class FeedFollower:
 
     def _begin(self) -> None:
         self._since_s, self._asked, self._asked_s = self._now(), None, NEVER
+        self.path = ()
         if self._at == 0 or self._return_s <= self._since_s:
             self._return_s = self._since_s + self._rng.uniform(*RETURN_S)
 

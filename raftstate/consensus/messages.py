@@ -101,7 +101,8 @@ class Follow(Message, frozen=True, array_like=True, tag="feed?"):
 class Fed(Message, frozen=True, array_like=True, tag="feed"):
     """Committed entries behind `previous`, for a host that doesn't vote. `term` and `leader` are hints, `commit` is not.
 
-    Without entries it only shows that the sender is alive, and how far it is.
+    Without entries it only shows that the sender is alive, and how far it is. `path` names the hosts from whom the
+    sender has it, nearest first, up to a voter.
     """
 
     term: Term
@@ -109,6 +110,7 @@ class Fed(Message, frozen=True, array_like=True, tag="feed"):
     commit: Index
     previous: tuple[Index, Term]
     entries: list[Entry]
+    path: Annotated[tuple[HostId, ...], msgspec.Meta(max_length=64)] = ()
 
 
 class Ack(Message, frozen=True, array_like=True, tag="ack"):

@@ -121,11 +121,17 @@ class PySyncObjEngine:
             node.journal,
             send=self._send_frame,
             offer=node.snapshots.offer,
-            hints=lambda: (self._raft.raftCurrentTerm, self.leader() or ""),
+            hints=lambda: (
+                self._raft.raftCurrentTerm,
+                self.leader() or "",
+                self._follower.path if self.role() is Role.REPLICA else (),
+            ),
             fresh=self._in_touch,
             now=self._now,
         )
-        self._follower = FeedFollower(send=node.send, live=links.live, now=self._now, rng=rng)
+        self._follower = FeedFollower(
+            me.id, send=node.send, live=links.live, now=self._now, rng=rng
+        )
         links.attach(self)
         node.tick()
         self._apply_waiting()
@@ -538,7 +544,7 @@ class PySyncObjEngine:
                 self._node.shell.receive(peer, message)
 
     def _fed(self, peer: NodeId, message: Fed) -> None:
-        self._follower.heard(peer)
+        self._follower.heard(peer, message.path)
         if self.role() is Role.REPLICA and self._journal.members.known:
             self._node.shell.fed(message)
 
