@@ -8,11 +8,12 @@ PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
 SHELL := /bin/bash
 N ?= 3
-SEEDS ?= 20
+SEEDS ?= $(if $(filter sim-long,$(MAKECMDGOALS)),20000,300)
+FROM ?= 0
 UNIT_DIRS := $(wildcard tests/unit tests/golden tests/contract)
 CODE := core raftstate netfabric storage ha nodeagent tools tests
 
-.PHONY: help setup demo test check format-check lint layers types unit sizes sim integration lab lab-down bench bench-raft docs guests lock clean
+.PHONY: help setup demo test check format-check lint layers types unit sizes sim sim-long integration lab lab-down bench bench-raft docs guests lock clean
 help:
 	@sed -n 's/^## //p' Makefile
 
@@ -54,7 +55,11 @@ sizes: setup
 
 ## make sim SEEDS=200 whole clusters in virtual time; SEED=4711 repeats one
 sim: setup
-	$(PYTEST) -q tests/sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+	$(PYTEST) -q tests/sim $(if $(SEED),-k storm --seed $(SEED),tests/linearizability --seeds $(SEEDS))
+
+## make sim-long      20,000 seeds in two processes, until the first violation; SEEDS=, FROM= choose others
+sim-long: setup
+	$(PY) -m tests.sim.long --seeds $(SEEDS) --from $(FROM)
 
 ## make integration   real serf, libvirt and qemu in network namespaces (root)
 integration: setup

@@ -1,268 +1,84 @@
 """Whole consensus engines on an in-memory mesh: lost links, stuck links, crashes that lose what was not synced.
 
-`Cluster` is what a scenario plays on; `checkers` says what must hold whatever happens.
+`Cluster` is what a scenario plays on; `checkers` says what must hold whatever happens; `inside` knows the engine.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-import pysyncobj.syncobj
-
 from core.errors import FatalError, UnavailableError
-from raftstate.consensus import messages
 from raftstate.consensus.engine import NodeId, Peer
-from raftstate.consensus.journal import Compaction
-from raftstate.consensus.links import LinkUser
-from raftstate.consensus.pysyncobj_engine import PySyncObjEngine
-from raftstate.consensus.raft_node import Settings
-from raftstate.consensus.recovery import wal_path
-from raftstate.consensus.wal import Wal
-from raftstate.consensus.wal_segment import frame, mark, salt
-from tests.sim.checkers import History
-from tests.sim.power import Power, tear
+from tests.sim import inside
+from tests.sim.checkers import Entries, History, acknowledged_truly, committed_by_quorum, logs_match
+from tests.sim.flavours import STORM, Flavour
+from tests.sim.loop import OUTSIDE, Process, SimLoop
+from tests.sim.machine import SimMachine
+from tests.sim.network import MemoryLinks, Network
+from tests.sim.power import Power
 
-SEGMENT_BYTES = 4096
-SMALL_LOG = Compaction(entries=30, pause_s=2.0, keep_entries=5)
-RECONNECT_S = 0.2
-
-
-class SimMachine:
-    """A state machine that keeps every payload in order, and may lose its newest entries in a crash."""
-
-    def __init__(self, history: History, node: str) -> None:
-        self._history, self._node = history, node
-        self.entries: list[tuple[int, list[bytes]]] = []
-
-    def applied(self) -> int:
-        return self.entries[-1][0] if self.entries else 0
-
-    def apply(self, index: int, payloads: Sequence[bytes]) -> list[bytes]:
-        assert index > self.applied()
-        self.entries.append((index, list(payloads)))
-        self._history.applied(self._node, index, list(payloads))
-        return [b"%d:" % index + payload for payload in payloads]
-
-    def digest(self) -> bytes:
-        import zlib
-
-        return b"%08x" % zlib.crc32(msgspec.msgpack.encode(self.entries))
-
-    def freeze(self) -> SimFrozen:
-        return SimFrozen(self.applied(), msgspec.msgpack.encode(self.entries))
-
-    def stage(self, dump: Path):
-        entries = msgspec.msgpack.decode(dump.read_bytes(), type=list[tuple[int, list[bytes]]])
-
-        def swap() -> None:
-            self.entries = list(entries)
-            for index, payloads in self.entries:
-                self._history.applied(self._node, index, payloads)
-
-        return swap
-
-    def payloads(self) -> list[bytes]:
-        return [payload for _, payloads in self.entries for payload in payloads]
-
-    def lose(self, rng: random.Random) -> None:
-        """Forget up to a few of the last transactions, as SQLite may after a power loss."""
-        for _ in range(rng.choice((0, 0, 1, 3))):
-            if self.entries:
-                self.entries.pop()
-
-
-@dataclass
-class SimFrozen:
-    applied: int
-    content: bytes
-
-    def write(self, path: Path) -> None:
-        path.write_bytes(self.content)
-
-    def close(self) -> None:
-        pass
-
-
-async def inline(work):
-    await asyncio.sleep(0.05)
-    return work()
-
-
-class LossyWal(Wal):
-    """A log whose unsynced tail is torn by a crash."""
-
-    dead = False
-
-    def sync(self) -> None:
-        if not self.dead:
-            super().sync()
-
-    def crash(self, rng: random.Random) -> None:
-        """Leave a torn part of what was not synced behind what was; allocated zeros follow."""
-        self.dead = True
-        if not self._segments:
-            return
-        last = self._segments[-1]
-        salted = salt(last.sequence)
-        batch = b"".join(frame(salted, body) for _, body in self._pending)
-        batch = (mark(salted, last.used) + batch)[: last.size - last.used]
-        with last.path.open("r+b") as file:
-            file.seek(last.used)
-            file.write(batch)
-        tear(last.path, last.used, last.used + len(batch), rng)
-
-
-@dataclass
-class Wire:
-    """One direction of a link: FIFO; `held` while nothing gets through, `open` until it breaks."""
-
-    queue: deque[bytes] = field(default_factory=deque)
-    open: bool = True
-    busy: bool = False
-
-
-class Network:
-    """All links of a cluster."""
-
-    def __init__(self, rng: random.Random) -> None:
-        self.rng = rng
-        self.users: dict[NodeId, MemoryLinks] = {}
-        self.wires: dict[tuple[NodeId, NodeId], Wire] = {}
-        self.cut: set[frozenset[NodeId]] = set()
-        self.held: set[tuple[NodeId, NodeId]] = set()
-        self.generation = 0
-
-    def connect(self, a: NodeId, b: NodeId) -> None:
-        pair = frozenset((a, b))
-        if pair in self.cut or (a, b) in self.wires or not {a, b} <= self.users.keys():
-            return
-        self.generation += 1
-        for x, y in ((a, b), (b, a)):
-            self.wires[x, y] = Wire()
-            self.users[x].links[y] = self.generation
-        hellos = {x: self.users[x].user.hello() for x in (a, b)}
-        for x, y in ((a, b), (b, a)):
-            self.users[y].user.met(x, hellos[x])
-        for x, y in ((a, b), (b, a)):
-            self.users[x].user.linked(y)
-
-    def reset(self, a: NodeId, b: NodeId) -> None:
-        """Break a link; what is on it is lost."""
-        for x, y in ((a, b), (b, a)):
-            wire = self.wires.pop((x, y), None)
-            if wire is not None:
-                wire.open = False
-            if x in self.users and self.users[x].links.pop(y, None) is not None:
-                self.users[x].user.unlinked(y)
-
-    def send(self, a: NodeId, b: NodeId, frame: bytes) -> None:
-        if (wire := self.wires.get((a, b))) is not None:  # a crashed node may still try
-            wire.queue.append(frame)
-            self._pump(a, b, wire)
-
-    def ping(self, a: NodeId, b: NodeId) -> None:
-        self.send(a, b, messages.encode(self.users[a].user.ping()))
-
-    def release(self, a: NodeId, b: NodeId) -> None:
-        self.held.discard((a, b))
-        if (wire := self.wires.get((a, b))) is not None:
-            self._pump(a, b, wire)
-
-    def _pump(self, a: NodeId, b: NodeId, wire: Wire) -> None:
-        if not wire.busy and wire.queue and (a, b) not in self.held:
-            wire.busy = True
-            asyncio.get_running_loop().call_later(
-                self.rng.uniform(0.0002, 0.004), self._deliver, a, b, wire
-            )
-
-    def _deliver(self, a: NodeId, b: NodeId, wire: Wire) -> None:
-        wire.busy = False
-        if not wire.open or (a, b) in self.held or b not in self.users:
-            return
-        for _ in range(self.rng.choice((1, 1, 2, 8))):
-            if wire.queue and wire.open and b in self.users:
-                message = messages.decode(wire.queue.popleft())
-                if isinstance(message, messages.Ping):
-                    self.users[b].user.pinged(a, message)
-                else:
-                    self.users[b].user.received(a, message)
-        self._pump(a, b, wire)
-
-
-class MemoryLinks:
-    """The `Links` of one node."""
-
-    def __init__(self, me: NodeId, network: Network) -> None:
-        self._me, self._network = me, network
-        self.links: dict[NodeId, int] = {}
-        self.user: LinkUser
-
-    def attach(self, user: LinkUser) -> None:
-        self.user = user
-
-    async def run(self) -> None:
-        self._network.users[self._me] = self
-        while True:
-            for peer in self.user.peers_to_call():
-                if peer.id != self._me:
-                    self._network.connect(self._me, peer.id)
-            for peer in self.links:
-                self._network.ping(self._me, peer)
-            await asyncio.sleep(RECONNECT_S)
-
-    def send(self, peer: NodeId, message: messages.Message) -> bool:
-        if peer not in self.links:
-            return False
-        self._network.send(self._me, peer, messages.encode(message))
-        return True
-
-    def send_frame(self, peer: NodeId, frame: bytes) -> bool:
-        if peer not in self.links:
-            return False
-        self._network.send(self._me, peer, frame)
-        return True
-
-    def live(self) -> frozenset[NodeId]:
-        return frozenset(self.links)
-
-    def generation(self, peer: NodeId) -> int:
-        return self.links.get(peer, 0)
+SENTENCES = {
+    "torn tail of the log cut off": "torn tails cut",
+    "the disk is full, no change is accepted": "refusals for a full disk",
+}
+WATCH_S = 0.5
+SLOW_SYNC_S = (0.05, 3.0)
 
 
 @dataclass
 class Node:
-    """One host: what survives a crash, and while it runs its engine."""
+    """One host: what survives a crash, and while it runs its process. `last_log` is what it knew before it died."""
 
     peer: Peer
     directory: Path
     machine: SimMachine
     bootstrap: tuple[Peer, ...]
-    engine: PySyncObjEngine | None = None
+    process: Process
+    engine: inside.Engine | None = None
     task: asyncio.Task[None] | None = None
-    wal: LossyWal | None = None
+    last_log: Entries = ()
     burnt: bool = False
+    loses_power: bool = True
+
+    @property
+    def log(self) -> Entries:
+        return self.last_log if self.engine is None else inside.log_of(self.engine)
 
 
 class Cluster:
     """Nodes named a, b, c…; the first founds, the others join."""
 
-    def __init__(self, directory: Path, rng: random.Random, group: asyncio.TaskGroup) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        rng: random.Random,
+        group: asyncio.TaskGroup,
+        flavour: Flavour = STORM,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, SimLoop)
+        self.loop, self.rng, self.flavour = loop, rng, flavour
+        loop.rng = rng
         self.history = History()
-        self.network = Network(rng)
+        self.history.first_applied = self._first_applied
+        self.report = self.history.report
+        self.diary: deque[str] = deque(maxlen=60)
         self.nodes: dict[str, Node] = {}
-        self.rng = rng
-        self._directory, self._group = directory, group
-        self.power = Power(rng)
-        self.power.install()
-        pysyncobj.syncobj.random = rng
+        self.network = Network(rng, self.report)
+        self.network.acknowledged = self._acknowledged
+        self.power = Power(rng, self.report)
+        self._directory, self._group = directory.resolve(), group
+        self._last_leader = ""
+        self._violated: asyncio.Future[None] = loop.create_future()
+        loop.set_exception_handler(self._surface)
+        group.create_task(self._watch(), name="watch")
 
-    def __getitem__(self, name: str) -> PySyncObjEngine:
+    def __getitem__(self, name: str) -> inside.Engine:
         engine = self.nodes[name].engine
         assert engine is not None, f"{name} is down"
         return engine
@@ -271,105 +87,171 @@ class Cluster:
     def up(self) -> list[str]:
         return [name for name, node in self.nodes.items() if node.engine is not None]
 
+    def note(self, what: str) -> None:
+        """Write into the diary, which is printed if the run fails."""
+        self.diary.append(f"{self.loop.now_s - 1000:9.3f} {what}")
+
     def peer(self, name: str) -> Peer:
         return Peer(NodeId(name), f"10.77.0.{ord(name) - 96}:7444")
+
+    # -- the life of a node
 
     def create(self, name: str, *, via: str | None = None) -> None:
         """Make and start a node that founds the cluster, or knows only `via`."""
         peer = self.peer(name)
         bootstrap = (self.peer(via) if via else peer,)
         machine = SimMachine(self.history, name)
-        self.nodes[name] = Node(peer, self._directory / name, machine, bootstrap)
+        self.nodes[name] = Node(peer, self._directory / name, machine, bootstrap, Process(name))
+        self.power.add(self.nodes[name].directory)
         self.start(name)
 
     def start(self, name: str) -> None:
-        """Switch a node on; with a fuse armed it may not survive its own start."""
+        """Switch a node on; with a fuse armed or a full disk it may not survive its own start."""
         node = self.nodes[name]
         assert node.engine is None
-        node.wal = LossyWal(wal_path(node.directory), segment_bytes=SEGMENT_BYTES)
+        node.process = Process(name)
         try:
-            node.engine = PySyncObjEngine(
-                me=node.peer,
-                directory=node.directory,
-                machine=node.machine,
-                links=MemoryLinks(node.peer.id, self.network),
-                bootstrap=node.bootstrap,
-                rng=self.rng,
-                settings=Settings(wal=node.wal, compaction=SMALL_LOG, blocking=inline),
-            )
+            with node.process.entered():
+                links = MemoryLinks(node.peer.id, self.network, node.process)
+                node.engine = inside.make_engine(
+                    self.flavour,
+                    me=node.peer,
+                    directory=node.directory,
+                    machine=node.machine,
+                    links=links,
+                    bootstrap=node.bootstrap,
+                    rng=self.rng,
+                    free_bytes=lambda path: 0 if node.directory in self.power.full else 1 << 40,
+                )
+                node.process.started = True
+                node.task = self._group.create_task(
+                    self._run(node, node.process, node.engine), name=f"engine-{name}"
+                )
         except (FatalError, OSError):
-            if not node.burnt:
+            if not node.burnt and node.directory not in self.power.full:
                 raise
-            self._off(node)
-        else:
-            node.task = self._group.create_task(self._run(node), name=f"engine-{name}")
+            self._end(node, torn=node.burnt and node.loses_power)
 
-    async def _run(self, node: Node) -> None:
-        assert node.engine is not None
+    async def _run(self, node: Node, process: Process, engine: inside.Engine) -> None:
         try:
-            await node.engine.run()
+            await engine.run()
         except asyncio.CancelledError:
             pass
-        except FatalError:
-            if not node.burnt and node.engine is not None:
+        except Exception:
+            if process.dead:
+                return
+            if node.directory not in self.power.full:
                 raise
+            self.report["stops for a full disk"] += 1
+            self.note(f"{node.peer.id} stops: disk full")
+            self._end(node, torn=False)
 
-    def arm(self, name: str) -> None:
-        """Let the power of a node fail in the middle of one of its next disk writes."""
-        node = self.nodes[name]
-
-        def burn() -> None:
-            node.burnt = True
-            if node.engine is not None:  # not a word more leaves it; the rest follows at once
-                node.engine._node.shell.muted = True
-                asyncio.get_running_loop().call_soon(self._crash_burnt, name)
-
-        self.power.arm(node.directory.resolve(), self.rng.randint(0, 12), burn)
-
-    def _crash_burnt(self, name: str) -> None:
-        if self.nodes[name].burnt and self.nodes[name].engine is not None:
-            self.crash(name)
-
-    def _off(self, node: Node) -> None:
-        self.power.tear(node.directory.resolve())
-        self.power.restore(node.directory.resolve())
-        node.engine = node.task = node.wal = None
-        node.burnt = False
+    def _end(self, node: Node, *, torn: bool) -> None:
+        """The process is no more: its links break, it can't touch its disk; with `torn` unsynced writes tear."""
+        process, name = node.process, node.peer.id
+        node.last_log = node.log
+        node.engine = None
+        self.network.leave(name)
+        process.dead = True
+        self.loop.wake(process)
+        self.power.restore(node.directory)
+        if node.task is not None:
+            node.task.cancel()
+        node.task, node.burnt = None, False
+        if torn:
+            node.machine.lose(self.rng)
+            self.power.tear(node.directory)
 
     def crash(self, name: str) -> None:
         """Power off: nothing more is written or sent, links break, unsynced writes tear."""
+        self.report["crashes"] += 1
+        self._end(self.nodes[name], torn=True)
+
+    def stop(self) -> None:
+        """End all processes: the story is over."""
+        if self._violated.done():
+            self._violated.result()
+        for name in self.up:
+            self._end(self.nodes[name], torn=False)
+
+    def kill(self, name: str) -> None:
+        """End the process, as SIGKILL does: what it wrote stays in the kernel's cache, synced or not."""
+        self.report["kills"] += 1
+        self._end(self.nodes[name], torn=False)
+
+    def arm(self, name: str, steps: int, *, loses_power: bool = True) -> None:
+        """Let a node die in the middle of one of its next disk writes, for want of power or as by SIGKILL."""
         node = self.nodes[name]
-        assert node.engine is not None and node.wal is not None and node.task is not None
-        if node.burnt:
-            node.wal.dead = True
-        else:
-            node.wal.crash(self.rng)
-        self.network.users.pop(node.peer.id, None)
-        for other in self.nodes:
-            self.network.reset(node.peer.id, NodeId(other))
-        node.engine._turn = lambda: None  # type: ignore[method-assign]  # its tasks end one step later
-        node.task.cancel()
-        node.machine.lose(self.rng)
-        self._off(node)
+
+        def burn() -> None:
+            self.report["power cuts inside I/O" if loses_power else "kills inside I/O"] += 1
+            self.note(f"{'power cut' if loses_power else 'killed'} inside I/O: {name}")
+            node.burnt = node.process.dead = True
+            node.loses_power = loses_power
+            if node.engine is not None:
+                self.loop.call_soon(self._burnt, node, node.process, context=OUTSIDE)
+
+        self.power.arm(node.directory, steps, burn)
+
+    def _burnt(self, node: Node, process: Process) -> None:
+        if node.process is process and node.engine is not None:
+            self._end(node, torn=node.loses_power)
+
+    # -- misfortunes that end by themselves
 
     def freeze(self, name: str, seconds: float) -> None:
         """Stop the process, as SIGSTOP does: it neither acts nor reads, and wakes with a stale view of the world."""
-        engine = self[name]
-        engine._turn = lambda: None  # type: ignore[method-assign]
-        frozen = {(NodeId(a), NodeId(b)) for a in self.nodes for b in self.nodes if name in (a, b)}
-        self.network.held |= frozen
-        asyncio.get_running_loop().call_later(seconds, self._thaw, name, engine, frozen)
+        process = self.nodes[name].process
+        self.loop.freeze(process, seconds)
+        self.loop.call_later(seconds, self._thaw, process, context=OUTSIDE)
 
-    def _thaw(self, name: str, engine: PySyncObjEngine, frozen: set[tuple[NodeId, NodeId]]) -> None:
-        if self.nodes[name].engine is engine:
-            engine.__dict__.pop("_turn", None)
-            engine._wake.set()  # timers are served before what lies in the sockets
-        for a, b in frozen:
-            self.network.release(a, b)
+    def _thaw(self, process: Process) -> None:
+        if self.loop.thaw(process):
+            self.network.thawed(NodeId(process.name))
 
-    def cut(self, a: str, b: str) -> None:
+    def jump(self, name: str, seconds: float) -> None:
+        """Put the node's clock forward: everything it waits for happens that much sooner."""
+        self.loop.jump(self.nodes[name].process, seconds)
+
+    def step_aside(self, name: str) -> None:
+        """Let a node ask another to lead."""
+        node = self.nodes[name]
+        with node.process.entered():
+            self._group.create_task(self[name].step_aside(timeout_s=1.0), name=f"step-aside-{name}")
+
+    def slow_disk(self, name: str, seconds: float) -> None:
+        """Let syncs take long for a while; the engine waits for them on its loop, so the node stands still."""
+
+        def stall() -> None:
+            self.report["stalls of a slow disk"] += 1
+            self.freeze(name, self.rng.uniform(*SLOW_SYNC_S))
+
+        directory = self.nodes[name].directory
+        self.power.slow[directory] = stall
+        self.loop.call_later(seconds, self.power.slow.pop, directory, None, context=OUTSIDE)
+
+    def fill_disk(self, name: str, seconds: float) -> None:
+        """Let writes fail for want of room for a while."""
+        directory = self.nodes[name].directory
+        self.power.full.add(directory)
+        self.loop.call_later(seconds, self.power.full.discard, directory, context=OUTSIDE)
+
+    # -- the network
+
+    def cut(self, a: str, b: str, *, seconds: float | None = None) -> None:
+        """No word between two nodes; their link breaks, or with a silent network stays, full of old messages."""
         self.network.cut.add(frozenset((NodeId(a), NodeId(b))))
-        self.network.reset(NodeId(a), NodeId(b))
+        if not self.flavour.silent:
+            self.network.reset(NodeId(a), NodeId(b))
+        if seconds is not None:
+            mend = self.network.mend_one
+            self.loop.call_later(seconds, mend, NodeId(a), NodeId(b), context=OUTSIDE)
+
+    def hold(self, a: str, b: str, seconds: float) -> None:
+        """For a while nothing gets from one to the other."""
+        self.network.held.add((NodeId(a), NodeId(b)))
+        release = self.network.release
+        self.loop.call_later(seconds, release, NodeId(a), NodeId(b), context=OUTSIDE)
 
     def isolate(self, name: str) -> None:
         for other in self.nodes:
@@ -377,24 +259,98 @@ class Cluster:
                 self.cut(name, other)
 
     def heal(self) -> None:
-        self.network.cut.clear()
-        for a, b in list(self.network.held):
+        self.network.mend()
+        self.network.lag.clear()
+        for a, b in sorted(self.network.held):
             self.network.release(a, b)
+
+    # -- looking on
 
     async def until(self, condition, *, deadline_s: float, what: str) -> float:
         """Wait in virtual time; return how long it took."""
-        loop = asyncio.get_running_loop()
-        begun = loop.time()
+        begun = self.loop.time()
         while not condition():
-            if loop.time() - begun > deadline_s:
+            if self.loop.time() - begun > deadline_s:
                 raise AssertionError(f"not within {deadline_s} s: {what}")
             await asyncio.sleep(0.02)
-        return loop.time() - begun
+        return self.loop.time() - begun
 
     def leader(self) -> str | None:
         """Return who leads in the highest term."""
         leading = [name for name in self.up if self[name].is_leader()]
         return max(leading, key=lambda name: self[name].term(), default=None)
+
+    def state_changed(self, name: str, term: int, old: int, new: int) -> None:
+        """A node became follower (0), candidate (1) or leader (2)."""
+        if self.nodes[name].process.dead:
+            return
+        if new == 1:
+            self.report["elections"] += 1
+        elif new == 2:
+            self.note(f"{name} leads in term {term}")
+            self.history.leads(name, term)
+            self.report["leaders elected"] += 1
+            self.report["leader changes"] += name != self._last_leader
+            self._last_leader = name
+
+    def logged(self, record: logging.LogRecord) -> None:
+        """Count what the engine says; PySyncObj has nothing critical to say in a correct run."""
+        if record.name.startswith("pysyncobj") and record.levelno >= logging.CRITICAL:
+            self._violate(AssertionError(record.getMessage()))
+        elif record.msg in SENTENCES:
+            self.report[SENTENCES[record.msg]] += 1
+
+    def truncated(self, count: int) -> None:
+        self.report["uncommitted entries truncated"] += max(0, count)
+
+    def _first_applied(self, name: str, index: int) -> None:
+        engine = self.nodes[name].engine
+        term = None if engine is None else inside.term_at(engine, index)
+        if engine is None or term is None:
+            return
+        holders = {
+            n.peer.id for n in self.nodes.values() if n.log and inside.holds(n.log, index, term)
+        }
+        as_of, now = inside.configurations(engine, index)
+        if 2 * len(now & holders) <= len(now):
+            committed_by_quorum(index, as_of, holders)
+
+    def _acknowledged(self, follower: str, leader: str) -> None:
+        there, here = self.nodes[follower].engine, self.nodes[leader].engine
+        if here is None or there is None or not here.is_leader() or there.term() > here.term():
+            return
+        acknowledged_truly(
+            leader,
+            follower,
+            inside.matched(here, follower),
+            inside.log_of(here),
+            inside.log_of(there),
+        )
+
+    async def _watch(self) -> None:
+        """Compare logs now and then, and raise what was found elsewhere."""
+        while True:
+            await asyncio.wait({self._violated}, timeout=WATCH_S)
+            if self._violated.done():
+                self._violated.result()
+            for name in self.up:
+                assert "differs" not in self[name].fault(), self[name].fault()
+            logs = [(node.peer.id, node.log) for node in self.nodes.values()]
+            for number, (a, log_a) in enumerate(logs):
+                for b, log_b in logs[:number]:
+                    logs_match(a, log_a, b, log_b)
+
+    def _surface(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        """An error in a callback fails the run."""
+        error = context.get("exception")
+        self._violate(error if isinstance(error, Exception) else AssertionError(str(context)))
+
+    def _violate(self, error: Exception) -> None:
+        """The first one counts."""
+        if not self._violated.done():
+            self._violated.set_exception(error)
+
+    # -- the beginning and the end of a run
 
     async def grow(self, count: int) -> None:
         """Found with `a` and let the next ones join as voters."""
@@ -408,31 +364,28 @@ class Cluster:
             what="everybody knows all voters",
         )
 
-    async def _serve(self, name: str) -> None:
-        """Demand that a node takes a proposal; one that is being brought up to date may ask to try again."""
-        for attempt in range(4):
-            payload = b"last-%s-%d" % (name.encode(), attempt)
-            try:
-                assert (await self[name].propose(payload, timeout_s=15)).endswith(payload)
-            except UnavailableError:
-                continue
-            self.history.acknowledged.add(payload)
-            return
-        raise AssertionError(f"{name} takes no proposal")
+    def served(self) -> list[str]:
+        """Return who must serve once all is healed: everybody, replicas too, that has ever been told the state."""
+        return [name for name in self.up if self[name].generation()]
 
     async def converge(self) -> None:
         """Heal everything, then demand one leader, equal states everywhere, and service at every node."""
+        self.note("healed")
         self.heal()
+        self.power.full.clear()
+        self.power.slow.clear()
         await asyncio.sleep(0)  # a power cut of this very moment still takes its node down
+        await asyncio.sleep(0)
         for name, node in self.nodes.items():
-            self.power.disarm(node.directory.resolve())
+            self.power.disarm(node.directory)
             if node.engine is None:
                 self.start(name)
-        await asyncio.sleep(
-            9
-        )  # the frozen wake, and changes of the voters that were on their way arrive
+            elif node.process in self.loop.frozen:
+                self.loop.wake(node.process)
+                self.network.thawed(node.peer.id)
+        await asyncio.sleep(4)  # changes of the voters that were on their way arrive
         await self.until(lambda: self.leader() is not None, deadline_s=20, what="a leader")
-        members = [name for name in self.up if name in {p.id for p in self[self.leader()].voters()}]
+        members = self.served()
         for name in members:
             await self._serve(name)
         await self.until(
@@ -440,4 +393,19 @@ class Cluster:
             deadline_s=15,
             what="equal states",
         )
+        assert len({self.nodes[name].machine.digest() for name in members}) == 1
         self.history.check(self.nodes[members[0]].machine.payloads())
+
+    async def _serve(self, name: str) -> None:
+        """Demand that a node takes a proposal; one that is being brought up to date may ask to try again."""
+        for attempt in range(4):
+            payload = b"last-%s-%d" % (name.encode(), attempt)
+            try:
+                with self.nodes[name].process.entered():
+                    assert (await self[name].propose(payload, timeout_s=15)).endswith(payload)
+            except UnavailableError as error:
+                self.note(f"{name} refuses: {error.message}")
+                continue
+            self.history.acknowledged.add(payload)
+            return
+        raise AssertionError(f"{name} takes no proposal")

@@ -7,7 +7,8 @@ import pytest
 from core.errors import UnavailableError
 from raftstate.consensus.engine import Role
 from tests.sim.raft_cluster import Cluster
-from tests.sim.test_raft import settled, simulate
+from tests.sim.simulate import simulate
+from tests.sim.test_raft import PATIENT, settled
 
 
 async def add_replicas(cluster: Cluster, names: str, *parents: str) -> None:
@@ -42,7 +43,7 @@ def test_a_replica_has_everything_and_writes_and_reads_like_a_voter(tmp_path):
         assert {p.id for p in cluster["e"].voters()} == {"a", "b", "c"}
         await cluster.converge()
 
-    simulate(tmp_path, 1, story)
+    simulate(tmp_path, 1, story, flavour=PATIENT)
 
 
 def test_a_replica_changes_its_parent_when_that_dies(tmp_path):
@@ -56,7 +57,7 @@ def test_a_replica_changes_its_parent_when_that_dies(tmp_path):
         )
         await cluster.converge()
 
-    simulate(tmp_path, 1, story)
+    simulate(tmp_path, 1, story, flavour=PATIENT)
 
 
 def test_a_parent_that_is_cut_off_itself_loses_its_followers_to_others(tmp_path):
@@ -71,7 +72,25 @@ def test_a_parent_that_is_cut_off_itself_loses_its_followers_to_others(tmp_path)
         )
         await cluster.converge()
 
-    simulate(tmp_path, 1, story)
+    simulate(tmp_path, 1, story, flavour=PATIENT)
+
+
+def test_replicas_that_follow_each_other_in_a_circle_leave_it(tmp_path):
+    async def story(cluster: Cluster) -> None:
+        await settled(cluster)
+        await add_replicas(cluster, "def")
+        for name, parent in ("de", "ef", "fd"):
+            cluster[name].follow([cluster.peer(parent), cluster.peer("a")])
+        await asyncio.sleep(60)  # each has returned to its best parent
+        await cluster["a"].propose(b"one", timeout_s=5)
+        await cluster.until(
+            lambda: all(b"one" in payloads(cluster, name) for name in "def"),
+            deadline_s=8,
+            what="all have it",
+        )
+        await cluster.converge()
+
+    simulate(tmp_path, 1, story, flavour=PATIENT)
 
 
 def test_a_replica_that_is_promoted_needs_no_snapshot_and_counts(tmp_path):
@@ -103,7 +122,7 @@ def test_a_replica_that_is_promoted_needs_no_snapshot_and_counts(tmp_path):
         )
         await cluster.converge()
 
-    simulate(tmp_path, 1, story)
+    simulate(tmp_path, 1, story, flavour=PATIENT)
 
 
 def test_a_replica_far_behind_fetches_a_snapshot_through_its_parent(tmp_path):
@@ -123,7 +142,7 @@ def test_a_replica_far_behind_fetches_a_snapshot_through_its_parent(tmp_path):
         assert payloads(cluster, "e") == payloads(cluster, "a")
         await cluster.converge()
 
-    simulate(tmp_path, 1, story)
+    simulate(tmp_path, 1, story, flavour=PATIENT)
 
 
 def test_a_replica_without_any_parent_says_so(tmp_path):
@@ -137,7 +156,7 @@ def test_a_replica_without_any_parent_says_so(tmp_path):
             await cluster["d"].read_barrier(timeout_s=1)
         await cluster.converge()
 
-    simulate(tmp_path, 1, story)
+    simulate(tmp_path, 1, story, flavour=PATIENT)
 
 
 def test_a_host_whose_state_differs_falls_silent(tmp_path):
@@ -156,7 +175,7 @@ def test_a_host_whose_state_differs_falls_silent(tmp_path):
         await cluster[leader].propose(b"three", timeout_s=5)
         assert not cluster[leader].fault()
 
-    simulate(tmp_path, 1, story)
+    simulate(tmp_path, 1, story, flavour=PATIENT)
 
 
 def test_a_transfer_that_breaks_off_goes_on(tmp_path):
@@ -183,4 +202,4 @@ def test_a_transfer_that_breaks_off_goes_on(tmp_path):
         )
         await cluster.converge()
 
-    simulate(tmp_path, 1, story)
+    simulate(tmp_path, 1, story, flavour=PATIENT)

@@ -25,7 +25,7 @@ from raftstate.consensus.snapshot_files import SnapshotStore
 from raftstate.consensus.wal import Wal
 from tests.mesh_identity import Authority
 from tests.sim.checkers import History
-from tests.sim.raft_cluster import SimMachine
+from tests.sim.machine import SimMachine
 
 QUICK = Timing(
     heartbeat_s=0.05, silence_s=(0.4, 0.6), retry_s=(0.1, 0.2), patience_s=0.3, quorum_s=0.6

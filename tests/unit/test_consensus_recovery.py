@@ -21,7 +21,7 @@ from raftstate.consensus.snapshot_files import SnapshotStore
 from raftstate.consensus.snapshot_header import new_header
 from raftstate.consensus.wal import Wal
 from tests.sim.checkers import History
-from tests.sim.raft_cluster import SimMachine
+from tests.sim.machine import SimMachine
 
 ME = Peer(NodeId("a"), "10.0.0.1:7444")
 OTHER = Peer(NodeId("b"), "10.0.0.2:7444")

@@ -56,7 +56,7 @@ from raftstate.consensus.snapshot_header import CHUNK_BYTES, new_header, stream_
 from raftstate.consensus.wal import Wal
 from tests.sim.checkers import History
 from tests.sim.loop import SimLoop
-from tests.sim.raft_cluster import SimMachine, inline
+from tests.sim.machine import SimMachine, inline
 
 A, B, C, D, E, STRANGER = (NodeId(name) for name in ("a", "b", "c", "d", "e", "z"))
 NOOP = b"\x01"

@@ -9,7 +9,7 @@ from raftstate.consensus.engine import ConsensusEngine, NodeId, Peer
 from raftstate.consensus.pysyncobj_engine import PySyncObjEngine
 from raftstate.consensus.single import SingleNodeEngine
 from tests.sim.checkers import History
-from tests.sim.raft_cluster import SimMachine
+from tests.sim.machine import SimMachine
 
 
 @pytest.fixture

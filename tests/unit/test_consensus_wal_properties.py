@@ -24,8 +24,8 @@ from raftstate.consensus.wal import (
     Wal,
 )
 from raftstate.consensus.wal_segment import frame, salt, segment_path
+from tests.sim.lossy_wal import LossyWal
 from tests.sim.power import Power
-from tests.sim.raft_cluster import LossyWal
 
 SEGMENT_BYTES = 2048
 MEMORY_BYTES = 32 << 20

@@ -1,0 +1,11 @@
+"""Consensus under everything at once, by seed: safety always, and service once it is over."""
+
+from tests.sim.simulate import storm
+
+
+def test_nothing_acknowledged_is_lost_in_a_storm(tmp_path, seed, sim_report):
+    sim_report.add(storm(tmp_path, seed))
+
+
+def test_the_seeds_reach_every_kind_of_trouble(sim_report):
+    assert not sim_report.too_rare()
