@@ -26,6 +26,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="kill at every step of I/O, not at a fourth of them",
     )
+    group.addoption(
+        "--linear-s", type=float, default=10.0, help="how long clients of real processes run"
+    )
     group.addoption("--rewrite", action="store_true", help="write golden files; then read the diff")
 
 
