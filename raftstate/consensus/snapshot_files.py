@@ -120,7 +120,17 @@ class SnapshotStore:
             raise _unwritable(self.directory, error) from error
 
     def sweep(self) -> None:
-        """Remove what crashes left behind, at the start. A transfer that can still be resumed stays."""
+        """Remove what crashes left behind, at the start. A transfer that can still be resumed stays.
+
+        A killed process may have left names here that the disk lacks yet: first they are made durable, lest a power
+        loss brings back the manifest whose dump is removed now.
+        """
+        try:
+            sync_directory(self.directory)
+        except OSError as error:
+            raise FatalError(
+                f"can't sync {self.directory}: {error.strerror}; check the disk, then restart the agent"
+            ) from error
         header = self.latest()
         keep = self.dump_path(header).name if header is not None else ""
         covered = header.index if header is not None else -1
