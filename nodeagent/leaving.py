@@ -9,9 +9,9 @@ import asyncio
 import logging
 
 from core.errors import ConflictError, InvalidError, PlatformError, UnavailableError
+from core.member_file import MemberRecord
 from core.model import Host
 from ha.serf.rpc import SerfRpc
-from nodeagent.joining.messages import MemberRecord
 from nodeagent.mesh_client import Nothing
 from nodeagent.node import Node
 from nodeagent.services.exclusion import Exclusion, Verdict

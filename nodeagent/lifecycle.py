@@ -22,16 +22,17 @@ from aiohttp import web
 from core.clock import new_id
 from core.errors import (
     ConflictError,
-    FatalError,
     PlatformError,
     UnavailableError,
     first_in,
 )
+from core.identity.certificates import make_request
+from core.member_file import MemberRecord, read_member_file
 from core.mesh.tls import TlsFiles
 from core.model import check_name
+from core.paths import write_file
 from nodeagent.api.app import build_app, serve_https, serve_unix
 from nodeagent.host_names import checked_own_address, own_name
-from nodeagent.identity.certificates import make_request
 from nodeagent.identity.tokens import JoinTicket, parse_join_token
 from nodeagent.joining import joiner
 from nodeagent.joining.messages import (
@@ -39,12 +40,10 @@ from nodeagent.joining.messages import (
     VERSION,
     JoinCancel,
     JoinRequest,
-    MemberRecord,
 )
 from nodeagent.leaving import ask_out, check_forced, end_gossip
 from nodeagent.member import Basics, Member
 from nodeagent.node import Node
-from nodeagent.paths import write_file
 from nodeagent.services.files_for_others import FilesForOthers
 from nodeagent.services.services import Services
 from nodeagent.ways_in import (
@@ -340,14 +339,7 @@ class Lifecycle:
             raise ConflictError("this host is a member of a cluster already: see 'kvorum status'")
 
     def _read_record(self) -> MemberRecord | None:
-        try:
-            return msgspec.json.decode(self._paths.member_file.read_bytes(), type=MemberRecord)
-        except FileNotFoundError:
-            return None
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise FatalError(
-                f"{self._paths.member_file} is damaged ({error}): restore it"
-            ) from None
+        return read_member_file(self._paths.member_file)
 
     def _remove_leftovers(self) -> None:
         """Remove what an unfinished init or join left. Never called on a member."""

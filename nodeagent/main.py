@@ -18,10 +18,10 @@ import uvloop
 from core.clock import SystemClock, system_random
 from core.errors import FatalError, PlatformError, first_in
 from core.logs import set_up_logging
+from core.paths import Paths
 from nodeagent.config import read_config
 from nodeagent.lifecycle import Lifecycle
 from nodeagent.member import Basics
-from nodeagent.paths import Paths
 
 log = logging.getLogger("kvorum-agent")
 

@@ -16,10 +16,12 @@ from aiohttp import web
 
 from core.clock import Clock
 from core.errors import FatalError
+from core.member_file import MemberRecord, bracketed
 from core.mesh.dialer import MeshDialer
 from core.mesh.server import MeshServer
 from core.mesh.tls import TlsFiles
 from core.model import Host, Lease, Mesh
+from core.paths import Paths
 from core.supervise import keep_running
 from ha.guard_client import GuardClient
 from ha.lease import LeaseJudge
@@ -32,13 +34,11 @@ from nodeagent.compute.domain_spec import Architecture, DiskCache
 from nodeagent.compute.libvirt_hypervisor import LibvirtHypervisor
 from nodeagent.compute.tunnel import remove_leftovers, serve_tunnel
 from nodeagent.config import Config
-from nodeagent.joining.doorkeeper import Doorkeeper, bracketed
+from nodeagent.joining.doorkeeper import Doorkeeper
 from nodeagent.joining.founding import IMAGES_PATH, MESH_ID
-from nodeagent.joining.messages import MemberRecord
 from nodeagent.mesh_client import MeshClient
 from nodeagent.mesh_rpc import MeshRpc
 from nodeagent.node import Node
-from nodeagent.paths import Paths
 from nodeagent.services.event_log import EventLog
 from nodeagent.services.exclusion import Exclusion
 from nodeagent.services.fault_reporter import FaultReporter

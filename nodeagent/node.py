@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from core.clock import Clock
 from core.model import Host
+from core.paths import Paths
 from ha.guard_client import GuardClient
 from ha.serf.membership import Membership
 from nodeagent.compute.hypervisor import Hypervisor
 from nodeagent.mesh_client import MeshClient
-from nodeagent.paths import Paths
 from raftstate.consensus.engine import ConsensusEngine
 from raftstate.store import Store
 

@@ -14,14 +14,15 @@ from msgspec.structs import replace
 
 from core.clock import new_id
 from core.errors import ConflictError, UnavailableError
+from core.identity.certificates import make_authority, make_request, sign_request
+from core.identity.sealing import make_key
+from core.member_file import MemberRecord
 from core.model import Cluster, Host, Lease, Mesh
-from nodeagent.identity.certificates import make_authority, make_request, sign_request
-from nodeagent.identity.sealing import make_key
+from core.paths import write_file
 from nodeagent.identity.tokens import new_access_token
 from nodeagent.joining.founding import MESH_ID, founding_resources
-from nodeagent.joining.messages import FEATURE_LEVEL, VERSION, JoinAnswer, MemberRecord
+from nodeagent.joining.messages import FEATURE_LEVEL, VERSION, JoinAnswer
 from nodeagent.member import Basics, Member
-from nodeagent.paths import write_file
 from raftstate.voters import may_vote, voters_for
 
 log = logging.getLogger(__name__)

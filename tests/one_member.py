@@ -14,6 +14,8 @@ from msgspec.structs import replace
 
 from core.clock import Clock, new_id
 from core.errors import ConflictError, UnavailableError
+from core.identity.certificates import KeyPair, make_authority
+from core.identity.sealing import make_key
 from core.model import (
     VM,
     DataStorage,
@@ -31,14 +33,12 @@ from core.model import (
     SecurityGroup,
     VMPhase,
 )
+from core.paths import Paths
 from ha.guard_client import GuardGrant, GuardStatus, GuardWatchdog
 from netfabric.names import make_mac
 from nodeagent.compute.memory_hypervisor import InMemoryHypervisor
-from nodeagent.identity.certificates import KeyPair, make_authority
-from nodeagent.identity.sealing import make_key
 from nodeagent.joining.founding import founding_resources
 from nodeagent.node import Node
-from nodeagent.paths import Paths
 from raftstate.consensus.engine import NodeId, Peer
 from raftstate.consensus.single import SingleNodeEngine
 from raftstate.state.machine import Machine

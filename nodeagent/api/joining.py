@@ -11,19 +11,18 @@ import msgspec
 from aiohttp import web
 
 from core.errors import ConflictError, InvalidError
+from core.member_file import MemberRecord, bracketed
 from core.model import AccessToken, Host, JoinToken, Mesh, check_name
 from nodeagent.api.keys import AGENT
 from nodeagent.api.members import voters_shown
 from nodeagent.api.requests import body_of, ids_of, json_answer, node_of, services_of
 from nodeagent.identity.tokens import new_access_token, secret_hash
-from nodeagent.joining.doorkeeper import bracketed
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.joining.messages import (
     VERSION,
     AboutStanding,
     JoinCancel,
     JoinRequest,
-    MemberRecord,
     Standing,
 )
 from nodeagent.services.exclusion import Verdict

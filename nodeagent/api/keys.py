@@ -6,7 +6,8 @@ from typing import Protocol
 
 from aiohttp import web
 
-from nodeagent.joining.messages import JoinAnswer, MemberRecord
+from core.member_file import MemberRecord
+from nodeagent.joining.messages import JoinAnswer
 from nodeagent.node import Node
 from nodeagent.services.services import Services
 

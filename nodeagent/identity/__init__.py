@@ -1,1 +1,1 @@
-"""Who is who: the cluster's certificate authority, sealed secrets, join tokens and access tokens."""
+"""Join tokens and access tokens. Certificates and sealed secrets are in `core.identity`."""

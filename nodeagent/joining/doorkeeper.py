@@ -12,9 +12,10 @@ from collections.abc import Callable
 
 from core.clock import Clock, new_id
 from core.errors import ConflictError, InvalidError, UnauthenticatedError
+from core.identity.certificates import KeyPair, fingerprint, sign_request
+from core.identity.sealing import unseal
+from core.member_file import MemberAddress, bracketed
 from core.model import Cluster, Host, JoinToken, Lease, Mesh, check_name
-from nodeagent.identity.certificates import KeyPair, fingerprint, sign_request
-from nodeagent.identity.sealing import unseal
 from nodeagent.identity.tokens import (
     JoinTicket,
     format_join_token,
@@ -31,7 +32,6 @@ from nodeagent.joining.messages import (
     JoinAnswer,
     JoinCancel,
     JoinRequest,
-    MemberAddress,
 )
 from raftstate.consensus.engine import ConsensusEngine, NodeId, Peer
 from raftstate.store import Store
@@ -243,11 +243,6 @@ class Doorkeeper:
 def peer_of(host: Host) -> Peer:
     """Return how consensus reaches a host."""
     return Peer(NodeId(host.id), f"{bracketed(host.address)}:{host.mesh_port}")
-
-
-def bracketed(address: str) -> str:
-    """Return an IP address as it stands in front of a port."""
-    return f"[{address}]" if ":" in address else address
 
 
 def checked_address(address: str) -> str:

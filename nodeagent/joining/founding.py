@@ -8,6 +8,8 @@ from __future__ import annotations
 import random
 
 from core.clock import new_id
+from core.identity.certificates import KeyPair
+from core.identity.sealing import seal
 from core.model import (
     AccessToken,
     Cluster,
@@ -23,8 +25,6 @@ from core.model import (
     SecurityGroup,
 )
 from netfabric.security_group import default_rules
-from nodeagent.identity.certificates import KeyPair
-from nodeagent.identity.sealing import seal
 from nodeagent.identity.tokens import secret_hash
 
 MESH_ID = "mesh"

@@ -14,7 +14,7 @@ import aiohttp
 import msgspec
 
 from core.errors import InvalidError, PlatformError, UnauthenticatedError, UnavailableError
-from nodeagent.identity.certificates import fingerprint
+from core.identity.certificates import fingerprint
 from nodeagent.identity.tokens import JoinTicket
 from nodeagent.joining.messages import (
     AboutStanding,

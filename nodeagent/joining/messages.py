@@ -7,21 +7,13 @@ from __future__ import annotations
 
 import msgspec
 
+from core.member_file import MemberAddress
 from raftstate.consensus.entries import LEVEL
 
 VERSION = "0.1.0"
 FEATURE_LEVEL = LEVEL
 CLOCK_DIFFERENCE_S_MAX = 300
 MEMBERS_TOLD_MAX = 32
-
-
-class MemberAddress(msgspec.Struct, frozen=True, kw_only=True):
-    """A member as a new host must know it. `address` is an IP address."""
-
-    id: str
-    name: str
-    address: str
-    mesh_port: int
 
 
 class JoinRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -81,17 +73,3 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 
     member: bool
     index: int
-
-
-class MemberRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """`member.json`: a host that has it is a member, or goes on becoming one after a crash."""
-
-    host_id: str
-    host_name: str
-    address: str
-    cluster_name: str
-    api_port: int
-    mesh_port: int
-    founder: bool
-    members: tuple[MemberAddress, ...]
-    witness: bool = False

@@ -12,8 +12,8 @@ import logging
 from enum import StrEnum
 
 from core.errors import PlatformError
+from core.member_file import bracketed
 from core.model import Host
-from nodeagent.joining.doorkeeper import bracketed
 from nodeagent.joining.joiner import ask_standing
 from nodeagent.node import Node
 

@@ -13,14 +13,14 @@ from pathlib import Path
 import msgspec
 
 from core.errors import PlatformError
+from core.identity.sealing import unseal
 from core.model import Host, Mesh
+from core.paths import write_file
 from ha.profile import profile_of
 from ha.serf.config import SerfSettings, keyring_json, serf_json
-from nodeagent.identity.sealing import unseal
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.joining.messages import VERSION
 from nodeagent.node import Node
-from nodeagent.paths import write_file
 
 PAUSE_S = 5.0
 

@@ -10,11 +10,11 @@ import asyncio
 import logging
 
 from core.errors import ConflictError, NotFoundError, TemporaryError
+from core.member_file import bracketed
 from core.mesh.dialer import MeshDialer
 from core.model import VM, Host
 from nodeagent.compute.hypervisor import MigrationOrder
 from nodeagent.compute.tunnel import MigrationTunnel, TunnelKind
-from nodeagent.joining.doorkeeper import bracketed
 from nodeagent.node import Node
 from nodeagent.services.incoming import AboutIncoming, IncomingState, PrepareIncoming
 

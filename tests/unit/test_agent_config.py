@@ -5,8 +5,8 @@ import stat
 import pytest
 
 from core.errors import InvalidError
+from core.paths import write_file
 from nodeagent.config import Config, read_config
-from nodeagent.paths import write_file
 
 
 def test_without_a_file_there_are_defaults(tmp_path):

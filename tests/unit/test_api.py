@@ -15,6 +15,8 @@ from msgspec.structs import replace
 
 from core.clock import SystemClock
 from core.errors import UnavailableError
+from core.identity.certificates import make_authority, make_request, sign_request
+from core.member_file import MemberRecord
 from core.mesh.tls import TlsFiles
 from core.model import (
     AccessToken,
@@ -30,10 +32,8 @@ from core.model import (
 from nodeagent.api import events as events_module
 from nodeagent.api.app import build_app, serve_https, serve_unix
 from nodeagent.api.views import COLLECTIONS
-from nodeagent.identity.certificates import make_authority, make_request, sign_request
 from nodeagent.identity.tokens import secret_hash
 from nodeagent.joining.doorkeeper import Doorkeeper
-from nodeagent.joining.messages import MemberRecord
 from nodeagent.services.exclusion import Exclusion
 from nodeagent.services.member_states import MemberStates
 from nodeagent.services.services import Services

@@ -8,9 +8,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from core.errors import ConflictError, InvalidError, UnavailableError
+from core.member_file import MemberRecord
 from core.model import Host, Vote
 from nodeagent.api.app import build_app
-from nodeagent.joining.messages import MemberRecord
 from nodeagent.leaving import ask_out, check_forced
 from nodeagent.mesh_rpc import MeshRpc
 from nodeagent.services.exclusion import Exclusion, Verdict

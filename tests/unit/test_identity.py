@@ -14,14 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import FatalError, InvalidError
-from nodeagent.identity.certificates import (
+from core.identity.certificates import (
     KeyPair,
     fingerprint,
     make_authority,
     make_request,
     sign_request,
 )
-from nodeagent.identity.sealing import make_key, seal, unseal
+from core.identity.sealing import make_key, seal, unseal
 from nodeagent.identity.tokens import (
     JOIN_PREFIX,
     JoinTicket,

@@ -16,9 +16,9 @@ from core.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from core.identity.certificates import fingerprint, make_request
+from core.identity.sealing import unseal
 from core.model import AccessToken, Host, JoinToken, Lease, Mesh
-from nodeagent.identity.certificates import fingerprint, make_request
-from nodeagent.identity.sealing import unseal
 from nodeagent.identity.tokens import is_secret, parse_join_token
 from nodeagent.joining.doorkeeper import ADDRESSES_IN_TOKEN_MAX, Doorkeeper, checked_address
 from nodeagent.joining.messages import (

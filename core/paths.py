@@ -1,4 +1,4 @@
-"""Where this host keeps its things. One struct, passed down from `nodeagent.main`.
+"""Where this host keeps its things. One struct, passed down from `nodeagent.main`, and from the commands that work without it.
 
 Everything below `state` survives a reboot, everything below `run` does not.
 """
@@ -58,6 +58,11 @@ class Paths:
     @property
     def database(self) -> Path:
         return self.state / "state.db"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the agent while it runs, and by the commands that need it stopped."""
+        return self.state / "agent.lock"
 
     @property
     def guard_config(self) -> Path:
