@@ -72,6 +72,12 @@ class FatalError(PlatformError):
     code = "fatal"
 
 
+class SupersededError(FatalError):
+    """The cluster began anew elsewhere, in a newer generation; what this host has of it must go."""
+
+    code = "superseded"
+
+
 class TemporaryError(PlatformError):
     """A driver failed in a way that may pass; `retry_after_s` is a hint for the controller."""
 

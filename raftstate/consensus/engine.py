@@ -79,6 +79,17 @@ class StateMachine(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What the state that is applied at this very moment stands for, in the log."""
+
+    index: int
+    term: int
+    voters: tuple[Peer, ...]
+    generation: int
+    level: int  # the feature level that a reader of the state needs
+
+
 class ConsensusEngine(Protocol):
     """An agreed log. Methods without a timeout answer at once, from what this node knows now."""
 
@@ -138,6 +149,9 @@ class ConsensusEngine(Protocol):
 
     def fault(self) -> str:
         """Return why this node takes no part, or can't keep up, and what to do; empty while all is well."""
+
+    def point(self) -> Point | None:
+        """Return where in the log the applied state is; None before this host has any."""
 
     def follow(self, parents: Sequence[Peer]) -> None:
         """Say whom to get the log from while this host doesn't vote, best first."""

@@ -13,10 +13,10 @@ import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from core.errors import ConflictError, InvalidError, UnavailableError
+from core.errors import ConflictError, InvalidError, SupersededError, UnavailableError
 from raftstate.consensus.changes import Changes
 from raftstate.consensus.desk import Desk
-from raftstate.consensus.engine import NodeId, Peer, Progress, Role, StateMachine
+from raftstate.consensus.engine import NodeId, Peer, Point, Progress, Role, StateMachine
 from raftstate.consensus.entries import (
     OLDEST_LEVEL,
     MemberChange,
@@ -24,6 +24,7 @@ from raftstate.consensus.entries import (
     TooNewError,
 )
 from raftstate.consensus.feed import FeedFollower, FeedSource
+from raftstate.consensus.generation import shown
 from raftstate.consensus.links import Links
 from raftstate.consensus.messages import (
     MAX_PAYLOAD_BYTES,
@@ -264,6 +265,13 @@ class PySyncObjEngine:
         """Return why this node takes no part any more, or can't keep up; empty while all is well."""
         return self._fault or self._node.snapshots.fault or self._journal.full
 
+    def point(self) -> Point | None:
+        """Return where in the log the applied state is; None before this host has any."""
+        if (position := self._node.position()) is None or not self._journal.members.known:
+            return None
+        _, (_, index, term), voters = position
+        return Point(index, term, voters, self.generation(), self._node.level)
+
     def follow(self, parents: Sequence[Peer]) -> None:
         """Say whom to get the log from while this host doesn't vote, best first."""
         self._parents = tuple(peer for peer in parents if peer.id != self._me.id)
@@ -455,11 +463,10 @@ class PySyncObjEngine:
         mine = self.generation()
         if mine and hello.generation and hello.generation != mine:
             if hello.generation > mine:
-                self._retreat(
-                    f"the cluster was recovered as generation {hello.generation} without this host, which is of "
-                    f"generation {mine}: run 'kvorum recover rejoin' here"
-                )
-            raise InvalidError(f"{peer} is of generation {hello.generation}, this host of {mine}")
+                self._superseded(hello.generation)
+            raise InvalidError(
+                f"{peer} is of generation {shown(hello.generation)}, this host of {shown(mine)}"
+            )
         self._neighbours.met(peer, hello.level)
         if not self._journal.members.known:
             for host_id, address in hello.voters[:16]:
@@ -485,6 +492,8 @@ class PySyncObjEngine:
 
     def peers_to_call(self) -> tuple[Peer, ...]:
         """Return whom to have links with."""
+        if self._node.shell.muted:
+            return ()
         if self.role() is Role.REPLICA:
             return self._follower.to_call()
         now_s = self._now()
@@ -568,6 +577,21 @@ class PySyncObjEngine:
         self._fault = reason
         self._node.shell.muted = True
         self._desk.callers.fail_all(reason)
+
+    def _superseded(self, generation: int) -> None:
+        """The cluster goes on elsewhere. A replica's copy is of no use any more; a voter's may be all that is left of
+        what was acknowledged, so a person has to let it go.
+        """
+        found = f"the cluster began anew as generation {shown(generation)}"
+        mine = shown(self.generation())
+        if self.role() is Role.REPLICA:
+            self._node.stop(SupersededError(f"{found}, this host has a copy of generation {mine}"))
+            self.woken()
+        else:
+            self._retreat(
+                f"{found} without this host, which voted in generation {mine}: "
+                "stop the agent and run 'kvorum recover rejoin' here"
+            )
 
     def _send_frame(self, peer: NodeId, frame: bytes) -> bool:
         return not self._node.shell.muted and self._links.send_frame(peer, frame)

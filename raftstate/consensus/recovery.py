@@ -6,6 +6,7 @@ and prepares a joining host (an empty log and the voters to call).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from raftstate.consensus.engine import NodeId, Peer, StateMachine
 from raftstate.consensus.entries import LEVEL, MEMBERSHIP, NO_OP, decode_change, entry_level
 from raftstate.consensus.journal import Journal
 from raftstate.consensus.members import Members
+from raftstate.consensus.messages import Entry
 from raftstate.consensus.snapshot_files import SnapshotStore
 from raftstate.consensus.snapshot_header import SnapshotHeader, new_header
 from raftstate.consensus.wal import (
@@ -99,7 +101,7 @@ def recover(
     committed = max(machine.applied(), header.index if header else 1)
     if header is not None:
         recovered.generation = max(recovered.generation, header.generation)
-    journal = Journal(wal, recovered, _members(header, recovered), committed)
+    journal = Journal(wal, recovered, members_of(header, recovered.entries), committed)
     if header is not None:
         journal.snapshot_taken(header.index)
     peers = tuple(Peer(NodeId(i), a) for i, a in recovered.bootstrap)
@@ -157,11 +159,12 @@ def _agree(wal: Wal, recovered: Recovered, header: SnapshotHeader, directory: Pa
     wal.rewrite(recovered.records())
 
 
-def _members(header: SnapshotHeader | None, recovered: Recovered) -> Members:
+def members_of(header: SnapshotHeader | None, entries: Iterable[Entry]) -> Members:
+    """Return who the voters were at every index of a log."""
     members = Members()
     if header is not None:
         members.reset(header.index, header.voters)
-    for command, index, _ in recovered.entries:
+    for command, index, _ in entries:
         if command[0] == MEMBERSHIP:
             members.change(index, decode_change(command[1:]))
     return members

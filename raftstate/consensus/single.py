@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from core.errors import ConflictError, UnavailableError
-from raftstate.consensus.engine import NodeId, Peer, Progress, Role, StateMachine
+from raftstate.consensus.engine import NodeId, Peer, Point, Progress, Role, StateMachine
 
 
 class SingleNodeEngine:
@@ -87,6 +87,10 @@ class SingleNodeEngine:
     def level(self) -> int:
         """Return the first feature level."""
         return 1
+
+    def point(self) -> Point:
+        """Return the applied index."""
+        return Point(self._machine.applied(), 1, self.voters(), 1, 1)
 
     def follow(self, parents: Sequence[Peer]) -> None:
         """Do nothing: a voter follows nobody."""
