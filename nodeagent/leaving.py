@@ -10,9 +10,9 @@ import logging
 
 from core.errors import ConflictError, InvalidError, PlatformError, UnavailableError
 from core.member_file import MemberRecord
+from core.mesh.client import Nothing
 from core.model import Host
 from ha.serf.rpc import SerfRpc
-from nodeagent.mesh_client import Nothing
 from nodeagent.node import Node
 from nodeagent.services.exclusion import Exclusion, Verdict
 from nodeagent.services.files_for_others import serf_rpc_secret

@@ -16,16 +16,20 @@ from pathlib import Path
 import uvloop
 
 from core.clock import SystemClock, system_random
-from core.errors import FatalError, PlatformError, first_in
+from core.errors import FatalError, PlatformError, SupersededError, first_in
 from core.logs import set_up_logging
 from core.paths import Paths
 from nodeagent.config import read_config
 from nodeagent.lifecycle import Lifecycle
 from nodeagent.member import Basics
+from raftstate.rescue.lock import only_process
+from raftstate.rescue.rejoin import follow_anew
+from raftstate.rescue.swap import compact_time, finish
 
 log = logging.getLogger("kvorum-agent")
 
 EXIT_REFUSED = 1
+RUNS_ALREADY = "another agent, or a kvorum recover or state command, works on /var/lib/kvorum: wait for its end"
 
 
 def main() -> None:
@@ -44,11 +48,30 @@ def main() -> None:
         config = read_config(arguments.config)
         set_up_logging(config.log_level)
         basics = Basics(config, Paths(), SystemClock(), system_random())
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_run(basics))
+        basics.paths.state.mkdir(parents=True, exist_ok=True, mode=0o711)
+        with only_process(basics.paths.lock, RUNS_ALREADY):
+            serve(basics)
     except PlatformError as error:
         log.critical("the agent stops: %s", error.message)
         sys.exit(EXIT_REFUSED)
+
+
+def serve(basics: Basics) -> None:
+    """Run the agent until told to stop; a replica of an older generation drops its copy and begins again.
+
+    Raises:
+        FatalError: it must not go on.
+    """
+    finish(basics.paths.state)
+    while True:
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(_run(basics))
+        except SupersededError as error:
+            log.warning("this host follows the cluster anew", extra={"reason": error.message})
+            follow_anew(basics.paths, when=compact_time(basics.clock.wall_ms()))
+        else:
+            return
 
 
 async def _run(basics: Basics) -> None:

@@ -17,6 +17,7 @@ from aiohttp import web
 from core.clock import Clock
 from core.errors import FatalError
 from core.member_file import MemberRecord, bracketed
+from core.mesh.client import MeshClient
 from core.mesh.dialer import MeshDialer
 from core.mesh.server import MeshServer
 from core.mesh.tls import TlsFiles
@@ -36,7 +37,6 @@ from nodeagent.compute.tunnel import remove_leftovers, serve_tunnel
 from nodeagent.config import Config
 from nodeagent.joining.doorkeeper import Doorkeeper
 from nodeagent.joining.founding import IMAGES_PATH, MESH_ID
-from nodeagent.mesh_client import MeshClient
 from nodeagent.mesh_rpc import MeshRpc
 from nodeagent.node import Node
 from nodeagent.services.event_log import EventLog
@@ -129,7 +129,7 @@ class Member:
             rng=rng,
             store=store,
             engine=self._engine,
-            mesh=MeshClient(self._dialer),
+            mesh=MeshClient(self._dialer, generation=self._engine.generation),
             guard=GuardClient(str(paths.guard_socket)),
             hypervisor=self._hypervisor,
             membership=self._membership,

@@ -13,24 +13,31 @@ from typing import TypeVar
 
 import msgspec
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
-from core.errors import InvalidError, NotFoundError, PlatformError, UnavailableError
+from core.errors import ConflictError, InvalidError, NotFoundError, PlatformError, UnavailableError
+from core.mesh.client import GENERATION, MeshProblem, Nothing
 from core.mesh.tls import peer_id_of
 from core.model import Host
 from ha.lease import Renewal, RenewalAnswer
-from nodeagent.mesh_client import MeshProblem, Nothing
 from nodeagent.node import Node
 from nodeagent.services.fault_reporter import Fault, record_fault
 from nodeagent.services.host_service import remove_host
 from nodeagent.services.incoming import AboutIncoming, PrepareIncoming
+from nodeagent.services.rejoining import let_rejoin
 from nodeagent.services.services import Services
 from nodeagent.services.thin_feeds import AskThin
+from raftstate.consensus.generation import shown
+from raftstate.rescue.rejoin import WantsToRejoin
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 BODY_BYTES_MAX = 1 << 16
+# To see who is left behind, to hear why, and to come back.
+ANY_GENERATION = frozenset({"/mesh/state", "/mesh/fault", "/mesh/rejoin"})
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -43,13 +50,16 @@ class MeshRpc:
 
     def app(self) -> web.Application:
         """Return the application that serves the mesh's HTTP channel."""
-        app = web.Application(middlewares=[_problems], client_max_size=BODY_BYTES_MAX)
+        app = web.Application(
+            middlewares=[_problems, self._one_generation()], client_max_size=BODY_BYTES_MAX
+        )
         app.router.add_post("/mesh/lease", self._lease)
         app.router.add_post("/mesh/lease/forwarded", self._lease_forwarded)
         app.router.add_post("/mesh/state", self._state)
         app.router.add_post("/mesh/leave", self._leave)
         app.router.add_post("/mesh/fault", self._fault)
         app.router.add_post("/mesh/thin", self._thin)
+        app.router.add_post("/mesh/rejoin", self._rejoin)
         app.router.add_post("/mesh/incoming/prepare", self._prepare_incoming)
         app.router.add_post("/mesh/incoming/state", self._incoming_state)
         app.router.add_post("/mesh/incoming/release", self._release_incoming)
@@ -87,6 +97,11 @@ class MeshRpc:
         delta = await self._services.thin.answer(_peer(request), question)
         return web.Response(body=msgspec.json.encode(delta), content_type="application/json")
 
+    async def _rejoin(self, request: web.Request) -> web.Response:
+        """A host that wants to let go of its state asks to be free to. It asks for itself only."""
+        wish = await _body(request, WantsToRejoin)
+        return _answer(await let_rejoin(self._node, _peer(request), wish))
+
     async def _prepare_incoming(self, request: web.Request) -> web.Response:
         body = await _body(request, PrepareIncoming)
         return _answer(await self._services.incoming.prepare(_peer(request), body))
@@ -106,6 +121,24 @@ class MeshRpc:
         if path is None:
             raise NotFoundError("this host has no copy of that image")
         return web.FileResponse(path, chunk_size=1 << 20)
+
+    def _one_generation(self) -> Middleware:
+        """Return what refuses hosts of another generation: what one of them believes isn't true in the other.
+
+        A guard says no generation: it only tells that its host is alive, which is true in all of them.
+        """
+
+        @web.middleware
+        async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+            theirs, mine = request.headers.get(GENERATION, "0"), self._node.engine.generation()
+            if request.path not in ANY_GENERATION and mine and theirs not in ("0", str(mine)):
+                raise ConflictError(
+                    f"this host, {self._node.host_name}, is of another generation of the cluster, {shown(mine)}",
+                    code="other-generation",
+                )
+            return await handler(request)
+
+        return middleware
 
     def is_member(self, peer_id: str) -> bool:
         """Tell whether a host may connect: its record exists. A removed host's certificate opens nothing."""
@@ -130,9 +163,7 @@ def _answer(value: msgspec.Struct) -> web.Response:
 
 
 @web.middleware
-async def _problems(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
+async def _problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except (asyncio.CancelledError, web.HTTPException, ConnectionError):

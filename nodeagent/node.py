@@ -9,12 +9,12 @@ import random
 from dataclasses import dataclass
 
 from core.clock import Clock
+from core.mesh.client import MeshClient
 from core.model import Host
 from core.paths import Paths
 from ha.guard_client import GuardClient
 from ha.serf.membership import Membership
 from nodeagent.compute.hypervisor import Hypervisor
-from nodeagent.mesh_client import MeshClient
 from raftstate.consensus.engine import ConsensusEngine
 from raftstate.store import Store
 

@@ -17,6 +17,7 @@ import msgspec
 from core.clock import Clock, new_id
 from core.errors import ConflictError, NotFoundError
 from core.model import KINDS, Resource, key_of, kind_of
+from raftstate.state.dump import Frozen
 from raftstate.state.machine import Machine
 from raftstate.state.query import Condition, Position, count_sql, select_sql
 from raftstate.txn import Applied, Outcome, Put, Rejected, Txn, decode_outcome, encode_txn
@@ -166,6 +167,10 @@ class Store:
     def digest(self) -> str:
         """Return a hash of the whole replicated state."""
         return self._machine.digest().hex()
+
+    def freeze(self) -> Frozen:
+        """Hold on to the present state for a copy of it; close it soon."""
+        return self._machine.freeze()
 
     # -- writes
 

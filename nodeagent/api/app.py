@@ -21,6 +21,7 @@ from nodeagent.api import (
     joining,
     members,
     networks,
+    state,
     storages,
     tasks,
     vms,
@@ -30,7 +31,19 @@ from nodeagent.api.keys import AGENT, Agent
 from nodeagent.api.problems import problem_middleware
 
 UPLOAD_BYTES_MAX = 8 << 40
-AREAS = (joining, members, hosts, vms, images, storages, networks, tasks, events, collections)
+AREAS = (
+    joining,
+    members,
+    state,
+    hosts,
+    vms,
+    images,
+    storages,
+    networks,
+    tasks,
+    events,
+    collections,
+)
 
 
 def build_app(agent: Agent, *, clock: Clock, rng: random.Random) -> web.Application:

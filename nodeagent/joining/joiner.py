@@ -15,6 +15,7 @@ import msgspec
 
 from core.errors import InvalidError, PlatformError, UnauthenticatedError, UnavailableError
 from core.identity.certificates import fingerprint
+from core.mesh.client import why
 from nodeagent.identity.tokens import JoinTicket
 from nodeagent.joining.messages import (
     AboutStanding,
@@ -23,7 +24,6 @@ from nodeagent.joining.messages import (
     JoinRequest,
     Standing,
 )
-from nodeagent.mesh_client import why
 
 REQUEST_TIMEOUT_S = 15.0
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import msgspec
 
 from core.errors import PlatformError
+from core.mesh.client import Nothing
 from core.model import Host
 from ha.serf.membership import MemberStatus
 from nodeagent.joining.messages import FEATURE_LEVEL
-from nodeagent.mesh_client import Nothing
 from nodeagent.node import Node
 from raftstate.consensus.engine import NodeId, Progress, Role
 

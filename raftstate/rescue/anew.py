@@ -19,6 +19,10 @@ from raftstate.consensus.snapshot_files import SnapshotStore
 from raftstate.consensus.snapshot_header import new_header
 from raftstate.consensus.wal import EntryRecord, GenerationRecord, TermRecord, Wal
 
+# Other hosts may have seen higher indexes than this one holds, and remember them (guards, watchers of the API): the new
+# log begins far above, so that an index never means two things. etcd's restore does the same (`--bump-revision`).
+INDEX_LEAP = 1_000_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Beginning:

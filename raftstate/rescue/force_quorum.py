@@ -19,7 +19,7 @@ from raftstate.consensus.entries import LEVEL, REGULAR, decode_proposals, entry_
 from raftstate.consensus.generation import following
 from raftstate.consensus.messages import Entry
 from raftstate.consensus.recovery import REJOIN
-from raftstate.rescue.anew import Beginning, begin_anew
+from raftstate.rescue.anew import INDEX_LEAP, Beginning, begin_anew
 from raftstate.rescue.known import Log, applied_index, me, read_log, read_record
 from raftstate.rescue.room import require_room
 from raftstate.rescue.state_files import state_files
@@ -69,7 +69,7 @@ def force_quorum(paths: Paths, *, when: str, rng: random.Random) -> Forced:
         if machine.applied() < log.snapshot.machine_applied:
             machine.stage(log.dump)()
         applied_now = _apply(machine, log.tail)
-        generation, index = following(log.generation, rng), log.last_index + 1
+        generation, index = following(log.generation, rng), log.last_index + INDEX_LEAP
         frozen = machine.freeze()
         try:
             begin_anew(

@@ -24,7 +24,7 @@ from core.paths import Paths, write_file
 from raftstate.consensus.entries import LEVEL
 from raftstate.consensus.generation import following
 from raftstate.consensus.single import SingleNodeEngine
-from raftstate.rescue.anew import Beginning, begin_anew
+from raftstate.rescue.anew import INDEX_LEAP, Beginning, begin_anew
 from raftstate.rescue.backup_file import BackupHeader, OnBytes, verify
 from raftstate.rescue.known import me, read_log
 from raftstate.rescue.room import require_room
@@ -104,7 +104,7 @@ async def restore(
             new += ["identity", "member.json"]
         generation, known = _known(paths)
         at = Beginning(
-            index=max(header.index, machine.applied(), known[1]) + 2,
+            index=max(header.index, machine.applied(), known[1]) + INDEX_LEAP,
             term=max(header.term, known[0]) + 1,
             generation=following(max(header.generation, generation), rng),
             level=header.level,

@@ -4,7 +4,7 @@ Used by every command that begins a host's state anew, and at the agent's start,
 
 1. Everything new is made complete in `rescue.new`, and forced to disk.
 2. `rescue.json`, the list of renames, gets its name: from here on the new state counts.
-3. The old files go to a directory of their own (`before-restore-20261125T1735`), the new ones take their places.
+3. The old files go to a directory of their own (`before-restore-20261125T173544Z`), the new ones take their places.
 4. `rescue.json` is removed.
 
 Each rename is done or still to be done, and looking tells which, so step 3 can be repeated. A simulation or a test puts
@@ -13,6 +13,7 @@ its own `os` in the place of this module's.
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import shutil
 from collections.abc import Iterable
@@ -28,7 +29,7 @@ WORK = "rescue.new"
 PLAN = "rescue.json"
 NOTE = "README"
 NOTE_TEXT = """\
-What this host had before 'kvorum {verb}', {when} UTC. Nothing uses it any more.
+What this host had before 'kvorum {verb}', {when}. Nothing uses it any more.
 Keep it until you are sure that you don't need it, then remove this directory.
 """
 
@@ -41,6 +42,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     moves: list[tuple[str, str]]
 
 
+def compact_time(wall_ms: int) -> str:
+    """Return a time (UTC) for a file's name, like `20261125T173544Z`."""
+    return dt.datetime.fromtimestamp(wall_ms // 1000, dt.UTC).strftime("%Y%m%dT%H%M%SZ")
+
+
 def work_directory(state: Path) -> Path:
     """Return an empty directory for what is to become the new state.
 
@@ -48,7 +54,7 @@ def work_directory(state: Path) -> Path:
         FatalError: it can't be made.
     """
     try:
-        finish(state)
+        _finish(state)
         work = state / WORK
         os.makedirs(work, mode=0o700)
     except OSError as error:
@@ -59,7 +65,7 @@ def work_directory(state: Path) -> Path:
 def swap(state: Path, *, verb: str, when: str, old: Iterable[str], new: Iterable[str]) -> Path:
     """Keep the files `old` of the state directory aside, and put the files `new` of the work directory there.
 
-    `when` is like `20261125T173544`. Returns where the old ones are.
+    `when` is as of `compact_time`. Returns where the old ones are.
 
     Raises:
         FatalError: not finished; the message says whether anything has changed.
@@ -79,18 +85,26 @@ def swap(state: Path, *, verb: str, when: str, old: Iterable[str], new: Iterable
         raise FatalError(
             f"can't write {state / PLAN} ({error.strerror}): nothing was changed"
         ) from error
-    try:
-        finish(state)
-    except OSError as error:
-        raise FatalError(
-            f"can't put the new state into its place ({error.strerror}): it counts already, "
-            "and the next start of the agent, or this command once more, goes on with it"
-        ) from error
+    finish(state)
     return state / keep
 
 
 def finish(state: Path) -> None:
-    """Go on with what a crash broke off, or clear up what never came to count. Raises OSError and FatalError."""
+    """Go on with what a crash broke off, or clear up what never came to count.
+
+    Raises:
+        FatalError: it can't be done now; calling again goes on.
+    """
+    try:
+        _finish(state)
+    except OSError as error:
+        raise FatalError(
+            f"can't put the new state of {state} into its place ({error.strerror}): it counts already, and the next "
+            "start of the agent goes on with it"
+        ) from error
+
+
+def _finish(state: Path) -> None:
     try:
         plan = msgspec.json.decode((state / PLAN).read_bytes(), type=Plan)
     except FileNotFoundError:

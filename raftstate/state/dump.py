@@ -38,6 +38,10 @@ class Frozen:
         row = db.execute("SELECT applied, digest FROM progress").fetchone()
         self.applied: int = row[0]
         self.digest: bytes = row[1]
+        pages, page_bytes = (
+            db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size")
+        )
+        self.size_bytes: int = pages * page_bytes
 
     def write(self, path: Path) -> None:
         """Write the state to a new file and force it to disk. Blocks; for a thread.

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -185,6 +186,14 @@ class Client:
             for name, _, value in (pair.partition("=") for pair in query.split("&") if pair)
         )
         return await self._transport.send(Request(method, path, query=pairs, body=body))
+
+    @asynccontextmanager
+    async def backup(self, *, of_this_host: bool) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Give the pieces of a backup of the state, as `raftstate.rescue.backup_file` writes it, for the block."""
+        query = (("of", "host"),) if of_this_host else ()
+        request = Request("GET", path_of("state", "backup"), query=query)
+        async with self._transport.open_stream(request) as reader:
+            yield reader.iter_any()
 
     # -- particular resources
 

@@ -1,14 +1,14 @@
-"""Calls from this agent to another: JSON over HTTP on the mesh, both sides known by certificate.
+"""Calls from this host to another's agent: JSON over HTTP on the mesh, both sides known by certificate.
 
-Used by services that need a certain host (a migration's target, the leader's lease batch, an image's holder).
-The called side is `nodeagent.mesh_rpc`.
+Used by the agent's services that need a certain host (a migration's target, the leader's lease batch, an image's
+holder), and by a host that wants to rejoin. The called side is `nodeagent.mesh_rpc`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import TypeVar
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol, TypeVar
 
 import aiohttp
 import msgspec
@@ -16,13 +16,29 @@ import msgspec
 from core.errors import NotFoundError, PlatformError, UnavailableError
 from core.mesh.dialer import MeshDialer
 from core.mesh.tls import HTTP
-from core.model import Host
 
 T = TypeVar("T")
 
 CALL_TIMEOUT_S = 5.0
 STREAM_IDLE_TIMEOUT_S = 30.0
 CHUNK_BYTES = 1 << 20
+GENERATION = "Kvorum-Generation"
+
+
+class Callee(Protocol):
+    """What it takes to call a host."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def address(self) -> str: ...
+
+    @property
+    def mesh_port(self) -> int: ...
 
 
 class Nothing(msgspec.Struct, frozen=True):
@@ -38,10 +54,13 @@ class MeshProblem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MeshClient:
-    """One connection pool to all peers. Open with `async with`."""
+    """One connection pool to all peers. Open with `async with`.
 
-    def __init__(self, dialer: MeshDialer) -> None:
-        self._dialer = dialer
+    `generation` is what this host says with each call, so that hosts of different generations don't work together.
+    """
+
+    def __init__(self, dialer: MeshDialer, *, generation: Callable[[], int] = lambda: 0) -> None:
+        self._dialer, self._generation = dialer, generation
         self._http: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> MeshClient:
@@ -54,7 +73,7 @@ class MeshClient:
 
     async def call(
         self,
-        host: Host,
+        host: Callee,
         path: str,
         body: msgspec.Struct,
         answer: type[T],
@@ -74,6 +93,7 @@ class MeshClient:
                 self._http.post(
                     _url(host, path),
                     data=msgspec.json.encode(body),
+                    headers={GENERATION: str(self._generation())},
                     ssl=self._dialer.ssl_context(host.id, HTTP),
                 ) as response,
             ):
@@ -85,7 +105,7 @@ class MeshClient:
             raise _refused(content)
         return msgspec.json.decode(content, type=answer)
 
-    async def download(self, host: Host, path: str) -> AsyncIterator[bytes]:
+    async def download(self, host: Callee, path: str) -> AsyncIterator[bytes]:
         """Yield the bytes of `GET path` of a host.
 
         Raises:
@@ -96,7 +116,10 @@ class MeshClient:
         timeout = aiohttp.ClientTimeout(total=None, sock_read=STREAM_IDLE_TIMEOUT_S, connect=5.0)
         try:
             async with self._http.get(
-                _url(host, path), ssl=self._dialer.ssl_context(host.id, HTTP), timeout=timeout
+                _url(host, path),
+                headers={GENERATION: str(self._generation())},
+                ssl=self._dialer.ssl_context(host.id, HTTP),
+                timeout=timeout,
             ) as response:
                 if response.status == NotFoundError.http_status:
                     raise NotFoundError(f"host {host.name} does not have {path}")
@@ -121,7 +144,7 @@ def why(error: BaseException) -> str:
             return str(error) or type(error).__name__
 
 
-def _url(host: Host, path: str) -> str:
+def _url(host: Callee, path: str) -> str:
     address = f"[{host.address}]" if ":" in host.address else host.address
     return f"https://{address}:{host.mesh_port}{path}"
 
