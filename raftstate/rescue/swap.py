@@ -108,6 +108,7 @@ def _finish(state: Path) -> None:
     try:
         plan = msgspec.json.decode((state / PLAN).read_bytes(), type=Plan)
     except FileNotFoundError:
+        (state / f".{PLAN}.new").unlink(missing_ok=True)  # of a list that never got its name
         shutil.rmtree(state / WORK, ignore_errors=True)
         return
     except msgspec.DecodeError as error:
