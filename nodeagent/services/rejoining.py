@@ -16,7 +16,8 @@ from raftstate.consensus.engine import NodeId
 from raftstate.consensus.generation import shown
 from raftstate.rescue.rejoin import MayRejoin, WantsToRejoin
 
-TIMEOUT_S = 15.0
+BARRIER_TIMEOUT_S = 5.0
+CHANGE_TIMEOUT_S = 15.0
 
 
 async def let_rejoin(node: Node, host_id: str, wish: WantsToRejoin) -> MayRejoin:
@@ -32,10 +33,10 @@ async def let_rejoin(node: Node, host_id: str, wish: WantsToRejoin) -> MayRejoin
             f"host {node.host_name} is of generation {shown(engine.generation())}, older than the "
             f"{shown(wish.generation)} of the host that asks: it is {node.host_name} which has to rejoin"
         )
-    await engine.read_barrier(timeout_s=TIMEOUT_S)
+    await engine.read_barrier(timeout_s=BARRIER_TIMEOUT_S)
     had_vote = host_id in {peer.id for peer in engine.voters()}
     if had_vote:
-        await engine.remove_voter(NodeId(host_id), timeout_s=TIMEOUT_S)
+        await engine.remove_voter(NodeId(host_id), timeout_s=CHANGE_TIMEOUT_S)
     host = store.need(Host, host_id)
     message = f"host {host.name} drops its copy of the state and follows anew"
     event = EventLog(node).make("host-rejoins", host, message, severity=Severity.WARNING)

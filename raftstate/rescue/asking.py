@@ -107,7 +107,9 @@ class Others:
                 )
                 check_answer(standing, answer)
                 return answer
-            except (UnavailableError, ConflictError) as error:
-                refusal = refusal or type(error)(f"{one.member.name}: {error.message}")
+            except UnavailableError as error:
+                refusal = refusal or UnavailableError(f"{one.member.name}: {error.message}")
+            except PlatformError as error:
+                refusal = refusal or ConflictError(f"{one.member.name}: {error.message}")
         assert refusal is not None, "somebody was asked"
         raise refusal
