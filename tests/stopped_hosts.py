@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from core.identity.certificates import make_request, sign_request
 from core.member_file import MemberRecord
@@ -27,7 +28,7 @@ from tests.consensus_child import NoLinks
 from tests.one_member import HOST_ID, NOW_MS, OTHER_ID, THIRD_ID, ManualClock, OneMember, authority
 
 IDS = {"h1": HOST_ID, "h2": OTHER_ID, "h3": THIRD_ID}
-ADDRESSES = {"h1": "192.0.2.1", "h2": "192.0.2.2", "h3": "192.0.2.3"}
+ADDRESSES = {"h1": "127.0.0.91", "h2": "127.0.0.92", "h3": "127.0.0.93"}  # nobody answers there
 
 
 def peer(name: str) -> Peer:
@@ -52,6 +53,8 @@ class Cluster:
 
     async def found(self) -> None:
         await self.member.found()
+        first = self.member.store.need(Host, HOST_ID)
+        await self.member.store.apply(puts=(replace(first, address=ADDRESSES["h1"]),))
         for name in ("h2", "h3"):
             await self.member.add_host(IDS[name], name, ADDRESSES[name])
 
@@ -190,11 +193,12 @@ async def start(paths: Paths, record: MemberRecord) -> Started:
         bootstrap=(),
         rng=random.Random(),
     )
-    running = asyncio.ensure_future(engine.run())
     try:
-        await engine.propose(write(9999), timeout_s=10)
-        return Started(machine, engine)
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(engine.run(), name="engine")
+            await engine.propose(write(9999), timeout_s=10)
+            started = Started(machine, engine)
+            running.cancel()
+        return started
     finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
         machine.close()

@@ -38,7 +38,7 @@ class Forced:
     generation: int
     index: int
     applied_now: int  # entries of the tail that had not been applied yet
-    kept: Path
+    kept: Path | None
 
 
 def force_quorum(paths: Paths, *, when: str, rng: random.Random) -> Forced:

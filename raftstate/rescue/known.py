@@ -122,9 +122,16 @@ def applied_index(paths: Paths) -> int | None:
 
 
 def known_hosts(paths: Paths) -> list[Host]:
-    """Return the hosts that the state database lists; none if it can't be read."""
+    """Return the hosts that the state lists: the database, or else the snapshot; none if neither can be read."""
     try:
-        return resources_in(paths.database, Host) if paths.database.exists() else []
+        if paths.database.exists():
+            return resources_in(paths.database, Host)
+    except FatalError:
+        pass  # as if it weren't there
+    try:
+        store = SnapshotStore(paths.raft)
+        header = store.latest()
+        return resources_in(store.dump_path(header), Host) if header is not None else []
     except FatalError:
         return []
 

@@ -71,10 +71,10 @@ def check_answer(standing: Standing, answer: MayRejoin) -> None:
         )
 
 
-def begin_to_follow(paths: Paths, members: Iterable[MemberAddress], *, when: str) -> Path:
+def begin_to_follow(paths: Paths, members: Iterable[MemberAddress], *, when: str) -> Path | None:
     """Move this host's state aside, and have it follow `members` from the agent's next start on. All or nothing.
 
-    Returns where the old state is.
+    Returns where the old files are.
 
     Raises:
         FatalError: it can't be written.
@@ -96,4 +96,5 @@ def follow_anew(paths: Paths, *, when: str) -> None:
     """
     record = read_record(paths)
     kept = begin_to_follow(paths, other_members(paths, record), when=when)
-    shutil.rmtree(kept, ignore_errors=True)
+    if kept is not None:
+        shutil.rmtree(kept, ignore_errors=True)

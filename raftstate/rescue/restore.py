@@ -6,6 +6,7 @@ takes the secrets key. Other hosts' records stay: each of them joins again with 
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import random
 from collections.abc import Callable
@@ -54,7 +55,7 @@ class Restored:
     host_name: str
     generation: int
     index: int
-    kept: Path
+    kept: Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +185,7 @@ async def _become(
             id=new_id(rng),
             name=check_name(fresh.name, "host"),
             cluster_id=store.all(Cluster)[0].id,
-            address=fresh.address,
+            address=_checked(fresh.address),
             created_ms=clock.wall_ms(),
         )
     key = order.unlock(header)
@@ -230,6 +231,13 @@ async def _put(store: Store, host: Host) -> None:
             f"the state in the backup has another host with the name {host.name!r} or the address {host.address}: "
             "choose another, or take that host's place with --as HOST"
         ) from None
+
+
+def _checked(address: str) -> str:
+    try:
+        return str(ipaddress.IPv4Address(address))
+    except ValueError:
+        raise InvalidError(f"{address!r} is no IPv4 address") from None
 
 
 def _names(store: Store) -> str:

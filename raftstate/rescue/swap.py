@@ -16,7 +16,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -62,10 +62,12 @@ def work_directory(state: Path) -> Path:
     return work
 
 
-def swap(state: Path, *, verb: str, when: str, old: Iterable[str], new: Iterable[str]) -> Path:
+def swap(
+    state: Path, *, verb: str, when: str, old: Iterable[str], new: Sequence[str]
+) -> Path | None:
     """Keep the files `old` of the state directory aside, and put the files `new` of the work directory there.
 
-    `when` is as of `compact_time`. Returns where the old ones are.
+    `when` is as of `compact_time`. Returns where the old ones are, None if there were none.
 
     Raises:
         FatalError: not finished; the message says whether anything has changed.
@@ -86,7 +88,7 @@ def swap(state: Path, *, verb: str, when: str, old: Iterable[str], new: Iterable
             f"can't write {state / PLAN} ({error.strerror}): nothing was changed"
         ) from error
     finish(state)
-    return state / keep
+    return state / keep if len(moves) > len(new) else None
 
 
 def finish(state: Path) -> None:
@@ -113,10 +115,10 @@ def _finish(state: Path) -> None:
         return
     except msgspec.DecodeError as error:
         raise FatalError(f"{state / PLAN} is damaged ({error}): move it away") from error
-    keep = state / plan.keep
-    os.makedirs(keep, mode=0o700, exist_ok=True)
-    write_file(keep / NOTE, plan.note.encode())
-    sync_directory(state)
+    if any(not source.startswith(WORK) for source, _ in plan.moves):
+        os.makedirs(state / plan.keep, mode=0o700, exist_ok=True)
+        write_file(state / plan.keep / NOTE, plan.note.encode())
+        sync_directory(state)
     for source, target in plan.moves:
         if not os.path.lexists(state / source):
             continue  # done before

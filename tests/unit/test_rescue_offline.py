@@ -200,6 +200,7 @@ async def test_a_fresh_host_gets_an_identity_of_the_clusters_authority(cluster, 
     fresh = FreshHost("h9", "192.0.2.9")
     done = await bring_back(paths, file, fresh, cluster.member.secrets_key)
     record = record_of(paths)
+    assert done.kept is None  # there was nothing
     assert (record.host_name, record.cluster_name, done.host_name) == ("h9", "test", "h9")
     assert paths.secrets_key.read_bytes() == cluster.member.secrets_key
     assert paths.host_key.stat().st_mode & 0o777 == 0o600
@@ -215,7 +216,7 @@ async def test_a_fresh_host_can_take_the_place_of_a_lost_one(cluster, tmp_path):
     paths = Paths(etc=tmp_path / "e", state=tmp_path / "s", run=tmp_path / "r")
     await bring_back(paths, file, FreshHost(instead_of="h2"), cluster.member.secrets_key)
     record = record_of(paths)
-    assert (record.host_id, record.address) == (IDS["h2"], "192.0.2.2")
+    assert (record.host_id, record.address) == (IDS["h2"], "127.0.0.92")
     assert set((await start(paths, record)).hosts) == {"h1", "h2", "h3"}
 
 
@@ -226,7 +227,7 @@ async def test_a_member_that_joined_after_the_backup_is_recorded_again(cluster, 
     paths = cluster.host("h3")
     await bring_back(paths, file)
     started = await start(paths, record_of(paths))
-    assert started.hosts["h3"].address == "192.0.2.3"
+    assert started.hosts["h3"].address == "127.0.0.93"
 
 
 async def refused(paths: Paths, file: Path, error: type[PlatformError], match: str, **options):
@@ -260,6 +261,8 @@ async def test_what_a_restore_refuses_changes_nothing(cluster, tmp_path):
     await refused(fresh, file, InvalidError, "32 bytes", fresh=new, key=b"short")
     taken = FreshHost("h2", "192.0.2.9")
     await refused(fresh, file, ConflictError, "another host with the name", fresh=taken, key=key)
+    strange = FreshHost("h9", "h9.example")
+    await refused(fresh, file, InvalidError, "no IPv4 address", fresh=strange, key=key)
     unknown = FreshHost(instead_of="h77")
     await refused(fresh, file, PlatformError, "does not exist", fresh=unknown, key=key)
 
@@ -302,10 +305,11 @@ async def test_it_knows_whom_to_ask_from_whatever_is_still_readable(cluster):
     }
     assert (stands.generation, stands.damage) == (7, "")
     shutil.rmtree(paths.raft / "wal")
-    stands = standing(paths)
-    assert stands.members == ()
-    assert stands.generation == 0
-    assert "kvorum recover rejoin" in stands.damage
+    assert {member.name for member in standing(paths).members} == names  # the snapshot's
+    assert "kvorum recover rejoin" in standing(paths).damage
+    assert standing(paths).generation == 0
+    (paths.raft / "snapshot").unlink()
+    assert standing(paths).members == ()
 
 
 async def test_a_host_does_not_follow_an_older_generation(cluster):

@@ -18,7 +18,7 @@ from tools.cli.output import printable
 from tools.cli.parser import Parser, UsageError
 
 STATE_DIRECTORY = Path("/var/lib/kvorum")
-AGENT_RUNS = "the agent of this host runs: stop it first ('systemctl stop kvorum-agent'); guests go on meanwhile"
+AGENT_RUNS = "the agent of this host runs: stop it first ('systemctl stop kvorum-agent')"
 
 
 def add_state_directory(parser: Parser) -> None:
@@ -37,6 +37,11 @@ def add_confirm(parser: Parser, what: str) -> None:
     parser.add_argument(
         "--confirm", default="", metavar="NAME", help=f"{what}, instead of typing it when asked"
     )
+
+
+def was_kept(kept: Path | None) -> str:
+    """Return where the old files are, as the end of a sentence; empty if there were none."""
+    return f". What was here before is in {kept}" if kept is not None else ""
 
 
 @contextmanager

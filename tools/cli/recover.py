@@ -19,7 +19,7 @@ from raftstate.rescue.known import other_members, read_record
 from raftstate.rescue.rejoin import Standing, begin_to_follow, standing
 from raftstate.rescue.swap import compact_time
 from tools.cli.context import Context
-from tools.cli.offline import add_confirm, add_state_directory, confirm_name, stopped_host
+from tools.cli.offline import add_confirm, add_state_directory, confirm_name, stopped_host, was_kept
 from tools.cli.output import printable, write_done, write_rows, write_value
 from tools.cli.parser import Parser, Root, add_yes
 from tools.cli.units import shown_time
@@ -78,14 +78,14 @@ async def force(args: Namespace, ctx: Context) -> int:
             "generation": done.generation,
             "index": done.index,
             "applied_now": done.applied_now,
-            "kept": str(done.kept),
+            "kept": str(done.kept or ""),
         }
     )
     write_done(
         ctx,
         item,
         f"{facts.host_name} is the only voter of {facts.cluster_name}, generation {shown(done.generation)}; "
-        f"{done.applied_now} entries of its log were applied. What was here before is in {done.kept}",
+        f"{done.applied_now} entries of its log were applied" + was_kept(done.kept),
     )
     if not ctx.quiet:
         ctx.say(AFTER_FORCE)
@@ -106,15 +106,15 @@ async def rejoin(args: Namespace, ctx: Context) -> int:
             "host_name": record.host_name,
             "generation": answer.generation,
             "had_vote": answer.had_vote,
-            "kept": str(kept),
+            "kept": str(kept or ""),
         }
     )
     vote = "its vote was ended, " if answer.had_vote else ""
     write_done(
         ctx,
         item,
-        f"{record.host_name}: {vote}it will follow generation {shown(answer.generation)}. "
-        f"What was here before is in {kept}",
+        f"{record.host_name}: {vote}it will follow generation {shown(answer.generation)}"
+        + was_kept(kept),
     )
     if not ctx.quiet:
         ctx.say("Next: systemctl start kvorum-agent")

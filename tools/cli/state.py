@@ -20,7 +20,7 @@ from raftstate.rescue.keys import LockedKey, check_passphrase, lock_key, unlock_
 from raftstate.rescue.restore import FreshHost, Order, restore
 from raftstate.rescue.swap import compact_time
 from tools.cli.context import Context
-from tools.cli.offline import add_confirm, add_state_directory, confirm_name, stopped_host
+from tools.cli.offline import add_confirm, add_state_directory, confirm_name, stopped_host, was_kept
 from tools.cli.output import printable, write_done, write_rows, write_value
 from tools.cli.parser import Parser, Root, UsageError
 from tools.cli.passphrase import add_passphrase_file, passphrase
@@ -60,7 +60,7 @@ async def backup(args: Namespace, ctx: Context) -> int:
         raise InvalidError(f"{file} exists already: choose another name")
     part = file.with_name(f".{file.name}.part")
     try:
-        with Progress(ctx, "backing up the state") as progress:
+        with Progress(ctx, "backing up the state", minor=True) as progress:
             with _create(part) as target:
                 await _receive(args, ctx, lock, target, progress)
                 target.flush()
@@ -109,7 +109,7 @@ async def bring_back(args: Namespace, ctx: Context) -> int:
             _announce(ctx, paths, header)
         await confirm_name(args, ctx, "the cluster's name", header.cluster_name)
         order = Order(file, fresh, lambda _: key, compact_time(clock.wall_ms()))
-        with Progress(ctx, "restoring") as progress:
+        with Progress(ctx, "restoring", minor=True) as progress:
             done = await restore(paths, order, on_bytes=progress.show_bytes, clock=clock, rng=rng)
     item = Item(
         {
@@ -117,14 +117,14 @@ async def bring_back(args: Namespace, ctx: Context) -> int:
             "cluster_name": header.cluster_name,
             "generation": done.generation,
             "index": done.index,
-            "kept": str(done.kept),
+            "kept": str(done.kept or ""),
         }
     )
     write_done(
         ctx,
         item,
-        f"{done.host_name} is the only voter of {header.cluster_name}, generation {shown(done.generation)}. "
-        f"What was here before is in {done.kept}",
+        f"{done.host_name} is the only voter of {header.cluster_name}, generation {shown(done.generation)}"
+        + was_kept(done.kept),
     )
     if not ctx.quiet:
         ctx.say(AFTER_RESTORE)
