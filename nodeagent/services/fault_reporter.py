@@ -13,8 +13,8 @@ from typing import Annotated
 import msgspec
 
 from core.errors import PlatformError
+from core.mesh.client import Nothing
 from core.model import Host, Severity
-from nodeagent.mesh_client import Nothing
 from nodeagent.node import Node
 from nodeagent.services.event_log import EventLog
 

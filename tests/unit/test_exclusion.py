@@ -4,11 +4,11 @@ import pytest
 from aiohttp import web
 
 from core.clock import SystemClock
+from core.identity.certificates import make_authority, make_request, sign_request
 from core.mesh.tls import TlsFiles
 from core.model import Host
-from nodeagent.api.app import build_app, serve_https
-from core.identity.certificates import make_authority, make_request, sign_request
 from core.paths import Paths
+from nodeagent.api.app import build_app, serve_https
 from nodeagent.services.exclusion import Exclusion, Verdict
 from tests.many_hosts import ManyHosts, id_of
 from tests.one_member import HOST_ID
