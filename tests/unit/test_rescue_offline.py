@@ -181,6 +181,7 @@ async def test_a_member_is_restored_to_exactly_the_state_of_the_backup(cluster, 
     assert done.index > known.index
     from raftstate.state.machine import Machine
 
+    assert done.index >= known.index + INDEX_LEAP
     started = await start(paths, record_of(paths))
     assert started.things == {"n9999"}  # the writes after the backup are gone
     assert started.voters == [HOST_ID]
@@ -266,6 +267,8 @@ async def test_what_a_restore_refuses_changes_nothing(cluster, tmp_path):
     unknown = FreshHost(instead_of="h77")
     await refused(fresh, file, PlatformError, "does not exist", fresh=unknown, key=key)
 
+    member.secrets_key.write_bytes(bytes(32))
+    await refused(member, file, FatalError, "can't be opened")
     member.ca_pem.write_text(make_authority("other", now_ms=0).certificate_pem)
     await refused(member, file, ConflictError, "member of another one")
     member.ca_pem.unlink()
