@@ -151,7 +151,9 @@ def finish_swap(database: Path) -> None:
     """Put the next database in place, if there is one: the last steps of a swap, also of one that a crash broke off."""
     following = Path(f"{database}{NEXT}")
     if following.exists():
-        sync_directory(database.parent)  # a killed process may have named it without the disk knowing
+        sync_directory(
+            database.parent
+        )  # a killed process may have named it without the disk knowing
         for side in SIDE_FILES:
             Path(f"{database}{side}").unlink(missing_ok=True)
         sync_directory(
