@@ -59,6 +59,8 @@ class OneThread:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             await asyncio.wait({future})  # whoever cleans up next must find the work at an end
+            if not future.cancelled():
+                future.exception()  # nobody waits for it any more
             raise
 
 
