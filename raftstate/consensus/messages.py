@@ -149,7 +149,7 @@ class Newer(Message, frozen=True, array_like=True, tag="newer"):
 
 
 class NotVoter(Message, frozen=True, array_like=True, tag="retired"):
-    """The receiver is no voter in the committed configuration of `index`."""
+    """The receiver is no voter as of `index`, up to which the sender knows everything that was committed."""
 
     index: Index
 

@@ -401,7 +401,7 @@ class Shell:
             and not self.elections.is_voter(peer)
             and members.latest_index() <= raft.raftCommitIndex
         ):
-            self._send(peer, NotVoter(members.latest_index()))
+            self._send(peer, NotVoter(raft.raftCommitIndex))
 
     def _vote_request(self, peer: NodeId, request: RequestVote) -> None:
         """Hosts that aren't voters here may ask too: the entry that made them voters may not have arrived yet."""
