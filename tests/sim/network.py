@@ -81,7 +81,7 @@ class Network:
     def leave(self, name: NodeId) -> None:
         """A process has died: a part of what it had sent arrives, then its links are gone."""
         for (a, b), wire in list(self.wires.items()):
-            if a != name or (a, b) in self.held or self._frozen(b):
+            if a != name or self._blocked(a, b):
                 continue
             for _ in range(self.rng.randint(0, len(wire.queue))):
                 if wire.open and wire.queue:

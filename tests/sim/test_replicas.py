@@ -6,6 +6,7 @@ import pytest
 
 from core.errors import UnavailableError
 from raftstate.consensus.engine import Role
+from tests.sim.flavours import Flavour
 from tests.sim.raft_cluster import Cluster
 from tests.sim.simulate import simulate
 from tests.sim.test_raft import PATIENT, settled
@@ -123,6 +124,34 @@ def test_a_replica_that_is_promoted_needs_no_snapshot_and_counts(tmp_path):
         await cluster.converge()
 
     simulate(tmp_path, 1, story, flavour=PATIENT)
+
+
+def test_a_host_whose_return_was_never_agreed_on_follows_again(tmp_path):
+    async def story(cluster: Cluster) -> None:
+        await cluster.grow(5)
+        leader = cluster.leader()
+        guest, *others = (name for name in "abcde" if name != leader)
+        await cluster[leader].remove_voter(cluster.peer(guest).id, timeout_s=5)
+        await cluster.until(
+            lambda: cluster[guest].role() is Role.REPLICA, deadline_s=15, what="it is told"
+        )
+        cluster[guest].follow([cluster.peer(leader)])
+        await cluster.until(
+            lambda: cluster[guest]._follower.parent == leader, deadline_s=60, what="it follows"
+        )
+        for other in others:
+            cluster.cut(leader, other)
+        with pytest.raises(UnavailableError):  # only the two of them learn of it
+            await cluster[leader].add_voter(cluster.peer(guest), timeout_s=1.5)
+        assert cluster[guest].role() is Role.VOTER
+        cluster.crash(leader)
+        await cluster[others[0]].propose(b"one", timeout_s=9)
+        await cluster.until(
+            lambda: cluster[guest].role() is Role.REPLICA, deadline_s=15, what="it is told again"
+        )
+        await cluster.converge()
+
+    simulate(tmp_path, 1, story, flavour=Flavour(quick=False, silent=True))
 
 
 def test_a_replica_far_behind_fetches_a_snapshot_through_its_parent(tmp_path):
