@@ -1,6 +1,7 @@
 """Many seeds in two worker processes, without the test runner: `make sim-long SEEDS=20000 FROM=0`.
 
-Stops at the first violation and says how to repeat it. Writes `build/sim-long.json`.
+Stops at the first violation and says how to repeat it. Writes `build/sim-long.json`, also when it is interrupted
+(Ctrl-C): then it holds what was reached by then, and from where to go on.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import logging
+import signal
 import sys
 import tempfile
 import time
@@ -47,6 +49,11 @@ def run_batch(seeds: range) -> Done:
     return Done(reached)
 
 
+def _ignore_interrupts() -> None:
+    """Ctrl-C reaches the workers, too; they finish what they have begun."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def run(first: int, count: int, workers: int) -> int:
     """Run the seeds and return the exit code."""
     report, begun = Report(), time.monotonic()
@@ -55,11 +62,13 @@ def run(first: int, count: int, workers: int) -> int:
         range(start, min(start + BATCH, first + count))
         for start in range(first, first + count, BATCH)
     ]
-    with concurrent.futures.ProcessPoolExecutor(workers) as pool:
+    stopping: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: stopping.append(number))
+    with concurrent.futures.ProcessPoolExecutor(workers, initializer=_ignore_interrupts) as pool:
         waiting = {pool.submit(run_batch, batch) for batch in batches}
-        while waiting and not violations:
+        while waiting and not violations and not stopping:
             done, waiting = concurrent.futures.wait(
-                waiting, timeout=TELL_EVERY_S, return_when="FIRST_COMPLETED"
+                waiting, timeout=1.0, return_when="FIRST_COMPLETED"
             )
             for future in done:
                 for reached in future.result().reached:
@@ -71,6 +80,12 @@ def run(first: int, count: int, workers: int) -> int:
                 rate = report.seeds / (told - begun)
                 print(f"{report.seeds} of {count} seeds, {rate:.1f} a second", flush=True)
         pool.shutdown(wait=True, cancel_futures=True)
+        for future in waiting:  # those that were under way
+            if not future.cancelled() and not (outcome := future.result()).violation:
+                for reached in outcome.reached:
+                    report.add(reached)
+            elif not future.cancelled():
+                violations.append(outcome)
     took_s = time.monotonic() - begun
     failed = sorted((each.seed, each.violation) for each in violations)
     report.write(
@@ -82,6 +97,8 @@ def run(first: int, count: int, workers: int) -> int:
     print("\n".join(report.lines()))
     for seed, violation in failed:
         print(f"{violation}\nVIOLATION; repeat it: make sim SEED={seed}")
+    if stopping and not failed:
+        print(f"interrupted; go on with: make sim-long FROM={first + report.seeds}")
     print(f"{report.seeds} seeds in {took_s:.0f} s, {report.seeds / took_s:.1f} a second")
     return 1 if failed else 0
 
