@@ -51,6 +51,7 @@ class Flavour:
     pace_s: float = 0.55
     chaos_s: float = 16.0
     silent: bool = False  # a cut swallows packets instead of breaking connections
+    ambush: float = 0.0  # how often a new leader gets all that is stuck on its way to it
     misfortunes: dict[str, float] = field(default_factory=lambda: dict(EVERYTHING))
 
 
@@ -70,12 +71,13 @@ STALE = Flavour(
     name="stale",
     nodes=5,
     silent=True,
+    ambush=0.7,
     append_bytes=350,
-    payload_bytes=(0, 100, 180),
-    clients=8,
+    payload_bytes=(0,),
+    clients=6,
     pace_s=0.3,
     chaos_s=12.0,
-    misfortunes={"strand": 2, "depose": 3, "hand_over": 5},
+    misfortunes={"strand": 2, "depose": 2, "hand_over": 6},
 )
 # Nodes that die in the middle of a write, and come back at once.
 POWER = Flavour(

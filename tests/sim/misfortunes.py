@@ -117,7 +117,7 @@ def hold(cluster: Cluster) -> None:
     if pair := _pair(cluster):
         cluster.report["partitions: one way"] += 1
         cluster.note(f"hold {pair}")
-        cluster.network.held.add(pair)
+        cluster.hold(*pair)
 
 
 def strand(cluster: Cluster) -> None:
@@ -128,14 +128,15 @@ def strand(cluster: Cluster) -> None:
         return
     friend = cluster.rng.choice(others)
     alone_s = cluster.rng.uniform(0.5, 3)
-    away_s = alone_s + cluster.rng.uniform(0, 6)
+    away_s = alone_s + cluster.rng.uniform(0, 8)
     cluster.report["partitions: leader and a mute follower"] += 1
     cluster.note(f"strand {leader} with {friend}")
-    cluster.hold(friend, leader, away_s)
+    cluster.hold(friend, leader, seconds=away_s)
     for other in cluster.nodes:
         if other not in (leader, friend):
             cluster.cut(leader, other, seconds=alone_s)
             cluster.cut(friend, other, seconds=away_s)
+    cluster.later(alone_s, lambda: cluster.cut(leader, friend, seconds=away_s - alone_s))
 
 
 def depose(cluster: Cluster) -> None:

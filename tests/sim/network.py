@@ -40,8 +40,8 @@ class Network:
         self.rng, self.report = rng, report
         self.users: dict[NodeId, MemoryLinks] = {}
         self.wires: dict[Way, Wire] = {}
-        self.cut: set[frozenset[NodeId]] = set()
-        self.held: set[Way] = set()
+        self.cut: dict[frozenset[NodeId], float] = {}  # until when
+        self.held: dict[Way, float] = {}
         self.lag: dict[Way, tuple[float, float]] = {}
         self.generation = 0
         self.acknowledged: Callable[[str, str], None] = lambda follower, leader: None
@@ -100,7 +100,7 @@ class Network:
 
     def release(self, a: NodeId, b: NodeId) -> None:
         """Let a held direction flow again."""
-        self.held.discard((a, b))
+        self.held.pop((a, b), None)
         if (wire := self.wires.get((a, b))) is not None:
             self._pump(a, b, wire)
 
@@ -111,7 +111,7 @@ class Network:
 
     def mend_one(self, a: NodeId, b: NodeId) -> None:
         """End one cut."""
-        self.cut.discard(frozenset((a, b)))
+        self.cut.pop(frozenset((a, b)), None)
         for x, y in ((a, b), (b, a)):
             if (wire := self.wires.get((x, y))) is not None:
                 self._pump(x, y, wire)

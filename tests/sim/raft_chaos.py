@@ -11,13 +11,17 @@ from tests.sim.raft_cluster import Cluster
 
 
 async def use(cluster: Cluster, client: int) -> None:
-    """Propose and read through random nodes for ever; what is acknowledged enters the history."""
+    """Propose and read through random nodes for ever, often those that lead or still think so.
+
+    What is acknowledged enters the history.
+    """
     rng, number = cluster.rng, 0
     while True:
         await asyncio.sleep(rng.uniform(0.01, 0.25))
         if not cluster.up:
             continue
-        name = rng.choice(cluster.up)
+        leading = [name for name in cluster.up if cluster[name].is_leader()]
+        name = rng.choice(leading if leading and rng.random() < 0.4 else cluster.up)
         number += 1
         payload = b"c%d-%d" % (client, number) + b"." * rng.choice(cluster.flavour.payload_bytes)
         try:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +28,7 @@ SENTENCES = {
     "torn tail of the log cut off": "torn tails cut",
     "the disk is full, no change is accepted": "refusals for a full disk",
 }
+FOR_EVER = math.inf
 WATCH_S = 0.5
 SLOW_SYNC_S = (0.05, 3.0)
 
@@ -240,18 +243,40 @@ class Cluster:
 
     def cut(self, a: str, b: str, *, seconds: float | None = None) -> None:
         """No word between two nodes; their link breaks, or with a silent network stays, full of old messages."""
-        self.network.cut.add(frozenset((NodeId(a), NodeId(b))))
+        cut, pair = self.network.cut, frozenset((NodeId(a), NodeId(b)))
+        until_s = FOR_EVER if seconds is None else self.loop.now_s + seconds
+        cut[pair] = max(cut.get(pair, 0.0), until_s)
         if not self.flavour.silent:
             self.network.reset(NodeId(a), NodeId(b))
         if seconds is not None:
-            mend = self.network.mend_one
-            self.loop.call_later(seconds, mend, NodeId(a), NodeId(b), context=OUTSIDE)
+            self.loop.call_later(seconds, self._expire, NodeId(a), NodeId(b), context=OUTSIDE)
 
-    def hold(self, a: str, b: str, seconds: float) -> None:
-        """For a while nothing gets from one to the other."""
-        self.network.held.add((NodeId(a), NodeId(b)))
-        release = self.network.release
-        self.loop.call_later(seconds, release, NodeId(a), NodeId(b), context=OUTSIDE)
+    def _ambush(self, leader: NodeId) -> None:
+        """All that was stuck on its way to a new leader arrives at once."""
+        self.note(f"ambush {leader}")
+        for other in sorted(self.nodes):
+            self.network.mend_one(NodeId(other), leader)
+            self.network.release(NodeId(other), leader)
+
+    def later(self, seconds: float, do: Callable[[], None]) -> None:
+        """Do something in a while."""
+        self.loop.call_later(seconds, do, context=OUTSIDE)
+
+    def hold(self, a: str, b: str, *, seconds: float | None = None) -> None:
+        """Nothing gets from one to the other, but back."""
+        held, way = self.network.held, (NodeId(a), NodeId(b))
+        until_s = FOR_EVER if seconds is None else self.loop.now_s + seconds
+        held[way] = max(held.get(way, 0.0), until_s)
+        if seconds is not None:
+            self.loop.call_later(seconds, self._expire, NodeId(a), NodeId(b), context=OUTSIDE)
+
+    def _expire(self, a: NodeId, b: NodeId) -> None:
+        """End what has lasted for its time between two nodes; of two cuts the longer one counts."""
+        now_s = self.loop.now_s + 1e-6
+        if self.network.cut.get(frozenset((a, b)), FOR_EVER) <= now_s:
+            self.network.mend_one(a, b)
+        if self.network.held.get((a, b), FOR_EVER) <= now_s:
+            self.network.release(a, b)
 
     def isolate(self, name: str) -> None:
         for other in self.nodes:
@@ -292,6 +317,8 @@ class Cluster:
             self.report["leaders elected"] += 1
             self.report["leader changes"] += name != self._last_leader
             self._last_leader = name
+            if self.flavour.ambush and self.rng.random() < self.flavour.ambush:
+                self.later(self.rng.uniform(0, 0.1), lambda: self._ambush(NodeId(name)))
 
     def logged(self, record: logging.LogRecord) -> None:
         """Count what the engine says; PySyncObj has nothing critical to say in a correct run."""

@@ -51,7 +51,7 @@ EXPECTED_PER_100_SEEDS = {
     "refusals for a full disk": 10,
     "stops for a full disk": 0.5,
     "transfers begun": 200,
-    "transfers resumed": 1,
+    "transfers resumed": 0.5,
     "hand-overs asked": 20,
 }
 
