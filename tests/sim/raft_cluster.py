@@ -369,6 +369,8 @@ class Cluster:
 
     def _surface(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         """An error in a callback fails the run."""
+        if "handle" not in context:
+            return  # a result that nobody waited for any more, noticed whenever garbage is collected
         error = context.get("exception")
         self._violate(error if isinstance(error, Exception) else AssertionError(str(context)))
 
