@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import cast
 
 from core.errors import UnavailableError
+from core.mesh.doorway import Doorway
 from core.mesh.tls import HTTP, TlsFiles, channel_of, cut, peer_id_of, server_context
 
 log = logging.getLogger(__name__)
@@ -61,27 +62,26 @@ class MeshServer:
     async def run(self) -> None:
         """Serve until cancelled, then close every connection. Raises UnavailableError if the port can't be had."""
         offered = (*self._channels, *((HTTP,) if self._http else ()))
-        loop = asyncio.get_running_loop()
         try:
-            server = await loop.create_server(
-                lambda: _Switch(self._switch),
+            doorway = Doorway(
                 self._address,
                 self.port,
-                ssl=server_context(self._files, offered),
-                ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
-                ssl_shutdown_timeout=SHUTDOWN_TIMEOUT_S,
+                server_context(self._files, offered),
+                lambda: _Switch(self._switch),
+                handshake_timeout_s=HANDSHAKE_TIMEOUT_S,
+                shutdown_timeout_s=SHUTDOWN_TIMEOUT_S,
             )
         except OSError as error:
             raise UnavailableError(
                 f"can't listen on mesh port {self._address}:{self.port} ({error.strerror}); is another agent running?"
             ) from error
-        self.port = server.sockets[0].getsockname()[1]
+        self.port = doorway.port
         log.info("mesh port open", extra={"address": self._address, "port": self.port})
         try:
             async with asyncio.TaskGroup() as self._group:
                 self.started.set()
                 try:
-                    await asyncio.Event().wait()
+                    await doorway.run()
                 finally:
                     self._group = None  # whoever comes now is turned away
                     for transport in list(
@@ -89,7 +89,6 @@ class MeshServer:
                     ):  # so that no handler lingers in its farewell
                         cut(transport)
         finally:
-            server.close()
             for transport in list(self._transports):
                 cut(transport)
             await asyncio.sleep(0)  # lets the loop close their sockets

@@ -1,0 +1,89 @@
+"""Takes connections on a TCP port, and lets only so many strangers shake hands at a time, in all and from one address.
+
+Part of the mesh server. Until a TLS handshake is over nobody knows who is calling, and each costs a buffer of 256 KiB
+and some arithmetic. Whoever is one too many is hung up on at once; hosts of the cluster call again in a moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections import Counter
+from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+HANDSHAKES_MAX = 256
+HANDSHAKES_PER_ADDRESS_MAX = 32
+BACKLOG = 128
+NO_ROOM_PAUSE_S = 0.1
+
+
+class Doorway:
+    """`make` returns the protocol of a connection whose handshake has been made."""
+
+    def __init__(
+        self,
+        address: str,
+        port: int,
+        context: ssl.SSLContext,
+        make: Callable[[], asyncio.BaseProtocol],
+        *,
+        handshake_timeout_s: float,
+        shutdown_timeout_s: float,
+    ) -> None:
+        """Listen. Raises OSError if the port can't be had."""
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        self._socket = socket.create_server((address, port), family=family, backlog=BACKLOG)
+        self._socket.setblocking(False)
+        self._context, self._make = context, make
+        self._handshake_timeout_s = handshake_timeout_s
+        self._shutdown_timeout_s = shutdown_timeout_s
+        self._shaking: Counter[str] = Counter()
+        self.port: int = self._socket.getsockname()[1]
+
+    async def run(self) -> None:
+        """Take connections until cancelled; then the port is free again."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    try:
+                        connection, remote = await loop.sock_accept(self._socket)
+                    except OSError as error:  # no more file descriptors, most likely
+                        log.warning("can't take a connection", extra={"error": repr(error)})
+                        await asyncio.sleep(NO_ROOM_PAUSE_S)
+                        continue
+                    address = str(remote[0])
+                    if self._is_full(address):
+                        connection.close()
+                        continue
+                    self._shaking[address] += 1
+                    group.create_task(
+                        self._shake_hands(connection, address), name=f"handshake-{address}"
+                    )
+        finally:
+            self._socket.close()
+
+    def _is_full(self, address: str) -> bool:
+        crowded = self._shaking[address] >= HANDSHAKES_PER_ADDRESS_MAX
+        return crowded or self._shaking.total() >= HANDSHAKES_MAX
+
+    async def _shake_hands(self, connection: socket.socket, address: str) -> None:
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await asyncio.get_running_loop().connect_accepted_socket(
+                self._make,
+                connection,
+                ssl=self._context,
+                ssl_handshake_timeout=self._handshake_timeout_s,
+                ssl_shutdown_timeout=self._shutdown_timeout_s,
+            )
+        except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
+            log.debug("no handshake", extra={"from": address, "error": repr(error)})
+        finally:
+            self._shaking[address] -= 1
+            if not self._shaking[address]:
+                del self._shaking[address]
