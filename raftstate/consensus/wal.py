@@ -116,12 +116,14 @@ class Wal:
         """
         try:
             os.makedirs(self._path, mode=0o700, exist_ok=True)
+            # A killed process may have left names here that the disk lacks yet: a power loss would take the segment.
+            sync_directory(self._path.parent)
+            sync_directory(self._path)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path / _SPARE)
             paths = sorted(self._path.glob(f"*{SUFFIX}"))
             if not paths:
                 self._begin(Recovered().standing(), anew=True)
-                sync_directory(self._path.parent)
                 return Recovered()
             recovered = self._read(paths)
             self._cut_tail()

@@ -115,6 +115,7 @@ def _finish(state: Path) -> None:
         return
     except msgspec.DecodeError as error:
         raise FatalError(f"{state / PLAN} is damaged ({error}): move it away") from error
+    sync_directory(state)  # a killed process may have named the plan without the disk knowing
     if any(not source.startswith(WORK) for source, _ in plan.moves):
         os.makedirs(state / plan.keep, mode=0o700, exist_ok=True)
         write_file(state / plan.keep / NOTE, plan.note.encode())

@@ -1,7 +1,9 @@
 """The write-ahead log: what a crash may take, what must never go unnoticed, and a disk that is full."""
 
+import contextlib
 import logging
 import os
+import random
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from raftstate.consensus.wal import (
 from raftstate.consensus.wal_records import MAX_RECORD_BYTES
 from raftstate.consensus.wal_room import DiskRoom
 from tests.faulty_os import FaultyOs
+from tests.sim.power import Power
 
 SEGMENT_BYTES = 4096
 REFUSED = r"is damaged at byte|not a log of this version|is missing"
@@ -526,3 +529,39 @@ def test_the_default_reserve_is_a_small_part_of_the_disk(tmp_path):
     assert "the disk is full: 0 MiB are free" in room.look(tmp_path, lambda: "")
     room = DiskRoom(free_bytes=lambda path: 512 << 20, now=lambda: 0.0)
     assert room.look(tmp_path, lambda: "") == ""
+
+
+@pytest.mark.parametrize("step", range(24))
+def test_a_power_loss_after_a_kill_takes_nothing_that_was_written_after_it(tmp_path, step):
+    """The kill may come between the new name of a segment and its sync; what follows goes into that segment."""
+    home = (tmp_path / "node").resolve()
+    home.mkdir()
+    for seed in range(6):
+        power = Power(random.Random(seed))
+        power.add(home)
+        power.install()
+        try:
+            wal = Wal(home / str(seed) / "wal", segment_bytes=1024)
+            (home / str(seed)).mkdir()
+            wal.open()
+            power.arm(home, step, lambda: None)
+            last = 0
+            with contextlib.suppress(OSError, FatalError):
+                for index in range(1, 20):
+                    wal.append(EntryRecord(b"\x01" * 150, index, 1))
+                    wal.sync()
+                    last = index
+            wal.close()
+            power.restore(home)  # only the process is dead; what the kernel knows stays
+            wal = Wal(home / str(seed) / "wal", segment_bytes=1024)
+            begun = wal.open().last_index()
+            assert begun >= last
+            wal.append(EntryRecord(b"\x01", begun + 1, 2))
+            wal.sync()
+            wal.close()
+            power.tear(home)
+            after = Wal(home / str(seed) / "wal", segment_bytes=1024)
+            assert after.open().last_index() == begun + 1
+            after.close()
+        finally:
+            Power.remove()
