@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import math
 import random
@@ -140,10 +141,11 @@ class Cluster:
             await engine.run()
         except asyncio.CancelledError:
             pass
-        except Exception:
+        except Exception as error:
             if process.dead:
                 return
-            if node.directory not in self.power.full:
+            # There may be room again by the time that the error gets here.
+            if node.directory not in self.power.full and not _of_a_full_disk(error):
                 raise
             self.report["stops for a full disk"] += 1
             self.note(f"{node.peer.id} stops: disk full")
@@ -438,3 +440,12 @@ class Cluster:
             self.history.acknowledged.add(payload)
             return
         raise AssertionError(f"{name} takes no proposal")
+
+
+def _of_a_full_disk(error: BaseException | None) -> bool:
+    """Tell whether a full disk was the cause of an error."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            return True
+        error = error.__cause__
+    return False
