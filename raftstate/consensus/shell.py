@@ -310,7 +310,9 @@ class Shell:
         """
         if message.entries and self._journal.full:
             return
-        term = max(self.raft.raftCurrentTerm, message.term)
+        # Whoever took a snapshot may hold entries of a term that it hasn't heard of otherwise.
+        last_term = message.entries[-1][2] if message.entries else 0
+        term = max(self.raft.raftCurrentTerm, message.term, last_term)
         append = Append(term, message.commit, message.previous, message.entries)
         _check_entries(append, self._level)
         plan = normalise(append, self._journal, self.raft.raftCommitIndex)

@@ -627,6 +627,16 @@ def test_a_host_that_does_not_vote_takes_what_it_is_fed_and_acknowledges_nothing
     scripted(story, B, C, D)
 
 
+def test_a_parent_that_has_not_heard_of_the_term_of_what_it_feeds_is_followed(scripted):
+    async def story(s: Script) -> None:
+        s.node.follow([peer(B)])
+        await s.pass_time(0.1)
+        s.say(B, Fed(3, C, 4, (3, 0), [entry(4, 4)]))
+        assert s.log()[-1] == (4, 4)
+
+    scripted(story, B, C, D)
+
+
 def test_a_host_that_does_not_vote_has_what_contradicts_the_committed_replaced(scripted):
     async def story(s: Script) -> None:
         s.say(B, Append(2, 3, (3, 0), [entry(4, 2), entry(5, 2)]))
