@@ -31,9 +31,10 @@ RETURN_S = (20.0, 40.0)  # how soon a follower tries its best parent again
 
 
 class FeedSource:
-    """The feeding half. `hints` returns (term, leader id, hosts above) as this host knows them; `fresh` whether it is in touch with
+    """The feeding half. `hints` returns (term, leader id, hosts above) as this host knows them.
 
-    the cluster itself: one that isn't gives no sign of life, so that its followers look for another.
+    `fresh` tells whether this host is in touch with the cluster itself: one that isn't gives no sign of life, so that
+    its followers look for another.
     """
 
     def __init__(
@@ -58,10 +59,6 @@ class FeedSource:
     def unlinked(self, peer: NodeId) -> None:
         """A host is gone."""
         self._waiting.pop(peer, None)
-
-    def followers(self) -> frozenset[NodeId]:
-        """Return the hosts that wait for more."""
-        return frozenset(self._waiting)
 
     def serve(self, commit: int) -> None:
         """Answer whoever can be answered now that everything up to `commit` is committed."""

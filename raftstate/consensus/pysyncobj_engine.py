@@ -250,7 +250,7 @@ class PySyncObjEngine:
         return max(0, self._raft.raftCommitIndex - self._node.applied)
 
     def generation(self) -> int:
-        """Return how often the cluster was recovered from a lost majority, plus 1; 0 before this host knows."""
+        """Return the generation of the cluster (see `generation`), 0 before this host knows."""
         return self._journal.generation
 
     def level(self) -> int:

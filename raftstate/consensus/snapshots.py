@@ -10,9 +10,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.errors import ConflictError, FatalError, InvalidError, PlatformError
+from core.errors import (
+    ConflictError,
+    FatalError,
+    InvalidError,
+    PlatformError,
+    TemporaryError,
+)
 from raftstate.consensus.engine import NodeId
 from raftstate.consensus.entries import TooNewError
 from raftstate.consensus.messages import Chunk, ChunkRequest, Offer
@@ -39,10 +46,12 @@ class Snapshots:
         self._source = SnapshotSource(store, node.now)
         self._fetch = SnapshotFetch(store)
         self._wake = asyncio.Event()
-        self._info: SnapshotInfo | None = None
+        self._offer: tuple[SnapshotHeader, SnapshotInfo] | None = None
         self._next_s = node.now() + pause_s
+        self._install_s = 0.0  # not before
+        self._verified: tuple[SnapshotInfo, SnapshotHeader, Path] | None = None
         self._busy = False
-        self.fault = ""
+        self._too_new = self._trouble = ""
 
     # -- towards other hosts
 
@@ -51,9 +60,9 @@ class Snapshots:
         header = self._store.latest()
         if header is None:
             return None
-        if self._info is None or self._info.index != header.index:
-            self._info = header.info()
-        return self._info
+        if self._offer is None or self._offer[0] is not header:
+            self._offer = (header, header.info())
+        return self._offer[1]
 
     def offer(self, peer: NodeId) -> None:
         """Tell a host that follows this one's feed that only a snapshot helps it."""
@@ -70,13 +79,18 @@ class Snapshots:
     # -- fetching
 
     @property
+    def fault(self) -> str:
+        """Return why this node can't be brought up to date; empty if nothing is wrong."""
+        return self._too_new or self._trouble or self._fetch.blocked
+
+    @property
     def fetching(self) -> bool:
         """Tell whether a snapshot is on its way here, or lies ready to be installed."""
         return self._fetch.running is not None
 
     def offered(self, peer: NodeId, info: SnapshotInfo) -> None:
         """A host has what this one needs. Raises InvalidError if it can't be."""
-        if self._busy or self.fault:
+        if self._busy or self._too_new or self._node.now() < self._install_s:
             return
         self._ask(self._fetch.offered(peer, info, self._node.now()))
         self._look()
@@ -112,7 +126,8 @@ class Snapshots:
     def _look(self) -> None:
         """Wake the service if there is something to do."""
         grown = self._node.journal.wants_snapshot() and self._node.now() >= self._next_s
-        if (grown or self._fetch.complete) and not self._busy:
+        complete = self._fetch.complete and self._node.now() >= self._install_s
+        if (grown or complete) and not self._busy:
             self._wake.set()
 
     def _ask(self, requests: list[Request]) -> None:
@@ -130,12 +145,12 @@ class Snapshots:
             await self._wake.wait()
             self._wake.clear()
             try:
-                if self._fetch.complete:
+                if self._fetch.complete and self._node.now() >= self._install_s:
                     await self._install()
                 elif self._node.journal.wants_snapshot() and self._node.now() >= self._next_s:
                     await self._write()
             except TooNewError as error:
-                self.fault = (
+                self._too_new = (
                     f"the cluster's state needs feature level {error.level}: upgrade this host"
                 )
                 log.error("snapshot of a newer version", extra={"level": error.level})
@@ -145,13 +160,9 @@ class Snapshots:
                 self._node.woken()
             except (PlatformError, OSError) as error:
                 log.error("snapshot failed", extra={"error": str(error)})
-                self._next_s = self._node.now() + RETRY_S
+                self._next_s = self._install_s = self._node.now() + RETRY_S
             finally:
                 self._busy = False
-
-    async def write_now(self) -> None:
-        """Write a snapshot of the present state, if there is anything new."""
-        await self._write()
 
     async def _write(self) -> None:
         """Freeze the state on the loop, copy it in the thread, then trim the log behind it."""
@@ -194,19 +205,28 @@ class Snapshots:
         self._busy = True
 
         def prepare() -> tuple[SnapshotHeader, Callable[[], None]]:
-            header, dump = self._fetch.verify_and_open()
-            swap = node.machine.stage(dump)
+            if self._verified is None or self._verified[0] is not running:  # another transfer
+                self._verified = (running, *self._fetch.verify_and_open())
+            _, header, dump = self._verified
+            try:
+                swap = node.machine.stage(dump)
+            except FatalError as error:  # a full disk, most likely; nothing has changed
+                self._trouble = error.message
+                raise TemporaryError(error.message) from error
             self._fetch.adopt(header)
+            self._verified = None
             return header, swap
 
         try:
             header, swap = await self._blocking(prepare)
         except InvalidError as error:
             log.error("a snapshot arrived damaged", extra={"error": error.message})
+            self._install_s = node.now() + RETRY_S  # whoever sent it will offer it again at once
             return
         except ConflictError:
             self._fetch.abandon()  # this node has written a newer one meanwhile
             return
+        self._trouble = ""
         if not node.may_install(header.index):
             return
         log.info("installing a snapshot", extra={"index": header.index})

@@ -558,6 +558,29 @@ def test_a_damaged_snapshot_changes_nothing_and_a_sound_one_is_taken_later(scrip
     scripted(story)
 
 
+def test_a_snapshot_that_finds_no_room_is_installed_when_there_is_some(scripted):
+    async def story(s: Script) -> None:
+        stage = s.machine.stage
+
+        def no_room(dump: Path) -> Callable[[], None]:
+            raise FatalError("the snapshot can't be copied: No space left on device")
+
+        s.machine.stage = no_room
+        offer, stream = offered_snapshot(s.directory, 2, 40)
+        s.say(C, offer)
+        await s.fetches(C, stream)
+        assert "No space left" in s.node.fault()
+        assert s.log() == [(2, 0), (3, 0)]
+        s.machine.stage = stage
+        asked = len(s.sent)
+        await s.pass_time(6)
+        assert installed(s)
+        assert not any(isinstance(m, ChunkRequest) for _, m in s.sent[asked:])
+        assert s.node.fault() == ""
+
+    scripted(story)
+
+
 def test_a_leader_offers_its_snapshot_to_who_is_too_far_behind_and_goes_on_behind_it(scripted):
     async def story(s: Script) -> None:
         term = await s.lead()
