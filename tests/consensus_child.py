@@ -33,6 +33,9 @@ class NoLinks:
     def send(self, peer: NodeId, message: Message) -> bool:
         return False
 
+    def hang_up(self) -> None:
+        raise AssertionError("nothing here makes a host fall silent")
+
     def send_frame(self, peer: NodeId, frame: bytes) -> bool:
         return False
 

@@ -96,6 +96,9 @@ class ParentLinks:
             asyncio.get_running_loop().call_soon(self._user.received, peer, answer)
         return True
 
+    def hang_up(self) -> None:
+        raise AssertionError("nothing here makes a host fall silent")
+
     def send_frame(self, peer: NodeId, frame: bytes) -> bool:
         return self.send(peer, messages.decode(frame))
 

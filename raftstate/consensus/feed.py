@@ -135,6 +135,17 @@ class FeedFollower:
         if current is None or current.id not in ids:
             self._begin()
 
+    @property
+    def parents(self) -> tuple[Peer, ...]:
+        """All that may be followed, best first."""
+        return self._parents
+
+    def leave(self) -> None:
+        """Go to the next parent."""
+        if len(self._parents) > 1:
+            self._at = (self._at + 1) % len(self._parents)
+            self._begin()
+
     def to_call(self) -> tuple[Peer, ...]:
         """Return whom to have a link with: the present parent."""
         peer = self._current()
@@ -166,9 +177,8 @@ class FeedFollower:
         linked = current.id in self._live()
         patience_s = FOLLOW_AGAIN_S if linked else LINK_PATIENCE_S
         if now_s - self._since_s > patience_s and len(self._parents) > 1:
-            self._at = (self._at + 1) % len(self._parents)
             log.info("the feed's parent is silent", extra={"peer": current.id})
-            self._begin()
+            self.leave()
             return
         if self._at and now_s >= self._return_s:
             self._at = 0

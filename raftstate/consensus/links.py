@@ -77,6 +77,9 @@ class Links(Protocol):
     def send_frame(self, peer: NodeId, frame: bytes) -> bool:
         """Send a message that is encoded already."""
 
+    def hang_up(self) -> None:
+        """End all links, and have none from now on."""
+
     def live(self) -> frozenset[NodeId]:
         """Return the hosts with a link."""
 
@@ -104,6 +107,7 @@ class MeshLinks:
         self._links: dict[NodeId, _Link] = {}
         self._dialling: dict[NodeId, float] = {}  # when to call, or UNDER_WAY
         self._generation = 0
+        self._hung_up = False
 
     def attach(self, user: LinkUser) -> None:
         """Learn whom to tell."""
@@ -128,6 +132,12 @@ class MeshLinks:
             return False
         link.frames.write(body)
         return True
+
+    def hang_up(self) -> None:
+        """End all links, and have none from now on."""
+        self._hung_up = True
+        for link in list(self._links.values()):
+            cut(link.transport)
 
     def live(self) -> frozenset[NodeId]:
         """Return the hosts with a link."""
@@ -160,6 +170,8 @@ class MeshLinks:
         """Serve a connection that another host has opened, until it ends."""
         if self._user is None:
             raise UnavailableError("consensus isn't up yet")
+        if self._hung_up:
+            raise UnavailableError("this host takes no part in consensus")
         await self._serve(NodeId(peer_id), reader, writer, dialled=False)
 
     def _call_peers(self, group: asyncio.TaskGroup, now_s: float) -> None:
@@ -240,6 +252,8 @@ class MeshLinks:
         dialled: bool,
     ) -> _Link | None:
         assert self._user is not None
+        if self._hung_up:
+            return None
         old = self._links.get(peer)
         by_smaller_id = dialled == (self._me.id < peer)
         if old is not None:

@@ -15,6 +15,14 @@ from raftstate.consensus.messages import Ping
 HOLDS_FRESH_S = 3.0
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Whether another host's state was the same as this one's at an index that both had applied."""
+
+    index: int
+    agrees: bool
+
+
 @dataclass(slots=True)
 class _Neighbour:
     level: int
@@ -33,8 +41,8 @@ class Neighbours:
         """A host introduced itself."""
         self._neighbours[peer] = _Neighbour(level, Ping(), self._now())
 
-    def pinged(self, peer: NodeId, ping: Ping) -> int | None:
-        """A host said how far it is. Return an index at which its state differs from this node's, None if none is known.
+    def pinged(self, peer: NodeId, ping: Ping) -> Comparison | None:
+        """A host said how far it is. Compare states; None if the two have no index in common.
 
         Looks at what it said before, too: this node may have been behind then.
         """
@@ -42,11 +50,14 @@ class Neighbours:
         if neighbour is None:
             return None
         before, neighbour.ping, neighbour.heard_s = neighbour.ping, ping, self._now()
-        return next((p.applied for p in (before, ping) if self._differs(p)), None)
+        both = [found for p in (before, ping) if (found := self._compare(p)) is not None]
+        return min(both, key=lambda found: found.agrees, default=None)
 
-    def _differs(self, ping: Ping) -> bool:
+    def _compare(self, ping: Ping) -> Comparison | None:
         mine = self._digests.get(ping.applied)
-        return bool(ping.digest) and mine is not None and mine != ping.digest
+        if not ping.digest or mine is None:
+            return None
+        return Comparison(ping.applied, mine == ping.digest)
 
     def holds(self, peer: NodeId) -> int | None:
         """Return the last entry that a host holds durably, None if it hasn't said so lately."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from core.errors import ConflictError, InvalidError, SupersededError, UnavailableError
 from raftstate.consensus.changes import Changes
 from raftstate.consensus.desk import Desk
+from raftstate.consensus.divergence import Divergence
 from raftstate.consensus.engine import NodeId, Peer, Point, Progress, Role, StateMachine
 from raftstate.consensus.entries import (
     OLDEST_LEVEL,
@@ -101,6 +102,7 @@ class PySyncObjEngine:
         )
         self._raft, self._journal = node.raft, node.journal
         self._neighbours = Neighbours(node.digests, now=self._now)
+        self._divergence = Divergence(self._now)
         self._desk = Desk(
             me.id,
             self._boot,
@@ -468,6 +470,7 @@ class PySyncObjEngine:
                 f"{peer} is of generation {shown(hello.generation)}, this host of {shown(mine)}"
             )
         self._neighbours.met(peer, hello.level)
+        self._divergence.met(peer)
         if not self._journal.members.known:
             for host_id, address in hello.voters[:16]:
                 self._met[NodeId(host_id)] = Peer(NodeId(host_id), address)
@@ -479,14 +482,26 @@ class PySyncObjEngine:
 
     def pinged(self, peer: NodeId, ping: Ping) -> None:
         """A host said how far it is; compare what both hold at the same index."""
-        different = self._neighbours.pinged(peer, ping)
-        if different is None:
+        found = self._neighbours.pinged(peer, ping)
+        if found is None or self._fault:
             return
-        source = self._raft.leader_id() if self.role() is Role.VOTER else self._follower.parent
-        log.critical("states differ", extra={"peer": peer, "index": different})
-        if peer == source and not self._raft._isLeader():
+        self._divergence.compared(peer, found.agrees)
+        if not found.agrees:
+            log.critical("states differ", extra={"peer": peer, "index": found.index})
+        wrong_to: NodeId | None = None
+        if self.role() is Role.VOTER:
+            live = self._links.live() - {self._me.id}
+            others = (voter.id for voter in self.voters() if voter.id in live)
+            wrong_to = self._divergence.outvoted_by(others, self._raft.leader_id())
+        elif peer == self._follower.parent:
+            parents = self._follower.parents
+            if self._divergence.misfed(peer, found.agrees, len(parents)):
+                wrong_to = peer
+            elif not found.agrees:
+                self._follower.leave()
+        if wrong_to is not None:
             self._retreat(
-                f"the state of this host differs from that of {peer} at index {different}: "
+                f"the state of this host differs from that of {wrong_to}, seen at index {found.index}: "
                 "keep a copy of /var/lib/kvorum for a report, then run 'kvorum recover rejoin' here"
             )
 
@@ -570,13 +585,17 @@ class PySyncObjEngine:
             self._raft.transferLeadership()
 
     def _retreat(self, reason: str) -> None:
-        """Take no part any more, but go on running: what is here can still be read."""
+        """Take no part any more, but go on running: what is here can still be read.
+
+        The others must see that this host is gone: a silent voter with a link would count as one that is up.
+        """
         if self._fault:
             return
         log.critical("this host takes no part in consensus any more", extra={"reason": reason})
         self._fault = reason
         self._node.shell.muted = True
         self._desk.callers.fail_all(reason)
+        self._links.hang_up()
 
     def _superseded(self, generation: int) -> None:
         """The cluster goes on elsewhere. A replica's copy is of no use any more; a voter's may be all that is left of

@@ -194,6 +194,11 @@ class MemoryLinks:
     def send(self, peer: NodeId, message: messages.Message) -> bool:
         return self.send_frame(peer, messages.encode(message))
 
+    def hang_up(self) -> None:
+        for peer in list(self.links):
+            self._network.reset(self._me, peer)
+        self._network.users.pop(self._me, None)
+
     def send_frame(self, peer: NodeId, frame: bytes) -> bool:
         if peer not in self.links or self.process.dead:
             return False

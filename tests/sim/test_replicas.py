@@ -188,21 +188,52 @@ def test_a_replica_without_any_parent_says_so(tmp_path):
     simulate(tmp_path, 1, story, flavour=PATIENT)
 
 
-def test_a_host_whose_state_differs_falls_silent(tmp_path):
+def damage(cluster: Cluster, name: str) -> None:
+    """Let a host's state be wrong from now on, as if a bit had flipped in it."""
+    machine = cluster.nodes[name].machine
+    right = machine.digest
+    machine.digest = lambda: right() + b"!"
+    cluster.damaged = True
+
+
+async def until_silent(cluster: Cluster, name: str) -> None:
+    await cluster.until(lambda: "differs" in cluster[name].fault(), deadline_s=8, what="it notices")
+    with pytest.raises(UnavailableError, match="kvorum recover rejoin"):
+        await cluster[name].propose(b"by the wrong one", timeout_s=2)
+
+
+@pytest.mark.parametrize("leads", [False, True])
+def test_a_voter_whose_state_differs_falls_silent_and_the_others_go_on(tmp_path, leads):
     async def story(cluster: Cluster) -> None:
         leader = await settled(cluster)
-        victim = next(name for name in "abc" if name != leader)
-        machine = cluster.nodes[victim].machine
-        right = machine.digest
-        machine.digest = lambda: right() + b"!"  # as if a bit had flipped in its state
+        victim = leader if leads else next(name for name in "abc" if name != leader)
+        damage(cluster, victim)
         await cluster[leader].propose(b"one", timeout_s=5)
+        await until_silent(cluster, victim)
+        others = [name for name in "abc" if name != victim]
+        for name in others:
+            await cluster[name].propose(b"by " + name.encode(), timeout_s=5)
+        await asyncio.sleep(10)
+        assert [cluster[name].fault() for name in others] == ["", ""]
+        # Nobody counts the silent one as a voter that is up.
+        assert victim not in cluster[others[0]].connected() | cluster[others[1]].connected()
+
+    simulate(tmp_path, 1, story, flavour=PATIENT)
+
+
+def test_a_replica_leaves_a_parent_whose_state_differs_and_is_not_taken_with_it(tmp_path):
+    async def story(cluster: Cluster) -> None:
+        await settled(cluster)
+        await add_replicas(cluster, "de", "a", "d")
+        damage(cluster, "d")
+        await cluster["a"].propose(b"one", timeout_s=5)
+        await until_silent(cluster, "d")
+        await cluster["a"].propose(b"two", timeout_s=5)
         await cluster.until(
-            lambda: "differs" in cluster[victim].fault(), deadline_s=5, what="it notices"
+            lambda: b"two" in payloads(cluster, "e"), deadline_s=10, what="e goes on"
         )
-        with pytest.raises(UnavailableError, match="kvorum recover rejoin"):
-            await cluster[victim].propose(b"two", timeout_s=2)
-        await cluster[leader].propose(b"three", timeout_s=5)
-        assert not cluster[leader].fault()
+        await asyncio.sleep(10)
+        assert [cluster[name].fault() for name in "abce"] == ["", "", "", ""]
 
     simulate(tmp_path, 1, story, flavour=PATIENT)
 

@@ -319,3 +319,17 @@ async def test_an_old_version_that_missed_the_upgrade_follows_until_it_would_hav
         await old.stop()
         await old.start((), level=2)
         await until(lambda: old.machine.payloads() == [b"old", b"new"])
+
+
+async def test_a_host_that_falls_silent_hangs_up_and_counts_as_gone(tmp_path):
+    async with hosts(tmp_path, "abc") as cluster:
+        silent, other = cluster["c"], cluster["a"]
+        await until(lambda: other.engine.connected() == {"b", "c"})
+        silent.engine._retreat("its state is wrong")
+        await until(lambda: "c" not in other.engine.connected() | cluster["b"].engine.connected())
+        assert await other.engine.propose(b"without it", timeout_s=5)
+        await asyncio.sleep(1.0)  # longer than the pause between two calls
+        assert "c" not in other.engine.connected() | cluster["b"].engine.connected()
+        assert silent.engine.connected() == frozenset()
+        with pytest.raises(UnavailableError, match="its state is wrong"):
+            await silent.engine.propose(b"x", timeout_s=1)

@@ -106,6 +106,9 @@ class Script:
         self.sent.append((to, decode(encode(message))))
         return True
 
+    def hang_up(self) -> None:
+        self.hung_up = True
+
     def send_frame(self, to: NodeId, frame: bytes) -> bool:
         self.sent.append((to, decode(frame)))
         return True
