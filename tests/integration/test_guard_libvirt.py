@@ -105,6 +105,13 @@ async def holds_lease(host: GuardedHost) -> None:
             await asyncio.sleep(0.05)
 
 
+async def sees_running(host: GuardedHost, vm_id: str) -> None:
+    """Wait until the guard, which looks for guests once a second, knows that this one runs."""
+    async with asyncio.timeout(8):
+        while vm_id not in (await host.guard.status()).running:
+            await asyncio.sleep(0.05)
+
+
 async def test_libvirt_starts_our_guests_only_with_a_grant_and_loses_them_with_the_lease(
     host: GuardedHost,
 ) -> None:
@@ -127,7 +134,7 @@ async def test_libvirt_starts_our_guests_only_with_a_grant_and_loses_them_with_t
 
     host.restart_libvirtd()
     assert host.virsh("domstate", name).stdout.strip() == "running"
-    assert vm_id in (await host.guard.status()).running
+    await sees_running(host, vm_id)
 
     host.agent.silent = True
     took_s = wait_until(
