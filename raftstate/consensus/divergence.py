@@ -27,14 +27,19 @@ class Divergence:
     def compared(self, peer: NodeId, agrees: bool) -> None:
         """This host and another have applied the same index: to the same state, or not."""
         self._agrees[peer] = agrees
-        if not agrees and self._since_s is None:
-            self._since_s = self._now()
-        elif agrees and all(self._agrees.values()):
-            self._since_s = None
+        self._note()
 
-    def met(self, peer: NodeId) -> None:
-        """A host has connected: what was known of it may not be true any more."""
+    def forget(self, peer: NodeId) -> None:
+        """The link to a host is gone: when it is back, what was known of it may not be true any more."""
         self._agrees.pop(peer, None)
+        self._note()
+
+    def _note(self) -> None:
+        """Keep the time of the first difference, as long as any stands."""
+        if all(self._agrees.values()):
+            self._since_s = None
+        elif self._since_s is None:
+            self._since_s = self._now()
 
     def outvoted_by(self, voters: Iterable[NodeId], leader: NodeId | None) -> NodeId | None:
         """Return a voter that shows this one to be wrong; None if it isn't, or it is too early to say.

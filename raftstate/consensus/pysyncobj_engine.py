@@ -444,6 +444,7 @@ class PySyncObjEngine:
 
     def unlinked(self, peer: NodeId) -> None:
         """A link is down."""
+        self._divergence.forget(peer)
         self._node.shell.unlinked(peer)
         self._source.unlinked(peer)
         self._node.snapshots.unlinked(peer)
@@ -470,7 +471,6 @@ class PySyncObjEngine:
                 f"{peer} is of generation {shown(hello.generation)}, this host of {shown(mine)}"
             )
         self._neighbours.met(peer, hello.level)
-        self._divergence.met(peer)
         if not self._journal.members.known:
             for host_id, address in hello.voters[:16]:
                 self._met[NodeId(host_id)] = Peer(NodeId(host_id), address)

@@ -154,7 +154,7 @@ class Snapshots:
                     f"the cluster's state needs feature level {error.level}: upgrade this host"
                 )
                 log.error("snapshot of a newer version", extra={"level": error.level})
-                self._fetch.abandon()
+                self._drop()
             except FatalError as error:
                 self._node.stop(error)
                 self._node.woken()
@@ -195,12 +195,17 @@ class Snapshots:
         fetched = self._source.in_use()
         node.journal.trim(index if fetched is None else min(index, fetched))
 
+    def _drop(self) -> None:
+        """Give up what has arrived, and what was wrong with it."""
+        self._fetch.abandon()
+        self._trouble = ""
+
     async def _install(self) -> None:
         """Check and adopt a snapshot that has arrived, then let the node jump to it."""
         node, running = self._node, self._fetch.running
         assert running is not None
         if not node.may_install(running.index):
-            self._fetch.abandon()
+            self._drop()
             return
         self._busy = True
 
@@ -221,10 +226,11 @@ class Snapshots:
             header, swap = await self._blocking(prepare)
         except InvalidError as error:
             log.error("a snapshot arrived damaged", extra={"error": error.message})
+            self._trouble = ""  # the next one may fit
             self._install_s = node.now() + RETRY_S  # whoever sent it will offer it again at once
             return
         except ConflictError:
-            self._fetch.abandon()  # this node has written a newer one meanwhile
+            self._drop()  # this node has written a newer one meanwhile
             return
         self._trouble = ""
         if not node.may_install(header.index):

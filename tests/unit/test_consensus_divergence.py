@@ -48,17 +48,27 @@ def test_nobody_is_judged_before_all_had_time_to_be_compared():
     assert judged({A: False, B: False}, A, waited_s=JUDGE_AFTER_S - 0.1) is None
 
 
-def test_a_difference_with_a_host_that_came_back_otherwise_is_forgotten():
+def test_a_difference_with_a_host_that_is_gone_is_forgotten():
     clock = Clock()
     divergence = Divergence(clock)
     divergence.compared(A, False)
-    divergence.met(A)
-    divergence.compared(A, True)
+    divergence.forget(A)
     clock.now_s += 60
     divergence.compared(B, False)
     assert divergence.outvoted_by((B,), B) is None  # the time is counted anew
     clock.now_s += JUDGE_AFTER_S
     assert divergence.outvoted_by((B,), B) is not None
+
+
+def test_a_difference_that_still_stands_is_timed_from_its_beginning():
+    clock = Clock()
+    divergence = Divergence(clock)
+    divergence.compared(A, False)
+    clock.now_s += JUDGE_AFTER_S
+    divergence.compared(B, False)
+    divergence.forget(B)
+    divergence.compared(C, True)
+    assert divergence.outvoted_by((A,), A) is A
 
 
 def test_a_host_that_is_fed_doubts_its_parent_first_and_itself_at_the_second():

@@ -561,13 +561,13 @@ def test_a_damaged_snapshot_changes_nothing_and_a_sound_one_is_taken_later(scrip
     scripted(story)
 
 
+def no_room(dump: Path) -> Callable[[], None]:
+    raise FatalError("the snapshot can't be copied: No space left on device")
+
+
 def test_a_snapshot_that_finds_no_room_is_installed_when_there_is_some(scripted):
     async def story(s: Script) -> None:
         stage = s.machine.stage
-
-        def no_room(dump: Path) -> Callable[[], None]:
-            raise FatalError("the snapshot can't be copied: No space left on device")
-
         s.machine.stage = no_room
         offer, stream = offered_snapshot(s.directory, 2, 40)
         s.say(C, offer)
@@ -579,6 +579,21 @@ def test_a_snapshot_that_finds_no_room_is_installed_when_there_is_some(scripted)
         await s.pass_time(6)
         assert installed(s)
         assert not any(isinstance(m, ChunkRequest) for _, m in s.sent[asked:])
+        assert s.node.fault() == ""
+
+    scripted(story)
+
+
+def test_a_snapshot_that_found_no_room_is_forgotten_when_the_log_overtakes_it(scripted):
+    async def story(s: Script) -> None:
+        s.machine.stage = no_room
+        offer, stream = offered_snapshot(s.directory, 2, 40)
+        s.say(C, offer)
+        await s.fetches(C, stream)
+        assert "No space left" in s.node.fault()
+        s.say(C, Append(2, 42, (3, 0), [entry(index, 1) for index in range(4, 43)]))
+        assert s.node.commit_index() == 42
+        await s.pass_time(6)
         assert s.node.fault() == ""
 
     scripted(story)
