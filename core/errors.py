@@ -59,6 +59,13 @@ class ConflictError(PlatformError):
     http_status = 409
 
 
+class PreconditionError(PlatformError):
+    """The caller wanted it done only to a state that is no more."""
+
+    code = "changed-meanwhile"
+    http_status = 412
+
+
 class UnavailableError(PlatformError):
     """No quorum, no leader, or an unknown outcome: try again with the same request id."""
 

@@ -164,6 +164,10 @@ class Store:
         """Return the `kind/id` that holds a claim, or an empty string."""
         return self._machine.claim_holder(claim)
 
+    def outcome_of(self, request_id: str) -> Outcome | None:
+        """Return how a request of the last minutes came out, None when it isn't known here."""
+        return self._machine.remembered(request_id)
+
     def digest(self) -> str:
         """Return a hash of the whole replicated state."""
         return self._machine.digest().hex()

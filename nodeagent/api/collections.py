@@ -10,7 +10,7 @@ from aiohttp import web
 
 from core.errors import InvalidError, NotFoundError
 from core.model import Resource
-from nodeagent.api.requests import json_answer, node_of
+from nodeagent.api.requests import etag_of, json_answer, node_of
 from nodeagent.api.views import COLLECTIONS, Shown, show
 
 LIMIT_DEFAULT, LIMIT_MAX = 1000, 10_000
@@ -45,7 +45,7 @@ async def show_resource(request: web.Request) -> web.Response:
     node = node_of(request)
     await strong_if_asked(request)
     resource = node.store.find(type_of(request), request.match_info["ref"])
-    return json_answer(show(node.store, resource), headers={"ETag": f'"{resource.revision}"'})
+    return json_answer(show(node.store, resource), headers={"ETag": etag_of(resource)})
 
 
 async def strong_if_asked(request: web.Request) -> None:

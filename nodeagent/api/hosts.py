@@ -8,7 +8,7 @@ from aiohttp import web
 from core.errors import ConflictError, InvalidError
 from core.model import Host
 from ha.lease import Renewal
-from nodeagent.api.requests import body_of, json_answer, node_of, services_of
+from nodeagent.api.requests import body_of, json_answer, node_of, services_of, target_of
 from nodeagent.api.views import show
 from nodeagent.services.host_service import confirm_off, remove_host, set_failure_domain
 
@@ -36,7 +36,7 @@ def add_routes(app: web.Application) -> None:
 async def change_host(request: web.Request) -> web.Response:
     """PATCH /v1/hosts/{host}. 200: the changed host."""
     node, body = node_of(request), await body_of(request, ChangeHost)
-    host = node.store.find(Host, request.match_info["host"])
+    host = target_of(request, Host, "host")
     if body.failure_domain is not None:
         await set_failure_domain(node, host, body.failure_domain)
     return json_answer(show(node.store, node.store.need(Host, host.id)))
@@ -45,14 +45,14 @@ async def change_host(request: web.Request) -> web.Response:
 async def delete_host(request: web.Request) -> web.Response:
     """DELETE /v1/hosts/{host}. 204: it votes no more and its certificate opens no door. 409: VMs are on it."""
     node = node_of(request)
-    await remove_host(node, node.store.find(Host, request.match_info["host"]))
+    await remove_host(node, target_of(request, Host, "host"))
     return web.Response(status=204)
 
 
 async def confirm_host_off(request: web.Request) -> web.Response:
     """POST .../actions/confirm-off. 200: its VMs may run elsewhere now. 409: it renews its lease, so it is on."""
     node, body = node_of(request), await body_of(request, ConfirmOff)
-    host = node.store.find(Host, request.match_info["host"])
+    host = target_of(request, Host, "host")
     if body.confirm != host.name:
         raise InvalidError(f"confirm must be the host's name, {host.name!r}")
     if host.id == node.host_id:

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from core.errors import InvalidError
 from core.model import Image
-from nodeagent.api.requests import ids_of, json_answer, node_of, services_of
+from nodeagent.api.requests import ids_of, json_answer, node_of, services_of, target_of
 from nodeagent.api.views import show
 
 CHUNK_BYTES = 1 << 20
@@ -51,6 +51,6 @@ async def upload_image(request: web.Request) -> web.Response:
 
 async def delete_image(request: web.Request) -> web.Response:
     """DELETE /v1/images/{image}. 204. 409: disks are linked to it."""
-    image = node_of(request).store.find(Image, request.match_info["image"])
+    image = target_of(request, Image, "image")
     await services_of(request).images.delete(image)
     return web.Response(status=204)

@@ -15,7 +15,7 @@ from core.member_file import MemberRecord, bracketed
 from core.model import AccessToken, Host, JoinToken, Mesh, check_name
 from nodeagent.api.keys import AGENT
 from nodeagent.api.members import voters_shown
-from nodeagent.api.requests import body_of, ids_of, json_answer, node_of, services_of
+from nodeagent.api.requests import body_of, ids_of, json_answer, node_of, services_of, target_of
 from nodeagent.identity.tokens import new_access_token, secret_hash
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.joining.messages import (
@@ -122,7 +122,7 @@ async def make_join_tokens(request: web.Request) -> web.Response:
 async def revoke_join_token(request: web.Request) -> web.Response:
     """DELETE /v1/join-tokens/{token}. 204."""
     store = node_of(request).store
-    await store.apply(deletes=(store.find(JoinToken, request.match_info["token"]),))
+    await store.apply(deletes=(target_of(request, JoinToken, "token"),))
     return web.Response(status=204)
 
 
@@ -151,7 +151,7 @@ async def make_access_token(request: web.Request) -> web.Response:
 async def revoke_access_token(request: web.Request) -> web.Response:
     """DELETE /v1/access-tokens/{token}. 204: refused everywhere at once."""
     store = node_of(request).store
-    await store.apply(deletes=(store.find(AccessToken, request.match_info["token"]),))
+    await store.apply(deletes=(target_of(request, AccessToken, "token"),))
     return web.Response(status=204)
 
 

@@ -14,7 +14,7 @@ from aiohttp import web
 from core.model import VM, Event, Host, Lease, Mesh, Severity, Vote
 from nodeagent.api.collections import select, strong_if_asked
 from nodeagent.api.hosts import delete_host
-from nodeagent.api.requests import body_of, json_answer, node_of, services_of
+from nodeagent.api.requests import body_of, json_answer, node_of, services_of, target_of
 from nodeagent.api.views import Shown, show
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.node import Node
@@ -133,7 +133,7 @@ def _host(request: web.Request) -> Host:
 
 
 async def _pin(request: web.Request, vote: Vote) -> web.Response:
-    node, host = node_of(request), _host(request)
+    node, host = node_of(request), target_of(request, Host, "host")
     await set_vote(node, host, vote)
     votes = host.id in {peer.id for peer in node.engine.voters()}
     return json_answer(

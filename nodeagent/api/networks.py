@@ -23,7 +23,7 @@ from core.model import (
 )
 from netfabric.port_group import check_port_group, checked_network
 from netfabric.security_group import checked_rule, default_rules
-from nodeagent.api.requests import body_of, ids_of, json_answer, node_of
+from nodeagent.api.requests import body_of, ids_of, json_answer, node_of, target_of
 from nodeagent.api.views import show
 from nodeagent.services.port_groups import default_addresses, free_vni
 
@@ -110,7 +110,7 @@ async def create_port_group(request: web.Request) -> web.Response:
 async def delete_port_group(request: web.Request) -> web.Response:
     """DELETE /v1/port-groups/{group}. 204. 409: NICs are in it."""
     node = node_of(request)
-    group = node.store.find(PortGroup, request.match_info["group"])
+    group = target_of(request, PortGroup, "group")
     used = [n.name for n in node.store.all(Nic) if n.port_group_id == group.id]
     if used:
         raise ConflictError(
@@ -200,7 +200,7 @@ async def remove_rule(request: web.Request) -> web.Response:
 
 
 def _group(request: web.Request) -> SecurityGroup:
-    return node_of(request).store.find(SecurityGroup, request.match_info["group"])
+    return target_of(request, SecurityGroup, "group")
 
 
 def _rule(request: web.Request, group: SecurityGroup) -> Rule:

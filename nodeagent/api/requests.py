@@ -13,14 +13,18 @@ import msgspec
 from aiohttp import web
 
 from core.clock import new_id
-from core.errors import InvalidError, UnavailableError
+from core.errors import InvalidError, PreconditionError, UnavailableError
+from core.model import Resource
 from nodeagent.api.keys import AGENT
 from nodeagent.node import Node
 from nodeagent.services.services import Services
+from raftstate.txn import Applied
 
 T = TypeVar("T")
+R = TypeVar("R", bound=Resource)
 
 BODY_BYTES_MAX = 1 << 20
+CONDITION_LENGTH_MAX = 2000
 KEY_LENGTH_MAX = 200
 KEY_NAMESPACE = uuid.UUID("6f2f1d0e-8a53-4c11-9f0e-5b8f3f6a7c21")
 
@@ -46,6 +50,42 @@ def services_of(request: web.Request) -> Services:
     services = request.app[AGENT].services
     assert services is not None, "a member has its services"
     return services
+
+
+def target_of(request: web.Request, type_: type[R], variable: str) -> R:
+    """Return the resource that the path names, to be changed, as the caller's `If-Match` expects it (RFC 9110 §13.1.1).
+
+    The revision is that of this agent's copy; the transaction that follows guards it, so nothing slips in between.
+
+    Raises:
+        NotFoundError: there is none of that name or id.
+        PreconditionError: it has another revision than all those named.
+    """
+    resource = node_of(request).store.find(type_, request.match_info[variable])
+    expected = request.headers.get("If-Match")
+    if expected is None or expected.strip() == "*" or _was_applied(request):
+        return resource
+    if len(expected) > CONDITION_LENGTH_MAX:
+        raise InvalidError(f"If-Match is longer than {CONDITION_LENGTH_MAX} characters")
+    tag = etag_of(resource)
+    if tag not in (one.strip() for one in expected.split(",")):
+        raise PreconditionError(
+            f"{resource.name!r} is at {tag} now, not at {expected.strip()}: look again, then decide anew"
+        )
+    return resource
+
+
+def _was_applied(request: web.Request) -> bool:
+    """Tell whether this is the repetition of a change whose answer was lost: then its own change moved the revision."""
+    if not request.headers.get("Idempotency-Key"):
+        return False
+    outcome = node_of(request).store.outcome_of(ids_of(request).request_id)
+    return isinstance(outcome, Applied)
+
+
+def etag_of(resource: Resource) -> str:
+    """Return the strong validator of a resource: the log index of its last change, in quotes (RFC 9110 §8.8.3)."""
+    return f'"{resource.revision}"'
 
 
 async def body_of(request: web.Request, type_: type[T]) -> T:

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from core.errors import ConflictError
 from core.model import DataCenter, DataStorage, DataStorageKind, Disk, check_name
-from nodeagent.api.requests import body_of, ids_of, json_answer, node_of, services_of
+from nodeagent.api.requests import body_of, ids_of, json_answer, node_of, services_of, target_of
 from nodeagent.api.views import show
 
 
@@ -53,7 +53,7 @@ async def create_storage(request: web.Request) -> web.Response:
 async def delete_storage(request: web.Request) -> web.Response:
     """DELETE /v1/data-storages/{storage}. 204; its files stay. 409: disks are on it."""
     node = node_of(request)
-    storage = node.store.find(DataStorage, request.match_info["storage"])
+    storage = target_of(request, DataStorage, "storage")
     used = [d.name for d in node.store.all(Disk) if d.data_storage_id == storage.id]
     if used:
         raise ConflictError(

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from core.errors import ConflictError
 from core.model import Task, TaskState
-from nodeagent.api.requests import json_answer, node_of
+from nodeagent.api.requests import etag_of, json_answer, node_of, target_of
 from nodeagent.api.views import show
 
 WAIT_S_MAX = 60.0
@@ -33,13 +33,13 @@ async def show_task(request: web.Request) -> web.Response:
     """
     node = node_of(request)
     task = await waited(request, node.store.find(Task, request.match_info["task"]))
-    return json_answer(show(node.store, task), headers={"ETag": f'"{task.revision}"'})
+    return json_answer(show(node.store, task), headers={"ETag": etag_of(task)})
 
 
 async def cancel_task(request: web.Request) -> web.Response:
     """DELETE /v1/tasks/{task}. 202: asked to stop at its next safe point. 409: it has ended."""
     node = node_of(request)
-    task = node.store.find(Task, request.match_info["task"])
+    task = target_of(request, Task, "task")
     if task.state in ENDED:
         raise ConflictError(f"the task has {task.state} already")
     await node.store.apply(puts=(replace(task, cancel_requested=True),))

@@ -11,7 +11,15 @@ from aiohttp import web
 
 from core.errors import ConflictError
 from core.model import VM
-from nodeagent.api.requests import Ids, body_of, ids_of, json_answer, node_of, services_of
+from nodeagent.api.requests import (
+    Ids,
+    body_of,
+    ids_of,
+    json_answer,
+    node_of,
+    services_of,
+    target_of,
+)
 from nodeagent.api.tasks import waited
 from nodeagent.api.views import show
 from nodeagent.services.vm_requests import ChangeVM, CreateVM, MigrateVM, StopVM
@@ -74,7 +82,7 @@ async def migrate_vm(request: web.Request) -> web.Response:
 
 
 def _vm(request: web.Request) -> VM:
-    return node_of(request).store.find(VM, request.match_info["vm"])
+    return target_of(request, VM, "vm")
 
 
 async def _act(request: web.Request, verb: Callable[[VM, Ids], Awaitable[Opened]]) -> web.Response:

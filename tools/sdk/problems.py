@@ -14,6 +14,7 @@ from core.errors import (
     InvalidError,
     NotFoundError,
     PlatformError,
+    PreconditionError,
     UnauthenticatedError,
     UnavailableError,
 )
@@ -28,7 +29,7 @@ _BY_STATUS: dict[int, type[PlatformError]] = {
     403: ForbiddenError,
     404: NotFoundError,
     409: ConflictError,
-    412: ConflictError,
+    412: PreconditionError,
     422: InvalidError,
     **dict.fromkeys(RETRIED_STATUSES, UnavailableError),
 }
