@@ -27,11 +27,13 @@ from nodeagent.api import (
     vms,
 )
 from nodeagent.api.access import access_middleware
+from nodeagent.api.description import routes as description
 from nodeagent.api.keys import AGENT, Agent
 from nodeagent.api.problems import problem_middleware
 
 UPLOAD_BYTES_MAX = 8 << 40
 AREAS = (
+    description,
     joining,
     members,
     state,

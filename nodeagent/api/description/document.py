@@ -1,0 +1,185 @@
+"""The OpenAPI 3.1 document: operations, parameters, answers and schemas put together.
+
+`GET /v1/openapi.json` serves it; clients, the manual and the tests are made from it. Pure: the same on every host.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from nodeagent.api.description.operations import LIST, OPERATIONS, Operation, Shape, items_of, shown
+from nodeagent.api.description.schemas import SchemaOf, reference_to, schemas_of
+from nodeagent.api.problems import Problem
+from nodeagent.api.views import COLLECTIONS
+
+OPENAPI = "3.1.0"
+CHANGES = frozenset({"POST", "PATCH", "DELETE"})
+VARIABLE = re.compile(r"\{(\w+)\}")
+PROBLEMS: Mapping[int, str] = {
+    400: "The request can't succeed as it stands; `detail` says what to change.",
+    401: "Credentials are missing or wrong.",
+    403: "Known, but not allowed.",
+    404: "There is no such thing.",
+    409: "The state forbids it now: a name taken, something in use, changed by someone else meanwhile.",
+    412: "It isn't as `If-Match` expects.",
+    413: "The request is too large.",
+    500: "A fault of the agent; its log says more, under the request id.",
+    503: "No quorum in time, or this host isn't ready: repeat with the same Idempotency-Key.",
+}
+
+
+def all_operations() -> dict[tuple[str, str], Operation]:
+    """Return every operation by method and path, those of collections included."""
+    found: dict[tuple[str, str], Operation] = {}
+    for plural, type_ in COLLECTIONS.items():
+        spoken = plural.replace("-", " ")
+        found["GET", f"/v1/{plural}"] = Operation(
+            f"List {spoken}.", {200: ("Those that match.", items_of(shown(type_)))}, query=LIST
+        )
+        found["GET", f"/v1/{plural}/{{ref}}"] = Operation(
+            f"Show one of the {spoken}, by name or id.", {200: ("It.", type_)}, query=LIST[-1:]
+        )
+    return found | OPERATIONS
+
+
+@cache
+def openapi_bytes(version: str) -> bytes:
+    """Return the document as JSON, for this version of the agent."""
+    return msgspec.json.encode(openapi(version))
+
+
+def openapi(version: str) -> dict[str, Any]:
+    """Return the document."""
+    operations = all_operations()
+    for plural in COLLECTIONS:
+        # `/v1/vms/{vm}` is declared by its changes, so `GET` belongs there too.
+        same = _same_path(operations, f"/v1/{plural}/{{ref}}")
+        listed = operations.pop(("GET", f"/v1/{plural}/{{ref}}"))
+        operations.setdefault(("GET", same), listed)
+    paths: dict[str, dict[str, Any]] = {}
+    for (method, path), operation in sorted(operations.items()):
+        paths.setdefault(path, {})[method.lower()] = _operation(method, path, operation)
+    return {
+        "openapi": OPENAPI,
+        "info": {
+            "title": "Kvorum",
+            "version": version,
+            "description": "Any agent answers any request. Names work wherever ids do.",
+        },
+        "servers": [{"url": "/"}],
+        "security": [{"token": []}],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "schemas": schemas_of(_types(operations)),
+        },
+    }
+
+
+def _same_path(operations: Mapping[tuple[str, str], Operation], path: str) -> str:
+    """Return the path as other operations spell it: they may call the variable otherwise."""
+    shape = VARIABLE.sub("{}", path)
+    spelt = {p for _, p in operations if p != path and VARIABLE.sub("{}", p) == shape}
+    return min(spelt) if spelt else path
+
+
+def _operation(method: str, path: str, operation: Operation) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "operationId": _id_of(method, path),
+        "summary": operation.summary,
+        "tags": [path.split("/")[2]],
+        "parameters": [*_parameters(method, path, operation)],
+        "responses": {
+            str(status): answer for status, answer in sorted(_answers(method, path, operation))
+        },
+    }
+    if operation.open or operation.only_on_host:
+        described["security"] = []
+    if operation.only_on_host:
+        described["description"] = "Only on the host itself, through its unix socket, by root."
+    if operation.file:
+        content: SchemaOf = {"application/octet-stream": {}}
+        described["requestBody"] = {"required": True, "content": content}
+    elif operation.body is not None:
+        content = {"application/json": {"schema": reference_to(operation.body)}}
+        described["requestBody"] = {"required": _has_required(operation.body), "content": content}
+    return described
+
+
+def _id_of(method: str, path: str) -> str:
+    words = [word.strip("{}") for word in path.split("/")[2:]]
+    return "-".join((method.lower(), *words)).replace(".", "-")
+
+
+def _has_required(type_: type[msgspec.Struct]) -> bool:
+    return any(field.required for field in msgspec.structs.fields(type_))
+
+
+def _parameters(method: str, path: str, operation: Operation) -> Iterator[dict[str, Any]]:
+    for name in VARIABLE.findall(path):
+        yield {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": "Name or id.",
+            "schema": {"type": "string", "minLength": 1},
+        }
+    for parameter in operation.query:
+        schema = (
+            {"type": "array", "items": parameter.schema} if parameter.many else parameter.schema
+        )
+        yield {
+            "name": parameter.name,
+            "in": "query",
+            "required": parameter.required,
+            "description": parameter.description,
+            "schema": schema,
+        }
+    if method in CHANGES and not operation.open:
+        yield _header("Idempotency-Key", "A repetition with the same key gives the first result.")
+    if method in CHANGES and VARIABLE.search(path):
+        yield _header("If-Match", "Do it only to the state with one of these ETags.")
+    if operation.task:
+        yield _header(
+            "Prefer", "`wait=N`: answer when the task ends or changes, N seconds at most."
+        )
+
+
+def _header(name: str, description: str) -> dict[str, Any]:
+    schema = {"type": "string", "maxLength": 200}
+    return {"name": name, "in": "header", "description": description, "schema": schema}
+
+
+def _answers(method: str, path: str, operation: Operation) -> Iterator[tuple[int, dict[str, Any]]]:
+    for status, (description, shape) in operation.answers.items():
+        answer: dict[str, Any] = {"description": description}
+        if shape is not None:
+            answer["content"] = {operation.media: {"schema": _schema(shape)}}
+        yield status, answer
+    left_out = {412} if not (method in CHANGES and VARIABLE.search(path)) else set()
+    for status in PROBLEMS.keys() - left_out:
+        content = {"application/problem+json": {"schema": reference_to(Problem)}}
+        yield status, {"description": PROBLEMS[status], "content": content}
+
+
+def _schema(shape: Shape) -> SchemaOf:
+    if isinstance(shape, type):
+        return reference_to(shape)
+    assert shape is not None, "an answer without a body has no schema"
+    return dict(shape)
+
+
+def _types(operations: Mapping[tuple[str, str], Operation]) -> set[type[msgspec.Struct]]:
+    """Return every struct that is referred to."""
+    found: set[type[msgspec.Struct]] = {Problem, *COLLECTIONS.values()}
+    for operation in operations.values():
+        if operation.body is not None:
+            found.add(operation.body)
+        shapes = (shape for _, shape in operation.answers.values())
+        found.update(shape for shape in shapes if isinstance(shape, type))
+    return found

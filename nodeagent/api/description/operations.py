@@ -1,0 +1,304 @@
+"""Every operation of the API: what it is for, what it takes and what it answers.
+
+`nodeagent.api.description.document` makes the OpenAPI description of these; a test holds them against the routes that
+the application really has, in both directions. Answers that every operation can give (problems) aren't repeated here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from core.model import (
+    VM,
+    DataStorage,
+    Event,
+    Host,
+    Image,
+    PortGroup,
+    Resource,
+    Rule,
+    SecurityGroup,
+    Task,
+)
+from ha.lease import Renewal
+from nodeagent.api.hosts import ChangeHost, ConfirmOff
+from nodeagent.api.joining import (
+    InitCluster,
+    JoinCluster,
+    LeaveCluster,
+    MakeAccessToken,
+    MakeJoinTokens,
+)
+from nodeagent.api.members import ChangePolicy
+from nodeagent.api.networks import ChangeRule, CreatePortGroup, CreateRule, CreateSecurityGroup
+from nodeagent.api.storages import CreateDataStorage
+from nodeagent.joining.messages import AboutStanding, JoinAnswer, JoinCancel, JoinRequest, Standing
+from nodeagent.services.vm_requests import ChangeVM, CreateVM, MigrateVM, StopVM
+
+Schema = Mapping[str, object]
+Shape = type[Resource] | type[msgspec.Struct] | Schema | None
+
+TEXT: Schema = {"type": "string"}
+NUMBER: Schema = {"type": "integer"}
+OBJECT: Schema = {"type": "object"}
+FILE: Schema = {"type": "string", "format": "binary"}
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter of the query part."""
+
+    name: str
+    description: str
+    schema: Schema
+    required: bool = False
+    many: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method on one path. `answers` are its successes: what each means and the shape of its body (None: none).
+
+    `file` says that the body is a file, not JSON. `media` is what an answer is when not JSON. `task`: it starts long
+    work, so that `Prefer: wait=N` is heeded. `open`: it needs no credentials of the API.
+    """
+
+    summary: str
+    answers: Mapping[int, tuple[str, Shape]]
+    body: type[msgspec.Struct] | None = None
+    file: bool = False
+    media: str = "application/json"
+    query: tuple[Parameter, ...] = ()
+    task: bool = False
+    open: bool = False
+    only_on_host: bool = False
+
+
+def object_of(**properties: Schema) -> Schema:
+    """Return the schema of an object that has at least these."""
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def list_of(item: Schema) -> Schema:
+    """Return the schema of a list."""
+    return {"type": "array", "items": item}
+
+
+def shown(type_: type[Resource]) -> Schema:
+    """Return a reference to the schema of a resource as the API shows it."""
+    return {"$ref": f"#/components/schemas/{type_.__name__}"}
+
+
+def items_of(item: Schema) -> Schema:
+    """Return the schema of a listing: the items, and the log index of the copy they were read from."""
+    return object_of(items=list_of(item), index=NUMBER)
+
+
+VM_AND_TASK = object_of(vm=shown(VM), task={"anyOf": [shown(Task), {"type": "null"}]})
+VM_WORK: Mapping[int, tuple[str, Shape]] = {
+    200: ("There was nothing to do.", VM_AND_TASK),
+    202: ("The work is recorded; `Location` is its task.", VM_AND_TASK),
+}
+MEMBER = object_of(id=TEXT, name=TEXT, role=TEXT, health=TEXT)
+POLICY = object_of(voters_max=NUMBER, voter_replace_after_s=NUMBER, voters=NUMBER)
+PINNED = object_of(id=TEXT, name=TEXT, vote=TEXT, role=TEXT)
+GONE: Mapping[int, tuple[str, Shape]] = {204: ("It is gone.", None)}
+STRONG = Parameter(
+    "consistency",
+    "`local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere.",
+    {"type": "string", "enum": ["local", "strong"]},
+)
+LISTED = (
+    Parameter("q", "A condition, `attribute=value`; all given must hold.", TEXT, many=True),
+    Parameter("sort", "The attribute to sort by; with `-` in front, descending.", TEXT),
+    Parameter("limit", "How many at most.", {"type": "integer", "minimum": 1, "maximum": 10_000}),
+)
+LIST = (*LISTED, STRONG)
+
+OPERATIONS: dict[tuple[str, str], Operation] = {
+    ("GET", "/v1/openapi.json"): Operation(
+        "This description.", {200: ("An OpenAPI 3.1 document.", OBJECT)}
+    ),
+    ("GET", "/v1/status"): Operation(
+        "The cluster at a glance.",
+        {200: ("Leader, quorum, members, VMs by phase, the last alarms.", OBJECT)},
+    ),
+    ("GET", "/v1/members"): Operation(
+        "Each host's role, progress and health. Takes a second at most.",
+        {200: ("One item for each host.", items_of(MEMBER))},
+        query=LIST,
+    ),
+    ("GET", "/v1/members/policy"): Operation(
+        "How many hosts vote.", {200: ("What is set and what is.", POLICY)}
+    ),
+    ("PATCH", "/v1/members/policy"): Operation(
+        "Change how many hosts vote; the leader acts on it within seconds.",
+        {200: ("The changed policy.", POLICY)},
+        body=ChangePolicy,
+    ),
+    ("GET", "/v1/members/{host}"): Operation(
+        "One host's role, progress and health.", {200: ("The host.", MEMBER)}
+    ),
+    ("DELETE", "/v1/members/{host}"): Operation("Remove a host from the cluster.", GONE),
+    ("POST", "/v1/members/{host}/actions/promote"): Operation(
+        "Let a host always vote.", {200: ("Its vote as it is now.", PINNED)}
+    ),
+    ("POST", "/v1/members/{host}/actions/demote"): Operation(
+        "Let a host never vote.", {200: ("Its vote as it is now.", PINNED)}
+    ),
+    ("POST", "/v1/members/{host}/actions/auto"): Operation(
+        "Let the cluster choose whether a host votes.", {200: ("Its vote as it is now.", PINNED)}
+    ),
+    ("GET", "/v1/state/backup"): Operation(
+        "A backup of the whole replicated state, as of one moment.",
+        {200: ("The file.", FILE)},
+        media="application/octet-stream",
+        query=(
+            Parameter(
+                "of",
+                "`host`: of what this host has, for when there is no quorum.",
+                {"type": "string"},
+            ),
+        ),
+    ),
+    ("PATCH", "/v1/hosts/{host}"): Operation(
+        "Change a host.", {200: ("The changed host.", Host)}, body=ChangeHost
+    ),
+    ("DELETE", "/v1/hosts/{host}"): Operation("Remove a host from the cluster.", GONE),
+    ("POST", "/v1/hosts/{host}/actions/confirm-off"): Operation(
+        "Say that a lost host is powered off, so that its VMs may run elsewhere.",
+        {200: ("Its VMs are released.", object_of(host=TEXT, vms_released=NUMBER))},
+        body=ConfirmOff,
+    ),
+    ("POST", "/v1/vms"): Operation("Make a VM from an image.", VM_WORK, body=CreateVM, task=True),
+    ("PATCH", "/v1/vms/{vm}"): Operation(
+        "Change a VM; what is absent stays.", {200: ("The changed VM.", VM)}, body=ChangeVM
+    ),
+    ("DELETE", "/v1/vms/{vm}"): Operation(
+        "Stop a VM by force and remove it with its disks and NICs.", VM_WORK, task=True
+    ),
+    ("POST", "/v1/vms/{vm}/actions/start"): Operation("Start a VM.", VM_WORK, task=True),
+    ("POST", "/v1/vms/{vm}/actions/stop"): Operation(
+        "Shut a VM down, or cut its power.", VM_WORK, body=StopVM, task=True
+    ),
+    ("POST", "/v1/vms/{vm}/actions/reboot"): Operation("Restart a VM's guest.", VM_WORK, task=True),
+    ("POST", "/v1/vms/{vm}/actions/migrate"): Operation(
+        "Move a running VM to another host.", VM_WORK, body=MigrateVM, task=True
+    ),
+    ("POST", "/v1/images"): Operation(
+        "Upload an image.",
+        {201: ("Verified and stored.", Image)},
+        file=True,
+        query=(
+            Parameter("name", "Its name.", TEXT, required=True),
+            Parameter("format", "What the file must be, e.g. `qcow2`; else it is found out.", TEXT),
+            Parameter("sha256", "What the file's hash must be, 64 hex digits.", TEXT),
+        ),
+    ),
+    ("DELETE", "/v1/images/{image}"): Operation("Delete an image.", GONE),
+    ("POST", "/v1/data-storages"): Operation(
+        "Add a data storage.", {201: ("The data storage.", DataStorage)}, body=CreateDataStorage
+    ),
+    ("DELETE", "/v1/data-storages/{storage}"): Operation(
+        "Forget a data storage; its files stay.", GONE
+    ),
+    ("POST", "/v1/port-groups"): Operation(
+        "Make a port group.", {201: ("The port group.", PortGroup)}, body=CreatePortGroup
+    ),
+    ("DELETE", "/v1/port-groups/{group}"): Operation("Delete a port group.", GONE),
+    ("POST", "/v1/security-groups"): Operation(
+        "Make a security group with its default rules.",
+        {201: ("The security group.", SecurityGroup)},
+        body=CreateSecurityGroup,
+    ),
+    ("DELETE", "/v1/security-groups/{group}"): Operation("Delete a security group.", GONE),
+    ("POST", "/v1/security-groups/{group}/rules"): Operation(
+        "Add a rule; hosts have it within a second.", {201: ("The rule.", Rule)}, body=CreateRule
+    ),
+    ("PATCH", "/v1/security-groups/{group}/rules/{rule}"): Operation(
+        "Switch a rule on or off.", {200: ("The rule.", Rule)}, body=ChangeRule
+    ),
+    ("DELETE", "/v1/security-groups/{group}/rules/{rule}"): Operation(
+        "Remove a rule that isn't a default one.", GONE
+    ),
+    ("GET", "/v1/tasks/{task}"): Operation(
+        "Show a task; with `Prefer: wait=N` once it changes or ends, N seconds at most.",
+        {200: ("The task.", Task)},
+        task=True,
+    ),
+    ("DELETE", "/v1/tasks/{task}"): Operation(
+        "Ask a task to stop at its next safe point.", {202: ("It is asked.", Task)}
+    ),
+    ("GET", "/v1/events"): Operation(
+        "Events, oldest first; with `Accept: text/event-stream` a stream that `Last-Event-ID` resumes at any agent.",
+        {200: ("The events.", items_of(shown(Event)))},
+        query=LISTED,
+    ),
+    ("POST", "/v1/join-tokens"): Operation(
+        "Make single-use join tokens.",
+        {
+            201: (
+                "Their texts, shown this once.",
+                object_of(tokens=list_of(TEXT), expires_ms=NUMBER),
+            )
+        },
+        body=MakeJoinTokens,
+    ),
+    ("DELETE", "/v1/join-tokens/{token}"): Operation("Revoke a join token.", GONE),
+    ("POST", "/v1/access-tokens"): Operation(
+        "Make an access token.",
+        {201: ("The token, shown this once.", object_of(token=TEXT, id=TEXT, name=TEXT))},
+        body=MakeAccessToken,
+    ),
+    ("DELETE", "/v1/access-tokens/{token}"): Operation(
+        "Revoke an access token, everywhere at once.", GONE
+    ),
+    ("GET", "/v1/join/authority"): Operation(
+        "The cluster's certificate authority, for a host about to join.",
+        {200: ("The certificate.", TEXT)},
+        media="application/x-pem-file",
+        open=True,
+    ),
+    ("POST", "/v1/join"): Operation(
+        "Be admitted as a host, by a join token.",
+        {200: ("What a member needs.", JoinAnswer)},
+        body=JoinRequest,
+        open=True,
+    ),
+    ("POST", "/v1/join/cancel"): Operation(
+        "Take an admission back.", {204: ("It is taken back.", None)}, body=JoinCancel, open=True
+    ),
+    ("POST", "/v1/join/standing"): Operation(
+        "Ask whether a host is a member.",
+        {200: ("What this copy of the state says.", Standing)},
+        body=AboutStanding,
+        open=True,
+    ),
+    ("GET", "/v1/local/status"): Operation(
+        "What this host is.", {200: ("Member or not.", OBJECT)}, only_on_host=True
+    ),
+    ("POST", "/v1/local/init"): Operation(
+        "Make this host the first of a new cluster.",
+        {201: ("It is.", OBJECT)},
+        body=InitCluster,
+        only_on_host=True,
+    ),
+    ("POST", "/v1/local/join"): Operation(
+        "Make this host a member.", {200: ("It is.", OBJECT)}, body=JoinCluster, only_on_host=True
+    ),
+    ("POST", "/v1/local/leave"): Operation(
+        "Take this host out of its cluster.",
+        {200: ("It belongs to none now.", OBJECT)},
+        body=LeaveCluster,
+        only_on_host=True,
+    ),
+    ("POST", "/v1/local/lease"): Operation(
+        "Renew this host's lease; for its guard.",
+        {200: ("Committed.", object_of(index=NUMBER))},
+        body=Renewal,
+        only_on_host=True,
+    ),
+}
