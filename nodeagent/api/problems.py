@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 REQUEST_ID: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="")
 
+KEY_LENGTH_MAX = 200
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -64,6 +66,7 @@ def problem_middleware(rng: random.Random) -> Middleware:
         request_id = new_id(rng)
         REQUEST_ID.set(request_id)
         try:
+            check_key(request)
             response = await handler(request)
         except asyncio.CancelledError:
             raise
@@ -71,6 +74,8 @@ def problem_middleware(rng: random.Random) -> Middleware:
             response = problem_response(error, request_id)
         except web.HTTPException as error:
             response = problem_response(_from_http(error, request), request_id)
+            if isinstance(error, web.HTTPMethodNotAllowed):
+                response.headers["Allow"] = error.headers["Allow"]  # RFC 9110 section 15.5.6
         except ConnectionError:
             raise
         except Exception:
@@ -84,6 +89,16 @@ def problem_middleware(rng: random.Random) -> Middleware:
         return response
 
     return middleware
+
+
+def check_key(request: web.Request) -> None:
+    """Refuse what can't be an idempotency key, also where nothing is made of it.
+
+    Raises:
+        InvalidError: it is too long.
+    """
+    if len(request.headers.get("Idempotency-Key", "")) > KEY_LENGTH_MAX:
+        raise InvalidError(f"Idempotency-Key is longer than {KEY_LENGTH_MAX} characters")
 
 
 def _from_http(error: web.HTTPException, request: web.Request) -> PlatformError:

@@ -25,7 +25,6 @@ R = TypeVar("R", bound=Resource)
 
 BODY_BYTES_MAX = 1 << 20
 CONDITION_LENGTH_MAX = 2000
-KEY_LENGTH_MAX = 200
 KEY_NAMESPACE = uuid.UUID("6f2f1d0e-8a53-4c11-9f0e-5b8f3f6a7c21")
 
 
@@ -146,12 +145,6 @@ class Ids:
 
 
 def ids_of(request: web.Request) -> Ids:
-    """Return the ids of a request, made from its Idempotency-Key if it has one.
-
-    Raises:
-        InvalidError: the key is too long.
-    """
+    """Return the ids of a request, made from its Idempotency-Key if it has one."""
     key = request.headers.get("Idempotency-Key", "")
-    if len(key) > KEY_LENGTH_MAX:
-        raise InvalidError(f"Idempotency-Key is longer than {KEY_LENGTH_MAX} characters")
     return Ids(f"{request.method} {request.path} {key}" if key else new_id(node_of(request).rng))

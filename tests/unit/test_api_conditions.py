@@ -64,6 +64,18 @@ async def test_a_condition_that_names_no_present_state_changes_nothing(api, cond
     assert (await (await api.get("/v1/vms/web1")).json())["description"] == ""
 
 
+async def test_a_method_that_is_not_possible_names_those_that_are(api):
+    refused = await api.put("/v1/vms", json={})
+    await problem_of(refused, 405, "invalid")
+    assert refused.headers["Allow"] == "GET,HEAD,POST"
+
+
+async def test_a_key_too_long_is_refused_even_where_none_is_needed(api):
+    key = {"Idempotency-Key": "k" * 201}
+    refused = await api.patch("/v1/members/policy", json={"voters_max": 3}, headers=key)
+    await problem_of(refused, 400, "invalid")
+
+
 async def test_a_condition_too_long_is_refused(api):
     await api.post("/v1/vms", json=VM)
     assert await described(api, "no", If_Match='"1",' * 600) == 400
