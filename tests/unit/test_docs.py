@@ -186,3 +186,35 @@ def test_messages_that_troubleshooting_explains_exist():
     known = "\n".join(texts())
     missing = [message for message in quoted if message not in known]
     assert not missing
+
+
+def error_codes() -> set[str]:
+    """Every code that an error of the product can have: class attributes `code`, arguments `code=`."""
+    found = set()
+    for source in tidy.sources():
+        if source.under({"tests/": "", "tools/": ""}):
+            continue
+        for node in ast.walk(source.tree):
+            match node:
+                case ast.ClassDef(body=body):
+                    values = [
+                        a.value
+                        for a in body
+                        if isinstance(a, ast.Assign) and ast.unparse(a.targets[0]) == "code"
+                    ]
+                case ast.keyword(arg="code" | "error_code", value=value):
+                    values = [value]
+                case _:
+                    continue
+            found |= {
+                v.value for v in values if isinstance(v, ast.Constant) and isinstance(v.value, str)
+            }
+    return found
+
+
+def test_every_code_of_an_error_is_explained_and_no_other():
+    text = (ROOT / "docs/api.md").read_text().partition("## Errors")[2]
+    rows = [row.split("|")[1] for row in text.splitlines() if row.startswith("| `")]
+    explained = set(re.findall(r"`([a-z-]+)`", " ".join((*rows, text.rpartition("\n\n")[2]))))
+    from_rejections = {"conflict-guard", "conflict-claim"}  # put together from the reason
+    assert error_codes() | from_rejections == explained

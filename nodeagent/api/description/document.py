@@ -14,7 +14,8 @@ import msgspec
 
 from nodeagent.api.description.operations import LIST, OPERATIONS, Operation, Shape, items_of, shown
 from nodeagent.api.description.schemas import SchemaOf, reference_to, schemas_of
-from nodeagent.api.problems import Problem
+from nodeagent.api.problems import KEY_LENGTH_MAX, Problem
+from nodeagent.api.requests import CONDITION_LENGTH_MAX
 from nodeagent.api.views import COLLECTIONS
 
 OPENAPI = "3.1.0"
@@ -143,15 +144,19 @@ def _parameters(method: str, path: str, operation: Operation) -> Iterator[dict[s
     if method in CHANGES and not operation.open:
         yield _header("Idempotency-Key", "A repetition with the same key gives the first result.")
     if method in CHANGES and VARIABLE.search(path):
-        yield _header("If-Match", "Do it only to the state with one of these ETags.")
+        yield _header(
+            "If-Match",
+            "Do it only to the state with one of these ETags.",
+            length_max=CONDITION_LENGTH_MAX,
+        )
     if operation.task:
         yield _header(
             "Prefer", "`wait=N`: answer when the task ends or changes, N seconds at most."
         )
 
 
-def _header(name: str, description: str) -> dict[str, Any]:
-    schema = {"type": "string", "maxLength": 200}
+def _header(name: str, description: str, *, length_max: int = KEY_LENGTH_MAX) -> dict[str, Any]:
+    schema = {"type": "string", "maxLength": length_max}
     return {"name": name, "in": "header", "description": description, "schema": schema}
 
 
