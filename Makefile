@@ -13,7 +13,7 @@ FROM ?= 0
 UNIT_DIRS := $(wildcard tests/unit tests/golden tests/contract)
 CODE := core raftstate netfabric storage ha nodeagent tools tests
 
-.PHONY: help setup demo test check format-check lint layers types unit sizes sim sim-long integration lab lab-down bench bench-raft docs guests lock clean
+.PHONY: help setup demo test check format-check lint layers types unit sizes sim sim-long integration lab lab-down bench bench-raft bench-api docs guests lock clean
 help:
 	@sed -n 's/^## //p' Makefile
 
@@ -85,6 +85,13 @@ bench: setup
 ## make bench-raft    measure: commits next to etcd's, the cost of replicas, recovery; writes build/bench-raft.json
 bench-raft: setup
 	$(PY) -m tools.bench.raft $(if $(QUICK),--quick)
+
+## make bench-api     measure: one agent's API next to LXD's, under the same load; writes build/bench-api.json
+bench-api: setup
+	@mkdir -p build
+	@command -v lxd >/dev/null && command -v h2load >/dev/null || \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends lxd nghttp2-client >build/bench-api.apt
+	$(PY) -m tools.bench.api
 
 ## make docs          check the documents: links, requirement ids, named tests
 docs: setup

@@ -19,6 +19,7 @@ MAY_START_PROCESSES = {
     "core/command.py": "this is the one place",
     "tools/lab/": "the lab holds hosts as long-lived processes and kills them; it is outside the product",
     "tools/demo/": "the demo watches from outside, with a ping that runs along",
+    "tools/bench/api/": "the bench holds LXD as a long-lived process, outside the product",
     "tools/bench/raft/": "the bench holds voters and etcd as long-lived processes, outside the product",
     "tests/": "tests stand outside the product",
 }

@@ -1,0 +1,211 @@
+"""`make bench-api`: one agent of three next to LXD, under the same load on the same machine.
+
+Prints a table and writes `build/bench-api.json`. Exit code 0 when everything could be measured, whatever came out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import ssl
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import msgspec
+
+from core.errors import PlatformError
+from tools.bench.api.creates import WRITERS, creates_per_second
+from tools.bench.api.load import Load, get
+from tools.bench.api.lxd import PROFILES, client, lxd
+from tools.bench.api.report import Figure, Report, table
+from tools.bench.api.subscribers import SUBSCRIBERS, idle_percent
+from tools.bench.measure import API_SOCKET, SHARED
+from tools.demo.operator import Operator
+from tools.guests.build import guest_image
+from tools.lab.cluster import form_cluster
+from tools.lab.lab import Lab
+
+BUILD = Path(__file__).resolve().parents[3] / "build"
+LAB = "benchapi"
+LISTED, PROFILES_LISTED = 100, 60
+GROUP_LIST = f"/v1/security-groups?q=name~=listed-*&q=data_center.name=default&limit={LISTED}"
+PROFILE_LIST = f"{PROFILES}?recursion=1"
+
+
+@dataclass(slots=True)
+class Rounds:
+    """What was measured, by name, a value a round."""
+
+    values: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, name: str, value: float) -> None:
+        """Keep a value."""
+        self.values.setdefault(name, []).append(value)
+
+    def add_load(self, name: str, load: Load) -> None:
+        """Keep what a load measured."""
+        self.add(f"{name}, per second", load.per_second)
+        self.add(f"{name}, p99 ms", load.p99_ms)
+
+    def of(self, name: str) -> float:
+        """Return the median."""
+        return statistics.median(self.values[name])
+
+
+@dataclass(frozen=True, slots=True)
+class Ours:
+    """The agent that is measured: not the leader's host, and a token that it checks with each request."""
+
+    socket: Path
+    https: str
+    token: str
+    pid: int
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What lets a request in."""
+        return {"Authorization": f"Bearer {self.token}"}
+
+
+def say(text: str) -> None:
+    """Print at once, so that a pipe shows progress too."""
+    print(text, flush=True)
+
+
+async def prepared(lab: Lab, image: str) -> Ours:
+    """Return an agent whose cluster has a VM and `LISTED` security groups."""
+    operator, first = Operator(lab), lab.hosts[0]
+    await operator.types(
+        first, "data-storage", "create", SHARED, "--kind", "shared", "--path", "/srv/shared"
+    )
+    await operator.types(first, "image", "upload", "tiny", "--file", image)
+    vm = ("--image", "tiny", "--memory", "128MiB", "--data-storage", SHARED, "--no-start")
+    await operator.types(first, "vm", "create", "web1", *vm)
+    for number in range(LISTED):
+        await operator.asks(
+            first,
+            *("api", "POST", "security-groups", "--data", f'{{"name": "listed-{number}"}}'),
+        )
+    members = (await operator.asks(first, "members"))["items"]
+    follower = next(m["name"] for m in members if not m["leader"])
+    address = next(m["address"] for m in members if m["name"] == follower)
+    made = await operator.asks(first, "api", "POST", "access-tokens", "--data", '{"name": "bench"}')
+    pid = lab.service_pid(follower, "agent")
+    assert pid is not None, "a lab's host has an agent"
+    return Ours(lab.inside(follower, API_SOCKET), f"https://{address}:7443", made["token"], pid)
+
+
+async def measure(
+    ours: Ours, peer: Path, rounds: Rounds, *, number: int, seconds: float, directory: Path
+) -> None:
+    """Measure everything once, ours and the peer's in turn."""
+    unix, theirs = f"unix:{ours.socket}", f"unix:{peer}"
+    how = {"seconds": seconds, "directory": directory}
+    for name, base, path, headers in (
+        ("get", unix, "/v1/vms/web1", ours.headers),
+        ("LXD get", theirs, f"{PROFILES}/default", {}),
+        ("list", unix, GROUP_LIST, ours.headers),
+        ("LXD list", theirs, PROFILE_LIST, {}),
+        ("get over HTTPS", ours.https, "/v1/vms/web1", ours.headers),
+    ):
+        rounds.add_load(name, await get(base, path, headers=headers, **how))  # type: ignore[arg-type]  # two named above
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    connector = aiohttp.TCPConnector(ssl=context, limit=WRITERS)
+    async with aiohttp.ClientSession(ours.https, connector=connector, headers=ours.headers) as http:
+        rate = await creates_per_second(
+            http,
+            "/v1/security-groups",
+            lambda name: {"name": name},
+            prefix=f"made-{number}",
+            seconds=seconds,
+        )
+    rounds.add("creates", rate)
+    async with client(peer, clients=WRITERS) as http:
+        rate = await creates_per_second(
+            http,
+            PROFILES,
+            lambda name: {"name": name, "config": {}, "devices": {}},
+            prefix=f"made{number}",
+            seconds=seconds,
+        )
+    rounds.add("LXD creates", rate)
+
+
+def figures(rounds: Rounds, idle: tuple[float, float]) -> tuple[Figure, ...]:
+    """Return the figures with their targets."""
+    return (
+        Figure("GET of one, access token checked, unix socket", "1/s",
+               rounds.of("get, per second"), rounds.of("LXD get, per second"), at_least=5),
+        Figure("p99 of it", "ms", rounds.of("get, p99 ms"), rounds.of("LXD get, p99 ms"), at_most=1),
+        Figure(f"list of {LISTED} with two filters, LXD: {PROFILES_LISTED}, unix socket", "1/s",
+               rounds.of("list, per second"), rounds.of("LXD list, per second"), at_least=5),
+        Figure("p99 of it", "ms", rounds.of("list, p99 ms"), rounds.of("LXD list, p99 ms")),
+        Figure("GET of one over HTTPS", "1/s", rounds.of("get over HTTPS, per second")),
+        Figure("p99 of it", "ms", rounds.of("get over HTTPS, p99 ms")),
+        Figure(f"creates by quorum over HTTPS, {WRITERS} clients; LXD: one member, unix socket", "1/s",
+               rounds.of("creates"), rounds.of("LXD creates"), at_least=3),
+        Figure("idle agent", "% of a core", idle[0]),
+        Figure(f"idle agent with {SUBSCRIBERS} subscribers of events", "% of a core", idle[1], at_most=5),
+    )  # fmt: skip
+
+
+async def bench(*, rounds: int, seconds: float, out: Path) -> int:
+    """Measure, print and write; return the exit code."""
+    began_s, found = time.monotonic(), Rounds()
+    image = str(await guest_image("tiny", say=say))
+    lab: Lab | None = None
+    try:
+        with tempfile.TemporaryDirectory(prefix="kvbench-") as name:
+            directory = Path(name)
+            say("three hosts form a cluster")
+            lab = await Lab.up(LAB, 3)
+            await form_cluster(lab)
+            ours = await prepared(lab, image)
+            async with lxd(directory / "lxd") as peer:
+                async with client(peer) as http:
+                    for number in range(PROFILES_LISTED - 1):
+                        await http.post(PROFILES, json={"name": f"listed{number}"})
+                for number in range(rounds):
+                    say(f"round {number + 1} of {rounds}")
+                    await measure(
+                        ours, peer, found, number=number, seconds=seconds, directory=directory
+                    )
+            say(f"{SUBSCRIBERS} subscribers")
+            idle = await idle_percent(ours.socket, ours.pid, seconds=4 * seconds)
+    except PlatformError as error:
+        say(f"the bench failed: {error.message}")
+        return 1
+    finally:
+        if lab is not None:
+            await lab.down()
+    report = Report(
+        seconds=round(time.monotonic() - began_s, 1),
+        load_average=round(os.getloadavg()[0], 1),
+        figures=figures(found, idle),
+        rounds=found.values,
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+    say(f"\n{table(report)}\n(written to {out})")
+    return 0
+
+
+def main() -> None:
+    """Read the arguments and run."""
+    parser = argparse.ArgumentParser(prog="python -m tools.bench.api", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3, help="how often everything is measured")
+    parser.add_argument("--seconds", type=float, default=5.0, help="how long each figure is")
+    parser.add_argument("--out", type=Path, default=BUILD / "bench-api.json")
+    given = parser.parse_args()
+    sys.exit(asyncio.run(bench(rounds=given.rounds, seconds=given.seconds, out=given.out)))
+
+
+if __name__ == "__main__":
+    main()
