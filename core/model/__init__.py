@@ -26,7 +26,8 @@ from core.model.network import (
     Rule,
     SecurityGroup,
 )
-from core.model.resource import Resource, check_name, key_of, kind_of
+from core.model.relations import Link, links_of
+from core.model.resource import Relation, Resource, check_name, key_of, kind_of
 from core.model.storage import (
     DataStorage,
     DataStorageKind,
@@ -67,8 +68,15 @@ RESOURCE_TYPES: tuple[type[Resource], ...] = (
 
 KINDS: dict[str, type[Resource]] = {kind_of(type_): type_ for type_ in RESOURCE_TYPES}
 
+COLLECTIONS: dict[str, type[Resource]] = {
+    type_.PLURAL: type_ for type_ in RESOURCE_TYPES if type_.PLURAL
+}
+LINKS = links_of(RESOURCE_TYPES)
+
 __all__ = [
+    "COLLECTIONS",
     "KINDS",
+    "LINKS",
     "RESOURCE_TYPES",
     "VM",
     "AccessToken",
@@ -89,11 +97,13 @@ __all__ = [
     "JoinToken",
     "JournalEntry",
     "Lease",
+    "Link",
     "Mesh",
     "Nic",
     "PortGroup",
     "PowerState",
     "Protocol",
+    "Relation",
     "Resource",
     "Rule",
     "SecurityGroup",
@@ -106,4 +116,5 @@ __all__ = [
     "check_name",
     "key_of",
     "kind_of",
+    "links_of",
 ]

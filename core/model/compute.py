@@ -6,10 +6,11 @@ Written by the VM service and the host that runs the VM; read by every controlle
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import ClassVar
 
 import msgspec
 
-from core.model.resource import Resource
+from core.model.resource import Relation, Resource
 
 
 class PowerState(StrEnum):
@@ -49,6 +50,17 @@ class VM(Resource, tag="vm.v1", frozen=True, kw_only=True):
     host stopped. `boot_id` is the boot of the host in which it was started last. `migrating_to_host_id` is set
     during a live migration. `blocked_reason` is empty or says why it cannot run now.
     """
+
+    PLURAL: ClassVar[str] = "vms"
+    RELATIONS: ClassVar[tuple[Relation, ...]] = (
+        Relation("cluster_id", target="cluster", name="cluster", reverse="vms"),
+        Relation("host_id", target="host", name="host", reverse="vms"),
+        Relation(
+            "migrating_to_host_id", target="host", name="migrating_to_host", reverse="incoming_vms"
+        ),
+    )
+    NOT_RELATIONS: ClassVar[frozenset[str]] = frozenset({"boot_id"})
+    UNSEARCHED: ClassVar[frozenset[str]] = frozenset({"cloud_init.user_data"})
 
     cluster_id: str
     host_id: str

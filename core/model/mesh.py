@@ -6,16 +6,24 @@ Written by joining (`nodeagent.joining`), the lease batcher and the HA decisions
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import ClassVar
 
-from core.model.resource import Resource
+from core.model.resource import Relation, Resource
 
 
 class DataCenter(Resource, tag="data-center.v1", frozen=True, kw_only=True):
     """The largest name space; holds clusters."""
 
+    PLURAL: ClassVar[str] = "data-centers"
+
 
 class Cluster(Resource, tag="cluster.v1", frozen=True, kw_only=True):
     """A logical group of hosts inside a data center."""
+
+    PLURAL: ClassVar[str] = "clusters"
+    RELATIONS: ClassVar[tuple[Relation, ...]] = (
+        Relation("data_center_id", target="data-center", name="data_center", reverse="clusters"),
+    )
 
     data_center_id: str
 
@@ -27,6 +35,8 @@ class Mesh(Resource, tag="mesh.v1", frozen=True, kw_only=True):
     of all voters and never falls. `voters_max` is 1, 3, 5 or 7; a voter that was silent for `voter_replace_after_s`
     gives its place to another host.
     """
+
+    SECRET: ClassVar[frozenset[str]] = frozenset({"sealed_ca_key", "sealed_gossip_key"})
 
     ca_pem: str
     sealed_ca_key: bytes
@@ -61,6 +71,11 @@ class Host(Resource, tag="host.v1", frozen=True, kw_only=True):
     its admission until it has the state and says so: it gets no vote, and may give up without a trace.
     """
 
+    PLURAL: ClassVar[str] = "hosts"
+    RELATIONS: ClassVar[tuple[Relation, ...]] = (
+        Relation("cluster_id", target="cluster", name="cluster", reverse="hosts"),
+    )
+
     cluster_id: str
     address: str
     api_port: int = 7443
@@ -90,6 +105,8 @@ class Lease(Resource, tag="lease.v1", frozen=True, kw_only=True):
     of VM ownership guards. `boot_id` changes with each boot of the host. `watchdog_armed` is what the guard last said.
     """
 
+    NOT_RELATIONS: ClassVar[frozenset[str]] = frozenset({"boot_id"})
+
     boot_id: str
     seq: int
     watchdog_armed: bool = False
@@ -101,6 +118,12 @@ class Lease(Resource, tag="lease.v1", frozen=True, kw_only=True):
 class JoinToken(Resource, tag="join-token.v1", frozen=True, kw_only=True):
     """A single-use right to join. Only the SHA-256 of its secret is kept; name = id."""
 
+    PLURAL: ClassVar[str] = "join-tokens"
+    RELATIONS: ClassVar[tuple[Relation, ...]] = (
+        Relation("used_by_host_id", target="host", name="used_by_host", reverse="join_tokens"),
+    )
+    SECRET: ClassVar[frozenset[str]] = frozenset({"secret_sha256"})
+
     secret_sha256: str
     expires_ms: int
     used_by_host_id: str = ""
@@ -108,6 +131,9 @@ class JoinToken(Resource, tag="join-token.v1", frozen=True, kw_only=True):
 
 class AccessToken(Resource, tag="access-token.v1", frozen=True, kw_only=True):
     """A bearer token of the HTTPS API; only the SHA-256 of its secret is kept."""
+
+    PLURAL: ClassVar[str] = "access-tokens"
+    SECRET: ClassVar[frozenset[str]] = frozenset({"secret_sha256"})
 
     secret_sha256: str
     expires_ms: int = 0

@@ -6,14 +6,20 @@ Written by the network services of `nodeagent`; `netfabric` turns them into brid
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import ClassVar
 
 import msgspec
 
-from core.model.resource import Resource
+from core.model.resource import Relation, Resource
 
 
 class DistributedSwitch(Resource, tag="distributed-switch.v1", frozen=True, kw_only=True):
     """A switch that spans the hosts of a cluster."""
+
+    PLURAL: ClassVar[str] = "distributed-switches"
+    RELATIONS: ClassVar[tuple[Relation, ...]] = (
+        Relation("cluster_id", target="cluster", name="cluster", reverse="distributed_switches"),
+    )
 
     cluster_id: str
 
@@ -25,6 +31,11 @@ class PortGroup(Resource, tag="port-group.v1", frozen=True, kw_only=True):
     is never given to a NIC; `gateway` and `dns` are handed out by DHCP when set. `mtu` is the guests' MTU.
     `pool_first`..`pool_last` is where NIC addresses come from.
     """
+
+    PLURAL: ClassVar[str] = "port-groups"
+    RELATIONS: ClassVar[tuple[Relation, ...]] = (
+        Relation("switch_id", target="distributed-switch", name="switch", reverse="port_groups"),
+    )
 
     switch_id: str
     vni: int
@@ -43,6 +54,19 @@ class PortGroup(Resource, tag="port-group.v1", frozen=True, kw_only=True):
 
 class Nic(Resource, tag="nic.v1", frozen=True, kw_only=True):
     """A VM's network card; name = `<vm name>.<index>`."""
+
+    PLURAL: ClassVar[str] = "nics"
+    RELATIONS: ClassVar[tuple[Relation, ...]] = (
+        Relation("vm_id", target="vm", name="vm", reverse="nics"),
+        Relation("port_group_id", target="port-group", name="port_group", reverse="nics"),
+        Relation(
+            "security_group_ids",
+            target="security-group",
+            name="security_groups",
+            reverse="nics",
+            many=True,
+        ),
+    )
 
     vm_id: str
     port_group_id: str
@@ -97,6 +121,20 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
 
 class SecurityGroup(Resource, tag="security-group.v1", frozen=True, kw_only=True):
     """A stateful firewall shared by NICs."""
+
+    PLURAL: ClassVar[str] = "security-groups"
+    RELATIONS: ClassVar[tuple[Relation, ...]] = (
+        Relation(
+            "data_center_id", target="data-center", name="data_center", reverse="security_groups"
+        ),
+        Relation(
+            "rules.remote_group_id",
+            target="security-group",
+            name="remote_groups",
+            reverse="allowed_by_groups",
+            many=True,
+        ),
+    )
 
     data_center_id: str
     rules: tuple[Rule, ...] = ()

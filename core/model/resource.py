@@ -6,6 +6,7 @@ All resource types of `core.model` derive from `Resource`; the store keeps them 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import ClassVar
 
 import msgspec
@@ -15,15 +16,38 @@ from core.errors import InvalidError
 NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 
 
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """What an attribute that holds ids means: `field` names resources of the kind `target`.
+
+    From here the relation is called `name`, from the target `reverse`, always a plural: n things point to one target,
+    or with `many`, when the attribute is a list of ids, to n. In a list of structs, `field` is `list.attribute`.
+    """
+
+    field: str
+    target: str
+    name: str
+    reverse: str
+    many: bool = False
+
+
 class Resource(msgspec.Struct, frozen=True, kw_only=True):
     """Identity of a thing in the cluster.
 
     `revision` is the log index of the last write (0: not stored yet); it is set when read, never stored.
     `created_ms` is Unix time in milliseconds, for people only.
     `INDEXED` names the scalar attributes that queries search by; name, revision and every `*_id` are in any case.
+    `PLURAL` is the API's collection; kinds without one are the cluster's own business. `RELATIONS` says what every
+    `*_id` and `*_ids` means, `NOT_RELATIONS` which of them point to no resource. `SECRET` attributes are never shown
+    and never searched by; `UNSEARCHED` ones, `struct.attribute`, are shown, but too long to be kept a second time.
     """
 
     INDEXED: ClassVar[tuple[str, ...]] = ()
+    PLURAL: ClassVar[str] = ""
+    RELATIONS: ClassVar[tuple[Relation, ...]] = ()
+    NOT_RELATIONS: ClassVar[frozenset[str]] = frozenset()
+    SECRET: ClassVar[frozenset[str]] = frozenset()
+    UNSEARCHED: ClassVar[frozenset[str]] = frozenset()
 
     id: str
     name: str

@@ -6,8 +6,9 @@ Written by the storage services of `nodeagent`; `storage` turns them into files.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import ClassVar
 
-from core.model.resource import Resource
+from core.model.resource import Relation, Resource
 
 
 class DataStorageKind(StrEnum):
@@ -20,6 +21,13 @@ class DataStorageKind(StrEnum):
 class DataStorage(Resource, tag="data-storage.v1", frozen=True, kw_only=True):
     """Where disks live. `path` is absolute and the same on every host."""
 
+    PLURAL: ClassVar[str] = "data-storages"
+    RELATIONS: ClassVar[tuple[Relation, ...]] = (
+        Relation(
+            "data_center_id", target="data-center", name="data_center", reverse="data_storages"
+        ),
+    )
+
     data_center_id: str
     kind: DataStorageKind
     path: str
@@ -27,6 +35,13 @@ class DataStorage(Resource, tag="data-storage.v1", frozen=True, kw_only=True):
 
 class ImageStorage(Resource, tag="image-storage.v1", frozen=True, kw_only=True):
     """Where images live: a directory of the same path on every host; images are copied between hosts by hash."""
+
+    PLURAL: ClassVar[str] = "image-storages"
+    RELATIONS: ClassVar[tuple[Relation, ...]] = (
+        Relation(
+            "data_center_id", target="data-center", name="data_center", reverse="image_storages"
+        ),
+    )
 
     data_center_id: str
     path: str
@@ -46,6 +61,14 @@ class Image(Resource, tag="image.v1", frozen=True, kw_only=True):
     `host_ids` are hosts that hold a verified copy. `source_*` describe the file as it was uploaded.
     """
 
+    PLURAL: ClassVar[str] = "images"
+    RELATIONS: ClassVar[tuple[Relation, ...]] = (
+        Relation(
+            "image_storage_id", target="image-storage", name="image_storage", reverse="images"
+        ),
+        Relation("host_ids", target="host", name="hosts", reverse="images", many=True),
+    )
+
     image_storage_id: str
     state: ImageState = ImageState.UPLOADING
     sha256: str = ""
@@ -61,6 +84,14 @@ class Disk(Resource, tag="disk.v1", frozen=True, kw_only=True):
 
     `index` orders the disks of a VM, 0 is the one it boots from. `host_id` is set for local storage only.
     """
+
+    PLURAL: ClassVar[str] = "disks"
+    RELATIONS: ClassVar[tuple[Relation, ...]] = (
+        Relation("vm_id", target="vm", name="vm", reverse="disks"),
+        Relation("data_storage_id", target="data-storage", name="data_storage", reverse="disks"),
+        Relation("image_id", target="image", name="image", reverse="disks"),
+        Relation("host_id", target="host", name="host", reverse="disks"),
+    )
 
     vm_id: str
     data_storage_id: str

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import msgspec
 
-from core.model.resource import Resource
+from core.model.resource import Relation, Resource
 
 
 class TaskState(StrEnum):
@@ -49,6 +49,10 @@ class Task(Resource, tag="task.v1", frozen=True, kw_only=True):
     """
 
     INDEXED: ClassVar[tuple[str, ...]] = ("subject", "state")
+    PLURAL: ClassVar[str] = "tasks"
+    RELATIONS: ClassVar[tuple[Relation, ...]] = (
+        Relation("runner_host_id", target="host", name="runner_host", reverse="tasks"),
+    )
 
     workflow: str
     subject: str
@@ -82,6 +86,10 @@ class Event(Resource, tag="event.v1", frozen=True, kw_only=True):
     """Something that happened to `subject` (`kind/id`); its revision is its place in time. name = id."""
 
     INDEXED: ClassVar[tuple[str, ...]] = ("subject",)
+    PLURAL: ClassVar[str] = "events"
+    RELATIONS: ClassVar[tuple[Relation, ...]] = (
+        Relation("host_id", target="host", name="host", reverse="events"),
+    )
 
     code: str
     subject: str

@@ -9,9 +9,9 @@ from __future__ import annotations
 from aiohttp import web
 
 from core.errors import InvalidError, NotFoundError
-from core.model import Resource
+from core.model import COLLECTIONS, Resource
 from nodeagent.api.requests import etag_of, json_answer, node_of
-from nodeagent.api.views import COLLECTIONS, Shown, show
+from nodeagent.api.views import Shown, show
 
 LIMIT_DEFAULT, LIMIT_MAX = 1000, 10_000
 

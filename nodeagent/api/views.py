@@ -1,99 +1,67 @@
 """How resources look to a caller: their fields, the names behind their ids, and never a secret.
 
-Used by every handler that shows a resource. Reads only this agent's own copy.
+Used by every handler that shows a resource; lists (`nodeagent.api.lists`) make the same of whole pages at a time. Reads
+only this agent's own copy. What is secret and what an id points to is said by the model.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from core.model import (
-    VM,
-    AccessToken,
-    Cluster,
-    DataCenter,
-    DataStorage,
-    Disk,
-    DistributedSwitch,
-    Event,
-    Host,
-    Image,
-    ImageStorage,
-    JoinToken,
-    Nic,
-    PortGroup,
-    Resource,
-    SecurityGroup,
-    Task,
-)
+from core.model import KINDS, VM, Disk, Nic, Relation, Resource
 from raftstate.store import Store
-
-COLLECTIONS: dict[str, type[Resource]] = {
-    "data-centers": DataCenter,
-    "clusters": Cluster,
-    "hosts": Host,
-    "data-storages": DataStorage,
-    "image-storages": ImageStorage,
-    "images": Image,
-    "disks": Disk,
-    "distributed-switches": DistributedSwitch,
-    "port-groups": PortGroup,
-    "nics": Nic,
-    "security-groups": SecurityGroup,
-    "vms": VM,
-    "tasks": Task,
-    "events": Event,
-    "join-tokens": JoinToken,
-    "access-tokens": AccessToken,
-}
-
-SECRET_FIELDS = frozenset({"secret_sha256"})
-
-REFERENCES: dict[str, type[Resource]] = {
-    "host_id": Host,
-    "migrating_to_host_id": Host,
-    "runner_host_id": Host,
-    "used_by_host_id": Host,
-    "cluster_id": Cluster,
-    "data_center_id": DataCenter,
-    "data_storage_id": DataStorage,
-    "image_storage_id": ImageStorage,
-    "image_id": Image,
-    "port_group_id": PortGroup,
-    "switch_id": DistributedSwitch,
-    "vm_id": VM,
-}
 
 Shown = dict[str, Any]
 
 
 def show(store: Store, resource: Resource) -> Shown:
     """Return a resource as JSON-able fields, with `<thing>_name` beside each `<thing>_id`."""
-    shown: Shown = msgspec.to_builtins(resource)
-    shown.pop("type", None)
-    for field in SECRET_FIELDS & shown.keys():
-        del shown[field]
-    for field, type_ in REFERENCES.items():
-        if field in shown:
-            target = store.get(type_, shown[field]) if shown[field] else None
-            shown[field.removesuffix("_id") + "_name"] = target.name if target else ""
-    match resource:
-        case VM():
-            shown |= _vm_extras(store, resource)
-        case Nic():
-            shown["security_group_names"] = _names(store, resource.security_group_ids)
-        case SecurityGroup():
-            for rule in shown["rules"]:
-                rule["remote_group_name"] = "".join(_names(store, (rule["remote_group_id"],)))
-        case Image():
-            shown["host_names"] = [h.name for i in resource.host_ids if (h := store.get(Host, i))]
+    shown = own_fields(resource)
+    for relation in resource.RELATIONS:
+        target = KINDS[relation.target]
+        found = (store.get(target, id_) if id_ else None for id_ in _ids(shown, relation))
+        add_names(shown, relation, [one.name if one else None for one in found])
+    if isinstance(resource, VM):
+        shown |= _vm_extras(store, resource)
     return shown
 
 
-def _names(store: Store, ids: tuple[str, ...]) -> list[str]:
-    return [group.name for id_ in ids if (group := store.get(SecurityGroup, id_))]
+def own_fields(resource: Resource) -> Shown:
+    """Return what a resource itself holds and may be shown, as JSON-able fields."""
+    shown: Shown = msgspec.to_builtins(resource)
+    shown.pop("type", None)
+    for field in resource.SECRET:
+        shown.pop(field, None)
+    return shown
+
+
+def add_names(shown: Shown, relation: Relation, names: Sequence[str | None]) -> None:
+    """Put the names behind the ids of a relation, None where there is nothing, beside these."""
+    holder, _, field = relation.field.rpartition(".")
+    if holder:
+        for element, name in zip(shown[holder], names, strict=True):
+            element[name_field(field)] = name or ""
+    elif relation.many:
+        shown[name_field(field)] = [name for name in names if name is not None]
+    else:
+        shown[name_field(field)] = (names[0] if names else None) or ""
+
+
+def name_field(id_field: str) -> str:
+    """Return what the name behind an id is shown as: `host_name` for `host_id`, `host_names` for `host_ids`."""
+    if id_field.endswith("_ids"):
+        return id_field.removesuffix("_ids") + "_names"
+    return id_field.removesuffix("_id") + "_name"
+
+
+def _ids(shown: Shown, relation: Relation) -> list[str]:
+    holder, _, field = relation.field.rpartition(".")
+    if holder:
+        return [element[field] for element in shown[holder]]
+    return list(shown[field]) if relation.many else [shown[field]]
 
 
 def _vm_extras(store: Store, vm: VM) -> Shown:

@@ -19,6 +19,7 @@ from core.identity.certificates import make_authority, make_request, sign_reques
 from core.member_file import MemberRecord
 from core.mesh.tls import TlsFiles
 from core.model import (
+    COLLECTIONS,
     AccessToken,
     Event,
     Host,
@@ -31,7 +32,6 @@ from core.model import (
 )
 from nodeagent.api import events as events_module
 from nodeagent.api.app import build_app, serve_https, serve_unix
-from nodeagent.api.views import COLLECTIONS
 from nodeagent.identity.tokens import secret_hash
 from nodeagent.joining.doorkeeper import Doorkeeper
 from nodeagent.services.exclusion import Exclusion
