@@ -1,7 +1,7 @@
 """The tables of the state, made from `core.model`: one for each kind, and one for kinds this version doesn't know.
 
 Opened by `raftstate.state.machine`. Only id, name, revision, claims and body of a resource are replicated; the other
-columns are read out of the body here, to search by. So versions with different models hold the same state, and a
+columns are read out of the body here, to search by: plain values, and lists, structs and maps as JSON. So versions with different models hold the same state, and a
 changed model means that the columns of a kind are filled again from the bodies when the database is opened.
 """
 
@@ -18,6 +18,7 @@ import msgspec
 
 from core.errors import FatalError
 from core.model import Resource, kind_of
+from raftstate.state.nested import Nested, PlainType, nested_of, plain_type, reader_of
 
 LAYOUT = 1  # of the tables that don't come from the model; PRAGMA user_version
 ALWAYS_INDEXED = ("name", "revision")
@@ -47,7 +48,7 @@ class Column:
     """A scalar attribute: its values are of `type` (an enumeration's are its strings), or None if `optional`."""
 
     name: str
-    type: type[str] | type[int] | type[float] | type[bool]
+    type: PlainType
     optional: bool
     default: Scalar
     indexed: bool
@@ -58,18 +59,20 @@ class Table:
     """Where the resources of one kind are. `head` are the parameters that come before all others of a statement.
 
     Row of `by_ids`: id, rowid, name, revision, claims, body. Parameters of `insert`: head, id, name, revision, claims,
-    columns, body; of `update`: name, revision, claims, columns, body, rowid; of `delete`: rowid.
+    columns, nested, body; of `update`: name, revision, claims, columns, nested, body, rowid; of `delete`: rowid.
     """
 
     kind: str
     name: str
     head: tuple[str, ...]
     columns: tuple[Column, ...]
+    nested: tuple[Nested, ...]  # the columns that hold JSON
+    names: tuple[str, ...]  # of both
     searchable: Mapping[
         str, Column
-    ]  # all that a query may name: the columns, id, name and revision
+    ]  # all plain values that a query may name: the columns, id, name and revision
     shape: str
-    decode: Callable[[bytes], object] | None
+    read: Callable[[bytes], tuple[Scalar, ...]] | None
 
     # Written out once: SQLite's statement cache is looked up by these very strings.
     get: str
@@ -85,12 +88,12 @@ class Table:
 
     def values(self, body: bytes) -> tuple[Scalar, ...]:
         """Return the columns of a body; all None when it isn't one of this kind as this version knows it."""
-        if self.decode is None:
+        if self.read is None:
             return _NO_ROW
         try:
-            return msgspec.structs.astuple(self.decode(body))  # type: ignore[arg-type]  # a struct made below
+            return self.read(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return (None,) * len(self.columns)
+            return (None,) * len(self.names)
 
 
 BASE = (
@@ -104,12 +107,18 @@ def table_of(type_: type[Resource]) -> Table:
     """Return the table of a resource type."""
     kind = kind_of(type_)
     columns = tuple(_columns(type_))
-    return _table(kind, _table_name(kind), (), columns, _reader(type_, columns))
+    nested = tuple(nested_of(type_))
+    scalars = [
+        (column.name, (_Int64 if column.type is int else column.type) | None, column.default)
+        for column in columns
+    ]
+    read = reader_of(type_.__name__, type_.__struct_config__.tag, scalars, nested)
+    return _table(kind, _table_name(kind), columns, nested, read)
 
 
 def table_of_unknown(kind: str) -> Table:
     """Return the table in which the resources of a kind wait for a version that knows it."""
-    return _table(kind, "resource", (kind,), (), None)
+    return _table(kind, "resource", (), (), None)
 
 
 def bring_up_to_date(db: sqlite3.Connection, tables: Mapping[str, Table]) -> None:
@@ -158,7 +167,7 @@ def _keep_unknown(db: sqlite3.Connection, kind: str) -> None:
 def _rebuild(db: sqlite3.Connection, table: Table, *, stored: bool) -> None:
     """Make the table of a kind and fill it from its former one or from that of unknown kinds."""
     new = f'"new {table.kind}"'
-    fields = ", ".join(f'"{column.name}"' for column in table.columns)
+    fields = ", ".join(f'"{name}"' for name in table.names)
     db.execute(
         f"CREATE TABLE {new} (id TEXT NOT NULL UNIQUE, name TEXT NOT NULL, revision INTEGER NOT NULL, claims BLOB NOT NULL, "
         f"{fields}{', ' if fields else ''}body BLOB NOT NULL)"
@@ -187,23 +196,31 @@ def _table_name(kind: str) -> str:
 def _table(
     kind: str,
     name: str,
-    head: tuple[str, ...],
     columns: tuple[Column, ...],
-    decode: Callable[[bytes], object] | None,
+    nested: tuple[Nested, ...],
+    read: Callable[[bytes], tuple[Scalar, ...]] | None,
 ) -> Table:
+    head = () if read else (kind,)
+    names = (*(c.name for c in columns), *(n.name for n in nested))
+    shape: list[object] = [
+        (c.name, c.type.__name__, c.optional, c.default, c.indexed) for c in columns
+    ]
+    shape += [(n.name, n.form.value, sorted(n.fields)) for n in nested]
     kind_column = "kind, " if head else ""
-    fields = "".join(f'"{c.name}", ' for c in columns)
-    marks = ", ".join("?" * (len(head) + 5 + len(columns)))
-    assigned = "".join(f'"{c.name}" = ?, ' for c in columns)
+    fields = "".join(f'"{field}", ' for field in names)
+    marks = ", ".join("?" * (len(head) + 5 + len(names)))
+    assigned = "".join(f'"{field}" = ?, ' for field in names)
     of_kind = "kind = ? AND " if head else ""
     return Table(
         kind=kind,
         name=name,
         head=head,
         columns=columns,
+        nested=nested,
+        names=names,
         searchable={column.name: column for column in (*BASE, *columns)},
-        shape=repr([(c.name, c.type.__name__, c.optional, c.default, c.indexed) for c in columns]),
-        decode=decode,
+        shape=repr(shape),
+        read=read,
         get=f"SELECT body, revision FROM {name} WHERE {of_kind}id = ?",
         by_ids=f"SELECT id, rowid, name, revision, claims, body FROM {name} WHERE {of_kind}id IN",
         insert=f"INSERT INTO {name} ({kind_column}id, name, revision, claims, {fields}body) VALUES ({marks})",
@@ -229,7 +246,7 @@ def _columns(type_: type[Resource]) -> Iterable[Column]:
 
 def _scalar(
     type_: Any,  # whatever a field is annotated with
-) -> tuple[type[str] | type[int] | type[float] | type[bool], bool] | None:
+) -> tuple[PlainType, bool] | None:
     """Return (type, optional) of an attribute that a column can hold, None for any other."""
     if get_origin(type_) is Annotated:
         return _scalar(get_args(type_)[0])
@@ -237,25 +254,5 @@ def _scalar(
         options = [option for option in get_args(type_) if option is not type(None)]
         inner = _scalar(options[0]) if len(options) == 1 else None
         return (inner[0], True) if inner else None
-    if isinstance(type_, type):
-        for plain in (bool, int, float, str):
-            if type_ is plain or (plain is str and issubclass(type_, StrEnum)):
-                return plain, False
-    return None
-
-
-def _reader(type_: type[Resource], columns: tuple[Column, ...]) -> Callable[[bytes], object]:
-    """Return a decoder of the columns alone: one pass over the body, no object of the model."""
-    fields: list[tuple[str, Any, Scalar]] = [
-        (column.name, (_Int64 if column.type is int else column.type) | None, column.default)
-        for column in columns
-    ]
-    row = msgspec.defstruct(
-        f"{type_.__name__}Columns",
-        fields,
-        tag=type_.__struct_config__.tag,
-        frozen=True,
-        gc=False,
-        kw_only=True,
-    )
-    return msgspec.msgpack.Decoder(row).decode
+    plain = plain_type(type_)
+    return (plain, False) if plain else None

@@ -132,7 +132,7 @@ class ReplicasNeverDiverge(RuleBasedStateMachine):
     def columns_agree_with_bodies(self) -> None:
         for machine in self.machines[:2]:
             table = machine.table("vm")
-            fields = ", ".join(f'"{column.name}"' for column in table.columns)
+            fields = ", ".join(f'"{name}"' for name in table.names)
             query = f"SELECT body, {fields} FROM {table.name}"  # noqa: S608 - the schema's
             for body, *values in machine._db.execute(query).fetchall():
                 assert tuple(values) == table.values(body)

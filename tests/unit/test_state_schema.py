@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from core.errors import FatalError
-from core.model import KINDS, RESOURCE_TYPES, VM, Resource
+from core.model import KINDS, RESOURCE_TYPES, VM, Mesh, Resource
 from raftstate.state.machine import Machine
 from raftstate.state.schema import table_of
 from raftstate.txn import Applied, Put, Txn, decode_outcome, encode_txn
@@ -62,7 +62,7 @@ def put(
 
 def columns(machine: Machine, id_: str) -> dict[str, object]:
     table = machine.table("thing")
-    names = [column.name for column in table.columns]
+    names = [column.name for column in (*table.columns, *table.nested)]
     fields = ", ".join(f'"{name}"' for name in names)
     query = f"SELECT {fields} FROM {table.name} WHERE id = ?"  # noqa: S608 - the schema's
     row = machine._db.execute(query, (id_,)).fetchone()
@@ -77,9 +77,10 @@ def indexed(machine: Machine, kind: str) -> set[str]:
     return {sql.rsplit('"', 2)[1] for (sql,) in rows if f" ON {name} " in sql}
 
 
-def test_every_scalar_attribute_is_a_column_and_nothing_else():
+def test_every_attribute_is_a_column_and_lists_structs_and_maps_are_json():
     names = [column.name for column in table_of(New).columns]
     assert names == ["created_ms", "host_id", "colour", "ratio", "fast", "owner"]
+    assert [nested.name for nested in table_of(New).nested] == ["parts", "labels"]
     machine = Machine(":memory:", types=(New,))
     put(machine, New(id="a", name="n", created_ms=7, host_id="h", fast=False, owner="me"))
     assert columns(machine, "a") == {
@@ -89,7 +90,28 @@ def test_every_scalar_attribute_is_a_column_and_nothing_else():
         "ratio": 0.5,
         "fast": 0,
         "owner": "me",
+        "parts": "[]",
+        "labels": "{}",
     }
+    put(machine, New(id="a", name="n", host_id="h", parts=(Part(1), Part(2)), labels={"x": "ü'"}))
+    assert columns(machine, "a")["parts"] == '[{"x":1},{"x":2}]'
+    assert columns(machine, "a")["labels"] == '{"x":"ü\'"}'
+
+
+def test_what_is_secret_or_too_long_is_kept_in_no_column_of_json():
+    vm_table, mesh_table = table_of(VM), table_of(Mesh)
+    (cloud_init,) = vm_table.nested
+    assert set(cloud_init.fields) == {"hostname", "ssh_keys"}
+    assert not mesh_table.nested
+    assert not {column.name for column in mesh_table.columns} & Mesh.SECRET
+
+
+def test_a_nested_attribute_that_cannot_be_read_costs_no_other_column():
+    machine = Machine(":memory:", types=(New,))
+    body = msgspec.msgpack.encode({"type": "thing.v1", "host_id": "h", "parts": ["of the future"]})
+    put(machine, New(id="a", name="n", host_id="h"), body=body)
+    assert columns(machine, "a")["host_id"] == "h"
+    assert columns(machine, "a")["parts"] is None
 
 
 def test_names_revisions_ids_of_others_and_what_the_model_says_are_indexed():
