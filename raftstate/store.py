@@ -24,6 +24,7 @@ from raftstate.txn import Applied, Outcome, Put, Rejected, Txn, decode_outcome, 
 from raftstate.watch import Watch, WatchHub
 
 R = TypeVar("R", bound=Resource)
+T = TypeVar("T")
 
 COMMIT_TIMEOUT_S = 5.0
 QUERY_TIMEOUT_S = 10.0
@@ -154,6 +155,16 @@ class Store:
             assert isinstance(number, int), "count(*) is a number"
             return number
 
+        return await self._machine.query(query, self._time_over(timeout_s))
+
+    async def ask(
+        self, query: Callable[[sqlite3.Connection], T], *, timeout_s: float = QUERY_TIMEOUT_S
+    ) -> T:
+        """Run a query beside the event loop; see `raftstate.searching`.
+
+        Raises:
+            InvalidError: the time was over.
+        """
         return await self._machine.query(query, self._time_over(timeout_s))
 
     def _time_over(self, timeout_s: float) -> Callable[[], bool]:

@@ -14,8 +14,9 @@ from aiohttp import web
 
 from core.errors import InvalidError
 from core.model import Event
-from nodeagent.api.collections import select
-from nodeagent.api.requests import json_answer, node_of
+from nodeagent.api.collections import strong_if_asked
+from nodeagent.api.lists import list_of
+from nodeagent.api.requests import node_of
 from nodeagent.api.views import show
 from raftstate.store import Store
 
@@ -31,11 +32,11 @@ def add_routes(app: web.Application) -> None:
 
 async def events(request: web.Request) -> web.StreamResponse:
     """GET /v1/events. `Accept: text/event-stream` streams, anything else lists, oldest first."""
-    node = node_of(request)
     if "text/event-stream" in request.headers.get("Accept", ""):
         return await _stream(request)
-    items = [show(node.store, event) for event in node.store.since(Event, 0, limit=100_000)]
-    return json_answer({"items": select(items, request), "index": node.store.index})
+    node_of(request)
+    await strong_if_asked(request)
+    return await list_of(request, Event)
 
 
 async def _stream(request: web.Request) -> web.StreamResponse:

@@ -12,7 +12,8 @@ import msgspec
 from aiohttp import web
 
 from core.model import VM, Event, Host, Lease, Mesh, Severity, Vote
-from nodeagent.api.collections import select, strong_if_asked
+from nodeagent.api.collections import strong_if_asked
+from nodeagent.api.computed import select
 from nodeagent.api.hosts import delete_host
 from nodeagent.api.requests import body_of, json_answer, node_of, services_of, target_of
 from nodeagent.api.views import Shown, show

@@ -1,7 +1,8 @@
-"""Queries over the scalar attributes of a kind: conditions, order, a limit, and going on after the last one read.
+"""Queries over the plain attributes of a kind: conditions, order, a limit, and going on after the last one read.
 
 Built by callers of `Store.select` and `Store.count`; turned into SQL here. Values are always bound parameters, and
-names come from the schema, so nothing that a user types becomes SQL.
+names come from the schema, so nothing that a user types becomes SQL. What users ask, also through relations, is in
+`raftstate.state.query_sql`, which takes conditions and positions from here.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ PATTERN_MAX = 200
 
 
 class Op(StrEnum):
-    """`LIKE` takes SQL's `%` and `_` (escaped by a backslash), ASCII letters of either case are the same."""
+    """`LIKE` takes SQL's `%` and `_` (escaped by a backslash), ASCII letters of either case are the same.
+
+    `MATCH` takes `*` and `?` and heeds case; a text with a NUL character is compared up to it.
+    """
 
     EQ = "="
     NE = "!="
@@ -30,14 +34,16 @@ class Op(StrEnum):
     LT = "<"
     LE = "<="
     IN = "in"
+    NOT_IN = "not in"
     LIKE = "like"
+    MATCH = "~="
     IS_NULL = "is null"
     NOT_NULL = "is not null"
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What an attribute must be; `value` is a tuple for `IN` and nothing for `IS_NULL` and `NOT_NULL`."""
+    """What an attribute must be; `value` is a tuple for `IN` and `NOT_IN` and nothing for `IS_NULL` and `NOT_NULL`."""
 
     field: str
     op: Op
@@ -77,7 +83,7 @@ def select_sql(
     column = _column(table, order_by)
     conditions, parameters = _conditions(table, where)
     if after is not None:
-        text, more = _after(column, after, descending)
+        text, more = after_sql(f'"{order_by}"', "id", column, after, descending)
         conditions.append(text)
         parameters += more
     order = f'"{order_by}"{" DESC" if descending else ""}'
@@ -106,46 +112,63 @@ def _conditions(table: Table, where: Sequence[Condition]) -> tuple[list[str], li
     texts, parameters = [], []
     for condition in where:
         column = _column(table, condition.field)
-        text, values = _condition(column, condition)
+        text, values = condition_sql(f'"{column.name}"', column, condition.op, condition.value)
         texts.append(text)
         parameters += values
     return texts, parameters
 
 
-def _condition(column: Column, condition: Condition) -> tuple[str, list[Scalar]]:
-    name, value = f'"{column.name}"', condition.value
-    match condition.op:
+def condition_sql(
+    name: str, column: Column, op: Op, value: Scalar | tuple[Scalar, ...]
+) -> tuple[str, list[Scalar]]:
+    """Return SQL that says whether the expression `name`, with values like those of a column, meets a condition.
+
+    Raises:
+        InvalidError: the value doesn't fit the column.
+    """
+    match op:
         case Op.IS_NULL:
             return f"{name} IS NULL", []
         case Op.NOT_NULL:
             return f"{name} IS NOT NULL", []
-        case Op.IN:
+        case Op.IN | Op.NOT_IN:
             if not isinstance(value, tuple) or len(value) > VALUES_MAX:
                 raise InvalidError(f"{column.name}: 'in' takes up to {VALUES_MAX} values")
             marks = ", ".join("?" * len(value))
-            return f"{name} IN ({marks})", [_value(column, one) for one in value]
+            return f"{name} {op.value.upper()} ({marks})", [_value(column, one) for one in value]
         case Op.LIKE:
             if not isinstance(value, str) or column.type is not str or len(value) > PATTERN_MAX:
                 raise InvalidError(
                     f"{column.name}: 'like' compares a text with a pattern of up to {PATTERN_MAX} characters"
                 )
             return f"{name} LIKE ? ESCAPE '\\'", [_value(column, value)]
+        case Op.MATCH:
+            if not isinstance(value, str) or column.type is not str or len(value) > PATTERN_MAX:
+                raise InvalidError(
+                    f"{column.name}: '~=' compares a text with a pattern of up to {PATTERN_MAX} characters"
+                )
+            return f"{name} GLOB ?", [_value(column, value.replace("[", "[[]"))]
         case _:
             if isinstance(value, tuple):
-                raise InvalidError(f"{column.name}: {condition.op.value!r} takes one value")
-            return f"{name} {condition.op.value} ?", [_value(column, value)]
+                raise InvalidError(f"{column.name}: {op.value!r} takes one value")
+            return f"{name} {op.value} ?", [_value(column, value)]
 
 
-def _after(column: Column, after: Position, descending: bool) -> tuple[str, list[Scalar]]:
-    """Return what holds for everything behind a position; NULL comes before all other values."""
-    name, than = f'"{column.name}"', "<" if descending else ">"
+def after_sql(
+    name: str, id_: str, column: Column, after: Position, descending: bool
+) -> tuple[str, list[Scalar]]:
+    """Return what holds for everything behind a position in the order of the expression `name` and then of `id_`.
+
+    NULL comes before all other values.
+    """
+    than = "<" if descending else ">"
     if column.name == "id":
-        return f"id {than} ?", [after.id]
+        return f"{id_} {than} ?", [after.id]
     if after.value is None:
         rest = "" if descending else f" OR {name} IS NOT NULL"
-        return f"(({name} IS NULL AND id {than} ?){rest})", [after.id]
+        return f"(({name} IS NULL AND {id_} {than} ?){rest})", [after.id]
     value = _value(column, after.value)
-    text = f"({name}, id) {than} (?, ?)"
+    text = f"({name}, {id_}) {than} (?, ?)"
     if descending and column.optional:
         text = f"({text} OR {name} IS NULL)"
     return text, [value, after.id]

@@ -1,0 +1,198 @@
+"""Lists of stored resources: `?q=…&sort=…&limit=…&cursor=…&fields=…&count=1&explain=1`, for every collection alike.
+
+Called by `nodeagent.api.collections` and `nodeagent.api.events`. A request becomes one search of the agent's own copy; what
+comes back looks as `nodeagent.api.views` shows single resources. docs/query.md explains all of it to users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from core.errors import InvalidError
+from core.model import VM, Event, Resource, kind_of
+from nodeagent.api.cursors import decode_cursor, encode_cursor
+from nodeagent.api.requests import json_answer, node_of
+from nodeagent.api.views import Shown, add_names, own_fields
+from raftstate.searching import Match, count_matches, explain, search
+from raftstate.state.nested import Form
+from raftstate.state.query import LIMIT_MAX
+from raftstate.state.query_paths import Tables, resolve
+from raftstate.state.query_picks import Pick, PickNames, PickPath, PickRows, read_pick
+from raftstate.state.query_sql import Order, Search
+from raftstate.state.query_text import parse_where
+from raftstate.store import Store
+
+LIMIT_DEFAULT = 1000
+FIELDS_MAX = 50
+_FLAGS = {"1": True, "true": True, "0": False, "false": False, "": False}
+
+Extra = tuple[Pick, Callable[[Any], Any]]
+
+# What resources are shown with beside their own attributes and the names behind their ids.
+EXTRAS: dict[type[Resource], dict[str, Extra]] = {
+    VM: {
+        "ips": (PickRows("vm", "nics", ("ip",), "index"), lambda rows: [row["ip"] for row in rows]),
+        "nics": (PickRows("vm", "nics", ("name", "mac", "ip"), "index"), lambda rows: rows),
+        "disks": (PickRows("vm", "disks", ("name", "size_bytes"), "index"), lambda rows: rows),
+    }
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How matches become what is shown: what is picked in SQL, and what is made of it."""
+
+    picks: tuple[Pick, ...]
+    bodies: bool
+    make: Callable[[Match], Shown]
+
+
+async def list_of(request: web.Request, type_: type[Resource]) -> web.Response:
+    """GET /v1/<plural>. 200: `items`, the `index` they are as of, and `next` when there are more. 400: see the message."""
+    store = node_of(request).store
+    asked, plan = read_request(request, type_, store.machine.table)
+    if _flag(request, "explain"):
+        return await _explained(store, asked, only_count=_flag(request, "count"))
+    if _flag(request, "count"):
+        number, index = await count_matches(store, asked.kind, asked.where)
+        return json_answer({"items": [], "count": number, "index": index})
+    found = await search(store, asked, plan.make)
+    answer: dict[str, object] = {"items": found.items, "index": found.index}
+    if found.next is not None:
+        answer["next"] = encode_cursor(_question(request, type_), found.next)
+    return json_answer(answer)
+
+
+def read_request(
+    request: web.Request, type_: type[Resource], tables: Tables
+) -> tuple[Search, Plan]:
+    """Return what a request asks, and how to show it.
+
+    Raises:
+        InvalidError: it makes no sense; the message says where.
+    """
+    kind, query = kind_of(type_), request.query
+    plan = _plan(type_, tables, _fields(query.get("fields", "")))
+    sort = query.get("sort", "") or ("revision" if type_ is Event else "name")
+    cursor = query.get("cursor", "")
+    search_ = Search(
+        kind=kind,
+        where=tuple(parse_where(tables, kind, text) for text in query.getall("q", [])),
+        order=Order(resolve(tables, kind, sort.removeprefix("-")), sort.startswith("-")),
+        limit=limit_of(request),
+        after=decode_cursor(_question(request, type_), cursor) if cursor else None,
+        picks=plan.picks,
+        bodies=plan.bodies,
+    )
+    return search_, plan
+
+
+def limit_of(request: web.Request) -> int:
+    """Return how many items are wanted at most.
+
+    Raises:
+        InvalidError: not 1 to 10,000.
+    """
+    text = request.query.get("limit", str(LIMIT_DEFAULT))
+    if (
+        not (text.isascii() and text.isdecimal())
+        or len(text) > 9
+        or not 1 <= int(text) <= LIMIT_MAX
+    ):
+        raise InvalidError(f"limit must be 1 to {LIMIT_MAX}")
+    return int(text)
+
+
+async def _explained(store: Store, asked: Search, *, only_count: bool) -> web.Response:
+    steps = await explain(store, asked, only_count=only_count)
+    plan = [{"step": step.detail, "reads_rows": step.reads_rows} for step in steps]
+    cost = sum(step.reads_rows for step in steps)
+    return json_answer({"items": [], "plan": plan, "reads_rows": cost, "index": store.index})
+
+
+def _question(request: web.Request, type_: type[Resource]) -> tuple[str, ...]:
+    """Return what makes a query another one, so that its cursors don't fit; pages may differ in size and fields."""
+    query = request.query
+    return type_.PLURAL, query.get("sort", ""), *sorted(query.getall("q", []))
+
+
+def _flag(request: web.Request, name: str) -> bool:
+    text = request.query.get(name, "").lower()
+    if text not in _FLAGS:
+        raise InvalidError(f"{name} must be 1 or 0")
+    return _FLAGS[text]
+
+
+def _fields(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(","))) if text else ()
+    if "" in names:
+        raise InvalidError("fields are attributes with commas between them, e.g. name,host.name")
+    if len(names) > FIELDS_MAX:
+        raise InvalidError(f"at most {FIELDS_MAX} fields can be asked for")
+    return names
+
+
+def _plan(type_: type[Resource], tables: Tables, fields: Sequence[str]) -> Plan:
+    decode = msgspec.msgpack.Decoder(type_).decode
+
+    def own(match: Match) -> Shown:
+        assert match.body is not None, "the search asks for bodies"
+        return own_fields(msgspec.structs.replace(decode(match.body), revision=match.revision))
+
+    return _some(type_, tables, fields, own) if fields else _whole(type_, own)
+
+
+def _whole(type_: type[Resource], own: Callable[[Match], Shown]) -> Plan:
+    kind, extras = kind_of(type_), EXTRAS.get(type_, {})
+    names = [PickNames(kind, relation) for relation in type_.RELATIONS]
+    picks = (*names, *(pick for pick, _ in extras.values()))
+
+    def make(match: Match) -> Shown:
+        shown = own(match)
+        values = [read_pick(pick, raw) for pick, raw in zip(picks, match.picks, strict=True)]
+        for pick, value in zip(names, values, strict=False):
+            add_names(shown, pick.relation, value)
+        for (field, (_, form)), value in zip(extras.items(), values[len(names) :], strict=True):
+            shown[field] = form(value)
+        return shown
+
+    return Plan(picks, True, make)
+
+
+def _some(
+    type_: type[Resource], tables: Tables, fields: Sequence[str], own: Callable[[Match], Shown]
+) -> Plan:
+    of_body = {field for field in fields if _is_nested(type_, tables, field)}
+    extras = {field: _field(type_, tables, field) for field in fields if field not in of_body}
+    picks = tuple(pick for pick, _ in extras.values())
+
+    def make(match: Match) -> Shown:
+        values = zip(extras.items(), match.picks, strict=True)
+        shown = {field: form(read_pick(pick, raw)) for (field, (pick, form)), raw in values}
+        whole = own(match) if of_body else {}
+        return {field: whole[field] if field in of_body else shown[field] for field in fields}
+
+    return Plan(picks, bool(of_body), make)
+
+
+def _is_nested(type_: type[Resource], tables: Tables, field: str) -> bool:
+    """Whether a field is a list, struct or map of the resource's own: those are shown whole, from its body."""
+    return any(nested.name == field for nested in tables(kind_of(type_)).nested)
+
+
+def _field(type_: type[Resource], tables: Tables, field: str) -> Extra:
+    if extra := EXTRAS.get(type_, {}).get(field):
+        return extra
+    path = resolve(tables, kind_of(type_), field)
+    if path.leaf.form is Form.STRUCT and path.leaf.whole:
+        raise InvalidError(
+            f"{field} consists of several attributes: name one, as in {field}.attribute"
+        )
+    if path.named and path.single:
+        return PickPath(path), lambda name: name or ""
+    return PickPath(path), lambda value: value

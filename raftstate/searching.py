@@ -1,0 +1,130 @@
+"""Ask the full query of an agent's own copy: the matches of a search, how many there are, or what it would cost.
+
+Called by the API's lists; each runs on a reader thread, within a time. `raftstate.state.query_sql` makes the statements.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
+
+from core.errors import InvalidError
+from raftstate.state.query import Position, Sql
+from raftstate.state.query_sql import Search, matches_sql, scanned_kind, search_sql
+from raftstate.state.query_text import Where
+from raftstate.state.schema import Scalar
+from raftstate.store import Store
+
+T = TypeVar("T")
+
+ANSWER_BYTES_MAX = 64 << 20
+
+
+class Match(NamedTuple):
+    """One match. `body` is there when the search asked for it; `picks` are in the order of the search."""
+
+    body: bytes | None
+    revision: int
+    picks: tuple[Scalar, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Found(Generic[T]):
+    """A page of matches as of log index `index`; `next` is where to go on, if there are more."""
+
+    items: list[T]
+    index: int
+    next: Position | None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of SQLite's plan. `reads_rows` is how many a step goes through that uses no index, else 0."""
+
+    detail: str
+    reads_rows: int
+
+
+async def search(store: Store, asked: Search, make: Callable[[Match], T]) -> Found[T]:
+    """Return the matches, each made into what is shown; `make` runs on the reader's thread.
+
+    Raises:
+        InvalidError: a bound is exceeded, a value doesn't fit, the answer is too large, or the time was over.
+    """
+    sql = search_sql(store.machine.table, asked)
+    last_type = asked.order.path.leaf.type
+
+    def read(db: sqlite3.Connection) -> Found[T]:
+        items: list[T] = []
+        last, size, more = None, 0, False
+        for id_, key, body, revision, *picks in db.execute(*sql):
+            if len(items) == asked.limit:
+                more = True
+                break
+            size += len(body or b"") + sum(len(pick) for pick in picks if isinstance(pick, str))
+            if size > ANSWER_BYTES_MAX:
+                raise InvalidError("the answer would be too large: ask for fewer items or fields")
+            items.append(make(Match(body, revision, tuple(picks))))
+            last = Position(bool(key) if last_type is bool and key is not None else key, id_)
+        return Found(items, _applied(db), last if more else None)
+
+    return await store.ask(_whole(read))
+
+
+async def count_matches(store: Store, kind: str, where: Sequence[Where]) -> tuple[int, int]:
+    """Return how many resources of a kind meet all conditions, and as of which log index.
+
+    Raises:
+        InvalidError: as for `search`.
+    """
+    sql = matches_sql(store.machine.table, kind, where)
+
+    def read(db: sqlite3.Connection) -> tuple[int, int]:
+        (number,) = db.execute(*sql).fetchone()
+        return int(number), _applied(db)
+
+    return await store.ask(_whole(read))
+
+
+async def explain(store: Store, asked: Search, *, only_count: bool = False) -> list[Step]:
+    """Return how SQLite would go about a search or a count, without running it.
+
+    Raises:
+        InvalidError: as for `search`.
+    """
+    table = store.machine.table
+    sql = matches_sql(table, asked.kind, asked.where) if only_count else search_sql(table, asked)
+
+    def rows_of(db: sqlite3.Connection, kind: str) -> int:
+        return int(db.execute(*matches_sql(table, kind, ())).fetchone()[0])
+
+    def read(db: sqlite3.Connection) -> list[Step]:
+        plan = Sql(f"EXPLAIN QUERY PLAN {sql.text}", sql.parameters)
+        details = [str(row[3]) for row in db.execute(*plan)]
+        steps = []
+        for detail in details:
+            own = asked.kind if detail.split()[:2] == ["SCAN", "t"] else ""
+            kind = own or scanned_kind(detail)
+            steps.append(Step(detail, rows_of(db, kind) if kind else 0))
+        return steps
+
+    return await store.ask(_whole(read))
+
+
+def _whole(read: Callable[[sqlite3.Connection], T]) -> Callable[[sqlite3.Connection], T]:
+    """Let all statements of a read see the same state."""
+
+    def reading(db: sqlite3.Connection) -> T:
+        db.execute("BEGIN")
+        try:
+            return read(db)
+        finally:
+            db.rollback()
+
+    return reading
+
+
+def _applied(db: sqlite3.Connection) -> int:
+    return int(db.execute("SELECT applied FROM progress").fetchone()[0])
