@@ -1,29 +1,33 @@
 """Filters, order and limit for lists of what is worked out at the moment and not stored, such as members.
 
-Stored resources have the full query (`nodeagent.api.lists`); here attributes are compared for equality.
+Stored resources have the full query (`nodeagent.api.lists`); here its operators are applied to the shown attributes.
 """
 
 from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import Any
 
 from aiohttp import web
 
 from core.errors import InvalidError
 from nodeagent.api.lists import limit_of
 from nodeagent.api.views import Shown
+from raftstate.state.query import Op
+from raftstate.state.query_text import split, split_list
+from raftstate.state.query_values import value_of
 
 
 def select(items: list[Shown], request: web.Request) -> list[Shown]:
     """Return the items that the request's filters, order and limit leave.
 
     Raises:
-        InvalidError: a filter that is not `attribute=value`, an unknown attribute, a limit out of bounds.
+        InvalidError: a filter that is no condition, an unknown attribute, a limit out of bounds.
     """
     for condition in request.query.getall("q", []):
-        attribute, equals, value = condition.partition("=")
-        if not equals:
-            raise InvalidError(f"filter {condition[:60]!r} is not attribute=value")
+        attribute, op, text = split(condition)
         _known(attribute, items)
-        items = [item for item in items if _text(item.get(attribute)) == value]
+        items = [item for item in items if _meets(attribute, item.get(attribute), op, text)]
     sort = request.query.get("sort", "")
     if sort:
         attribute = sort.removeprefix("-")
@@ -39,8 +43,31 @@ def _known(attribute: str, items: list[Shown]) -> None:
         raise InvalidError(f"there is no attribute {attribute[:60]!r}")
 
 
-def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _meets(
+    attribute: str,
+    value: Any,  # whatever is shown
+    op: Op,
+    text: str,
+) -> bool:
+    if op in (Op.IS_NULL, Op.NOT_NULL):
+        return (value is None or value == "") == (op is Op.IS_NULL)
+    if value is None:
+        return False
+    if op is Op.MATCH:
+        return fnmatchcase(str(value), text.replace("[", "[[]"))
+    if op in (Op.IN, Op.NOT_IN):
+        several = [value_of(attribute, type(value), one) for one in split_list(text)]
+        return (value in several) == (op is Op.IN)
+    other: Any = value_of(attribute, type(value), text)
+    match op:
+        case Op.EQ:
+            return bool(value == other)
+        case Op.NE:
+            return bool(value != other)
+        case Op.GT | Op.GE:
+            return bool(value > other or (op is Op.GE and value == other))
+        case _:
+            return bool(value < other or (op is Op.LE and value == other))
 
 
 def _sortable(value: object) -> tuple[int, float, str]:

@@ -115,6 +115,12 @@ async def test_members_are_shown_with_role_progress_and_health(many, api):
     assert (items["h3"]["applied_index"], items["h3"]["lag"]) == (None, None)
     assert items["h4"]["failure_domain"] == "rack1"
     assert set(await shown(api, "?q=role=witness")) == {"h4"}
+    assert set(await shown(api, "?q=role!=witness&q=name~=h[1-3]")) == set()
+    assert set(await shown(api, "?q=role?=witness,voter&q=name>=h2&q=votes=true")) == {"h2", "h3"}
+    assert set(await shown(api, "?q=lag is:null")) == {"h3"}
+    assert set(await shown(api, "?q=lag<=0&q=votes=yes")) == {"h1", "h2"}
+    for query in ("?q=role", "?q=colour=red", "?q=lag>many"):
+        assert await refusal(await api.get(f"/v1/members{query}"), 400)
     one = await (await api.get("/v1/members/h4")).json()
     assert one["name"] == "h4"
     assert await refusal(await api.get("/v1/members/h9"), 404)

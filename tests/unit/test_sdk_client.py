@@ -342,3 +342,21 @@ async def test_a_dead_https_agent_is_passed_over(secure_agent):
     ) as client:
         await client.status()
     assert len(agent.asked) == 1
+
+
+# -- queries
+
+
+async def test_all_pages_are_fetched_and_a_limit_is_kept(world):
+    world.collections["images"] = [{"id": f"i{n}", "name": f"n{n}"} for n in range(7)]
+    world.page_size = 3
+    with StubAgent(world) as agent:
+        async with client_of(agent.address) as client:
+            wanted = [f"n{n}" for n in range(7)]
+            assert [i.text("name") async for i in client.find("images")] == wanted
+            assert [i.text("name") for i in (await client.list_all("images")).items] == wanted
+            assert len((await client.list_all("images", limit=5)).items) == 5
+            page = await client.list("images", limit=2, fields=("name",))
+            assert (page.next, page.items[0].raw) == ("2", {"name": "n0"})
+            assert await client.count("images", query=("name=n3",)) == 1
+            assert (await client.explain("images")).integer("reads_rows") == 7

@@ -41,7 +41,7 @@ def add_list(verbs: Verbs, kind: Kind) -> None:
     """Add `list`."""
 
     async def run(args: Namespace, ctx: Context) -> int:
-        page = await ctx.client.list(
+        page = await ctx.client.list_all(
             kind.plural, query=queries(args.query), sort=args.sort, limit=args.limit
         )
         write_list(ctx, page.items, kind.columns, kind.empty or f"no {kind.word}s")
@@ -51,7 +51,8 @@ def add_list(verbs: Verbs, kind: Kind) -> None:
         "list",
         run,
         f"list {kind.word}s",
-        example=f"kvorum {kind.noun} list\nkvorum {kind.noun} list -q name=web1 -o json",
+        example=f"kvorum {kind.noun} list\nkvorum {kind.noun} list -q name=web1 -o json\n"
+        f"kvorum {kind.noun} list --where 'name~=web*' --sort=-created_ms --limit 10",
     )
     add_query(parser)
 
@@ -61,10 +62,12 @@ def add_query(parser: Parser) -> None:
     parser.add_argument(
         "-q",
         "--query",
+        "--where",
         action="append",
         default=[],
-        metavar="ATTRIBUTE=VALUE",
-        help="only those of which this is true; may be given several times",
+        dest="query",
+        metavar="CONDITION",
+        help="only those of which this is true, e.g. name=web1; may be given several times",
     )
     parser.add_argument("--sort", default="", metavar="ATTRIBUTE", help="order by an attribute")
     parser.add_argument("--limit", type=positive, default=0, metavar="N", help="at most N")
@@ -78,7 +81,7 @@ def queries(texts: list[str]) -> list[str]:
     """
     for text in texts:
         if not text[:1].isalpha() or not any(sign in text for sign in "=<>:"):
-            raise UsageError(f"query {text!r} is not ATTRIBUTE=VALUE")
+            raise UsageError(f"query {text!r} is no condition such as name=web1")
     return texts
 
 
@@ -123,5 +126,5 @@ def add_delete(
 
 async def related(ctx: Context, plural: str, key: str, value: str) -> tuple[Item, ...]:
     """Return the resources whose field `key` is or holds `value`."""
-    page = await ctx.client.list(plural)
+    page = await ctx.client.list_all(plural)
     return tuple(item for item in page.items if item.text(key) == value or value in item.texts(key))

@@ -46,7 +46,7 @@ autoload -Uz bashcompinit && bashcompinit
 async def complete(args: Namespace, ctx: Context) -> int:
     """Print a completion script, or the names that the script asks for."""
     if args.shell == NAMES:
-        page = await ctx.client.list(args.of)
+        page = await ctx.client.list_all(args.of, fields=("name",))
         for item in page.items:
             ctx.write(item.text("name"))
         return 0

@@ -91,7 +91,8 @@ async def _named_rules(ctx: Context, group: Item) -> list[Item]:
     if not any(rule.text("remote_group_id") for rule in rules):
         return list(rules)
     names = {
-        found.text("id"): found.text("name") for found in (await ctx.client.list(KIND.plural)).items
+        found.text("id"): found.text("name")
+        for found in (await ctx.client.list_all(KIND.plural)).items
     }
     return [
         Item({"remote_group_name": names.get(rule.text("remote_group_id"), ""), **rule.raw})

@@ -44,6 +44,7 @@ TASK_POLL_S_MIN = 0.3
 UPLOAD_BYTES_PER_S_MIN = 256 * 1024
 UPLOAD_CONVERSION_S_MAX = 900.0
 
+PAGE_MAX = 10_000
 FOLLOW_TRIES_FIRST = 3
 FOLLOW_TRIES = 12
 
@@ -145,16 +146,83 @@ class Client:
         return await self._item(Request("GET", path_of("status")))
 
     async def list(
-        self, plural: str, *, query: Iterable[str] = (), sort: str = "", limit: int = 0
+        self,
+        plural: str,
+        *,
+        query: Iterable[str] = (),
+        sort: str = "",
+        limit: int = 0,
+        fields: Iterable[str] = (),
+        cursor: str = "",
     ) -> Page:
-        """Return resources of a kind, e.g. `vms`; each query is `attribute=value`."""
+        """Return a page of resources of a kind, e.g. `vms`; each query is `attribute=value` or another condition.
+
+        docs/query.md has all of it. `fields` chooses what is shown. To go on, give `next` of a page as `cursor` with the
+        same query and sort.
+        """
         pairs = [("q", text) for text in query]
-        if sort:
-            pairs.append(("sort", sort))
+        options = {"sort": sort, "fields": ",".join(fields), "cursor": cursor}
+        pairs += [(name, value) for name, value in options.items() if value]
         if limit:
             pairs.append(("limit", str(limit)))
         answer = await self._item(Request("GET", path_of(plural), query=tuple(pairs)))
-        return Page(answer.items("items"), answer.integer("index"))
+        return Page(answer.items("items"), answer.integer("index"), answer.text("next"))
+
+    async def find(
+        self,
+        plural: str,
+        *,
+        query: Iterable[str] = (),
+        sort: str = "",
+        fields: Iterable[str] = (),
+        page_size: int = 0,
+    ) -> AsyncGenerator[Item, None]:
+        """Yield all resources that match, page by page; one that stays as it is meanwhile comes exactly once."""
+        query, fields, cursor = tuple(query), tuple(fields), ""
+        while True:
+            page = await self.list(
+                plural, query=query, sort=sort, limit=page_size, fields=fields, cursor=cursor
+            )
+            for item in page.items:
+                yield item
+            if not page.next or page.next == cursor:
+                return
+            cursor = page.next
+
+    async def list_all(
+        self,
+        plural: str,
+        *,
+        query: Iterable[str] = (),
+        sort: str = "",
+        limit: int = 0,
+        fields: Iterable[str] = (),
+    ) -> Page:
+        """Return all resources that match, or the first `limit`, as one page; its index is that of the first part."""
+        query, fields, found = tuple(query), tuple(fields), list[Item]()
+        page = await self.list(
+            plural, query=query, sort=sort, limit=min(limit, PAGE_MAX), fields=fields
+        )
+        index = page.index
+        found += page.items
+        while page.next and (not limit or len(found) < limit):
+            left = min(limit - len(found), PAGE_MAX) if limit else 0
+            page = await self.list(
+                plural, query=query, sort=sort, limit=left, fields=fields, cursor=page.next
+            )
+            found += page.items
+        return Page(tuple(found), index, page.next)
+
+    async def count(self, plural: str, *, query: Iterable[str] = ()) -> int:
+        """Return how many resources match."""
+        pairs = (("count", "1"), *(("q", text) for text in query))
+        return (await self._item(Request("GET", path_of(plural), query=pairs))).integer("count")
+
+    async def explain(self, plural: str, *, query: Iterable[str] = (), sort: str = "") -> Item:
+        """Return how a query would be run: `plan`, a list of `step` and `reads_rows`, and the sum of the latter."""
+        pairs = [("explain", "1"), *(("q", text) for text in query)]
+        pairs += [("sort", sort)] if sort else []
+        return await self._item(Request("GET", path_of(plural), query=tuple(pairs)))
 
     async def get(self, plural: str, name: str) -> Item:
         """Return one resource by name or id."""

@@ -73,10 +73,11 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A list as of log index `index`."""
+    """A list as of log index `index`; `next` is the cursor to go on with, empty when that was all."""
 
     items: tuple[Item, ...]
     index: int = 0
+    next: str = ""
 
 
 def item_of(value: JsonValue) -> Item:

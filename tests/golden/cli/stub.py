@@ -75,6 +75,7 @@ class World:
     )
     joined: dict = field(default_factory=dict)
     made: int = 0
+    page_size: int = 1000
 
     def new_id(self):
         self.made += 1
@@ -188,6 +189,27 @@ class StubAgent:
             await response.write(piece)
         return response
 
+    def _page(self, items, query):
+        """A cursor is where to go on; fields are taken as they are."""
+        if "count" in query:
+            return {"items": [], "count": len(items), "index": 42}
+        if "explain" in query:
+            steps = [
+                {"step": "SCAN t", "reads_rows": len(items)},
+                {"step": "SCAN p", "reads_rows": 0},
+            ]
+            return {"items": [], "plan": steps, "reads_rows": len(items), "index": 42}
+        if sort := query.get("sort"):
+            items = sorted(items, key=lambda item: item[sort.lstrip("-")], reverse=sort[0] == "-")
+        first = int(query.get("cursor", 0))
+        end = first + min(int(query.get("limit", self.world.page_size)), self.world.page_size)
+        page = items[first:end]
+        if "fields" in query:
+            page = [
+                {field: item.get(field) for field in query["fields"].split(",")} for item in page
+            ]
+        return {"items": page, "index": 42} | ({"next": str(end)} if end < len(items) else {})
+
     def _answer_once(self, asked):
         """A repeated change gets its first outcome."""
         if asked.method == "GET":
@@ -209,7 +231,7 @@ class StubAgent:
                 for condition in (value for name, value in asked.query if name == "q"):
                     attribute, _, value = condition.partition("=")
                     items = [item for item in items if str(item.get(attribute)) == value]
-                return 200, {"items": items, "index": 42}, {}
+                return 200, self._page(items, dict(asked.query)), {}
             case (("GET" | "PATCH"), ["members", "policy"]):
                 self.world.policy.update(asked.json if asked.body else {})
                 return 200, self.world.policy, {}
