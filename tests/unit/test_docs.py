@@ -140,7 +140,9 @@ def commands() -> list[str]:
             r"^```[a-z]*\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL
         ):
             for line in block.splitlines():
-                shown = re.fullmatch(r"(?:\w+# )?(kvorum [^#|>]+?)\s*(?:[#|>].*)?", line)
+                shown = re.fullmatch(
+                    r"(?:\w+# )?(kvorum (?:'[^']*'|[^#|>'])+?)\s*(?:[#|>].*)?", line
+                )
                 if shown:
                     found.append(shown[1])
     return sorted(set(found))

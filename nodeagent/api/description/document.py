@@ -12,11 +12,19 @@ from typing import Any
 
 import msgspec
 
-from nodeagent.api.description.operations import LIST, OPERATIONS, Operation, Shape, items_of, shown
+from core.model import COLLECTIONS
+from nodeagent.api.description.operations import (
+    OPERATIONS,
+    QUERY,
+    STRONG,
+    Operation,
+    Shape,
+    page_of,
+    shown,
+)
 from nodeagent.api.description.schemas import SchemaOf, reference_to, schemas_of
 from nodeagent.api.problems import KEY_LENGTH_MAX, Problem
 from nodeagent.api.requests import CONDITION_LENGTH_MAX
-from nodeagent.api.views import COLLECTIONS
 
 OPENAPI = "3.1.0"
 CHANGES = frozenset({"POST", "PATCH", "DELETE"})
@@ -40,10 +48,10 @@ def all_operations() -> dict[tuple[str, str], Operation]:
     for plural, type_ in COLLECTIONS.items():
         spoken = plural.replace("-", " ")
         found["GET", f"/v1/{plural}"] = Operation(
-            f"List {spoken}.", {200: ("Those that match.", items_of(shown(type_)))}, query=LIST
+            f"List {spoken}.", {200: ("Those that match.", page_of(shown(type_)))}, query=QUERY
         )
         found["GET", f"/v1/{plural}/{{ref}}"] = Operation(
-            f"Show one of the {spoken}, by name or id.", {200: ("It.", type_)}, query=LIST[-1:]
+            f"Show one of the {spoken}, by name or id.", {200: ("It.", type_)}, query=(STRONG,)
         )
     return found | OPERATIONS
 

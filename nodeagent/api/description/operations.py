@@ -97,6 +97,23 @@ def items_of(item: Schema) -> Schema:
     return object_of(items=list_of(item), index=NUMBER)
 
 
+def page_of(item: Schema) -> Schema:
+    """Return the schema of a page of stored resources; only what was asked for is there beside the items."""
+    listing = items_of(item)
+    asked: dict[str, Schema] = {
+        "next": {**TEXT, "description": "The cursor to go on with; absent when that was all."},
+        "count": {**NUMBER, "description": "With `count=1`: how many match; `items` is empty."},
+        "plan": {
+            **list_of(object_of(step=TEXT, reads_rows=NUMBER)),
+            "description": "With `explain=1`; `items` is empty.",
+        },
+        "reads_rows": {**NUMBER, "description": "With `explain=1`: rows read without an index."},
+    }
+    properties = listing["properties"]
+    assert isinstance(properties, dict), "an object has properties"
+    return {**listing, "properties": {**properties, **asked}}
+
+
 VM_AND_TASK = object_of(vm=shown(VM), task={"anyOf": [shown(Task), {"type": "null"}]})
 VM_WORK: Mapping[int, tuple[str, Shape]] = {
     200: ("There was nothing to do.", VM_AND_TASK),
@@ -112,11 +129,27 @@ STRONG = Parameter(
     {"type": "string", "enum": ["local", "strong"]},
 )
 LISTED = (
-    Parameter("q", "A condition, `attribute=value`; all given must hold.", TEXT, many=True),
+    Parameter(
+        "q",
+        "A condition: attribute, operator, value; all given must hold. Operators are `=`, `!=`, `>`, `>=`, `<`, `<=`, "
+        "`~=` (pattern), `?=` (in), `!?=` (not in), `is:null`, `!is:null`.",
+        TEXT,
+        many=True,
+    ),
     Parameter("sort", "The attribute to sort by; with `-` in front, descending.", TEXT),
     Parameter("limit", "How many at most.", {"type": "integer", "minimum": 1, "maximum": 10_000}),
 )
 LIST = (*LISTED, STRONG)
+ONE: Schema = {"type": "string", "enum": ["0", "1"]}
+QUERY = (
+    *LIST,
+    Parameter("cursor", "Go on after a page: its `next`, with the same `q` and `sort`.", TEXT),
+    Parameter(
+        "fields", "Show only these attributes, with commas between, e.g. `name,host.name`.", TEXT
+    ),
+    Parameter("count", "Only say how many match.", ONE),
+    Parameter("explain", "Say how the query would be run, and don't run it.", ONE),
+)
 
 OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/v1/openapi.json"): Operation(
@@ -234,8 +267,8 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("GET", "/v1/events"): Operation(
         "Events, oldest first; with `Accept: text/event-stream` a stream that `Last-Event-ID` resumes at any agent.",
-        {200: ("The events.", items_of(shown(Event)))},
-        query=LISTED,
+        {200: ("The events.", page_of(shown(Event)))},
+        query=QUERY,
     ),
     ("POST", "/v1/join-tokens"): Operation(
         "Make single-use join tokens.",

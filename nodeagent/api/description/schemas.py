@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from core.model import VM, Image, Nic, Resource, SecurityGroup
-from nodeagent.api.views import REFERENCES, SECRET_FIELDS
+from core.model import VM, Resource
+from nodeagent.api.views import name_field
 
 TEMPLATE = "#/components/schemas/{name}"
 TEXT = {"type": "string"}
@@ -35,9 +35,6 @@ EXTRAS: dict[type[Resource], SchemaOf] = {
             },
         },
     },
-    Nic: {"security_group_names": TEXTS},
-    Image: {"host_names": TEXTS},
-    SecurityGroup: {},
 }
 
 
@@ -60,13 +57,15 @@ def _shown(type_: type[Resource], schema: SchemaOf) -> SchemaOf:
     properties = {
         name: inner
         for name, inner in schema["properties"].items()
-        if name not in SECRET_FIELDS and name != "type"
+        if name not in type_.SECRET and name != "type"
     }
-    for field in REFERENCES:
+    for relation in type_.RELATIONS:
+        field = relation.field
         if field in properties:
-            properties[field.removesuffix("_id") + "_name"] = {
-                **TEXT,
-                "description": f"The name behind `{field}`; empty without one.",
-            }
+            properties[name_field(field)] = (
+                {**TEXTS, "description": f"The names behind `{field}`."}
+                if relation.many
+                else {**TEXT, "description": f"The name behind `{field}`; empty without one."}
+            )
     properties |= EXTRAS.get(type_, {})
     return {**schema, "properties": properties, "required": list(properties)}
