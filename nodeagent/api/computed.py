@@ -1,6 +1,6 @@
 """Filters, order and limit for lists of what is worked out at the moment and not stored, such as members.
 
-Stored resources have the full query (`nodeagent.api.lists`); here its operators are applied to the shown attributes.
+Stored resources have the full query (`nodeagent.api.lists`); here the same is done with the shown attributes alone.
 """
 
 from __future__ import annotations
@@ -11,19 +11,36 @@ from typing import Any
 from aiohttp import web
 
 from core.errors import InvalidError
-from nodeagent.api.lists import limit_of
+from nodeagent.api.lists import fields_of, flag_of, limit_of
 from nodeagent.api.views import Shown
 from raftstate.state.query import Op
 from raftstate.state.query_text import split, split_list
 from raftstate.state.query_values import value_of
 
 
-def select(items: list[Shown], request: web.Request) -> list[Shown]:
-    """Return the items that the request's filters, order and limit leave.
+def answer_of(items: list[Shown], request: web.Request) -> Shown:
+    """Return what a list of these items answers but its index.
 
     Raises:
-        InvalidError: a filter that is no condition, an unknown attribute, a limit out of bounds.
+        InvalidError: a filter that is no condition, an unknown attribute, a limit out of bounds, or something that only
+            lists of stored resources can do.
     """
+    if request.query.get("cursor") or flag_of(request, "explain"):
+        raise InvalidError(
+            "this list is worked out as a whole: it has no cursors and no explanation"
+        )
+    fields = fields_of(request)
+    for field in fields:
+        _known(field, items)
+    chosen = _select(items, request)
+    if flag_of(request, "count"):
+        return {"items": [], "count": len(chosen)}
+    chosen = chosen[: limit_of(request)]
+    return {"items": [{f: item.get(f) for f in fields} for item in chosen] if fields else chosen}
+
+
+def _select(items: list[Shown], request: web.Request) -> list[Shown]:
+    """Return the items that the request's filters leave, in its order."""
     for condition in request.query.getall("q", []):
         attribute, op, text = split(condition)
         _known(attribute, items)
@@ -35,7 +52,7 @@ def select(items: list[Shown], request: web.Request) -> list[Shown]:
         items = sorted(
             items, key=lambda item: _sortable(item.get(attribute)), reverse=sort[0] == "-"
         )
-    return items[: limit_of(request)]
+    return items
 
 
 def _known(attribute: str, items: list[Shown]) -> None:

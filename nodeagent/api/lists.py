@@ -56,9 +56,9 @@ async def list_of(request: web.Request, type_: type[Resource]) -> web.Response:
     """GET /v1/<plural>. 200: `items`, the `index` they are as of, and `next` when there are more. 400: see the message."""
     store = node_of(request).store
     asked, plan = read_request(request, type_, store.machine.table)
-    if _flag(request, "explain"):
-        return await _explained(store, asked, only_count=_flag(request, "count"))
-    if _flag(request, "count"):
+    if flag_of(request, "explain"):
+        return await _explained(store, asked, only_count=flag_of(request, "count"))
+    if flag_of(request, "count"):
         number, index = await count_matches(store, asked.kind, asked.where)
         return json_answer({"items": [], "count": number, "index": index})
     found = await search(store, asked, plan.make)
@@ -77,7 +77,7 @@ def read_request(
         InvalidError: it makes no sense; the message says where.
     """
     kind, query = kind_of(type_), request.query
-    plan = _plan(type_, tables, _fields(query.get("fields", "")))
+    plan = _plan(type_, tables, fields_of(request))
     sort = query.get("sort", "") or ("revision" if type_ is Event else "name")
     cursor = query.get("cursor", "")
     search_ = Search(
@@ -121,14 +121,25 @@ def _question(request: web.Request, type_: type[Resource]) -> tuple[str, ...]:
     return type_.PLURAL, query.get("sort", ""), *sorted(query.getall("q", []))
 
 
-def _flag(request: web.Request, name: str) -> bool:
+def flag_of(request: web.Request, name: str) -> bool:
+    """Return whether a parameter is set to 1.
+
+    Raises:
+        InvalidError: it is neither 1 nor 0.
+    """
     text = request.query.get(name, "").lower()
     if text not in _FLAGS:
         raise InvalidError(f"{name} must be 1 or 0")
     return _FLAGS[text]
 
 
-def _fields(text: str) -> tuple[str, ...]:
+def fields_of(request: web.Request) -> tuple[str, ...]:
+    """Return the attributes that are to be shown; none: all.
+
+    Raises:
+        InvalidError: they aren't attributes with commas between, or too many.
+    """
+    text = request.query.get("fields", "")
     names = tuple(dict.fromkeys(name.strip() for name in text.split(","))) if text else ()
     if "" in names:
         raise InvalidError("fields are attributes with commas between them, e.g. name,host.name")

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from core.model import VM, Event, Host, Lease, Mesh, Severity, Vote
 from nodeagent.api.collections import strong_if_asked
-from nodeagent.api.computed import select
+from nodeagent.api.computed import answer_of
 from nodeagent.api.hosts import delete_host
 from nodeagent.api.requests import body_of, json_answer, node_of, services_of, target_of
 from nodeagent.api.views import Shown, show
@@ -70,8 +70,8 @@ async def status(request: web.Request) -> web.Response:
 async def members(request: web.Request) -> web.Response:
     """GET /v1/members. One item a host: role, progress, health, connections, gossip, lease. Takes a second at most."""
     await strong_if_asked(request)
-    items = select(await _members(request), request)
-    return json_answer({"items": items, "index": node_of(request).store.index})
+    answer = answer_of(await _members(request), request)
+    return json_answer({**answer, "index": node_of(request).store.index})
 
 
 async def show_member(request: web.Request) -> web.Response:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from core.model import KINDS, VM, Disk, Nic, Relation, Resource
+from core.model import KINDS, VM, Disk, Nic, Relation, Resource, kind_of
 from raftstate.store import Store
 
 Shown = dict[str, Any]
@@ -65,8 +65,10 @@ def _ids(shown: Shown, relation: Relation) -> list[str]:
 
 
 def _vm_extras(store: Store, vm: VM) -> Shown:
-    nics = sorted((n for n in store.all(Nic) if n.vm_id == vm.id), key=lambda n: n.index)
-    disks = sorted((d for d in store.all(Disk) if d.vm_id == vm.id), key=lambda d: d.index)
+    nic_ids = store.machine.ids_where(kind_of(Nic), "vm_id", vm.id)
+    disk_ids = store.machine.ids_where(kind_of(Disk), "vm_id", vm.id)
+    nics = sorted((store.need(Nic, i) for i in nic_ids), key=lambda n: (n.index, n.name))
+    disks = sorted((store.need(Disk, i) for i in disk_ids), key=lambda d: (d.index, d.name))
     return {
         "ips": [nic.ip for nic in nics],
         "nics": [{"name": n.name, "mac": n.mac, "ip": n.ip} for n in nics],

@@ -119,7 +119,21 @@ async def test_members_are_shown_with_role_progress_and_health(many, api):
     assert set(await shown(api, "?q=role?=witness,voter&q=name>=h2&q=votes=true")) == {"h2", "h3"}
     assert set(await shown(api, "?q=lag is:null")) == {"h3"}
     assert set(await shown(api, "?q=lag<=0&q=votes=yes")) == {"h1", "h2"}
-    for query in ("?q=role", "?q=colour=red", "?q=lag>many"):
+    assert await shown(api, "?q=name=h2&fields=name,role") == {
+        "h2": {"name": "h2", "role": "voter"}
+    }
+    counted = await (await api.get("/v1/members?q=votes=true&count=1&limit=1")).json()
+    assert (counted["count"], counted["items"]) == (3, [])
+    wrong = (
+        "q=role",
+        "q=colour=red",
+        "q=lag>many",
+        "fields=colour",
+        "cursor=x",
+        "explain=1",
+        "count=x",
+    )
+    for query in (f"?{one}" for one in wrong):
         assert await refusal(await api.get(f"/v1/members{query}"), 400)
     one = await (await api.get("/v1/members/h4")).json()
     assert one["name"] == "h4"

@@ -216,13 +216,14 @@ class Client:
     async def count(self, plural: str, *, query: Iterable[str] = ()) -> int:
         """Return how many resources match."""
         pairs = (("count", "1"), *(("q", text) for text in query))
-        return (await self._item(Request("GET", path_of(plural), query=pairs))).integer("count")
+        answer = await self._item(Request("GET", path_of(plural), query=pairs))
+        return _with("count", answer).integer("count")
 
     async def explain(self, plural: str, *, query: Iterable[str] = (), sort: str = "") -> Item:
         """Return how a query would be run: `plan`, a list of `step` and `reads_rows`, and the sum of the latter."""
         pairs = [("explain", "1"), *(("q", text) for text in query)]
         pairs += [("sort", sort)] if sort else []
-        return await self._item(Request("GET", path_of(plural), query=tuple(pairs)))
+        return _with("plan", await self._item(Request("GET", path_of(plural), query=tuple(pairs))))
 
     async def get(self, plural: str, name: str) -> Item:
         """Return one resource by name or id."""
@@ -385,6 +386,13 @@ class Client:
     async def _item(self, request: Request) -> Item:
         reply = await self._transport.send(request)
         return item_of(_decoded(reply.body))
+
+
+def _with(field: str, answer: Item) -> Item:
+    """Return an answer that has a field; agents of older versions pass over what they don't know."""
+    if field not in answer.raw:
+        raise InvalidError(f"the agent that answered knows no {field}: upgrade its host")
+    return answer
 
 
 def _json(body: Body) -> bytes:
