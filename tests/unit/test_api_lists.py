@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from core.model import COLLECTIONS, VM, AccessToken, Event, Host, JoinToken, Nic, Task, VMPhase
 from nodeagent.api.views import show
 from nodeagent.identity.tokens import secret_hash
+from raftstate.txn import Put, Txn
 from tests.one_member import ADMIN_TOKEN, HOST_ID, OTHER_ID, OneMember, founded
 from tests.unit.test_api import ADMIN, app_of
 
@@ -382,3 +383,24 @@ async def test_more_values_than_an_item_can_show_are_refused_and_never_left_out(
     assert "more than 1000" in await refusal(api, "hosts", fields="vms.name")
     assert await names(api, plural="hosts", fields="name") == ["h1", "h2"]
     assert member.store.all(Host)
+
+
+async def test_names_behind_lists_of_ids_and_in_rules(member, api):
+    await member.add_image(host_ids=(OTHER_ID, "nobody", HOST_ID))
+    (image,) = (await ask(api, "images"))["items"]
+    assert image["host_names"] == ["h2", "h1"], (
+        "in the order of the ids, without those that are gone"
+    )
+    (nic,) = (await ask(api, "nics", "name=a.0"))["items"]
+    assert nic["security_group_names"] == ["default"]
+    (group,) = (await ask(api, "security-groups"))["items"]
+    assert {rule["remote_group_name"] for rule in group["rules"]} == {"default"}
+
+
+async def test_what_this_version_cannot_read_has_nothing_to_compare(member, api):
+    put = Put(kind="vm", id="x", name="x", body=b"of the future", claims=())
+    await member.store.commit(Txn(request_id="x", stamp_ms=1, puts=(put,)))
+    for query in ("host is:null", "cpus is:null", "disks is:null", "cloud_init.hostname is:null"):
+        assert "x" in await names(api, query, fields="name"), query
+    for query in ("host!is:null", "cpus!=7", "ha=false", "cloud_init.ssh_keys!=k"):
+        assert "x" not in await names(api, query, fields="name"), query
