@@ -29,7 +29,7 @@ from raftstate.store import Store
 
 LIMIT_DEFAULT = 1000
 FIELDS_MAX = 50
-_FLAGS = {"1": True, "true": True, "0": False, "false": False, "": False}
+_FLAGS = {"1": True, "0": False}
 
 Extra = tuple[Pick, Callable[[Any], Any]]
 
@@ -127,7 +127,7 @@ def flag_of(request: web.Request, name: str) -> bool:
     Raises:
         InvalidError: it is neither 1 nor 0.
     """
-    text = request.query.get(name, "").lower()
+    text = request.query.get(name, "0")
     if text not in _FLAGS:
         raise InvalidError(f"{name} must be 1 or 0")
     return _FLAGS[text]

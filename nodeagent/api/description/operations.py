@@ -99,7 +99,8 @@ def items_of(item: Schema) -> Schema:
 
 def page_of(item: Schema) -> Schema:
     """Return the schema of a page of stored resources; only what was asked for is there beside the items."""
-    listing = items_of(item)
+    some = {**OBJECT, "description": "With `fields`: these and no others."}
+    listing = items_of({"anyOf": [item, some]})
     asked: dict[str, Schema] = {
         "next": {**TEXT, "description": "The cursor to go on with; absent when that was all."},
         "count": {**NUMBER, "description": "With `count=1`: how many match; `items` is empty."},
