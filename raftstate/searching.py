@@ -41,7 +41,7 @@ class Found(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of SQLite's plan. `reads_rows` is how many a step goes through that uses no index, else 0."""
+    """One step of SQLite's plan. `reads_rows` is how many rows it goes through at most if from end to end, else 0."""
 
     detail: str
     reads_rows: int

@@ -9,8 +9,12 @@ import pytest
 from core.errors import InvalidError, UnavailableError
 from core.model import VM, Host, PowerState, Resource, Task, TaskState
 from raftstate.consensus.single import SingleNodeEngine
+from raftstate.searching import Found, count_matches, search
 from raftstate.state.machine import Machine
 from raftstate.state.query import Condition, Op, Position, position_of, select_sql
+from raftstate.state.query_paths import resolve
+from raftstate.state.query_sql import Order, Search
+from raftstate.state.query_text import Where, parse_where
 from raftstate.store import Store
 from raftstate.txn import Put, Txn, encode_txn
 
@@ -261,4 +265,40 @@ async def test_queries_read_the_new_state_after_a_swap(tmp_path):
     assert await store.count(VM) == 1000
     machine.stage(tmp_path / "dump")()
     assert await store.count(VM) == 0
+    machine.close()
+
+
+def wheres(store: Store, *texts: str) -> tuple[Where, ...]:
+    return tuple(parse_where(store.machine.table, "vm", text) for text in texts)
+
+
+async def found(store: Store, *texts: str, **options) -> Found[int]:
+    order = Order(resolve(store.machine.table, "vm", "name"))
+    asked = Search(kind="vm", where=wheres(store, *texts), order=order, **options)
+    return await search(store, asked, lambda match: match.revision)
+
+
+async def test_a_search_sees_what_was_written_before_it_and_says_as_of_which_index(store):
+    await store.apply(puts=[Host(id="h0", name="one", cluster_id="c", address="a")])
+    for number in range(10):
+        await store.apply(puts=[vm(3 * number)])
+        page = await found(store, "host.name=one", limit=20)
+        assert (len(page.items), page.index, page.next) == (number + 1, number + 2, None)
+        assert page.items[-1] == page.index
+    assert await count_matches(store, "vm", wheres(store, "host=one")) == (10, 11)
+
+
+async def test_a_search_is_broken_off_when_its_time_is_over_and_the_next_one_is_answered(tmp_path):
+    clock = Ticking(step_s=0.0)
+    machine, store = await many(tmp_path, clock)
+    for first in range(1000, 5000, 1000):
+        await store.apply(puts=[vm(number) for number in range(first, first + 1000)])
+    heavy = [f"name!=x{number}" for number in range(20)]
+    clock.step_s = 100.0
+    with pytest.raises(InvalidError, match="took too long"):
+        await count_matches(store, "vm", wheres(store, *heavy))
+    clock.step_s = 0.0
+    assert (await count_matches(store, "vm", wheres(store, *heavy)))[0] == 5000
+    await store.apply(puts=[vm(5000)])
+    assert (await count_matches(store, "vm", ())) == (5001, 6), "the reader sees what is new"
     machine.close()
