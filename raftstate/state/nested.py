@@ -87,16 +87,21 @@ def _form(type_: Any, long: set[str]) -> _Found | None:
     arguments = get_args(type_)
     if get_origin(type_) is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
         if plain := plain_type(arguments[0]):
-            return Form.TEXTS, plain, {}, tuple.__class_getitem__((plain, ...))
+            return Form.TEXTS, plain, {}, _list_of(plain)
         if _is_struct(arguments[0]):
             fields, lenient = _struct(arguments[0], long)
-            return Form.STRUCTS, str, fields, tuple.__class_getitem__((lenient, ...))
+            return Form.STRUCTS, str, fields, _list_of(lenient)
     if get_origin(type_) is dict and arguments[0] is str and (plain := plain_type(arguments[1])):
         return Form.MAP, plain, {}, dict.__class_getitem__((str, plain))
     if _is_struct(type_):
         fields, lenient = _struct(type_, long)
         return Form.STRUCT, str, fields, lenient
     return None
+
+
+def _list_of(type_: Any) -> Any:
+    """Return `tuple[type_, ...]` for a type that is known only when this runs."""
+    return tuple.__class_getitem__((type_, ...))
 
 
 def _is_struct(type_: Any) -> bool:
@@ -118,7 +123,7 @@ def _struct(type_: type[msgspec.Struct], long: set[str]) -> tuple[Mapping[str, I
         made.append(
             (
                 field.name,
-                (tuple.__class_getitem__((plain, ...)) if many else plain) | None,
+                (_list_of(plain) if many else plain) | None,
                 str(default) if isinstance(default, StrEnum) else default,
             )
         )
