@@ -24,6 +24,7 @@ from core.mesh.tls import TlsFiles
 from core.model import Host, Lease, Mesh
 from core.paths import Paths
 from core.supervise import keep_running
+from core.work_queue import WorkQueues
 from ha.guard_client import GuardClient
 from ha.lease import LeaseJudge
 from ha.profile import profile_of
@@ -133,6 +134,7 @@ class Member:
             guard=GuardClient(str(paths.guard_socket)),
             hypervisor=self._hypervisor,
             membership=self._membership,
+            queues=WorkQueues(basics.config.limits.by_kind(), clock),
         )
         self._events = EventLog(self.node)
         leases = LeaseRelay(self.node, self._judge)

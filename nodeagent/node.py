@@ -12,6 +12,7 @@ from core.clock import Clock
 from core.mesh.client import MeshClient
 from core.model import Host
 from core.paths import Paths
+from core.work_queue import WorkQueues
 from ha.guard_client import GuardClient
 from ha.serf.membership import Membership
 from nodeagent.compute.hypervisor import Hypervisor
@@ -34,6 +35,7 @@ class Node:
     guard: GuardClient
     hypervisor: Hypervisor
     membership: Membership
+    queues: WorkQueues
 
     def host(self) -> Host:
         """Return this host's record as it stands in the store."""

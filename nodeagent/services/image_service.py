@@ -16,9 +16,10 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from core.errors import ConflictError, InvalidError, NotFoundError, PlatformError
-from core.model import Disk, Host, Image, ImageState, ImageStorage, check_name
+from core.model import Disk, Host, Image, ImageState, ImageStorage, check_name, key_of
 from nodeagent.node import Node
 from nodeagent.services.vm_service import IdSource
+from nodeagent.services.work_kinds import WorkKind
 from storage.image_check import ImageFormat
 from storage.image_store import ImageStore
 
@@ -59,6 +60,7 @@ class ImageService:
             InvalidError: not an image that stands alone, a wrong hash, or less than was declared.
             ConflictError: the name is taken.
             NoSpaceError: it does not fit.
+            QueueFullError: too many uploads wait for their check.
         """
         if (before := self._node.store.get(Image, ids.id_for("image"))) is not None:
             return before
@@ -69,8 +71,12 @@ class ImageService:
         async with await self.kept.begin_upload(size_bytes, sha256) as writer:
             async for chunk in chunks:
                 await writer.write(chunk)
-            spooled = await writer.finish()
-        stored = await self.kept.import_upload(spooled, expected=expected)
+            # Inside, so that an upload whose turn never comes is removed.
+            async with self._node.queues.turn(
+                WorkKind.IMAGE_IMPORTS, f"image/{ids.id_for('image')}"
+            ):
+                spooled = await writer.finish()
+                stored = await self.kept.import_upload(spooled, expected=expected)
         image = Image(
             id=ids.id_for("image"),
             name=name,
@@ -186,7 +192,8 @@ class ImageService:
         return self._node.host_id in chosen[: COPIES - len(holding)]
 
     async def _copy_here(self, image: Image) -> None:
-        await self.kept.receive(image.sha256, image.size_bytes, self.fetch(image.sha256))
+        async with self._node.queues.turn(WorkKind.IMAGE_COPIES, key_of(image)):
+            await self.kept.receive(image.sha256, image.size_bytes, self.fetch(image.sha256))
         fresh = self._node.store.get(Image, image.id)
         if fresh is not None and self._node.host_id not in fresh.host_ids:
             await self._node.store.apply(
