@@ -7,11 +7,9 @@ nothing, and no two uploads can claim one name. A copy on a second host is made 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Protocol
 
 from msgspec.structs import replace
 
@@ -19,6 +17,7 @@ from core.errors import ConflictError, InvalidError, NotFoundError, PlatformErro
 from core.model import Disk, Host, Image, ImageState, ImageStorage, check_name, key_of
 from nodeagent.node import Node
 from nodeagent.services.vm_service import IdSource
+from nodeagent.services.whereabouts import LeaseAges, Whereabouts
 from nodeagent.services.work_kinds import WorkKind
 from storage.image_check import ImageFormat
 from storage.image_store import ImageStore
@@ -29,19 +28,16 @@ COPIES = 2
 ROUND_S = 30.0
 
 
-class LeaseAges(Protocol):
-    """Who is alive (`nodeagent.services.lease_relay`)."""
-
-    def age_s(self, host_id: str) -> float: ...
-
-
 class ImageService:
     """The images of this host, and the way to those of others."""
 
-    def __init__(self, node: Node, kept: ImageStore, ages: LeaseAges) -> None:
+    def __init__(
+        self, node: Node, kept: ImageStore, ages: LeaseAges, whereabouts: Whereabouts
+    ) -> None:
         self._node = node
         self.kept = kept
         self._ages = ages
+        self._whereabouts = whereabouts
         self._known: set[str] = set()
 
     async def upload(
@@ -182,14 +178,17 @@ class ImageService:
         await self._sweep({image.sha256 for image in images})
 
     def _is_next_holder(self, image: Image) -> bool:
-        """Tell whether this host is the one that should make the missing copy: rendezvous hashing over live hosts."""
+        """Tell whether this host is the one that should make the missing copy: the ring decides, the same way everywhere.
+
+        Only hosts that can work count as choices: a witness, say, keeps no images.
+        """
         alive = [h.id for h in self._node.store.all(Host) if self._ages.age_s(h.id) < 10]
         holding = [host_id for host_id in image.host_ids if host_id in alive]
         if image.state is not ImageState.READY or not holding or len(holding) >= COPIES:
             return False
-        others = [host_id for host_id in alive if host_id not in holding]
-        chosen = sorted(others, key=lambda h: hashlib.sha256((image.id + h).encode()).digest())
-        return self._node.host_id in chosen[: COPIES - len(holding)]
+        order = self._whereabouts.ring().in_order(key_of(image))
+        others = [host_id for host_id in order if host_id not in holding]
+        return self._node.host_id in others[: COPIES - len(holding)]
 
     async def _copy_here(self, image: Image) -> None:
         async with self._node.queues.turn(WorkKind.IMAGE_COPIES, key_of(image)):
