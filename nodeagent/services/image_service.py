@@ -14,7 +14,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from core.errors import ConflictError, InvalidError, NotFoundError, PlatformError
-from core.model import Disk, Host, Image, ImageState, ImageStorage, check_name, key_of
+from core.model import Host, Image, ImageState, ImageStorage, check_name, key_of
 from nodeagent.node import Node
 from nodeagent.services.vm_service import IdSource
 from nodeagent.services.whereabouts import LeaseAges, Whereabouts
@@ -93,20 +93,6 @@ class ImageService:
             self._refuse_taken(name)
             raise
         return self._node.store.need(Image, image.id)
-
-    async def delete(self, image: Image) -> None:
-        """Forget an image; every host removes its copy. Disks made from it keep their own cached copy's file.
-
-        Raises:
-            ConflictError: disks are linked to it.
-        """
-        used = [d.name for d in self._node.store.all(Disk) if d.image_id == image.id]
-        if used:
-            raise ConflictError(
-                f"image {image.name!r} is used by {len(used)} disks (such as {used[0]}): "
-                "delete their VMs first"
-            )
-        await self._node.store.apply(deletes=(image,))
 
     def local_path(self, sha256: str) -> Path | None:
         """Return this host's copy of an image, None when it has none."""
