@@ -69,7 +69,7 @@ def plan_delete(
         target=target,
         along=tuple(along),
         detached=_detached(t for t in staying if t.relation.on_delete is OnDelete.DETACH),
-        refused=tuple(t for t in staying if t.relation.on_delete is OnDelete.REFUSE),
+        refused=_each_once(t for t in staying if t.relation.on_delete is OnDelete.REFUSE),
     )
 
 
@@ -95,11 +95,14 @@ def _pointing_to(
             if not link.reverse or link.relation.on_delete is OnDelete.KEEP:
                 continue
             for resource in all_of(link.target):
-                for id_ in ids_in(resource, link.relation.field):
+                for id_ in dict.fromkeys(ids_in(resource, link.relation.field)):
                     found = targets.get(f"{kind}/{id_}")
                     if found is not None and key_of(resource) != key_of(found):
                         yield Touched(resource, link.relation, found)
-                        break
+
+
+def _each_once(touched: Iterable[Touched]) -> tuple[Touched, ...]:
+    return tuple({key_of(one.resource): one for one in touched}.values())
 
 
 def _detached(touched: Iterable[Touched]) -> tuple[Touched, ...]:

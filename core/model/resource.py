@@ -46,6 +46,10 @@ class Relation:
     many: bool = False
     on_delete: OnDelete = OnDelete.REFUSE
 
+    def __post_init__(self) -> None:
+        detaches = self.on_delete is OnDelete.DETACH
+        assert not (detaches and "." in self.field), "an id within a struct can't be detached"
+
 
 class Resource(msgspec.Struct, frozen=True, kw_only=True):
     """Identity of a thing in the cluster.
