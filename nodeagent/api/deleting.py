@@ -52,11 +52,11 @@ def preview_if_asked(request: web.Request, resource: Resource) -> web.Response |
 @web.middleware
 async def dry_run_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Refuse a dry run of what has none."""
-    if "dry_run" in request.query and _is_dry(request):
-        resource = request.match_info.route.resource
-        path = resource.canonical if resource is not None else ""
-        if request.method != "DELETE" or path not in PREVIEWED:
-            raise InvalidError("dry_run is not possible here: nothing was done")
+    # Without a resource there is no such path or method, which the router says better.
+    resource = request.match_info.route.resource
+    known = resource is None or request.method != "DELETE" or resource.canonical in PREVIEWED
+    if not known and _is_dry(request):
+        raise InvalidError("dry_run is not possible here: nothing was done")
     return await handler(request)
 
 
