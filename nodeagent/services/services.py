@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from core.bus import Bus
 from nodeagent.joining.doorkeeper import Doorkeeper
 from nodeagent.services.exclusion import Exclusion
 from nodeagent.services.image_service import ImageService
@@ -20,6 +21,7 @@ from nodeagent.services.vm_service import VmService
 class Services:
     """What a member can do. Made by `nodeagent.lifecycle`."""
 
+    bus: Bus
     doorkeeper: Doorkeeper
     exclusion: Exclusion
     images: ImageService

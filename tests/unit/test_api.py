@@ -74,6 +74,7 @@ class FakeAgent:
         self.asked: list[dict[str, str]] = []
         if member is not None:
             self.services = Services(
+                bus=None,
                 doorkeeper=Doorkeeper(
                     member.store,
                     member.engine,
