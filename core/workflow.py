@@ -2,7 +2,7 @@
 
 The task runner of each agent calls it. It keeps nothing itself: the journal is replicated, so when the runner dies
 another run resumes from it, forward or backward. Steps are idempotent, as a step may have run just before a crash.
-Definitions are XML files that name steps, so that a plug-in can add one without touching code.
+How patient to be with a step is said by its definition (`core.workflow_definition`).
 """
 
 from __future__ import annotations
@@ -10,25 +10,36 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
-from xml.etree import ElementTree
 
-from core.errors import ConflictError, FatalError, PlatformError, TemporaryError
+from core.errors import ConflictError, PlatformError
 from core.model import StepMark
+from core.workflow_definition import StepRule
 
 log = logging.getLogger(__name__)
 
-TEMPORARY_S = 20.0
+CANCEL_LOOK_S = 1.0
+RETRIES_NOTED = 3
+NO_RESULT: Mapping[str, str] = {}
+NO_RULES: Mapping[str, StepRule] = {}
 
 
 class Step(Protocol):
-    """One idempotent piece of work and its way back. `name` is unique in its workflow."""
+    """One idempotent piece of work and its way back. `name` is unique in its workflow.
+
+    `undo` may be called when `do` never ran or ended half-way. That of the first step also takes back what was
+    committed together with the task, such as a VM's records or the wish to stop it.
+
+    `do` may return what came of it, for the task's result: a few short texts, never a secret. A step decides where
+    cancelling is safe: it may raise CancelledByUserError itself, and it may have two more attributes:
+    `may_cancel = False`: a request to cancel is not looked at before this step begins;
+    `no_return = True`: once begun there is only forward; failures repeat it and cancelling comes too late.
+    """
 
     @property
     def name(self) -> str: ...
 
-    async def do(self) -> None: ...
+    async def do(self) -> Mapping[str, str] | None: ...
 
     async def undo(self) -> None: ...
 
@@ -44,8 +55,14 @@ class Journal(Protocol):
         """Tell whether an earlier run had begun to undo."""
         ...
 
-    async def record(self, step: str, mark: StepMark) -> None:
-        """Add a line; it is durable when this returns."""
+    async def record(
+        self, step: str, mark: StepMark, result: Mapping[str, str] = NO_RESULT
+    ) -> None:
+        """Add a line, and what came of the step; it is durable when this returns."""
+        ...
+
+    async def note(self, step: str, what: str, text: str) -> None:
+        """Add a line to the log that people read; what was just said is not said again."""
         ...
 
     async def record_rollback(self, error: PlatformError) -> None:
@@ -73,136 +90,170 @@ class RepeatStepError(PlatformError):
     http_status = 503
 
 
+class StepTimeoutError(PlatformError):
+    """A step took longer than its definition allows."""
+
+    code = "step-timeout"
+    http_status = 503
+
+
 class CancelledByUserError(ConflictError):
-    """The task was cancelled by request, between two steps."""
+    """The task was cancelled by request, between two steps or where a step found it safe."""
 
     code = "cancelled"
 
 
-@dataclass(frozen=True, slots=True)
-class Definition:
-    """A workflow as its XML file tells it: step references in order, nested workflows already put in place."""
-
-    name: str
-    steps: tuple[str, ...]
-
-
-def parse_definitions(texts: Sequence[str], known_steps: frozenset[str]) -> dict[str, Definition]:
-    """Return workflows by name from XML texts.
-
-    Raises:
-        FatalError: not the schema, an unknown step or workflow, or workflows that contain each other.
-    """
-    trees: dict[str, ElementTree.Element] = {}
-    for text in texts:
-        try:
-            root = ElementTree.fromstring(text)
-        except ElementTree.ParseError as error:
-            raise FatalError(f"a workflow definition is not XML: {error}") from None
-        name = root.get("name", "")
-        if root.tag != "workflow" or not name or name in trees:
-            raise FatalError(
-                f"a workflow definition needs a root <workflow> with a unique name, not {name!r}"
-            )
-        trees[name] = root
-    return {name: Definition(name, _flatten(name, trees, known_steps, ())) for name in trees}
-
-
-def _flatten(
-    name: str,
-    trees: Mapping[str, ElementTree.Element],
-    known_steps: frozenset[str],
-    inside: tuple[str, ...],
-) -> tuple[str, ...]:
-    if name in inside:
-        raise FatalError(f"workflow {name!r} contains itself")
-    if name not in trees:
-        raise FatalError(f"workflow {inside[-1]!r} names the unknown workflow {name!r}")
-    steps: list[str] = []
-    for child in trees[name]:
-        ref = child.get("ref", "")
-        match child.tag:
-            case "step" if ref in known_steps:
-                steps.append(ref)
-            case "workflow":
-                steps.extend(_flatten(ref, trees, known_steps, (*inside, name)))
-            case _:
-                raise FatalError(f"workflow {name!r}: unknown step <{child.tag} ref={ref!r}>")
-    if len(set(steps)) != len(steps):
-        raise FatalError(f"workflow {name!r} names a step twice")
-    return tuple(steps)
-
-
 async def run_workflow(
-    steps: Sequence[Step], journal: Journal, *, cancel_requested: Callable[[], bool]
+    steps: Sequence[Step],
+    journal: Journal,
+    *,
+    cancel_requested: Callable[[], bool],
+    rules: Mapping[str, StepRule] = NO_RULES,
 ) -> None:
-    """Run or resume a workflow to its end, forward or backward.
+    """Run or resume a workflow to its end, forward or backward. A step without a rule has the default one.
 
     A cancellation of the asyncio task undoes nothing: another run resumes from the journal.
 
     Raises:
         RolledBackError: a step failed, or the user cancelled; all is undone.
         RollbackIncompleteError: an undo failed; call again later.
-        RepeatStepError: a step that can't be undone failed; call again later to go on forward.
+        RepeatStepError: the point of no return is passed and a step failed; call again later to go on forward.
     """
+    run = _Run(journal, cancel_requested, rules)
     if not journal.rolling_back():
-        failure = await _forward(steps, journal, cancel_requested)
+        failure = await run.forward(steps)
         if failure is None:
             return
         await journal.record_rollback(failure)
-        await _backward(steps, journal)
+        await run.backward(steps)
         raise RolledBackError(failure.message, code=failure.code) from failure
-    await _backward(steps, journal)
+    await run.backward(steps)
     raise RolledBackError("the work was undone after an interruption")
 
 
-async def _forward(
-    steps: Sequence[Step], journal: Journal, cancel_requested: Callable[[], bool]
-) -> PlatformError | None:
-    """Do what is not done yet; return the error that stopped it."""
-    for step in steps:
-        if journal.marks().get(step.name) is StepMark.DONE:
-            continue
-        if cancel_requested():
-            return CancelledByUserError("the task was cancelled")
-        await journal.record(step.name, StepMark.BEGUN)  # before the effect, so undo is never lost
+class _Run:
+    """One call of `run_workflow`."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        cancel_requested: Callable[[], bool],
+        rules: Mapping[str, StepRule],
+    ) -> None:
+        self._journal = journal
+        self._cancel_requested = cancel_requested
+        self._rules = rules
+        self._can_turn_back = True
+
+    async def forward(self, steps: Sequence[Step]) -> PlatformError | None:
+        """Do what is not done yet; return the error that stopped it."""
+        for step in steps:
+            mark = self._journal.marks().get(step.name)
+            no_return, is_first = getattr(step, "no_return", False), step is steps[0]
+            if mark is None:
+                stop = self._is_cancelled() and getattr(step, "may_cancel", True)
+                if stop and not is_first:
+                    return CancelledByUserError("the task was cancelled")
+                # Before the effect, so that undo is never lost. What the request committed with the task belongs to
+                # the first step: cancelled early, it is undone even though nothing was done.
+                await self._journal.record(step.name, StepMark.BEGUN)
+                if stop and not no_return:
+                    return CancelledByUserError("the task was cancelled")
+            if no_return:
+                self._can_turn_back = False
+            if mark is not StepMark.DONE:
+                failure = await self._do_and_record(step)
+                if failure is not None:
+                    return failure
+        return None
+
+    async def backward(self, steps: Sequence[Step]) -> None:
+        """Undo in reverse what was begun and is not undone yet."""
+        marks = self._journal.marks()
+        for step in reversed(steps):
+            if marks.get(step.name) not in (StepMark.BEGUN, StepMark.DONE):
+                continue
+            try:
+                async with asyncio.timeout(self._rule(step).timeout_s):
+                    await step.undo()
+            except (Exception, SystemExit) as error:
+                log.warning("an undo failed", extra={"step": step.name, "error": str(error)})
+                why = f"undoing step {step.name} failed: {str(error) or type(error).__name__}"
+                await self._journal.note(step.name, "undo-failed", why)
+                raise RollbackIncompleteError(why) from error
+            await self._journal.record(step.name, StepMark.UNDONE)
+
+    async def _do_and_record(self, step: Step) -> PlatformError | None:
         try:
-            await _do(step, cancel_requested)
-        except RepeatStepError:
+            result = await self._do(step) or {}
+            if not isinstance(result, Mapping):
+                raise TypeError("what `do` returns must be names and texts, or nothing")
+        except RepeatStepError as error:
+            await self._journal.note(step.name, "repeat", error.message)
             raise
         except PlatformError as error:
-            return error
-        except Exception as error:
+            failure = error
+        except (Exception, SystemExit) as error:  # a plug-in's step may do anything
             log.exception("a workflow step failed unexpectedly", extra={"step": step.name})
-            return PlatformError(
+            failure = PlatformError(
                 f"internal error in step {step.name}: {type(error).__name__}: {error}"
             )
-        await journal.record(step.name, StepMark.DONE)
-    return None
+        else:
+            await self._journal.record(step.name, StepMark.DONE, result)
+            return None
+        if self._can_turn_back:
+            return failure
+        await self._journal.note(step.name, "repeat", failure.message)
+        raise RepeatStepError(
+            f"step {step.name} can't be undone and is tried again: {failure.message}"
+        ) from failure
 
-
-async def _do(step: Step, cancel_requested: Callable[[], bool]) -> None:
-    """Do a step; what may pass by itself (libvirtd restarting, a storage that hangs) is tried for some time."""
-    loop = asyncio.get_running_loop()
-    end_s = loop.time() + TEMPORARY_S
-    while True:
+    async def _do(self, step: Step) -> Mapping[str, str] | None:
+        """Do a step within its time."""
+        rule = self._rule(step)
+        limit = asyncio.timeout(rule.timeout_s)
         try:
-            return await step.do()
-        except TemporaryError as error:
-            if cancel_requested() or loop.time() + error.retry_after_s >= end_s:
+            async with limit:
+                return await self._try(step, rule)
+        except TimeoutError as error:
+            if not limit.expired():
                 raise
-            log.info("a workflow step waits", extra={"step": step.name, "error": error.message})
-            await asyncio.sleep(error.retry_after_s)
+            raise StepTimeoutError(
+                f"step {step.name} did not end within its {rule.timeout_s:g} s"
+            ) from error
 
+    async def _try(self, step: Step, rule: StepRule) -> Mapping[str, str] | None:
+        """Do a step; what may pass by itself (libvirtd restarting, a storage that hangs) is tried again."""
+        loop = asyncio.get_running_loop()
+        begin_s, tries = loop.time(), 0
+        while True:
+            tries += 1
+            try:
+                return await step.do()
+            except (RepeatStepError, CancelledByUserError):
+                raise
+            except PlatformError as error:
+                spent_s = loop.time() - begin_s
+                pause_s = rule.pause_after(error, tries=tries, spent_s=spent_s)
+                if pause_s is None:
+                    raise
+                log.info("a workflow step waits", extra={"step": step.name, "error": error.message})
+                if tries <= RETRIES_NOTED:
+                    await self._journal.note(step.name, "retry", error.message)
+                await self._pause(pause_s)
 
-async def _backward(steps: Sequence[Step], journal: Journal) -> None:
-    marks = journal.marks()
-    for step in reversed(steps):
-        if marks.get(step.name) not in (StepMark.BEGUN, StepMark.DONE):
-            continue
-        try:
-            await step.undo()
-        except Exception as error:
-            log.warning("an undo failed", extra={"step": step.name, "error": str(error)})
-            raise RollbackIncompleteError(f"undoing step {step.name} failed: {error}") from error
-        await journal.record(step.name, StepMark.UNDONE)
+    async def _pause(self, pause_s: float) -> None:
+        """Wait; a request to cancel ends it."""
+        while True:
+            if self._is_cancelled():
+                raise CancelledByUserError("the task was cancelled")
+            if pause_s <= 0:
+                return
+            await asyncio.sleep(min(pause_s, CANCEL_LOOK_S))
+            pause_s -= CANCEL_LOOK_S
+
+    def _is_cancelled(self) -> bool:
+        return self._can_turn_back and self._cancel_requested()
+
+    def _rule(self, step: Step) -> StepRule:
+        return self._rules.get(step.name) or StepRule(ref=step.name)

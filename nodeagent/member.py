@@ -67,7 +67,7 @@ from nodeagent.services.vm_power import VmPower
 from nodeagent.services.vm_service import VmService
 from nodeagent.services.voter_controller import VoterController
 from nodeagent.services.whereabouts import Whereabouts
-from nodeagent.workflows.registry import StepMaker, load_definitions
+from nodeagent.workflows.registry import StepMaker, load_registry, report_refused
 from nodeagent.workflows.work import Workshop
 from raftstate.consensus.engine import NodeId, Peer
 from raftstate.consensus.links import RAFT_CHANNEL, MeshLinks
@@ -227,6 +227,12 @@ class Member:
                 trust_shared_storage=self._basics.config.trust_shared_storage,
             ),
         )
+        registry = load_registry()
+
+        async def before_tasks() -> None:
+            await self.services.storages.sweep()
+            await report_refused(registry, self.node, self._events)
+
         runs = {
             "leases": self.services.leases.run,
             "files-for-others": FilesForOthers(self.node, self._secrets_key()).run,
@@ -236,9 +242,9 @@ class Member:
             "vms": VmController(self.node, self._power, self._events).run,
             "tasks": TaskRunner(
                 self.node,
-                load_definitions(),
-                StepMaker(shop),
-                prepare=self.services.storages.sweep,
+                registry.definitions,
+                StepMaker(shop, registry.steps),
+                prepare=before_tasks,
             ).run,
             "ha": HaController(self.node, self._judge, self._events).run,
             "task-rescue": self._rescue.run,

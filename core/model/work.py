@@ -40,12 +40,32 @@ class JournalEntry(msgspec.Struct, frozen=True, kw_only=True):
     at_ms: int
 
 
+class PlannedStep(msgspec.Struct, frozen=True, kw_only=True):
+    """A step of a task's workflow; `inside` are the nested workflows around it, outermost first."""
+
+    step: str
+    inside: tuple[str, ...] = ()
+    weight: int = 1
+
+
+class LogLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A line for people beside the journal. `after` is how many journal lines were there before it."""
+
+    after: int
+    at_ms: int
+    what: str
+    step: str = ""
+    text: str = ""
+
+
 class Task(Resource, tag="task.v1", frozen=True, kw_only=True):
     """A run of a workflow on a resource; name = id.
 
     `workflow` names the definition, `subject` the resource as `kind/id`. `arguments` are strings only.
     `runner_host_id` is who works on it. `progress` is 0..100. `error` and `error_code` are set when failed.
     `cancel_requested` asks the runner to stop where that is safe.
+    `plan` is the workflow as it was when the work began: whoever resumes it goes by that. `journal` is what the
+    engine lives by; `log` tells people more, bounded. `result` is what came of it, empty when it was undone.
     """
 
     INDEXED: ClassVar[tuple[str, ...]] = ("subject", "state")
@@ -68,7 +88,10 @@ class Task(Resource, tag="task.v1", frozen=True, kw_only=True):
     state: TaskState = TaskState.PENDING
     progress: int = 0
     step: str = ""
+    plan: tuple[PlannedStep, ...] = ()
     journal: tuple[JournalEntry, ...] = ()
+    log: tuple[LogLine, ...] = ()
+    result: dict[str, str] = {}
     error: str = ""
     error_code: str = ""
     cancel_requested: bool = False

@@ -12,12 +12,13 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from core.errors import ConflictError
-from core.model import Task, TaskState
+from core.model import LogLine, Task
 from nodeagent.api.requests import etag_of, json_answer, node_of, target_of
 from nodeagent.api.views import show
+from nodeagent.services.task_journal import ENDED, with_line
 
 WAIT_S_MAX = 60.0
-ENDED = frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED})
+CANCEL_TRIES = 5
 
 
 def add_routes(app: web.Application) -> None:
@@ -40,9 +41,22 @@ async def cancel_task(request: web.Request) -> web.Response:
     """DELETE /v1/tasks/{task}. 202: asked to stop at its next safe point. 409: it has ended."""
     node = node_of(request)
     task = target_of(request, Task, "task")
-    if task.state in ENDED:
-        raise ConflictError(f"the task has {task.state} already")
-    await node.store.apply(puts=(replace(task, cancel_requested=True),))
+    for attempt in range(CANCEL_TRIES):
+        if task.state in ENDED:
+            raise ConflictError(f"the task has {task.state} already")
+        if task.cancel_requested:
+            break
+        line = LogLine(after=0, at_ms=node.clock.wall_ms(), what="cancel-asked")
+        asked = with_line(replace(task, cancel_requested=True), line)
+        try:
+            await node.store.apply(puts=(asked,))
+        except ConflictError as error:
+            # Its runner wrote a line at the same moment: that is nothing to bother the caller with.
+            if error.code != "conflict-guard" or attempt == CANCEL_TRIES - 1:
+                raise
+            task = target_of(request, Task, "task")
+        else:
+            break
     return json_answer(show(node.store, node.store.need(Task, task.id)), status=202)
 
 

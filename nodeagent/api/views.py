@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from core.model import KINDS, VM, Disk, Nic, Relation, Resource, kind_of
+from core.model import KINDS, VM, Disk, Nic, Relation, Resource, Task, kind_of
+from nodeagent.api.task_story import task_story
 from raftstate.store import Store
 
 Shown = dict[str, Any]
@@ -35,6 +36,9 @@ def own_fields(resource: Resource) -> Shown:
     shown.pop("type", None)
     for field in resource.SECRET:
         shown.pop(field, None)
+    if isinstance(resource, Task):
+        del shown["plan"]
+        shown |= task_story(resource)
     return shown
 
 

@@ -8,7 +8,7 @@ import logging
 from core.errors import PlatformError
 from core.model import Deletion, Event, JoinToken, Resource, Task
 from nodeagent.node import Node
-from nodeagent.services.task_runner import ENDED
+from nodeagent.services.task_journal import ENDED
 
 log = logging.getLogger(__name__)
 

@@ -85,6 +85,10 @@ class MigrationService:
                 raise
         log.info("a guest was moved", extra={"vm": vm.id, "host": target.id})
 
+    async def abort(self, vm_id: str) -> None:
+        """Ask a move under way to end without moving; nothing happens when there is none."""
+        await self._node.hypervisor.abort_migration(vm_id)
+
     async def runs_here(self, vm_id: str) -> bool:
         """Tell whether the guest is on this host."""
         return await self._node.hypervisor.get(vm_id) is not None

@@ -36,7 +36,7 @@ from ha.lease import LeaseJudge
 from ha.profile import Profile, profile_of
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.node import Node
-from nodeagent.services.task_runner import ENDED
+from nodeagent.services.task_journal import ENDED
 from nodeagent.services.vm_service import Placer, VmService
 from nodeagent.services.work_kinds import WorkKind
 

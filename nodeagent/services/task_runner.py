@@ -9,36 +9,30 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from enum import Enum
 
-from msgspec.structs import replace
-
-from core.errors import ConflictError, PlatformError
-from core.model import JournalEntry, StepMark, Task, TaskState
+from core.errors import PlatformError, UnavailableError
+from core.model import PlannedStep, Task, TaskState
 from core.work_queue import QueueFullError
 from core.workflow import (
-    CancelledByUserError,
-    Definition,
+    RepeatStepError,
     RollbackIncompleteError,
     RolledBackError,
     Step,
     run_workflow,
 )
+from core.workflow_definition import Definition
 from nodeagent.node import Node
+from nodeagent.services.task_journal import ENDED, StoreJournal
 from nodeagent.services.work_kinds import kind_of_task
 
 log = logging.getLogger(__name__)
 
-ENDED = frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED})
-RETRY_S = 3.0
+RETRY_S, RETRY_S_MAX = 3.0, 30.0
 
 
-class TaskTakenError(ConflictError):
-    """The task was ended or given to another host meanwhile, e.g. by failover: this host must leave it alone."""
-
-    code = "task-taken"
-
-
-MakeSteps = Callable[[Task, Definition], Sequence[Step]]
+# Makes the steps of these names; KeyError for one that this agent does not know.
+MakeSteps = Callable[[Task, Sequence[str]], Sequence[Step]]
 
 
 class TaskRunner:
@@ -77,143 +71,100 @@ class TaskRunner:
 
     async def _run_task(self, task: Task) -> None:
         journal = StoreJournal(self._node, task.id)
+        tries = 0
         try:
             while True:
-                if await self._in_turn(task, journal):
+                outcome = await self._in_turn(task, journal)
+                if outcome is _Outcome.OVER:
                     return
-                await asyncio.sleep(RETRY_S)
+                tries = tries + 1 if outcome is _Outcome.STEP_WAITS else 0
+                await asyncio.sleep(min(RETRY_S * 2 ** max(0, min(tries, 10) - 1), RETRY_S_MAX))
         finally:
             self._running.discard(task.id)
 
-    async def _in_turn(self, task: Task, journal: StoreJournal) -> bool:
+    async def _in_turn(self, task: Task, journal: StoreJournal) -> _Outcome:
         """Attempt it when its turn comes. A turn isn't kept while waiting to try again, so stuck tasks hold up no others."""
         try:
             async with self._node.queues.turn(kind_of_task(task.workflow), task.subject):
                 return await self._attempt(task.id, journal)
         except QueueFullError as error:
             log.warning("a task waits", extra={"task": task.id, "error": error.message})
-            return False
+            return _Outcome.STORE_WAITS
 
-    async def _attempt(self, task_id: str, journal: StoreJournal) -> bool:
-        """Run the workflow once; True when the task is over for this host."""
+    async def _attempt(self, task_id: str, journal: StoreJournal) -> _Outcome:
+        """Run the workflow once."""
         task = self._node.store.get(Task, task_id)
         if task is None or task.state in ENDED or task.runner_host_id != self._node.host_id:
-            return True
+            return _Outcome.OVER
         try:
             await self._run_workflow(task, journal)
-        except RollbackIncompleteError as error:
+        except (RollbackIncompleteError, RepeatStepError) as error:
             log.warning(
-                "a task's undo is tried again", extra={"task": task_id, "error": error.message}
+                "a task's step is tried again", extra={"task": task_id, "error": error.message}
             )
-            return False
+            return _Outcome.STEP_WAITS
         except PlatformError as error:
             log.warning("a task waits", extra={"task": task_id, "error": error.message})
-            return False
-        return True
+            return _Outcome.STORE_WAITS
+        return _Outcome.OVER
 
     async def _run_workflow(self, task: Task, journal: StoreJournal) -> None:
         """Run or resume a task to its end and record it. Interrupted anywhere, the next run does what is left."""
         definition = self._definitions.get(task.workflow)
-        if definition is None:
-            why = f"workflow {task.workflow!r} is unknown here"
-            await journal.end(TaskState.FAILED, why, "unknown-workflow")
-            return
-        journal.use(definition)
-        await journal.begin()
-        steps = self._make_steps(task, definition)
+        plan = _plan_of(task, definition)
         try:
-            await run_workflow(steps, journal, cancel_requested=journal.cancel_requested)
+            steps = self._steps_of(task, plan)
+        except UnavailableError as error:
+            if task.journal:
+                raise  # something was begun that only those steps can undo
+            await journal.end(TaskState.FAILED, error.message, "unknown-workflow")
+            return
+        await journal.begin(plan)
+        rules = definition.rules if definition is not None else {}
+        try:
+            await run_workflow(
+                steps, journal, cancel_requested=journal.cancel_requested, rules=rules
+            )
         except RolledBackError:
             await journal.end_rolled_back()
         else:
             await journal.end(TaskState.SUCCEEDED)
 
+    def _steps_of(self, task: Task, plan: Sequence[PlannedStep]) -> Sequence[Step]:
+        if not plan:
+            raise UnavailableError(f"workflow {task.workflow!r} is unknown on this host")
+        try:
+            return self._make_steps(task, [planned.step for planned in plan])
+        except KeyError as error:
+            raise UnavailableError(
+                f"step {error} of workflow {task.workflow!r} is unknown on this host: install its plug-in"
+            ) from None
+        except Exception as error:
+            log.exception("the steps of a task could not be made", extra={"task": task.id})
+            raise UnavailableError(
+                f"the steps of workflow {task.workflow!r} can't be made: {type(error).__name__}: {error}"
+            ) from error
 
-class StoreJournal:
-    """A workflow's journal inside its task's record."""
 
-    def __init__(self, node: Node, task_id: str) -> None:
-        self._node = node
-        self._task_id = task_id
-        self._step_count = 1
+class _Outcome(Enum):
+    """How a try of a task ended: for good, at a step or an undo that can't go on, or without quorum."""
 
-    def use(self, definition: Definition) -> None:
-        """Know how many steps there are, for the progress shown."""
-        self._step_count = max(1, len(definition.steps))
+    OVER = "over"
+    STEP_WAITS = "step-waits"
+    STORE_WAITS = "store-waits"
 
-    def marks(self) -> Mapping[str, StepMark]:
-        return {entry.step: entry.mark for entry in self._task().journal}
 
-    def rolling_back(self) -> bool:
-        return self._task().state is TaskState.ROLLING_BACK
+def _plan_of(task: Task, definition: Definition | None) -> tuple[PlannedStep, ...]:
+    """Return the steps that the task began with, so that a new version of its workflow takes no undo from it.
 
-    def cancel_requested(self) -> bool:
-        """Tell whether someone asked to cancel."""
-        return self._task().cancel_requested
-
-    async def begin(self) -> None:
-        """Mark the task as running."""
-        if self._task().state is TaskState.PENDING:
-            await self._update(lambda task: replace(task, state=TaskState.RUNNING))
-
-    async def record(self, step: str, mark: StepMark) -> None:
-        entry = JournalEntry(step=step, mark=mark, at_ms=self._node.clock.wall_ms())
-
-        def add(task: Task) -> Task:
-            journal = (*task.journal, entry)
-            done = sum(1 for e in journal if e.mark is StepMark.DONE)
-            progress = min(99, 100 * done // self._step_count)
-            return replace(task, journal=journal, step=step, progress=max(progress, task.progress))
-
-        await self._update(add)
-
-    async def record_rollback(self, error: PlatformError) -> None:
-        await self._update(
-            lambda task: replace(
-                task, state=TaskState.ROLLING_BACK, error=error.message, error_code=error.code
-            )
-        )
-
-    async def end_rolled_back(self) -> None:
-        """Record that all is undone. What began the rollback was recorded then, maybe by an earlier run."""
-        cancelled = self._task().error_code == CancelledByUserError.code
-        await self.end(TaskState.CANCELLED if cancelled else TaskState.FAILED)
-
-    async def end(self, state: TaskState, error: str = "", code: str = "") -> None:
-        """Record the outcome; an ended task never changes again."""
-        now_ms = self._node.clock.wall_ms()
-
-        def finish(task: Task) -> Task:
-            return replace(
-                task,
-                state=state,
-                error=error or task.error,
-                error_code=code or task.error_code,
-                progress=100 if state is TaskState.SUCCEEDED else task.progress,
-                step="" if state is TaskState.SUCCEEDED else task.step,
-                ended_ms=now_ms,
-            )
-
-        await self._update(finish)
-
-    def _task(self) -> Task:
-        return self._node.store.need(Task, self._task_id)
-
-    async def _update(self, change: Callable[[Task], Task]) -> None:
-        """Commit a change of the task; someone may ask to cancel at the same time, so once more on a conflict.
-
-        Raises:
-            TaskTakenError: it is not this host's any more.
-            UnavailableError: no quorum; the workflow stops here and is resumed later.
-        """
-        for attempt in range(3):
-            task = self._task()
-            if task.state in ENDED or task.runner_host_id != self._node.host_id:
-                raise TaskTakenError("the task was ended or given to another host meanwhile")
-            try:
-                await self._node.store.apply(puts=(change(task),))
-            except PlatformError as error:
-                if error.code != "conflict-guard" or attempt == 2:
-                    raise
-            else:
-                return
+    A task that an older version began has no plan: what its journal names beside the definition stays in front.
+    """
+    if task.plan or definition is None:
+        return task.plan
+    plan = tuple(
+        PlannedStep(step=rule.ref, inside=inside, weight=rule.weight)
+        for inside, rule in definition.walk()
+    )
+    known = {planned.step for planned in plan}
+    others = dict.fromkeys(entry.step for entry in task.journal if entry.step not in known)
+    return (*(PlannedStep(step=step) for step in others), *plan)

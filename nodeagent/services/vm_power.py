@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from msgspec.structs import replace
 
@@ -70,18 +71,21 @@ class VmPower:
         finally:
             self._busy.discard(vm_id)
 
-    async def stop_gracefully(self, vm_id: str, *, timeout_s: float) -> bool:
-        """Press the power button and wait; False when the guest still runs after `timeout_s`."""
+    async def shut_down(
+        self, vm_id: str, *, timeout_s: float, give_up: Callable[[], bool] = lambda: False
+    ) -> bool:
+        """Press the power button and wait; False when the guest still runs after `timeout_s` or `give_up` says so."""
         domain = await self._node.hypervisor.get(vm_id)
         if domain is not None:
             await self._node.hypervisor.shutdown(vm_id)
         try:
             async with asyncio.timeout(timeout_s):
                 while await self._node.hypervisor.get(vm_id) is not None:
+                    if give_up():
+                        return False
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
             return False
-        await self.finish_stop(vm_id)
         return True
 
     async def destroy(self, vm_id: str) -> None:

@@ -6,12 +6,15 @@ generation meanwhile, given on the committed reservation; QEMU itself runs the g
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from msgspec.structs import replace
 
 from core.errors import ConflictError
 from core.model import VM, Host, Lease, VMPhase
+from nodeagent.workflows.cancelling import stoppable
 from nodeagent.workflows.work import VmWork
 
 
@@ -60,14 +63,22 @@ class PrepareTarget:
 
 @dataclass(frozen=True, slots=True)
 class MoveGuest:
-    """Move memory and state. After an agent's crash in the middle, look where the guest is."""
+    """Move memory and state. After an agent's crash in the middle, look where the guest is.
+
+    Cancelling aborts the move as long as the guest has not arrived; then it comes too late.
+    """
 
     work: VmWork
     name: str = "move-guest"
 
     async def do(self) -> None:
         if not _is_there(self.work):
-            await self.work.shop.migration.move(self.work.vm(), _target(self.work))
+            migration = self.work.shop.migration
+            await stoppable(
+                migration.move(self.work.vm(), _target(self.work)),
+                self.work.cancel_requested,
+                stop=lambda: migration.abort(self.work.vm_id),
+            )
 
     async def undo(self) -> None:
         """A migration that did not complete left the guest here. If it arrived after all, it belongs there.
@@ -75,9 +86,9 @@ class MoveGuest:
         If it runs on neither side, the owner starts it again. Not knowing is an error: this is tried again.
         """
         vm = self.work.maybe_vm()
-        if vm is None or _is_there(self.work):
+        if vm is None:
             return
-        if await self.work.shop.migration.settle(vm, _target(self.work)):
+        if _is_there(self.work) or await self.work.shop.migration.settle(vm, _target(self.work)):
             await HandOver(self.work).do()
 
 
@@ -87,8 +98,10 @@ class HandOver:
 
     work: VmWork
     name: str = "hand-over"
+    may_cancel: ClassVar[bool] = False
+    no_return: ClassVar[bool] = True
 
-    async def do(self) -> None:
+    async def do(self) -> Mapping[str, str]:
         vm, target = self.work.vm(), _target(self.work)
         store = self.work.shop.node.store
         if vm.host_id != target.id:
@@ -104,6 +117,7 @@ class HandOver:
             )
             await store.apply(puts=(moved,))
         await self.work.shop.node.guard.revoke(vm.id)
+        return {"host": target.name}
 
     async def undo(self) -> None:
         return

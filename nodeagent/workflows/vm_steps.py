@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from msgspec.structs import replace
 
 from core.errors import ConflictError, PlatformError
 from core.model import PowerState, VMPhase
-from core.workflow import RepeatStepError
+from core.workflow import CancelledByUserError, RepeatStepError
 from nodeagent.services.cascade import plan_of
+from nodeagent.workflows.cancelling import stoppable
 from nodeagent.workflows.work import VmWork
 
 
@@ -20,8 +23,14 @@ class KeepRecords:
     work: VmWork
     name: str = "keep-records"
 
-    async def do(self) -> None:
+    async def do(self) -> Mapping[str, str]:
         self.work.check_here()
+        return {
+            "vm": self.work.vm().name,
+            "disks": " ".join(disk.name for disk in self.work.disks()),
+            "nics": " ".join(nic.name for nic in self.work.nics()),
+            "ips": " ".join(nic.ip for nic in self.work.nics()),
+        }
 
     async def undo(self) -> None:
         await drop_records(self.work)
@@ -29,7 +38,10 @@ class KeepRecords:
 
 @dataclass(frozen=True, slots=True)
 class FetchImage:
-    """Have the image's verified copy on the disk's data storage. It stays there for the next VM."""
+    """Have the image's verified copy on the disk's data storage. It stays there for the next VM.
+
+    Cancelling stops it at once: only whole, verified copies count.
+    """
 
     work: VmWork
     name: str = "fetch-image"
@@ -37,7 +49,8 @@ class FetchImage:
     async def do(self) -> None:
         for disk in self.work.disks():
             if disk.image_sha256:
-                await self.work.shop.storages.ensure_image(disk)
+                copy = self.work.shop.storages.ensure_image(disk)
+                await stoppable(copy, self.work.cancel_requested)
 
     async def undo(self) -> None:
         return
@@ -81,12 +94,13 @@ class StartGuest:
     work: VmWork
     name: str = "start-guest"
 
-    async def do(self) -> None:
+    async def do(self) -> Mapping[str, str]:
         vm = self.work.vm()
         if vm.power is PowerState.RUNNING:
             await self.work.shop.power.start(vm.id)
         elif vm.phase is not VMPhase.STOPPED:
             await self.work.shop.node.store.apply(puts=(replace(vm, phase=VMPhase.STOPPED),))
+        return {"host": self.work.shop.node.host_name}
 
     async def undo(self) -> None:
         """Take it down again; a start that failed leaves the VM stopped, as it was."""
@@ -101,7 +115,10 @@ class StartGuest:
 
 @dataclass(frozen=True, slots=True)
 class StopGuest:
-    """Shut the guest down within the time given, or cut its power when forced."""
+    """Shut the guest down within the time given, or cut its power when forced.
+
+    Cancelling ends the wait. The power button is pressed by then: a guest that still obeys is brought up again.
+    """
 
     work: VmWork
     name: str = "stop-guest"
@@ -110,20 +127,35 @@ class StopGuest:
         self.work.check_here()
         power = self.work.shop.power
         if self.work.task.arguments.get("force"):
+            await power.destroy(self.work.vm_id)
+        else:
+            await self._shut_down()
+        try:
             await power.finish_stop(self.work.vm_id)
-            return
-        timeout_s = float(self.work.task.arguments.get("timeout_s", "90"))
-        if not await power.stop_gracefully(self.work.vm_id, timeout_s=timeout_s):
-            raise ConflictError(
-                f"VM {self.work.vm().name!r} did not shut down within {timeout_s:g} s: "
-                "stop it with --force to cut its power, or give it more time"
-            )
+        except PlatformError as error:
+            raise RepeatStepError(
+                f"the guest is down, which can't be recorded now, this is tried again: {error.message}"
+            ) from error
 
     async def undo(self) -> None:
-        """The guest goes on, so running is what is wanted again."""
+        """Running is what is wanted again: a guest that went down is brought up by the VM controller."""
         vm = self.work.maybe_vm()
-        if vm is not None and vm.power is PowerState.STOPPED and vm.phase is not VMPhase.STOPPED:
+        if vm is not None and vm.power is PowerState.STOPPED:
             await self.work.shop.node.store.apply(puts=(replace(vm, power=PowerState.RUNNING),))
+
+    async def _shut_down(self) -> None:
+        timeout_s = float(self.work.task.arguments.get("timeout_s", "90"))
+        asked = self.work.cancel_requested
+        if await self.work.shop.power.shut_down(
+            self.work.vm_id, timeout_s=timeout_s, give_up=asked
+        ):
+            return
+        if asked():
+            raise CancelledByUserError("the task was cancelled")
+        raise ConflictError(
+            f"VM {self.work.vm().name!r} did not shut down within {timeout_s:g} s: "
+            "stop it with --force to cut its power, or give it more time"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +186,10 @@ class DestroyGuest:
         await self.work.shop.power.destroy(self.work.vm_id)
 
     async def undo(self) -> None:
-        """A delete that can't begin leaves the VM as it is, stopped."""
+        """A delete that can't begin leaves the VM as it is, stopped, and surely so."""
         vm = self.work.maybe_vm()
         if vm is not None and vm.phase is VMPhase.DELETING:
+            await self.work.shop.power.destroy(vm.id)
             await self.work.shop.node.store.apply(puts=(replace(vm, phase=VMPhase.STOPPED),))
 
 
@@ -166,6 +199,7 @@ class DeleteDisks:
 
     work: VmWork
     name: str = "delete-disks"
+    no_return: ClassVar[bool] = True
 
     async def do(self) -> None:
         disks = self.work.disks()
@@ -180,7 +214,7 @@ class DeleteDisks:
             ) from error
 
     async def undo(self) -> None:
-        """Only a user who cancels too late gets here: what is half deleted is deleted to the end."""
+        """Only a rollback that an earlier version began gets here: what is half deleted is deleted to the end."""
         await self.do()
         await drop_records(self.work)
 

@@ -54,6 +54,11 @@ class VmWork:
         """Return the VM's NICs."""
         return tuple(n for n in self.shop.node.store.all(Nic) if n.vm_id == self.vm_id)
 
+    def cancel_requested(self) -> bool:
+        """Tell whether someone asked to cancel this task; a step that waits long looks at it."""
+        task = self.shop.node.store.get(Task, self.task.id)
+        return task is not None and task.cancel_requested
+
     def check_here(self) -> None:
         """Make sure that this host is in charge of the VM.
 

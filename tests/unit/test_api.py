@@ -24,8 +24,12 @@ from core.model import (
     Event,
     Host,
     JoinToken,
+    JournalEntry,
+    LogLine,
     Nic,
+    PlannedStep,
     PowerState,
+    StepMark,
     Task,
     TaskState,
     VMPhase,
@@ -38,6 +42,7 @@ from nodeagent.services.exclusion import Exclusion
 from nodeagent.services.member_states import MemberStates
 from nodeagent.services.services import Services
 from nodeagent.services.vm_service import VmService
+from raftstate.txn import encode_txn
 from tests.one_member import ADMIN_TOKEN, HOST_ID, OTHER_ID, OneMember, authority, founded
 
 ADMIN = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
@@ -609,6 +614,63 @@ async def test_a_task_is_asked_to_cancel_only_while_it_runs(member, api):
     assert task.cancel_requested
     await member.store.apply(puts=(replace(task, state=TaskState.SUCCEEDED),))
     await problem_of(await api.delete("/v1/tasks/t1"), 409, "conflict")
+
+
+@pytest.mark.parametrize(("writes", "status"), [(4, 202), (5, 409)])
+async def test_cancelling_outlasts_what_the_runner_writes_meanwhile(member, api, writes, status):
+    await add_task(member)
+    commit, left = member.engine.propose, writes
+
+    async def propose(payload: bytes, *, timeout_s: float) -> bytes:
+        nonlocal left
+        if left:
+            left -= 1
+            task = replace(member.store.need(Task, "t1"), progress=10 + left)
+            change = member.store.change(puts=(task,))
+            await commit(encode_txn(change), timeout_s=timeout_s)
+        return await commit(payload, timeout_s=timeout_s)
+
+    member.engine.propose = propose
+    assert (await api.delete("/v1/tasks/t1")).status == status
+    task = member.store.need(Task, "t1")
+    assert task.cancel_requested == (status == 202)
+    assert task.progress == 10, "the runner's line is kept"
+
+
+async def test_a_task_tells_its_steps_its_log_in_times_order_and_its_result(member, api):
+    await add_task(
+        member,
+        plan=(PlannedStep(step="a"), PlannedStep(step="b", inside=("inner",), weight=3)),
+        journal=(
+            JournalEntry(step="a", mark=StepMark.BEGUN, at_ms=10),
+            JournalEntry(step="a", mark=StepMark.DONE, at_ms=30),
+            JournalEntry(step="b", mark=StepMark.BEGUN, at_ms=40),
+        ),
+        log=(
+            LogLine(after=1, at_ms=20, what="retry", step="a", text="away"),
+            LogLine(after=3, at_ms=50, what="repeat", step="b", text="still away"),
+        ),
+        result={"vm": "web1"},
+    )
+    assert (await api.delete("/v1/tasks/t1")).status == 202
+    again = await api.delete("/v1/tasks/t1")
+    shown = await (await api.get("/v1/tasks/t1")).json()
+    assert again.status == 202
+    assert shown["result"] == {"vm": "web1"}
+    assert shown["steps"] == [
+        {"step": "a", "inside": [], "weight": 1, "state": "done"},
+        {"step": "b", "inside": ["inner"], "weight": 3, "state": "begun"},
+    ]
+    told = [(line["what"], line["step"], line["inside"], line["text"]) for line in shown["log"]]
+    assert told == [
+        ("begun", "a", [], ""),
+        ("retry", "a", [], "away"),
+        ("done", "a", [], ""),
+        ("begun", "b", ["inner"], ""),
+        ("repeat", "b", ["inner"], "still away"),
+        ("cancel-asked", "", [], ""),
+    ], "asking twice is said once"
+    assert [line["at_ms"] for line in shown["log"][:5]] == [10, 20, 30, 40, 50]
 
 
 async def test_a_vm_is_made_changed_and_deleted_over_http(member, api):

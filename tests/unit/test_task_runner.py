@@ -6,14 +6,18 @@ import dataclasses
 import pytest
 from msgspec.structs import replace
 
-from core.errors import ConflictError, UnavailableError
-from core.model import StepMark, Task, TaskState
+from core.errors import ConflictError, TemporaryError, UnavailableError
+from core.model import JournalEntry, StepMark, Task, TaskState
 from core.work_queue import Limit, WorkQueues
-from core.workflow import Definition, RepeatStepError
+from core.workflow import RepeatStepError
+from core.workflow_definition import Definition, StepRule
+from nodeagent.api.views import show
+from nodeagent.services.task_journal import LOG_LINES_MAX, TEXT_LENGTH_MAX
 from nodeagent.services.task_runner import TaskRunner
 from nodeagent.services.work_kinds import Limits
 from tests.one_member import (
     HOST_ID,
+    NOW_MS,
     OTHER_ID,
     LoopClock,
     OneMember,
@@ -34,17 +38,23 @@ class Bench:
         self.history: list[str] = []
         self.trouble: dict[str, list[object]] = {}
         self.prepared = 0
+        self.results: dict[str, dict[str, str]] = {}
+        self.known = "abcd"
+        self.definition = Definition("w", tuple(StepRule(ref=ref) for ref in "abc"))
 
     def runner(self, workflows: tuple[str, ...] = ()) -> TaskRunner:
         async def prepare() -> None:
             self.prepared += 1
 
-        definitions = {"w": Definition("w", ("a", "b", "c")), "one": Definition("one", ("a",))}
-        definitions |= {name: Definition(name, ("a",)) for name in workflows}
+        one = (StepRule(ref="a"),)
+        definitions = {"w": self.definition, "one": Definition("one", one)}
+        definitions |= {name: Definition(name, one) for name in workflows}
         return TaskRunner(self.member.node, definitions, self.make_steps, prepare=prepare)
 
-    def make_steps(self, task, definition):
-        return [_Step(self, task, name) for name in definition.steps]
+    def make_steps(self, task, names):
+        if unknown := [name for name in names if name not in self.known]:
+            raise KeyError(unknown[0])
+        return [_Step(self, task, name) for name in names]
 
     async def add(self, id_: str = "t1", *, workflow: str = "w", **fields) -> None:
         mine = {"runner_host_id": HOST_ID, "subject": f"vm/{id_}"}
@@ -66,8 +76,9 @@ class _Step:
     def __init__(self, bench: Bench, task: Task, name: str) -> None:
         self.bench, self.task, self.name = bench, task, name
 
-    async def do(self) -> None:
+    async def do(self):
         await self._happen("do")
+        return self.bench.results.get(self.name)
 
     async def undo(self) -> None:
         await self._happen("undo")
@@ -245,7 +256,7 @@ async def test_a_step_past_the_point_of_no_return_is_repeated_until_it_works(ben
     bench.trouble["do b"] = [RepeatStepError("the storage is away")] * 5
     await bench.add()
     async with running(bench.runner().run):
-        await until(bench.is_over())
+        await until(bench.is_over(), deadline_s=600)
     assert bench.task().state is TaskState.SUCCEEDED
     assert not any(line.startswith("undo") for line in bench.history)
 
@@ -377,3 +388,202 @@ async def test_a_task_that_finds_the_queue_full_is_run_later(bench):
 def replace_queues(node, limit: Limit):
     limits = {**Limits().by_kind(), "other-tasks": limit}
     return dataclasses.replace(node, queues=WorkQueues(limits, node.clock))
+
+
+# -- what is shown of a task
+
+
+def story(bench: Bench) -> dict:
+    return show(bench.member.store, bench.task())
+
+
+def told(bench: Bench) -> list[tuple[str, str, str]]:
+    return [(line["what"], line["step"], line["text"]) for line in story(bench)["log"]]
+
+
+@bench_test
+async def test_the_log_tells_of_tries_failures_and_undoing_in_their_order(bench):
+    bench.trouble = {
+        "do b": [TemporaryError("libvirt is away")] * 2 + [TemporaryError("still away")],
+        "do c": [ConflictError("no room on h1")],
+        "undo b": [UnavailableError("not now")] * 2,
+    }
+    await bench.add()
+    async with running(bench.runner().run):
+        await until(bench.is_over())
+    assert told(bench) == [
+        ("begun", "a", ""),
+        ("done", "a", ""),
+        ("begun", "b", ""),
+        ("retry", "b", "libvirt is away"),
+        ("retry", "b", "still away"),
+        ("done", "b", ""),
+        ("begun", "c", ""),
+        ("failed", "c", "no room on h1"),
+        ("undone", "c", ""),
+        ("undo-failed", "b", "undoing step b failed: not now"),
+        ("resumed", "", "by host h1"),
+        ("undone", "b", ""),
+        ("undone", "a", ""),
+    ]
+    times = [line["at_ms"] for line in story(bench)["log"]]
+    assert times == sorted(times)
+    assert times[0] >= NOW_MS
+
+
+@bench_test
+async def test_a_step_that_is_repeated_for_an_hour_leaves_a_short_log_and_journal(bench):
+    bench.trouble["do b"] = [RepeatStepError("the storage is away")] * 100
+    await bench.add()
+    async with running(bench.runner().run):
+        await asyncio.sleep(3000)
+        before = bench.member.store.index
+        assert len(bench.history) > 50
+        assert told(bench).count(("repeat", "b", "the storage is away")) == 1
+        await asyncio.sleep(300)
+        assert bench.member.store.index == before, "trying again commits nothing"
+        await until(bench.is_over(), deadline_s=3600)
+    assert len(bench.task().journal) == 6
+
+
+@bench_test
+async def test_the_log_keeps_the_newest_lines_and_short_texts(bench):
+    bench.trouble["do b"] = [RepeatStepError(f"away {n} " + "x" * 9000) for n in range(80)]
+    await bench.add()
+    async with running(bench.runner().run):
+        await until(bench.is_over(), deadline_s=3600)
+    log = bench.task().log
+    assert len(log) == LOG_LINES_MAX
+    assert log[-2].text.startswith("away 79")
+    assert all(len(line.text) <= TEXT_LENGTH_MAX for line in log)
+
+
+@bench_test
+async def test_progress_goes_by_the_weights_of_the_steps(bench):
+    gates = [asyncio.Event() for _ in "abc"]
+    for name, gate in zip("abc", gates, strict=True):
+        bench.trouble[f"do {name}"] = [gate]
+    rules = (StepRule(ref="a"), StepRule(ref="b", weight=8), StepRule(ref="c"))
+    bench.definition = Definition("w", rules)
+    await bench.add()
+    async with running(bench.runner().run):
+        seen = []
+        for name, gate in zip("abc", gates, strict=True):
+            await until(lambda name=name: f"do {name}" in bench.history)
+            seen.append(bench.task().progress)
+            gate.set()
+        await until(bench.is_over())
+    assert [*seen, bench.task().progress] == [0, 10, 90, 100]
+
+
+@bench_test
+async def test_nested_workflows_are_shown_as_a_tree_before_they_are_begun(bench):
+    inner = Definition("inner", (StepRule(ref="b"),))
+    bench.definition = Definition("w", (StepRule(ref="a"), inner, StepRule(ref="c")))
+    bench.trouble["do b"] = [gate := asyncio.Event()]
+    await bench.add()
+    async with running(bench.runner().run):
+        await until(lambda: "do b" in bench.history)
+        assert [(s["step"], s["inside"], s["state"]) for s in story(bench)["steps"]] == [
+            ("a", [], "done"),
+            ("b", ["inner"], "begun"),
+            ("c", [], "waiting"),
+        ]
+        assert story(bench)["log"][-1]["inside"] == ["inner"]
+        gate.set()
+        await until(bench.is_over())
+
+
+@bench_test
+async def test_what_came_of_the_work_is_kept_unless_it_was_undone(bench):
+    bench.results = {"a": {"vm": "web1"}, "c": {"host": "h1", "n": 3}}
+    await bench.add()
+    await bench.add("t2", subject="vm/2")
+    bench.trouble["do c"] = [None, ConflictError("no")]
+    async with running(bench.runner().run):
+        await until(bench.is_over())
+        await until(bench.is_over("t2"))
+    by_state = {task.state: task.result for task in bench.member.store.all(Task)}
+    assert by_state == {
+        TaskState.SUCCEEDED: {"vm": "web1", "host": "h1", "n": "3"},
+        TaskState.FAILED: {},
+    }
+
+
+@bench_test
+async def test_a_step_takes_two_commits_and_a_task_two_more(bench):
+    await bench.add()
+    before = bench.member.store.index
+    async with running(bench.runner().run):
+        await until(bench.is_over())
+    assert bench.member.store.index - before == 2 * 3 + 2
+
+
+# -- versions and plug-ins that come and go
+
+
+@bench_test
+async def test_work_begun_before_an_upgrade_is_undone_by_the_plan_it_began_with(bench):
+    bench.trouble["do b"] = [asyncio.Event()]
+    await bench.add()
+    async with running(bench.runner().run):
+        await until(lambda: "do b" in bench.history)
+    bench.definition = Definition("w", (StepRule(ref="d"), StepRule(ref="b")))
+    bench.trouble["do b"] = [ConflictError("no")]
+    async with running(bench.runner().run):
+        await until(bench.is_over())
+    assert bench.history[-3:] == ["do b", "undo b", "undo a"]
+
+
+@bench_test
+async def test_a_journal_of_a_version_that_wrote_no_plan_is_gone_on_with(bench):
+    journal = (
+        JournalEntry(step="d", mark=StepMark.DONE, at_ms=1),
+        JournalEntry(step="a", mark=StepMark.DONE, at_ms=2),
+        JournalEntry(step="b", mark=StepMark.BEGUN, at_ms=3),
+    )
+    bench.trouble["do c"] = [ConflictError("no")]
+    await bench.add(state=TaskState.RUNNING, journal=journal)
+    async with running(bench.runner().run):
+        await until(bench.is_over())
+    assert bench.history == ["do b", "do c", "undo c", "undo b", "undo a", "undo d"]
+
+
+@bench_test
+async def test_a_task_whose_step_is_unknown_fails_before_it_begins_anything(bench):
+    bench.known = "ac"
+    await bench.add()
+    async with running(bench.runner().run):
+        await until(bench.is_over())
+    assert (bench.task().state, bench.task().error_code) == (TaskState.FAILED, "unknown-workflow")
+    assert "step 'b' of workflow 'w'" in bench.task().error
+    assert bench.history == []
+
+
+@bench_test
+async def test_a_begun_task_whose_step_is_gone_waits_for_its_plugin(bench):
+    bench.trouble["do b"] = [asyncio.Event()]
+    await bench.add()
+    async with running(bench.runner().run):
+        await until(lambda: "do b" in bench.history)
+    bench.known = "ac"
+    async with running(bench.runner().run):
+        await asyncio.sleep(60)
+        assert bench.task().state is TaskState.RUNNING, "its undo would be lost"
+        bench.known = "abc"
+        await until(bench.is_over())
+    assert bench.task().state is TaskState.SUCCEEDED
+
+
+@bench_test
+async def test_steps_that_cannot_be_made_fail_their_task_and_no_other(bench):
+    runner = bench.runner()
+    make = runner._make_steps
+    runner._make_steps = lambda task, names: 1 / 0 if task.id == "t1" else make(task, names)
+    await bench.add()
+    await bench.add("t2", subject="vm/2")
+    async with running(runner.run):
+        await until(bench.is_over())
+        await until(bench.is_over("t2"))
+    assert bench.task().state is TaskState.FAILED
+    assert bench.task("t2").state is TaskState.SUCCEEDED

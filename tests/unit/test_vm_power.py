@@ -320,11 +320,12 @@ async def test_a_graceful_stop_ends_as_stopped_and_a_stubborn_guest_goes_on(benc
     async with bench.without_controller():
         await bench.power.start(vm.id)
         deaf, bench.hypervisor.shutdown = bench.hypervisor.shutdown, _deaf
-        assert not await bench.power.stop_gracefully(vm.id, timeout_s=5)
+        assert not await bench.power.shut_down(vm.id, timeout_s=5)
         assert await bench.status(vm.id) is DomainStatus.RUNNING
         assert bench.member.vm(vm.id).phase is VMPhase.RUNNING
         bench.hypervisor.shutdown = deaf
-        assert await bench.power.stop_gracefully(vm.id, timeout_s=5)
+        assert await bench.power.shut_down(vm.id, timeout_s=5)
+        await bench.power.finish_stop(vm.id)
     assert bench.member.vm(vm.id).phase is VMPhase.STOPPED
     assert bench.guard.grants == {}
 

@@ -1,23 +1,24 @@
 """Forward, back, and on from wherever a runner died."""
 
+import asyncio
+
 import pytest
 
 from core.errors import (
     ConflictError,
-    FatalError,
     PlatformError,
     TemporaryError,
     UnavailableError,
 )
 from core.model import StepMark
 from core.workflow import (
+    NO_RESULT,
     RepeatStepError,
     RollbackIncompleteError,
     RolledBackError,
-    parse_definitions,
     run_workflow,
 )
-from nodeagent.workflows.registry import STEPS, load_definitions
+from core.workflow_definition import Retry, StepRule
 from tests.one_member import in_virtual_time
 
 BEGUN, DONE, UNDONE = StepMark.BEGUN, StepMark.DONE, StepMark.UNDONE
@@ -38,6 +39,8 @@ class World:
         self.crash_at: int | None = None
         self.happened = 0
         self.cancel = False
+        self.notes: list[tuple[str, str, str]] = []
+        self.result: dict[str, str] = {}
 
     def tick(self) -> None:
         self.happened += 1
@@ -50,10 +53,15 @@ class World:
     def rolling_back(self) -> bool:
         return self.failure is not None
 
-    async def record(self, step, mark):
+    async def record(self, step, mark, result=NO_RESULT):
         self.tick()  # dies before it is durable
         self.lines.append((step, mark))
+        self.result |= result
         self.tick()  # dies right after
+
+    async def note(self, step, what, text):
+        self.tick()
+        self.notes.append((step, what, text))
 
     async def record_rollback(self, error):
         self.tick()
@@ -225,76 +233,6 @@ async def test_undoing_begun_is_never_turned_round():
     assert world.effects == []
 
 
-def xml(name: str, *children: str) -> str:
-    return f'<workflow name="{name}">{"".join(children)}</workflow>'
-
-
-def step(ref: str) -> str:
-    return f'<step ref="{ref}"/>'
-
-
-def nested(ref: str) -> str:
-    return f'<workflow ref="{ref}"/>'
-
-
-KNOWN = frozenset("abcde")
-
-
-def test_a_definition_lists_its_steps_in_order():
-    definitions = parse_definitions([xml("w", step("b"), step("a"))], KNOWN)
-    assert definitions["w"].steps == ("b", "a")
-
-
-def test_nested_workflows_are_put_in_place_in_whatever_order_the_files_come():
-    texts = [
-        xml("outer", step("a"), nested("inner"), step("e")),
-        xml("inner", step("b"), nested("innermost")),
-        xml("innermost", step("c"), step("d")),
-    ]
-    for order in (texts, texts[::-1]):
-        assert parse_definitions(order, KNOWN)["outer"].steps == ("a", "b", "c", "d", "e")
-
-
-@pytest.mark.parametrize(
-    ("texts", "complaint"),
-    [
-        (["<workflow"], "not XML"),
-        ([xml("", step("a"))], "unique name"),
-        (["<flow name='w'/>"], "root <workflow>"),
-        ([xml("w", step("a")), xml("w", step("b"))], "unique name"),
-        ([xml("w", step("z"))], "unknown step <step ref='z'>"),
-        ([xml("w", "<stage ref='a'/>")], "unknown step <stage"),
-        ([xml("w", "<step/>")], "unknown step"),
-        ([xml("w", nested("other"))], "unknown workflow 'other'"),
-        ([xml("w", nested("w"))], "contains itself"),
-        ([xml("v", nested("w")), xml("w", nested("v"))], "contains itself"),
-        ([xml("w", step("a"), step("a"))], "twice"),
-        ([xml("w", step("a"), nested("v")), xml("v", step("a"))], "twice"),
-    ],
-)
-def test_a_broken_definition_stops_the_agent_with_a_reason(texts, complaint):
-    with pytest.raises(FatalError, match=complaint):
-        parse_definitions(texts, KNOWN)
-
-
-def test_every_shipped_definition_loads_and_every_step_is_used():
-    definitions = load_definitions()
-    assert set(definitions) == {
-        "create-vm",
-        "delete-vm",
-        "migrate-vm",
-        "reboot-vm",
-        "start-vm",
-        "stop-vm",
-    }
-    assert {ref for d in definitions.values() for ref in d.steps} == set(STEPS)
-
-
-def test_every_step_is_known_to_the_journal_by_its_name_in_the_definitions():
-    for name, make in STEPS.items():
-        assert make(None).name == name
-
-
 class Passing:
     """A step that fails for now some times, then works."""
 
@@ -330,7 +268,7 @@ def test_what_fails_for_now_is_tried_again_for_twenty_seconds(failures, works):
 
 def test_a_cancelled_task_does_not_wait_for_what_fails_for_now():
     world, step = World(), Passing(1000)
-    asked = iter((False, True, True))
+    asked = iter((False, True, True))  # before it begins; while it waits
 
     async def run() -> None:
         await run_workflow([step], world, cancel_requested=lambda: next(asked))
@@ -338,3 +276,176 @@ def test_a_cancelled_task_does_not_wait_for_what_fails_for_now():
     with pytest.raises(RolledBackError):
         in_virtual_time(run)
     assert step.tries == 1
+
+
+class Slow(Piece):
+    """A step that takes its time, in `do` or `undo`."""
+
+    def __init__(self, world: World, name: str, *, do_s=0.0, undo_s=()) -> None:
+        super().__init__(world, name)
+        self.do_s, self.undo_s = do_s, list(undo_s)
+
+    async def do(self) -> None:
+        await super().do()
+        await asyncio.sleep(self.do_s)
+
+    async def undo(self) -> None:
+        if self.undo_s:
+            await asyncio.sleep(self.undo_s.pop(0))
+        await super().undo()
+
+
+def run_ruled(world: World, steps, **rules) -> None:
+    async def main() -> None:
+        await run_workflow(steps, world, cancel_requested=lambda: world.cancel, rules=rules)
+
+    in_virtual_time(main)
+
+
+def test_a_step_over_its_time_fails_says_so_and_is_undone():
+    world = World()
+    steps = [Piece(world, "a"), Slow(world, "b", do_s=31), Piece(world, "c")]
+    with pytest.raises(RolledBackError, match="step b did not end within its 30 s") as caught:
+        run_ruled(world, steps, b=StepRule(ref="b", timeout_s=30))
+    assert caught.value.code == "step-timeout"
+    assert world.history == ["do a", "do b", "undo b", "undo a"]
+
+
+def test_a_step_within_its_time_is_left_alone():
+    world = World()
+    run_ruled(world, [Slow(world, "b", do_s=29)], b=StepRule(ref="b", timeout_s=30))
+    assert world.effects == ["b"]
+
+
+def test_tries_and_pauses_count_towards_the_time_of_a_step():
+    world, step = World(), Passing(1000)
+    rule = StepRule(ref="passing", timeout_s=10, attempts=100, pause_s=4)
+    with pytest.raises(RolledBackError, match="within its 10 s"):
+        run_ruled(world, [step], passing=rule)
+    assert step.tries == 2
+
+
+def test_an_undo_over_its_time_is_tried_again_later():
+    world = World()
+    steps = [Slow(world, "a", undo_s=[31]), Piece(world, "b", do_error=ConflictError("no"))]
+    rule = StepRule(ref="a", timeout_s=30)
+    with pytest.raises(RollbackIncompleteError, match="undoing step a failed: TimeoutError"):
+        run_ruled(world, steps, a=rule)
+    with pytest.raises(RolledBackError):
+        run_ruled(world, steps, a=rule)
+    assert world.effects == []
+
+
+def test_a_timeout_error_of_the_step_itself_is_not_taken_for_its_time():
+    world = World()
+    with pytest.raises(RolledBackError, match="internal error in step a: TimeoutError"):
+        run_ruled(world, pieces(world, a=TimeoutError()), a=StepRule(ref="a", timeout_s=30))
+
+
+def test_any_failure_is_tried_as_often_as_the_definition_says():
+    world = World()
+    steps = pieces(world, b=ConflictError("no"))
+    with pytest.raises(RolledBackError):
+        run_ruled(world, steps, b=StepRule(ref="b", retry=Retry.ANY, attempts=4, pause_s=1))
+    assert world.history.count("do b") == 4
+    assert world.notes == [("b", "retry", "no")] * 3, "for people to see; the journal says it once"
+
+
+def test_cancelling_ends_a_long_pause_within_a_second():
+    world, step = World(), Passing(1000)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        begin_s = loop.time()
+        loop.call_later(100, lambda: setattr(world, "cancel", True))
+        rule = StepRule(ref="passing", attempts=2, pause_s=3600)
+        with pytest.raises(RolledBackError) as caught:
+            await run_workflow(
+                [step], world, cancel_requested=lambda: world.cancel, rules={"passing": rule}
+            )
+        assert caught.value.code == "cancelled"
+        assert loop.time() - begin_s < 102
+
+    in_virtual_time(main)
+
+
+async def test_what_came_of_the_steps_is_recorded_with_them():
+    world = World()
+
+    class Tells(Piece):
+        async def do(self):
+            await super().do()
+            return {self.name: "made"}
+
+    await run(world, [Tells(world, "a"), Piece(world, "b"), Tells(world, "c")])
+    assert world.result == {"a": "made", "c": "made"}
+
+
+async def test_a_step_that_returns_nonsense_or_exits_fails_like_any_other():
+    world = World()
+
+    class Nonsense(Piece):
+        async def do(self):
+            await super().do()
+            return "done!"
+
+    with pytest.raises(RolledBackError, match="names and texts"):
+        await run(world, [Piece(world, "a"), Nonsense(world, "b")])
+    assert world.effects == []
+    with pytest.raises(RolledBackError, match="SystemExit"):
+        await run(World(), pieces(World(), b=SystemExit(1)))
+
+
+class Final(Piece):
+    """A step from whose beginning there is only forward."""
+
+    no_return = True
+
+
+@pytest.mark.parametrize("failing", ["b", "c"])
+async def test_from_a_step_without_return_on_failures_and_cancelling_change_nothing(failing):
+    world = World()
+    errors = {failing: ConflictError("no")}
+    steps = [
+        Piece(world, "a"),
+        Final(world, "b", do_error=errors.get("b")),
+        Piece(world, "c", do_error=errors.get("c")),
+    ]
+    with pytest.raises(RepeatStepError, match="no"):
+        await run(world, steps)
+    world.cancel = True
+    with pytest.raises(RepeatStepError):
+        await run(world, steps)
+    assert not world.rolling_back()
+    for step in steps:
+        step.do_error = None
+    await run(world, steps)
+    assert [world.marks()[s] for s in "abc"] == [DONE] * 3
+    assert "undo a" not in world.history
+    assert world.lines.count((failing, BEGUN)) == 1, "tries add nothing to the journal"
+
+
+async def test_a_step_may_refuse_to_be_cancelled_before_it_begins():
+    world = World()
+
+    class Needed(Piece):
+        may_cancel = False
+
+    class Asks(Piece):
+        async def do(self):
+            await super().do()
+            world.cancel = True
+
+    with pytest.raises(RolledBackError):
+        await run(world, [Asks(world, "a"), Needed(world, "b"), Piece(world, "c")])
+    assert world.history == ["do a", "do b", "undo b", "undo a"]
+
+
+async def test_cancelling_a_begun_step_after_a_crash_is_left_to_the_step():
+    """It may be past what can be taken back, e.g. a guest that has moved: only the step can tell."""
+    world = World()
+    world.lines = [("a", DONE), ("b", BEGUN)]
+    world.cancel = True
+    with pytest.raises(RolledBackError):
+        await run(world, pieces(world))
+    assert world.history == ["do b", "undo b", "undo a"]

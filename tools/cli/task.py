@@ -55,19 +55,34 @@ KIND = Kind(
 
 
 async def show(args: Namespace, ctx: Context) -> int:
-    """Show a task and its journal."""
+    """Show a task, what came of it, its log, and what is still to be done."""
     task = await ctx.client.get("tasks", args.name)
+    result = task.item("result")
+    came_of_it = [text(f"result: {printable(key)}", key) for key in result.raw]
     write_item(ctx, task, KIND.fields)
-    entries = task.items("journal")
-    if ctx.output == "table" and entries:
+    if ctx.output != "table":
+        return 0
+    if came_of_it:
         ctx.write("")
-        write_rows(ctx, [_journal_row(entry) for entry in entries])
+        write_item(ctx, result, came_of_it)
+    rows = [_log_row(line) for line in task.items("log")]
+    if not task.integer("ended_ms"):
+        waiting = (step for step in task.items("steps") if step.text("state") == "waiting")
+        rows += [("", "waiting", _place(step), "") for step in waiting]
+    if rows:
+        ctx.write("")
+        write_rows(ctx, rows)
     return 0
 
 
-def _journal_row(entry: Item) -> tuple[str, ...]:
-    at = shown_time(entry.integer("at_ms"))
-    return (at, printable(entry.text("mark", "-")), printable(entry.text("step", "-")))
+def _log_row(line: Item) -> tuple[str, ...]:
+    at = shown_time(line.integer("at_ms"))
+    return (at, printable(line.text("what", "-")), _place(line), printable(line.text("text")))
+
+
+def _place(line: Item) -> str:
+    """Return a step with the nested workflows around it."""
+    return printable(" / ".join((*line.texts("inside"), line.text("step", "-"))))
 
 
 async def wait(args: Namespace, ctx: Context) -> int:
@@ -93,7 +108,7 @@ def _add(root: Root, parser: Parser) -> None:
     verbs = root.verbs_of("task")
     add_list(verbs, KIND)
     for name, run, summary in (
-        ("show", show, "show a task and its journal"),
+        ("show", show, "show a task, its result and its log"),
         ("wait", wait, "wait until a task ends; exit code 1 when it failed"),
         ("cancel", cancel, "ask a task to stop where it is safe"),
     ):

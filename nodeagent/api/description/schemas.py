@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from core.model import VM, Resource
+from core.model import VM, Resource, Task
 from nodeagent.api.views import name_field
 
 TEMPLATE = "#/components/schemas/{name}"
@@ -35,7 +35,36 @@ EXTRAS: dict[type[Resource], SchemaOf] = {
             },
         },
     },
+    # Its plan is shown as steps, its log together with its journal.
+    Task: {
+        "steps": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "step": TEXT,
+                    "inside": TEXTS,
+                    "weight": {"type": "integer"},
+                    "state": {"enum": ["waiting", "begun", "done", "undone"]},
+                },
+            },
+        },
+        "log": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "at_ms": {"type": "integer"},
+                    "what": TEXT,
+                    "step": TEXT,
+                    "inside": TEXTS,
+                    "text": TEXT,
+                },
+            },
+        },
+    },
 }
+NOT_SHOWN: dict[type[Resource], frozenset[str]] = {Task: frozenset({"plan"})}
 
 
 def schemas_of(types: Iterable[type[msgspec.Struct]]) -> dict[str, SchemaOf]:
@@ -57,7 +86,7 @@ def _shown(type_: type[Resource], schema: SchemaOf) -> SchemaOf:
     properties = {
         name: inner
         for name, inner in schema["properties"].items()
-        if name not in type_.SECRET and name != "type"
+        if name not in type_.SECRET | NOT_SHOWN.get(type_, frozenset()) and name != "type"
     }
     for relation in type_.RELATIONS:
         field = relation.field
