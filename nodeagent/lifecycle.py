@@ -28,7 +28,6 @@ from core.errors import (
 )
 from core.identity.certificates import make_request
 from core.member_file import MemberRecord, read_member_file
-from core.mesh.tls import TlsFiles
 from core.model import check_name
 from core.paths import write_file
 from nodeagent.api.app import build_app, serve_https, serve_unix
@@ -311,9 +310,9 @@ class Lifecycle:
         assert self._runner is not None, "set up by run"
         self._member = member
         self._start(member.run_services(), "member-services")
-        tls = TlsFiles.in_directory(self._paths.identity)
+        context = member.api_context()
         for address in (record.address, "127.0.0.1"):
-            self._sites.append(await serve_https(self._runner, address, record.api_port, tls))
+            self._sites.append(await serve_https(self._runner, address, record.api_port, context))
 
     def _start(self, work: Coroutine[None, None, None], name: str) -> None:
         """Start a part of the member, to be ended when this host leaves."""

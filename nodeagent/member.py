@@ -10,12 +10,13 @@ import asyncio
 import logging
 import platform
 import random
+import ssl
 from dataclasses import dataclass
 
 from aiohttp import web
 
 from core.clock import Clock
-from core.errors import FatalError
+from core.errors import FatalError, PlatformError
 from core.member_file import MemberRecord, bracketed
 from core.mesh.client import MeshClient
 from core.mesh.dialer import MeshDialer
@@ -30,6 +31,7 @@ from ha.profile import profile_of
 from ha.serf.membership import SerfMembership
 from ha.serf.rpc import SerfRpc
 from netfabric.linux import LinuxNetwork
+from nodeagent.api.tls import ApiTls
 from nodeagent.compute.accelerator import read_accelerator
 from nodeagent.compute.domain_spec import Architecture, DiskCache
 from nodeagent.compute.libvirt_hypervisor import LibvirtHypervisor
@@ -53,6 +55,7 @@ from nodeagent.services.lease_relay import LeaseRelay
 from nodeagent.services.member_states import MemberStates
 from nodeagent.services.migration import TUNNEL_CHANNEL, MigrationService
 from nodeagent.services.network_controller import NetworkController
+from nodeagent.services.own_certificates import OwnCertificates
 from nodeagent.services.placing import Placing
 from nodeagent.services.services import Services
 from nodeagent.services.storages import Storages
@@ -150,7 +153,9 @@ class Member:
         mesh = store.get(Mesh, MESH_ID)
         profile = profile_of(mesh.ha_profile if mesh else "default")
         self._placing = Placing(self.node, self._judge, profile)
+        self._api_tls = ApiTls(tls)
         self.services = Services(
+            certificates=OwnCertificates(self.node, self._api_tls, secrets_key=self._secrets_key),
             doorkeeper=Doorkeeper(
                 store, self._engine, clock=clock, rng=rng, secrets_key=self._secrets_key
             ),
@@ -231,6 +236,7 @@ class Member:
             "voters": VoterController(self.node, self.services.states, self._events).run,
             "feed": FeedFollower(self.node).run,
             "exclusion": self.services.exclusion.run,
+            "certificates": self.services.certificates.run,
             "faults": FaultReporter(self.node).run,
         }
         if self._record.witness:
@@ -239,6 +245,14 @@ class Member:
         async with asyncio.TaskGroup() as group:
             for name, run in runs.items():
                 group.create_task(keep_running(name, run), name=f"service-{name}")
+
+    def api_context(self) -> ssl.SSLContext:
+        """Return the HTTPS listener's context, which answers with what is imported for this host from the beginning."""
+        try:
+            self.services.certificates.serve()
+        except PlatformError as error:
+            log.warning("can't serve the imported certificate", extra={"error": error.message})
+        return self._api_tls.context
 
     def _secrets_key(self) -> bytes:
         try:

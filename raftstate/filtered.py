@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from core.model import (
     KINDS,
     VM,
+    ApiCertificate,
     Cluster,
     DataCenter,
     DataStorage,
@@ -33,6 +34,7 @@ EVERYWHERE = frozenset(
     kind_of(type_)
     for type_ in (
         Mesh,
+        ApiCertificate,
         Cluster,
         DataCenter,
         DistributedSwitch,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from core.model.compute import VM, CloudInit, PowerState, VMPhase
 from core.model.mesh import (
     AccessToken,
+    ApiCertificate,
     Cluster,
     DataCenter,
     Host,
@@ -53,6 +54,7 @@ RESOURCE_TYPES: tuple[type[Resource], ...] = (
     Lease,
     JoinToken,
     AccessToken,
+    ApiCertificate,
     DataStorage,
     ImageStorage,
     Image,
@@ -80,6 +82,7 @@ __all__ = [
     "RESOURCE_TYPES",
     "VM",
     "AccessToken",
+    "ApiCertificate",
     "CloudInit",
     "Cluster",
     "DataCenter",

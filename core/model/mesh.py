@@ -129,6 +129,22 @@ class JoinToken(Resource, tag="join-token.v1", frozen=True, kw_only=True):
     used_by_host_id: str = ""
 
 
+class ApiCertificate(Resource, tag="api-certificate.v1", frozen=True, kw_only=True):
+    """An operator's own certificate of the HTTPS API; id and name are a host's id, or `all`.
+
+    `chain_pem` has the server's certificate first. The key is sealed under the name `api-key/<id>`.
+    `sha256` is the fingerprint of the server's certificate.
+    """
+
+    chain_pem: str
+    sealed_key: bytes
+    sha256: str
+    host_id: str = ""
+
+    def __repr__(self) -> str:
+        return f"ApiCertificate({self.id}, {self.sha256}, ***)"
+
+
 class AccessToken(Resource, tag="access-token.v1", frozen=True, kw_only=True):
     """A bearer token of the HTTPS API; only the SHA-256 of its secret is kept."""
 

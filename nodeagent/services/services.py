@@ -11,6 +11,7 @@ from nodeagent.services.incoming import IncomingMigrations
 from nodeagent.services.lease_relay import LeaseRelay
 from nodeagent.services.member_states import MemberStates
 from nodeagent.services.network_controller import NetworkController
+from nodeagent.services.own_certificates import OwnCertificates
 from nodeagent.services.storages import Storages
 from nodeagent.services.thin_feeds import ThinFeeds
 from nodeagent.services.vm_service import VmService
@@ -20,6 +21,7 @@ from nodeagent.services.vm_service import VmService
 class Services:
     """What a member can do. Made by `nodeagent.lifecycle`."""
 
+    certificates: OwnCertificates
     doorkeeper: Doorkeeper
     exclusion: Exclusion
     images: ImageService

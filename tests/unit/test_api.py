@@ -32,6 +32,7 @@ from core.model import (
 )
 from nodeagent.api import events as events_module
 from nodeagent.api.app import build_app, serve_https, serve_unix
+from nodeagent.api.tls import ApiTls
 from nodeagent.identity.tokens import secret_hash
 from nodeagent.joining.doorkeeper import Doorkeeper
 from nodeagent.services.exclusion import Exclusion
@@ -74,6 +75,7 @@ class FakeAgent:
         self.asked: list[dict[str, str]] = []
         if member is not None:
             self.services = Services(
+                certificates=None,
                 doorkeeper=Doorkeeper(
                     member.store,
                     member.engine,
@@ -285,7 +287,7 @@ async def test_https_is_served_with_the_hosts_certificate(member, tmp_path):
     (tmp_path / "ca.pem").write_text(ca.certificate_pem)
     runner = web.AppRunner(app_of(member))
     await runner.setup()
-    await serve_https(runner, "127.0.0.1", 0, TlsFiles.in_directory(tmp_path))
+    await serve_https(runner, "127.0.0.1", 0, ApiTls(TlsFiles.in_directory(tmp_path)).context)
     url = f"https://127.0.0.1:{runner.addresses[0][1]}/v1/vms"
     async with aiohttp.ClientSession(headers=ADMIN) as http:
         trusting = ssl.create_default_context(cadata=ca.certificate_pem)

@@ -43,6 +43,7 @@ class Agent:
         self.node = many.node
         self.asked: list[dict[str, object]] = []
         self.services = Services(
+            certificates=None,
             doorkeeper=None,
             exclusion=Exclusion(many.node),
             images=None,

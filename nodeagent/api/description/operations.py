@@ -24,6 +24,7 @@ from core.model import (
     Task,
 )
 from ha.lease import Renewal
+from nodeagent.api.certificates import ImportCertificate
 from nodeagent.api.hosts import ChangeHost, ConfirmOff
 from nodeagent.api.joining import (
     InitCluster,
@@ -123,6 +124,18 @@ VM_WORK: Mapping[int, tuple[str, Shape]] = {
 MEMBER = object_of(id=TEXT, name=TEXT, role=TEXT, health=TEXT)
 POLICY = object_of(voters_max=NUMBER, voter_replace_after_s=NUMBER, voters=NUMBER)
 PINNED = object_of(id=TEXT, name=TEXT, vote=TEXT, role=TEXT)
+CERTIFICATE = object_of(
+    name=TEXT,
+    kind=TEXT,
+    host_name=TEXT,
+    subject=TEXT,
+    issuer=TEXT,
+    names=list_of(TEXT),
+    not_before_ms=NUMBER,
+    not_after_ms=NUMBER,
+    sha256=TEXT,
+    warnings=list_of(TEXT),
+)
 GONE: Mapping[int, tuple[str, Shape]] = {204: ("It is gone.", None)}
 STRONG = Parameter(
     "consistency",
@@ -185,6 +198,18 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("POST", "/v1/members/{host}/actions/auto"): Operation(
         "Let the cluster choose whether a host votes.", {200: ("Its vote as it is now.", PINNED)}
+    ),
+    ("GET", "/v1/certificates"): Operation(
+        "The imported certificates, this host's own and the authority's.",
+        {200: ("Without keys.", items_of(CERTIFICATE))},
+    ),
+    ("POST", "/v1/certificates"): Operation(
+        "Serve the API with a certificate of PEM, PKCS#12 or JKS; new connections get it at once.",
+        {201: ("The certificate, and warnings about its names.", CERTIFICATE)},
+        body=ImportCertificate,
+    ),
+    ("DELETE", "/v1/certificates/{scope}"): Operation(
+        "Delete the certificate imported for `all` hosts or for one.", GONE
     ),
     ("GET", "/v1/state/backup"): Operation(
         "A backup of the whole replicated state, as of one moment.",

@@ -257,6 +257,8 @@ class StubAgent:
                 vm = self._made("vms", {"phase": "creating", "ips": ["10.77.0.20"], **asked.json})
                 vm["host_name"] = asked.json.get("host") or "h2"
                 return self._accepted(vm, "vm-create")
+            case "POST", ["certificates"]:
+                return 201, {"names": ["h1.example.org"], "warnings": ["it is not for h2"]}, {}
             case "POST", ["images"]:
                 return self._uploaded(asked)
             case "POST", ["join-tokens"]:
