@@ -43,6 +43,11 @@ class Paths:
         return self.identity / "host.key"
 
     @property
+    def next_identity(self) -> Path:
+        """There only while certificate and key are being exchanged."""
+        return self.identity / "host.next"
+
+    @property
     def secrets_key(self) -> Path:
         return self.identity / "secrets.key"
 

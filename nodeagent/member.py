@@ -41,8 +41,10 @@ from nodeagent.joining.doorkeeper import Doorkeeper
 from nodeagent.joining.founding import IMAGES_PATH, MESH_ID
 from nodeagent.mesh_rpc import MeshRpc
 from nodeagent.node import Node
+from nodeagent.services.certificate_renewal import CertificateRenewal
 from nodeagent.services.event_log import EventLog
 from nodeagent.services.exclusion import Exclusion
+from nodeagent.services.expiry_warnings import ExpiryWarnings
 from nodeagent.services.fault_reporter import FaultReporter
 from nodeagent.services.feed_follower import FeedFollower
 from nodeagent.services.files_for_others import FilesForOthers, serf_rpc_secret
@@ -164,6 +166,9 @@ class Member:
             incoming=IncomingMigrations(self.node, self._power, network, storages),
             leases=leases,
             network=network,
+            renewal=CertificateRenewal(
+                self.node, secrets_key=self._secrets_key, reload=self._reload_identity
+            ),
             states=MemberStates(self.node),
             storages=storages,
             thin=ThinFeeds(self.node),
@@ -237,6 +242,8 @@ class Member:
             "feed": FeedFollower(self.node).run,
             "exclusion": self.services.exclusion.run,
             "certificates": self.services.certificates.run,
+            "renewal": self.services.renewal.run,
+            "expiry": ExpiryWarnings(self.node).run,
             "faults": FaultReporter(self.node).run,
         }
         if self._record.witness:
@@ -253,6 +260,12 @@ class Member:
         except PlatformError as error:
             log.warning("can't serve the imported certificate", extra={"error": error.message})
         return self._api_tls.context
+
+    def _reload_identity(self) -> None:
+        """Have everything use the host's new certificate for new connections."""
+        self._server.reload()
+        self._dialer.reload()
+        self._api_tls.reload()
 
     def _secrets_key(self) -> bytes:
         try:

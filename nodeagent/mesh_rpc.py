@@ -21,6 +21,7 @@ from core.mesh.tls import peer_id_of
 from core.model import Host
 from ha.lease import Renewal, RenewalAnswer
 from nodeagent.node import Node
+from nodeagent.services.certificate_renewal import AskCertificate, IssuedCertificate
 from nodeagent.services.fault_reporter import Fault, record_fault
 from nodeagent.services.host_service import remove_host
 from nodeagent.services.incoming import AboutIncoming, PrepareIncoming
@@ -58,6 +59,7 @@ class MeshRpc:
         app.router.add_post("/mesh/state", self._state)
         app.router.add_post("/mesh/leave", self._leave)
         app.router.add_post("/mesh/fault", self._fault)
+        app.router.add_post("/mesh/certificate", self._certificate)
         app.router.add_post("/mesh/thin", self._thin)
         app.router.add_post("/mesh/rejoin", self._rejoin)
         app.router.add_post("/mesh/incoming/prepare", self._prepare_incoming)
@@ -90,6 +92,12 @@ class MeshRpc:
         fault = await _body(request, Fault)
         await record_fault(self._node, self._node.store.need(Host, _peer(request)), fault.reason)
         return _answer(Nothing())
+
+    async def _certificate(self, request: web.Request) -> web.Response:
+        """A host asks for a new certificate. It asks for itself only."""
+        question = await _body(request, AskCertificate)
+        certificate_pem = self._services.renewal.sign(_peer(request), question.request_pem)
+        return _answer(IssuedCertificate(certificate_pem=certificate_pem))
 
     async def _thin(self, request: web.Request) -> web.Response:
         """What changed of the asking host's part of the state; waits for a change."""

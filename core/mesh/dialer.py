@@ -29,6 +29,10 @@ class MeshDialer:
             self._contexts[key] = client_context(self._files, peer_id=peer_id, channel=channel)
         return self._contexts[key]
 
+    def reload(self) -> None:
+        """Use this host's certificate as it is on disk now for new connections; open ones go on."""
+        self._contexts.clear()
+
     async def open(
         self, host_address: str, peer_id: str, channel: str, *, timeout_s: float = CONNECT_TIMEOUT_S
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

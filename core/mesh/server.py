@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import cast
 
@@ -46,6 +47,7 @@ class MeshServer:
         self._channels: dict[str, ChannelHandler] = {}
         self._http: HttpProtocolFactory | None = None
         self._group: asyncio.TaskGroup | None = None
+        self._tls: ssl.SSLContext
         self._transports: set[asyncio.Transport] = set()
 
     def add_channel(self, channel: str, handler: ChannelHandler) -> None:
@@ -59,14 +61,19 @@ class MeshServer:
         """Serve `http/1.1` by an aiohttp `web.Server` (or `AppRunner.server`) called for each connection."""
         self._http = factory
 
+    def reload(self) -> None:
+        """Use this host's certificate as it is on disk now for new connections; open ones go on."""
+        offered = (*self._channels, *((HTTP,) if self._http else ()))
+        self._tls = server_context(self._files, offered)
+
     async def run(self) -> None:
         """Serve until cancelled, then close every connection. Raises UnavailableError if the port can't be had."""
-        offered = (*self._channels, *((HTTP,) if self._http else ()))
+        self.reload()
         try:
             doorway = Doorway(
                 self._address,
                 self.port,
-                server_context(self._files, offered),
+                lambda: self._tls,
                 lambda: _Switch(self._switch),
                 handshake_timeout_s=HANDSHAKE_TIMEOUT_S,
                 shutdown_timeout_s=SHUTDOWN_TIMEOUT_S,

@@ -7,18 +7,16 @@ are in the store sealed only. A certificate of one host goes before the one for 
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import logging
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from cryptography import x509
 
 from core import command
 from core.errors import InvalidError, NotFoundError, PlatformError
-from core.identity.certificates import KeyPair, fingerprint
+from core.identity.certificates import KeyPair, fingerprint, life_of
 from core.identity.own_certificate import (
     BUNDLE_BYTES_MAX,
     PASSPHRASE_CHARS_MAX,
@@ -196,20 +194,12 @@ def _secret_name(id_: str) -> str:
 
 def _facts(certificate_pem: str) -> Shown:
     own = chain_of(certificate_pem)[0]
+    begin_ms, end_ms = life_of(certificate_pem)
     return {
         "subject": own.subject.rfc4514_string(),
         "issuer": own.issuer.rfc4514_string(),
         "names": names_of(own),
-        "not_before_ms": _ms(own.not_valid_before_utc),
-        "not_after_ms": _ms(own.not_valid_after_utc),
+        "not_before_ms": begin_ms,
+        "not_after_ms": end_ms,
         "sha256": fingerprint(certificate_pem),
     }
-
-
-def _ms(moment: dt.datetime) -> int:
-    return int(moment.timestamp() * 1000)
-
-
-def not_after_ms(certificate: x509.Certificate) -> int:
-    """Return the end of a certificate's life in Unix milliseconds."""
-    return _ms(certificate.not_valid_after_utc)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nodeagent.joining.doorkeeper import Doorkeeper
+from nodeagent.services.certificate_renewal import CertificateRenewal
 from nodeagent.services.exclusion import Exclusion
 from nodeagent.services.image_service import ImageService
 from nodeagent.services.incoming import IncomingMigrations
@@ -28,6 +29,7 @@ class Services:
     incoming: IncomingMigrations
     leases: LeaseRelay
     network: NetworkController
+    renewal: CertificateRenewal
     states: MemberStates
     storages: Storages
     thin: ThinFeeds

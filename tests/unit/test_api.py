@@ -88,6 +88,7 @@ class FakeAgent:
                 incoming=None,
                 leases=Ages(),
                 network=None,
+                renewal=None,
                 states=MemberStates(member.node),
                 storages=NoStorages(),
                 thin=None,

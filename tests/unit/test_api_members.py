@@ -50,6 +50,7 @@ class Agent:
             incoming=None,
             leases=Ages(),
             network=None,
+            renewal=None,
             states=MemberStates(many.node),
             storages=None,
             thin=None,
