@@ -59,6 +59,7 @@ from nodeagent.services.migration import TUNNEL_CHANNEL, MigrationService
 from nodeagent.services.network_controller import NetworkController
 from nodeagent.services.own_certificates import OwnCertificates
 from nodeagent.services.placing import Placing
+from nodeagent.services.revocation import Revocation
 from nodeagent.services.services import Services
 from nodeagent.services.storages import Storages
 from nodeagent.services.task_rescue import TaskRescue
@@ -174,8 +175,9 @@ class Member:
             thin=ThinFeeds(self.node),
             vms=VmService(self.node, self._placing),
         )
-        self._rpc = MeshRpc(self.node, self.services)
+        self._rpc = MeshRpc(self.node, self.services, admits=self._admits)
         self._server = MeshServer(tls, record.address, record.mesh_port, admit=self._admits)
+        Revocation(self._machine, self._server, self._dialer, admits=self._admits)
 
     async def run_consensus(self) -> None:
         """Serve the mesh and the log until cancelled: what a joining host needs before it is a member."""

@@ -15,7 +15,14 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from core.errors import ConflictError, InvalidError, NotFoundError, PlatformError, UnavailableError
+from core.errors import (
+    ConflictError,
+    ForbiddenError,
+    InvalidError,
+    NotFoundError,
+    PlatformError,
+    UnavailableError,
+)
 from core.mesh.client import GENERATION, MeshProblem, Nothing
 from core.mesh.tls import peer_id_of
 from core.model import Host
@@ -45,14 +52,18 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 class MeshRpc:
     """The routes of the mesh."""
 
-    def __init__(self, node: Node, services: Services) -> None:
+    def __init__(
+        self, node: Node, services: Services, *, admits: Callable[[str], bool] | None = None
+    ) -> None:
         self._node = node
+        self._admits = admits or self.is_member
         self._services = services
 
     def app(self) -> web.Application:
         """Return the application that serves the mesh's HTTP channel."""
         app = web.Application(
-            middlewares=[_problems, self._one_generation()], client_max_size=BODY_BYTES_MAX
+            middlewares=[_problems, self._members_only(), self._one_generation()],
+            client_max_size=BODY_BYTES_MAX,
         )
         app.router.add_post("/mesh/lease", self._lease)
         app.router.add_post("/mesh/lease/forwarded", self._lease_forwarded)
@@ -129,6 +140,17 @@ class MeshRpc:
         if path is None:
             raise NotFoundError("this host has no copy of that image")
         return web.FileResponse(path, chunk_size=1 << 20)
+
+    def _members_only(self) -> Middleware:
+        """Return what asks again at each request: a connection may be older than its host's removal."""
+
+        @web.middleware
+        async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+            if not self._admits(peer_id_of(request.transport) or ""):
+                raise ForbiddenError("the cluster has removed this host", code="not-a-member")
+            return await handler(request)
+
+        return middleware
 
     def _one_generation(self) -> Middleware:
         """Return what refuses hosts of another generation: what one of them believes isn't true in the other.

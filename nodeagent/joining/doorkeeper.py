@@ -173,13 +173,18 @@ class Doorkeeper:
         return host if same else None
 
     async def forget(self, request: JoinCancel) -> None:
-        """Undo an admission whose host gave up before it was in."""
+        """Undo an admission whose host gave up before it was in.
+
+        The token of a host that was removed since stays used: it must not come back by itself.
+        """
         token = self._checked_token(request.token_id, request.secret_hex)
         if token.used_by_host_id != request.host_id:
             return
         await self._store.barrier()
         host = self._store.get(Host, request.host_id)
-        if host is not None and self._is_in(host):
+        if host is None:
+            return
+        if self._is_in(host):
             raise ConflictError("the host is a member already: remove it with 'kvorum host remove'")
         lease = self._store.get(Lease, request.host_id)
         await self._store.apply(

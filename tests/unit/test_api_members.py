@@ -333,7 +333,8 @@ async def test_anybody_may_ask_whether_a_host_is_a_member(many, api):
 
 async def test_the_mesh_tells_a_hosts_state(many, agent):
     many.engine.fault_text = "it differs"
-    async with TestClient(TestServer(MeshRpc(many.node, agent.services).app())) as client:
+    rpc = MeshRpc(many.node, agent.services, admits=lambda peer_id: True)
+    async with TestClient(TestServer(rpc.app())) as client:
         state = await (await client.post("/mesh/state", json={})).json()
     assert (state["fault"], state["votes"]) == ("it differs", True)
     assert state["applied"] == state["committed"] == many.machine.applied()

@@ -306,6 +306,16 @@ async def test_giving_up_twice_or_for_nothing_changes_nothing(door):
     assert door.store.digest() == digest
 
 
+async def test_a_host_that_was_removed_cannot_make_its_token_good_again(door):
+    request = await door.fresh_request()
+    await door.keeper.admit(request)
+    await door.store.apply(deletes=(door.store.need(Host, OTHER_ID),))
+    await door.keeper.forget(cancel_of(request))
+    with pytest.raises(UnauthenticatedError, match="used already"):
+        await door.keeper.admit(request)
+    assert door.store.get(Host, OTHER_ID) is None
+
+
 async def test_nobody_gives_up_for_another(door):
     request = await door.fresh_request()
     await door.keeper.admit(request)
