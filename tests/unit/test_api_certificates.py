@@ -20,6 +20,7 @@ from core.mesh.tls import TlsFiles
 from core.model import ApiCertificate
 from nodeagent.api.app import serve_https
 from nodeagent.api.tls import ApiTls
+from nodeagent.api.views import COLLECTIONS
 from nodeagent.joining.joiner import ask_standing
 from nodeagent.joining.messages import CLUSTER_NAME
 from nodeagent.services.own_certificates import OwnCertificates
@@ -49,6 +50,16 @@ class Served:
     async def import_(self, content: bytes, **fields) -> tuple[int, dict]:
         body = {"content": base64.b64encode(content).decode(), **fields}
         return await self.call("POST", "/v1/certificates", json=body)
+
+    def routes(self) -> list[str]:
+        """Return the paths of all GET routes, with each collection by its name."""
+        paths = {
+            route.resource.canonical
+            for route in app_of(self.member).router.routes()
+            if route.method == "GET"
+        }
+        paths |= {f"/v1/{plural}" for plural in COLLECTIONS}
+        return sorted(paths)
 
     async def presented(self, name: str = "h1.example.org") -> str:
         """Return the fingerprint of what a new caller is shown."""
