@@ -52,6 +52,20 @@ class Paths:
         return self.identity / "secrets.key"
 
     @property
+    def secrets_next(self) -> Path:
+        """There only while the secrets key is being changed."""
+        return self.identity / "secrets.next"
+
+    @property
+    def secrets_old(self) -> Path:
+        """The former secrets key, until every host has the new one."""
+        return self.identity / "secrets.old"
+
+    @property
+    def serf_secret(self) -> Path:
+        return self.identity / "serf.secret"
+
+    @property
     def member_file(self) -> Path:
         """Written last by init and join: a host with it is a member."""
         return self.state / "member.json"

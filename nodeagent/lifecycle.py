@@ -43,7 +43,7 @@ from nodeagent.joining.messages import (
 from nodeagent.leaving import ask_out, check_forced, end_gossip
 from nodeagent.member import Basics, Member
 from nodeagent.node import Node
-from nodeagent.services.files_for_others import FilesForOthers
+from nodeagent.services.files_for_others import FilesForOthers, serf_rpc_secret
 from nodeagent.services.services import Services
 from nodeagent.ways_in import (
     Founding,
@@ -226,7 +226,7 @@ class Lifecycle:
             )
             self._tasks = [consensus]
             await self._enter(member, record, way, consensus)
-            FilesForOthers(member.node, self._paths.secrets_key.read_bytes()).write()
+            FilesForOthers(member.node).write()
             self._write_record(record)
         except (PlatformError, OSError, asyncio.CancelledError) as error:
             taken_back = await way.take_back()
@@ -294,7 +294,7 @@ class Lifecycle:
         while True:
             try:
                 await become_member(member)
-                FilesForOthers(member.node, self._paths.secrets_key.read_bytes()).write()
+                FilesForOthers(member.node).write()
             except (PlatformError, OSError) as error:
                 log.info("joining goes on", extra={"error": str(error)})
                 await asyncio.sleep(TRY_AGAIN_S)
@@ -320,7 +320,7 @@ class Lifecycle:
 
     async def _forget_cluster(self, record: MemberRecord) -> None:
         """End everything of the member, then remove its files, the one that makes it a member first."""
-        secrets_key = self._paths.secrets_key.read_bytes()
+        serf_secret = serf_rpc_secret(self._paths, record.host_id)
         self._member = None
         for site in self._sites:
             await site.stop()
@@ -329,7 +329,7 @@ class Lifecycle:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         self._paths.serf_config.unlink(missing_ok=True)
-        await end_gossip(record, secrets_key)
+        await end_gossip(serf_secret)
         self._paths.member_file.unlink(missing_ok=True)
         self._remove_leftovers()
 

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from core.clock import Clock
 from core.errors import FatalError, PlatformError
+from core.identity.keyring import Keyring
 from core.member_file import MemberRecord, bracketed
 from core.mesh.client import MeshClient
 from core.mesh.dialer import MeshDialer
@@ -60,6 +61,7 @@ from nodeagent.services.network_controller import NetworkController
 from nodeagent.services.own_certificates import OwnCertificates
 from nodeagent.services.placing import Placing
 from nodeagent.services.revocation import Revocation
+from nodeagent.services.secrets_rotation import SecretsRotation
 from nodeagent.services.services import Services
 from nodeagent.services.storages import Storages
 from nodeagent.services.task_rescue import TaskRescue
@@ -124,7 +126,7 @@ class Member:
         self._judge.reset(store.all(Lease))
         self._machine.on_applied(self._judge_leases)
         self._hypervisor = LibvirtHypervisor()
-        rpc = SerfRpc(auth_key=serf_rpc_secret(self._secrets_key(), record.host_id))
+        rpc = SerfRpc(auth_key=_serf_secret(paths, record.host_id))
         self._membership = SerfMembership(rpc, clock)
         self._kept = ImageStore(IMAGES_PATH, host_id=record.host_id)
         self.node = Node(
@@ -156,11 +158,12 @@ class Member:
         mesh = store.get(Mesh, MESH_ID)
         profile = profile_of(mesh.ha_profile if mesh else "default")
         self._placing = Placing(self.node, self._judge, profile)
+        secrets = SecretsRotation(self.node, Keyring(paths))
         self._api_tls = ApiTls(tls)
         self.services = Services(
-            certificates=OwnCertificates(self.node, self._api_tls, secrets_key=self._secrets_key),
+            certificates=OwnCertificates(self.node, self._api_tls, secrets_key=secrets.keys),
             doorkeeper=Doorkeeper(
-                store, self._engine, clock=clock, rng=rng, secrets_key=self._secrets_key
+                store, self._engine, clock=clock, rng=rng, secrets_key=secrets.keys
             ),
             exclusion=Exclusion(self.node),
             images=images,
@@ -168,8 +171,9 @@ class Member:
             leases=leases,
             network=network,
             renewal=CertificateRenewal(
-                self.node, secrets_key=self._secrets_key, reload=self._reload_identity
+                self.node, secrets_key=secrets.keys, reload=self._reload_identity
             ),
+            secrets=secrets,
             states=MemberStates(self.node),
             storages=storages,
             thin=ThinFeeds(self.node),
@@ -225,7 +229,7 @@ class Member:
         )
         runs = {
             "leases": self.services.leases.run,
-            "files-for-others": FilesForOthers(self.node, self._secrets_key()).run,
+            "files-for-others": FilesForOthers(self.node).run,
             "membership": self._membership.run,
             "network": self.services.network.run,
             "host-reporter": HostReporter(self.node, str(self._accelerator)).run,
@@ -244,6 +248,7 @@ class Member:
             "feed": FeedFollower(self.node).run,
             "exclusion": self.services.exclusion.run,
             "certificates": self.services.certificates.run,
+            "secrets": self.services.secrets.run,
             "renewal": self.services.renewal.run,
             "expiry": ExpiryWarnings(self.node).run,
             "faults": FaultReporter(self.node).run,
@@ -268,12 +273,6 @@ class Member:
         self._server.reload()
         self._dialer.reload()
         self._api_tls.reload()
-
-    def _secrets_key(self) -> bytes:
-        try:
-            return self._basics.paths.secrets_key.read_bytes()
-        except OSError as error:
-            raise FatalError(f"the secrets key of this host can't be read: {error}") from None
 
     def _admits(self, peer_id: str) -> bool:
         """Let in the hosts of the state; while this copy is young, those that let us join."""
@@ -301,6 +300,13 @@ class Member:
                     self._judge.removed(host_id)
                 else:
                     self._judge.applied(lease)
+
+
+def _serf_secret(paths: Paths, host_id: str) -> str:
+    try:
+        return serf_rpc_secret(paths, host_id)
+    except OSError as error:
+        raise FatalError(f"the secrets key of this host can't be read: {error}") from None
 
 
 def _peers(record: MemberRecord) -> tuple[Peer, ...]:

@@ -33,6 +33,7 @@ from nodeagent.services.fault_reporter import Fault, record_fault
 from nodeagent.services.host_service import remove_host
 from nodeagent.services.incoming import AboutIncoming, PrepareIncoming
 from nodeagent.services.rejoining import let_rejoin
+from nodeagent.services.secrets_rotation import AskKey, KeyAnswer
 from nodeagent.services.services import Services
 from nodeagent.services.thin_feeds import AskThin
 from raftstate.consensus.generation import shown
@@ -71,6 +72,7 @@ class MeshRpc:
         app.router.add_post("/mesh/leave", self._leave)
         app.router.add_post("/mesh/fault", self._fault)
         app.router.add_post("/mesh/certificate", self._certificate)
+        app.router.add_post("/mesh/secrets-key", self._secrets_key)
         app.router.add_post("/mesh/thin", self._thin)
         app.router.add_post("/mesh/rejoin", self._rejoin)
         app.router.add_post("/mesh/incoming/prepare", self._prepare_incoming)
@@ -109,6 +111,11 @@ class MeshRpc:
         question = await _body(request, AskCertificate)
         certificate_pem = self._services.renewal.sign(_peer(request), question.request_pem)
         return _answer(IssuedCertificate(certificate_pem=certificate_pem))
+
+    async def _secrets_key(self, request: web.Request) -> web.Response:
+        """A host that was not there when the secrets key was changed asks for it. Only members get this far."""
+        question = await _body(request, AskKey)
+        return _answer(KeyAnswer(key_hex=self._services.secrets.give(question.key_id).hex()))
 
     async def _thin(self, request: web.Request) -> web.Response:
         """What changed of the asking host's part of the state; waits for a change."""

@@ -24,6 +24,7 @@ from core.model import (
     Lease,
     Mesh,
     PortGroup,
+    SecretsKey,
     SecurityGroup,
     kind_of,
 )
@@ -35,6 +36,7 @@ EVERYWHERE = frozenset(
     for type_ in (
         Mesh,
         ApiCertificate,
+        SecretsKey,
         Cluster,
         DataCenter,
         DistributedSwitch,

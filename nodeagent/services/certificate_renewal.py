@@ -18,7 +18,7 @@ import msgspec
 from core.errors import FatalError, PlatformError, UnavailableError
 from core.identity.certificates import KeyPair, make_request, renewal_due, sign_request
 from core.identity.host_identity import check_issued, exchange_identity
-from core.identity.sealing import unseal
+from core.identity.sealing import Keys, unseal
 from core.model import Host, Mesh
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.node import Node
@@ -47,7 +47,7 @@ class CertificateRenewal:
     """`reload` makes everything that uses the host's certificate read it anew."""
 
     def __init__(
-        self, node: Node, *, secrets_key: Callable[[], bytes], reload: Callable[[], None]
+        self, node: Node, *, secrets_key: Callable[[], Keys], reload: Callable[[], None]
     ) -> None:
         self._node, self._secrets_key, self._reload = node, secrets_key, reload
 

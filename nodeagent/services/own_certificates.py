@@ -27,8 +27,8 @@ from core.identity.own_certificate import (
     covers,
     names_of,
 )
-from core.identity.sealing import seal, unseal
-from core.model import ApiCertificate, Host, Mesh
+from core.identity.sealing import Keys, seal, unseal
+from core.model import ApiCertificate, Host, Mesh, SecretsKey
 from nodeagent.api.tls import ApiTls, own_context
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.node import Node
@@ -36,6 +36,7 @@ from nodeagent.node import Node
 log = logging.getLogger(__name__)
 
 ALL_HOSTS = "all"
+SECRETS_KEY_ID = "secrets-key"
 READ_TIMEOUT_S = 15.0
 RETRY_S = 5.0
 READER = (sys.executable, "-m", "core.identity.own_certificate")
@@ -46,7 +47,7 @@ Shown = dict[str, Any]
 class OwnCertificates:
     """What is imported, and what of it this host serves."""
 
-    def __init__(self, node: Node, tls: ApiTls, *, secrets_key: Callable[[], bytes]) -> None:
+    def __init__(self, node: Node, tls: ApiTls, *, secrets_key: Callable[[], Keys]) -> None:
         self._node, self._tls, self._secrets_key = node, tls, secrets_key
         self._serves = ""
 
@@ -80,7 +81,7 @@ class OwnCertificates:
             return
         own = None
         if found is not None:
-            key_pem = unseal(self._secrets_key(), _secret_name(found.id), found.sealed_key)
+            key_pem = unseal(self._secrets_key(), secret_name(found.id), found.sealed_key)
             own = KeyPair(found.chain_pem, key_pem.decode())
         self._tls.use(own)
         self._serves = found.sha256 if found else ""
@@ -108,10 +109,13 @@ class OwnCertificates:
             created_ms=now_ms,
             host_id=host.id if host is not None else "",
             chain_pem=pair.certificate_pem,
-            sealed_key=seal(self._secrets_key(), _secret_name(id_), pair.key_pem.encode()),
+            sealed_key=seal(self._secrets_key(), secret_name(id_), pair.key_pem.encode()),
             sha256=fingerprint(pair.certificate_pem),
         )
-        await self._node.store.apply(puts=(certificate,), request_id=request_id)
+        # Whoever doesn't know yet which secrets key is in use must not seal with the former one.
+        absent = SecretsKey(id=SECRETS_KEY_ID, name=SECRETS_KEY_ID, key_id="")
+        guards = self._node.store.all(SecretsKey) or [absent]
+        await self._node.store.apply(puts=(certificate,), guards=guards, request_id=request_id)
         self.serve()
         return self._shown_own(certificate)
 
@@ -188,8 +192,9 @@ async def read_apart(content: bytes, passphrase: str) -> KeyPair:
     return KeyPair(reading.chain_pem, reading.key_pem)
 
 
-def _secret_name(id_: str) -> str:
-    return f"api-key/{id_}"
+def secret_name(id_: str) -> str:
+    """Return the name under which the key of an imported certificate is sealed."""
+    return ApiCertificate.SEALED["sealed_key"].format(id=id_)
 
 
 def _facts(certificate_pem: str) -> Shown:

@@ -13,6 +13,7 @@ from nodeagent.services.lease_relay import LeaseRelay
 from nodeagent.services.member_states import MemberStates
 from nodeagent.services.network_controller import NetworkController
 from nodeagent.services.own_certificates import OwnCertificates
+from nodeagent.services.secrets_rotation import SecretsRotation
 from nodeagent.services.storages import Storages
 from nodeagent.services.thin_feeds import ThinFeeds
 from nodeagent.services.vm_service import VmService
@@ -30,6 +31,7 @@ class Services:
     leases: LeaseRelay
     network: NetworkController
     renewal: CertificateRenewal
+    secrets: SecretsRotation
     states: MemberStates
     storages: Storages
     thin: ThinFeeds

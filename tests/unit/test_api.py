@@ -89,6 +89,7 @@ class FakeAgent:
                 leases=Ages(),
                 network=None,
                 renewal=None,
+                secrets=None,
                 states=MemberStates(member.node),
                 storages=NoStorages(),
                 thin=None,

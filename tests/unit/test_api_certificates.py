@@ -16,14 +16,17 @@ from msgspec.structs import replace
 
 from core.errors import FatalError, UnavailableError
 from core.identity.certificates import fingerprint, make_request, sign_request
+from core.identity.keyring import Keyring
 from core.mesh.tls import TlsFiles
 from core.model import ApiCertificate
+from core.paths import write_file
 from nodeagent.api.app import serve_https
 from nodeagent.api.tls import ApiTls
 from nodeagent.api.views import COLLECTIONS
 from nodeagent.joining.joiner import ask_standing
 from nodeagent.joining.messages import CLUSTER_NAME
 from nodeagent.services.own_certificates import OwnCertificates
+from nodeagent.services.secrets_rotation import SecretsRotation
 from tests.one_member import HOST_ID, OTHER_ID, OneMember, authority, founded, running, until
 from tests.own_certificates import NOW, ROOT, for_names
 from tests.unit.test_api import ADMIN, FakeAgent, app_of
@@ -102,7 +105,9 @@ async def serving(tmp_path) -> AsyncIterator[Served]:
     tls = ApiTls(files)
     agent = FakeAgent(member)
     own = OwnCertificates(member.node, tls, secrets_key=lambda: member.secrets_key)
-    agent.services = _with(agent.services, own)
+    write_file(member.node.paths.secrets_key, member.secrets_key)
+    secrets = SecretsRotation(member.node, Keyring(member.node.paths))
+    agent.services = _with(agent.services, certificates=own, secrets=secrets)
     runner = web.AppRunner(app_of(member, agent), shutdown_timeout=0.1)
     await runner.setup()
     await serve_https(runner, "127.0.0.1", 0, tls.context)
@@ -117,9 +122,9 @@ def replace_state(paths, state):
     return type(paths)(etc=paths.etc, state=state, run=paths.run)
 
 
-def _with(services, own):
+def _with(services, **others):
     fields = {name: getattr(services, name) for name in services.__dataclass_fields__}
-    return type(services)(**(fields | {"certificates": own}))
+    return type(services)(**(fields | others))
 
 
 @pytest.fixture

@@ -51,6 +51,7 @@ class Agent:
             leases=Ages(),
             network=None,
             renewal=None,
+            secrets=None,
             states=MemberStates(many.node),
             storages=None,
             thin=None,

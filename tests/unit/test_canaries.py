@@ -145,6 +145,7 @@ async def test_no_secret_gets_out(tmp_path, caplog):
         backup = b""
         for route in api.routes():
             body = await hear(api, canaries, "GET", route.format_map(NAMES | _others(route)))
+            assert b"internal error" not in body, route
             backup = body if route == "/v1/state/backup" else backup
         for event in api.member.store.all(Event):
             canaries.hear("an event", event.message)

@@ -152,7 +152,13 @@ async def test_an_open_http_connection_does_nothing_more_for_it(mesh):
     async with MeshClient(mesh.dialers[OTHER_ID]) as client:
         await client.call(mesh.h1(), "/mesh/state", Nothing(), dict)
         await mesh.remove()
-        for path in ("/mesh/state", "/mesh/lease", "/mesh/leave", "/mesh/certificate"):
+        for path in (
+            "/mesh/state",
+            "/mesh/lease",
+            "/mesh/leave",
+            "/mesh/certificate",
+            "/mesh/secrets-key",
+        ):
             with pytest.raises(PlatformError) as refused:
                 await client.call(mesh.h1(), path, Nothing(), RenewalAnswer)
             assert refused.value.code in {"not-a-member", "unavailable"}

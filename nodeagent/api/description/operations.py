@@ -136,6 +136,14 @@ CERTIFICATE = object_of(
     sha256=TEXT,
     warnings=list_of(TEXT),
 )
+SECRETS = object_of(
+    key_id=TEXT,
+    next_key_id=TEXT,
+    former_key_id=TEXT,
+    changing={"type": "boolean"},
+    hosts_without_key=list_of(TEXT),
+    secrets_by_key=OBJECT,
+)
 GONE: Mapping[int, tuple[str, Shape]] = {204: ("It is gone.", None)}
 STRONG = Parameter(
     "consistency",
@@ -210,6 +218,13 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("DELETE", "/v1/certificates/{scope}"): Operation(
         "Delete the certificate imported for `all` hosts or for one.", GONE
+    ),
+    ("GET", "/v1/secrets"): Operation(
+        "Which secrets key is in use, and how far a change of it is.", {200: ("By ids.", SECRETS)}
+    ),
+    ("POST", "/v1/secrets/actions/rotate"): Operation(
+        "Make a new secrets key; hosts get it and secrets are sealed anew by themselves.",
+        {202: ("It has begun.", SECRETS)},
     ),
     ("GET", "/v1/state/backup"): Operation(
         "A backup of the whole replicated state, as of one moment.",
