@@ -140,6 +140,8 @@ class ApiCertificate(Resource, tag="api-certificate.v1", frozen=True, kw_only=Tr
     `sha256` is the fingerprint of the server's certificate.
     """
 
+    NOT_RELATIONS: ClassVar[frozenset[str]] = frozenset({"host_id"})  # nothing to query by
+    SECRET: ClassVar[frozenset[str]] = frozenset({"sealed_key"})
     SEALED: ClassVar[dict[str, str]] = {"sealed_key": "api-key/{id}"}
 
     chain_pem: str
@@ -157,6 +159,8 @@ class SecretsKey(Resource, tag="secrets-key.v1", frozen=True, kw_only=True):
     `next_key_id`: the one that hosts are being given. `former_key_id`: the one before, until every host has the new one.
     """
 
+    NOT_RELATIONS: ClassVar[frozenset[str]] = frozenset({"key_id", "next_key_id", "former_key_id"})
+
     key_id: str
     next_key_id: str = ""
     former_key_id: str = ""
@@ -164,6 +168,8 @@ class SecretsKey(Resource, tag="secrets-key.v1", frozen=True, kw_only=True):
 
 class HostKey(Resource, tag="host-key.v1", frozen=True, kw_only=True):
     """A host says which secrets key it has, while it is being changed; id and name = host id."""
+
+    NOT_RELATIONS: ClassVar[frozenset[str]] = frozenset({"host_id", "key_id"})
 
     host_id: str
     key_id: str

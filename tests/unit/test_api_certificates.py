@@ -18,11 +18,10 @@ from core.errors import FatalError, UnavailableError
 from core.identity.certificates import fingerprint, make_request, sign_request
 from core.identity.keyring import Keyring
 from core.mesh.tls import TlsFiles
-from core.model import ApiCertificate
+from core.model import COLLECTIONS, ApiCertificate
 from core.paths import write_file
 from nodeagent.api.app import serve_https
 from nodeagent.api.tls import ApiTls
-from nodeagent.api.views import COLLECTIONS
 from nodeagent.joining.joiner import ask_standing
 from nodeagent.joining.messages import CLUSTER_NAME
 from nodeagent.services.own_certificates import OwnCertificates

@@ -109,7 +109,10 @@ def page_of(item: Schema) -> Schema:
             **list_of(object_of(step=TEXT, reads_rows=NUMBER)),
             "description": "With `explain=1`; `items` is empty.",
         },
-        "reads_rows": {**NUMBER, "description": "With `explain=1`: rows gone through from end to end, at most."},
+        "reads_rows": {
+            **NUMBER,
+            "description": "With `explain=1`: rows gone through from end to end, at most.",
+        },
     }
     properties = listing["properties"]
     assert isinstance(properties, dict), "an object has properties"
