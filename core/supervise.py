@@ -17,8 +17,15 @@ log = logging.getLogger(__name__)
 FIRST_PAUSE_S, LONGEST_PAUSE_S, CALM_S = 0.5, 30.0, 60.0
 
 
-async def keep_running(name: str, run: Callable[[], Awaitable[None]]) -> None:
+async def keep_running(
+    name: str,
+    run: Callable[[], Awaitable[None]],
+    *,
+    on_fault: Callable[[str, Exception], None] = lambda _name, _error: None,
+) -> None:
     """Run a service until cancelled; start it again when it fails, after 0.5 s, 1 s, 2 s … 30 s.
+
+    `on_fault` hears of each failure.
 
     Raises:
         FatalError: the service says that the process must not go on.
@@ -35,6 +42,7 @@ async def keep_running(name: str, run: Callable[[], Awaitable[None]]) -> None:
             if (fatal := first_in(error, FatalError)) is not None:
                 raise fatal from error
             log.exception("a service failed and is started again", extra={"service": name})
+            on_fault(name, error)
         else:
             log.error("a service ended and is started again", extra={"service": name})
         if loop.time() - began_s > CALM_S:

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from core.errors import InvalidError
+from nodeagent.services.work_kinds import Limits
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -17,7 +18,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     `trust_shared_storage`: live migration is allowed on shared directories that libvirt does not recognise as a
     network file system. `disk_cache`: `none`, or `writeback` where the file system lacks O_DIRECT (no live
-    migration is safe then). `log_level`: as in the standard library's logging.
+    migration is safe then). `log_level`: as in the standard library's logging. `limits`: how much work runs at once, by kind.
     """
 
     api_port: int = 7443
@@ -25,6 +26,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     trust_shared_storage: bool = False
     disk_cache: str = "none"
     log_level: str = "INFO"
+    limits: Limits = Limits()
 
 
 def read_config(path: Path) -> Config:

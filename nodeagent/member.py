@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from core.bus import Bus
 from core.clock import Clock
 from core.errors import FatalError, PlatformError
 from core.identity.keyring import Keyring
@@ -26,6 +27,7 @@ from core.mesh.tls import TlsFiles
 from core.model import Host, Lease, Mesh
 from core.paths import Paths
 from core.supervise import keep_running
+from core.work_queue import WorkQueues
 from ha.guard_client import GuardClient
 from ha.lease import LeaseJudge
 from ha.profile import profile_of
@@ -56,6 +58,7 @@ from nodeagent.services.image_service import ImageService
 from nodeagent.services.incoming import IncomingMigrations
 from nodeagent.services.lease_relay import LeaseRelay
 from nodeagent.services.member_states import MemberStates
+from nodeagent.services.mesh_carrier import MeshCarrier
 from nodeagent.services.migration import TUNNEL_CHANNEL, MigrationService
 from nodeagent.services.network_controller import NetworkController
 from nodeagent.services.own_certificates import OwnCertificates
@@ -71,6 +74,7 @@ from nodeagent.services.vm_controller import VmController
 from nodeagent.services.vm_power import VmPower
 from nodeagent.services.vm_service import VmService
 from nodeagent.services.voter_controller import VoterController
+from nodeagent.services.whereabouts import Whereabouts
 from nodeagent.workflows.registry import StepMaker, load_definitions
 from nodeagent.workflows.work import Workshop
 from raftstate.consensus.engine import NodeId, Peer
@@ -141,11 +145,13 @@ class Member:
             guard=GuardClient(str(paths.guard_socket)),
             hypervisor=self._hypervisor,
             membership=self._membership,
+            queues=WorkQueues(basics.config.limits.by_kind(), clock),
         )
         self._events = EventLog(self.node)
         leases = LeaseRelay(self.node, self._judge)
         network = NetworkController(store, record.host_id, LinuxNetwork(paths.run), clock)
-        images = ImageService(self.node, self._kept, leases)
+        whereabouts = Whereabouts(self.node, leases)
+        images = ImageService(self.node, self._kept, leases, whereabouts)
         storages = Storages(self.node, images)
         self._accelerator = read_accelerator(Architecture(platform.machine()))
         self._power = VmPower(
@@ -160,7 +166,16 @@ class Member:
         self._placing = Placing(self.node, self._judge, profile)
         secrets = SecretsRotation(self.node, Keyring(paths))
         self._api_tls = ApiTls(tls)
+        bus = Bus(
+            record.host_id,
+            whereabouts,
+            MeshCarrier(self.node),
+            self.node.queues,
+            self.node.faults,
+            clock,
+        )
         self.services = Services(
+            bus=bus,
             certificates=OwnCertificates(self.node, self._api_tls, secrets_key=secrets.keys),
             doorkeeper=Doorkeeper(
                 store, self._engine, clock=clock, rng=rng, secrets_key=secrets.keys
@@ -179,6 +194,7 @@ class Member:
             thin=ThinFeeds(self.node),
             vms=VmService(self.node, self._placing),
         )
+        self._rescue = TaskRescue(self.node, self._judge, self.services.vms, self._placing, bus)
         self._rpc = MeshRpc(self.node, self.services, admits=self._admits)
         self._server = MeshServer(tls, record.address, record.mesh_port, admit=self._admits)
         Revocation(self._machine, self._server, self._dialer, admits=self._admits)
@@ -241,7 +257,7 @@ class Member:
                 prepare=self.services.storages.sweep,
             ).run,
             "ha": HaController(self.node, self._judge, self._events).run,
-            "task-rescue": TaskRescue(self.node, self._judge, self.services.vms, self._placing).run,
+            "task-rescue": self._rescue.run,
             "images": self.services.images.run,
             "housekeeping": Housekeeping(self.node).run,
             "voters": VoterController(self.node, self.services.states, self._events).run,
@@ -258,7 +274,12 @@ class Member:
                 del runs[name]
         async with asyncio.TaskGroup() as group:
             for name, run in runs.items():
-                group.create_task(keep_running(name, run), name=f"service-{name}")
+                group.create_task(
+                    keep_running(name, run, on_fault=self._note_fault), name=f"service-{name}"
+                )
+
+    def _note_fault(self, name: str, error: Exception) -> None:
+        self.node.faults.note(name, error, self._basics.clock.wall_ms())
 
     def api_context(self) -> ssl.SSLContext:
         """Return the HTTPS listener's context, which answers with what is imported for this host from the beginning."""

@@ -15,6 +15,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from core.bus import BusCall
 from core.errors import (
     ConflictError,
     ForbiddenError,
@@ -32,6 +33,7 @@ from nodeagent.services.certificate_renewal import AskCertificate, IssuedCertifi
 from nodeagent.services.fault_reporter import Fault, record_fault
 from nodeagent.services.host_service import remove_host
 from nodeagent.services.incoming import AboutIncoming, PrepareIncoming
+from nodeagent.services.mesh_carrier import BUS_PATH
 from nodeagent.services.rejoining import let_rejoin
 from nodeagent.services.secrets_rotation import AskKey, KeyAnswer
 from nodeagent.services.services import Services
@@ -74,6 +76,7 @@ class MeshRpc:
         app.router.add_post("/mesh/certificate", self._certificate)
         app.router.add_post("/mesh/secrets-key", self._secrets_key)
         app.router.add_post("/mesh/thin", self._thin)
+        app.router.add_post(BUS_PATH, self._bus)
         app.router.add_post("/mesh/rejoin", self._rejoin)
         app.router.add_post("/mesh/incoming/prepare", self._prepare_incoming)
         app.router.add_post("/mesh/incoming/state", self._incoming_state)
@@ -127,6 +130,10 @@ class MeshRpc:
         """A host that wants to let go of its state asks to be free to. It asks for itself only."""
         wish = await _body(request, WantsToRejoin)
         return _answer(await let_rejoin(self._node, _peer(request), wish))
+
+    async def _bus(self, request: web.Request) -> web.Response:
+        """Another agent has work on a resource that this host owns. Refusals are inside the answer."""
+        return _answer(await self._services.bus.answer(await _body(request, BusCall)))
 
     async def _prepare_incoming(self, request: web.Request) -> web.Response:
         body = await _body(request, PrepareIncoming)

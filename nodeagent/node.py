@@ -6,12 +6,14 @@ Services take it by constructor. It holds no behaviour of its own.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from core.clock import Clock
 from core.mesh.client import MeshClient
 from core.model import Host
 from core.paths import Paths
+from core.service_faults import ServiceFaults
+from core.work_queue import WorkQueues
 from ha.guard_client import GuardClient
 from ha.serf.membership import Membership
 from nodeagent.compute.hypervisor import Hypervisor
@@ -34,6 +36,8 @@ class Node:
     guard: GuardClient
     hypervisor: Hypervisor
     membership: Membership
+    queues: WorkQueues
+    faults: ServiceFaults = field(default_factory=ServiceFaults)
 
     def host(self) -> Host:
         """Return this host's record as it stands in the store."""

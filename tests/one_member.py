@@ -34,11 +34,13 @@ from core.model import (
     VMPhase,
 )
 from core.paths import Paths
+from core.work_queue import WorkQueues
 from ha.guard_client import GuardGrant, GuardStatus, GuardWatchdog
 from netfabric.names import make_mac
 from nodeagent.compute.memory_hypervisor import InMemoryHypervisor
 from nodeagent.joining.founding import founding_resources
 from nodeagent.node import Node
+from nodeagent.services.work_kinds import Limits
 from raftstate.consensus.engine import NodeId, Peer
 from raftstate.consensus.single import SingleNodeEngine
 from raftstate.state.machine import Machine
@@ -216,6 +218,7 @@ class OneMember:
             guard=self.guard,
             hypervisor=self.hypervisor,
             membership=NoGossip(),
+            queues=WorkQueues(Limits().by_kind(), self.clock),
         )
 
     async def found(self) -> None:

@@ -5,6 +5,7 @@ The store keeps these, the API shows them, controllers act on them. `KINDS` is t
 
 from __future__ import annotations
 
+from core.model.cascade import DeletePlan, Touched, plan_delete
 from core.model.compute import VM, CloudInit, PowerState, VMPhase
 from core.model.mesh import (
     AccessToken,
@@ -30,7 +31,7 @@ from core.model.network import (
     SecurityGroup,
 )
 from core.model.relations import Link, links_of
-from core.model.resource import Relation, Resource, check_name, key_of, kind_of
+from core.model.resource import OnDelete, Relation, Resource, check_name, key_of, kind_of
 from core.model.storage import (
     DataStorage,
     DataStorageKind,
@@ -40,6 +41,7 @@ from core.model.storage import (
     ImageStorage,
 )
 from core.model.work import (
+    Deletion,
     Event,
     JournalEntry,
     Severity,
@@ -70,6 +72,7 @@ RESOURCE_TYPES: tuple[type[Resource], ...] = (
     VM,
     Task,
     Event,
+    Deletion,
 )
 
 KINDS: dict[str, type[Resource]] = {kind_of(type_): type_ for type_ in RESOURCE_TYPES}
@@ -92,6 +95,8 @@ __all__ = [
     "DataCenter",
     "DataStorage",
     "DataStorageKind",
+    "DeletePlan",
+    "Deletion",
     "Direction",
     "Disk",
     "DistributedSwitch",
@@ -108,6 +113,7 @@ __all__ = [
     "Link",
     "Mesh",
     "Nic",
+    "OnDelete",
     "PortGroup",
     "PowerState",
     "Protocol",
@@ -120,10 +126,12 @@ __all__ = [
     "StepMark",
     "Task",
     "TaskState",
+    "Touched",
     "VMPhase",
     "Vote",
     "check_name",
     "key_of",
     "kind_of",
     "links_of",
+    "plan_delete",
 ]

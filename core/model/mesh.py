@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import ClassVar
 
-from core.model.resource import Relation, Resource
+from core.model.resource import OnDelete, Relation, Resource
 
 
 class DataCenter(Resource, tag="data-center.v1", frozen=True, kw_only=True):
@@ -124,7 +124,13 @@ class JoinToken(Resource, tag="join-token.v1", frozen=True, kw_only=True):
 
     PLURAL: ClassVar[str] = "join-tokens"
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
-        Relation("used_by_host_id", target="host", name="used_by_host", reverse="join_tokens"),
+        Relation(
+            "used_by_host_id",
+            target="host",
+            name="used_by_host",
+            reverse="join_tokens",
+            on_delete=OnDelete.KEEP,
+        ),
     )
     SECRET: ClassVar[frozenset[str]] = frozenset({"secret_sha256"})
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import msgspec
 
-from core.model.resource import Relation, Resource
+from core.model.resource import OnDelete, Relation, Resource
 
 
 class DistributedSwitch(Resource, tag="distributed-switch.v1", frozen=True, kw_only=True):
@@ -57,7 +57,7 @@ class Nic(Resource, tag="nic.v1", frozen=True, kw_only=True):
 
     PLURAL: ClassVar[str] = "nics"
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
-        Relation("vm_id", target="vm", name="vm", reverse="nics"),
+        Relation("vm_id", target="vm", name="vm", reverse="nics", on_delete=OnDelete.ALONG),
         Relation("port_group_id", target="port-group", name="port_group", reverse="nics"),
         Relation(
             "security_group_ids",

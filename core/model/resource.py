@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import ClassVar
 
 import msgspec
@@ -16,12 +17,26 @@ from core.errors import InvalidError
 NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 
 
+class OnDelete(StrEnum):
+    """What becomes of a resource when one that its relation points to is deleted.
+
+    `REFUSE`: it forbids that. `ALONG`: it goes too. `DETACH`: it stays and loses the id. `KEEP`: the id stays as a
+    memory of what was.
+    """
+
+    REFUSE = "refuse"
+    ALONG = "along"
+    DETACH = "detach"
+    KEEP = "keep"
+
+
 @dataclass(frozen=True, slots=True)
 class Relation:
     """What an attribute that holds ids means: `field` names resources of the kind `target`.
 
     From here the relation is called `name`, from the target `reverse`, always a plural: n things point to one target,
     or with `many`, when the attribute is a list of ids, to n. In a list of structs, `field` is `list.attribute`.
+    `on_delete` is what becomes of this end when the target is deleted.
     """
 
     field: str
@@ -29,6 +44,11 @@ class Relation:
     name: str
     reverse: str
     many: bool = False
+    on_delete: OnDelete = OnDelete.REFUSE
+
+    def __post_init__(self) -> None:
+        detaches = self.on_delete is OnDelete.DETACH
+        assert not (detaches and "." in self.field), "an id within a struct can't be detached"
 
 
 class Resource(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import ClassVar
 
-from core.model.resource import Relation, Resource
+from core.model.resource import OnDelete, Relation, Resource
 
 
 class DataStorageKind(StrEnum):
@@ -66,7 +66,14 @@ class Image(Resource, tag="image.v1", frozen=True, kw_only=True):
         Relation(
             "image_storage_id", target="image-storage", name="image_storage", reverse="images"
         ),
-        Relation("host_ids", target="host", name="hosts", reverse="images", many=True),
+        Relation(
+            "host_ids",
+            target="host",
+            name="hosts",
+            reverse="images",
+            many=True,
+            on_delete=OnDelete.DETACH,
+        ),
     )
 
     image_storage_id: str
@@ -87,7 +94,7 @@ class Disk(Resource, tag="disk.v1", frozen=True, kw_only=True):
 
     PLURAL: ClassVar[str] = "disks"
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
-        Relation("vm_id", target="vm", name="vm", reverse="disks"),
+        Relation("vm_id", target="vm", name="vm", reverse="disks", on_delete=OnDelete.ALONG),
         Relation("data_storage_id", target="data-storage", name="data_storage", reverse="disks"),
         Relation("image_id", target="image", name="image", reverse="disks"),
         Relation("host_id", target="host", name="host", reverse="disks"),

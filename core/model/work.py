@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import msgspec
 
-from core.model.resource import Relation, Resource
+from core.model.resource import OnDelete, Relation, Resource
 
 
 class TaskState(StrEnum):
@@ -51,7 +51,13 @@ class Task(Resource, tag="task.v1", frozen=True, kw_only=True):
     INDEXED: ClassVar[tuple[str, ...]] = ("subject", "state")
     PLURAL: ClassVar[str] = "tasks"
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
-        Relation("runner_host_id", target="host", name="runner_host", reverse="tasks"),
+        Relation(
+            "runner_host_id",
+            target="host",
+            name="runner_host",
+            reverse="tasks",
+            on_delete=OnDelete.KEEP,
+        ),
     )
 
     workflow: str
@@ -88,7 +94,7 @@ class Event(Resource, tag="event.v1", frozen=True, kw_only=True):
     INDEXED: ClassVar[tuple[str, ...]] = ("subject",)
     PLURAL: ClassVar[str] = "events"
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
-        Relation("host_id", target="host", name="host", reverse="events"),
+        Relation("host_id", target="host", name="host", reverse="events", on_delete=OnDelete.KEEP),
     )
 
     code: str
@@ -97,6 +103,15 @@ class Event(Resource, tag="event.v1", frozen=True, kw_only=True):
     message: str
     severity: Severity = Severity.NOTICE
     host_id: str = ""
+
+    def claims(self) -> tuple[str, ...]:
+        return ()
+
+
+class Deletion(Resource, tag="deletion.v1", frozen=True, kw_only=True):
+    """A fence around `target` (`kind/id`) while it is deleted: nothing new may come to depend on it. name = id."""
+
+    target: str
 
     def claims(self) -> tuple[str, ...]:
         return ()

@@ -28,6 +28,7 @@ from nodeagent.api import (
     vms,
 )
 from nodeagent.api.access import access_middleware
+from nodeagent.api.deleting import dry_run_middleware
 from nodeagent.api.description import routes as description
 from nodeagent.api.keys import AGENT, Agent
 from nodeagent.api.problems import problem_middleware
@@ -54,7 +55,7 @@ AREAS = (
 def build_app(agent: Agent, *, clock: Clock, rng: random.Random) -> web.Application:
     """Return the application with every route."""
     app = web.Application(
-        middlewares=[problem_middleware(rng), access_middleware(clock)],
+        middlewares=[problem_middleware(rng), access_middleware(clock), dry_run_middleware],
         client_max_size=UPLOAD_BYTES_MAX,
     )
     app[AGENT] = agent

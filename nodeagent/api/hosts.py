@@ -8,6 +8,7 @@ from aiohttp import web
 from core.errors import ConflictError, InvalidError
 from core.model import Host
 from ha.lease import Renewal
+from nodeagent.api.deleting import preview_if_asked
 from nodeagent.api.requests import body_of, json_answer, node_of, services_of, target_of
 from nodeagent.api.views import show
 from nodeagent.services.host_service import confirm_off, remove_host, set_failure_domain
@@ -44,8 +45,10 @@ async def change_host(request: web.Request) -> web.Response:
 
 async def delete_host(request: web.Request) -> web.Response:
     """DELETE /v1/hosts/{host}. 204: it votes no more and its certificate opens no door. 409: VMs are on it."""
-    node = node_of(request)
-    await remove_host(node, target_of(request, Host, "host"))
+    node, host = node_of(request), target_of(request, Host, "host")
+    if (preview := preview_if_asked(request, host)) is not None:
+        return preview
+    await remove_host(node, host)
     return web.Response(status=204)
 
 

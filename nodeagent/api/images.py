@@ -11,6 +11,7 @@ from aiohttp import web
 
 from core.errors import InvalidError
 from core.model import Image
+from nodeagent.api.deleting import deleted
 from nodeagent.api.requests import ids_of, json_answer, node_of, services_of, target_of
 from nodeagent.api.views import show
 
@@ -52,5 +53,4 @@ async def upload_image(request: web.Request) -> web.Response:
 async def delete_image(request: web.Request) -> web.Response:
     """DELETE /v1/images/{image}. 204. 409: disks are linked to it."""
     image = target_of(request, Image, "image")
-    await services_of(request).images.delete(image)
-    return web.Response(status=204)
+    return await deleted(request, image)

@@ -177,6 +177,8 @@ async def _members(request: web.Request) -> list[Shown]:
                 "state": "joining" if host.joining else str(host.state),
                 "version": host.version,
                 "vms": placed[host.id],
+                "work": msgspec.to_builtins(stands.work),
+                "service_faults": msgspec.to_builtins(stands.faults),
             }
         )
     return shown

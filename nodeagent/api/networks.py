@@ -14,7 +14,6 @@ from core.model import (
     DataCenter,
     Direction,
     DistributedSwitch,
-    Nic,
     PortGroup,
     Protocol,
     Rule,
@@ -23,8 +22,10 @@ from core.model import (
 )
 from netfabric.port_group import check_port_group, checked_network
 from netfabric.security_group import checked_rule, default_rules
+from nodeagent.api.deleting import deleted
 from nodeagent.api.requests import body_of, ids_of, json_answer, node_of, target_of
 from nodeagent.api.views import show
+from nodeagent.services.cascade import fences_absent
 from nodeagent.services.port_groups import default_addresses, free_vni
 
 RULES_MAX = 500
@@ -109,15 +110,8 @@ async def create_port_group(request: web.Request) -> web.Response:
 
 async def delete_port_group(request: web.Request) -> web.Response:
     """DELETE /v1/port-groups/{group}. 204. 409: NICs are in it."""
-    node = node_of(request)
     group = target_of(request, PortGroup, "group")
-    used = [n.name for n in node.store.all(Nic) if n.port_group_id == group.id]
-    if used:
-        raise ConflictError(
-            f"port group {group.name!r} has {len(used)} NICs (such as {used[0]}): delete their VMs first"
-        )
-    await node.store.apply(deletes=(group,))
-    return web.Response(status=204)
+    return await deleted(request, group)
 
 
 async def create_security_group(request: web.Request) -> web.Response:
@@ -138,26 +132,15 @@ async def create_security_group(request: web.Request) -> web.Response:
 
 async def delete_security_group(request: web.Request) -> web.Response:
     """DELETE /v1/security-groups/{group}. 204. 409: NICs or other groups' rules use it."""
-    node, group = node_of(request), _group(request)
-    nics = [n.name for n in node.store.all(Nic) if group.id in n.security_group_ids]
-    if nics:
-        raise ConflictError(
-            f"security group {group.name!r} is used by {len(nics)} NICs (such as {nics[0]})"
-        )
-    for other in node.store.all(SecurityGroup):
-        if other.id != group.id and any(r.remote_group_id == group.id for r in other.rules):
-            raise ConflictError(
-                f"a rule of security group {other.name!r} names {group.name!r}: remove it first"
-            )
-    await node.store.apply(deletes=(group,))
-    return web.Response(status=204)
+    return await deleted(request, _group(request))
 
 
 async def add_rule(request: web.Request) -> web.Response:
     """POST /v1/security-groups/{group}/rules. 201: the rule; hosts have it within a second."""
     node, body, ids = node_of(request), await body_of(request, CreateRule), ids_of(request)
     group = _group(request)
-    remote = node.store.find(SecurityGroup, body.remote_group).id if body.remote_group else ""
+    others = [node.store.find(SecurityGroup, body.remote_group)] if body.remote_group else []
+    remote = others[0].id if others else ""
     rule = checked_rule(
         Rule(
             id=ids.id_for("rule"),
@@ -174,7 +157,9 @@ async def add_rule(request: web.Request) -> web.Response:
         if len(group.rules) >= RULES_MAX:
             raise InvalidError(f"a security group has {RULES_MAX} rules at most")
         await node.store.apply(
-            puts=(replace(group, rules=(*group.rules, rule)),), request_id=ids.request_id
+            puts=(replace(group, rules=(*group.rules, rule)),),
+            guards=(*others, *fences_absent(*others)),
+            request_id=ids.request_id,
         )
     return json_answer(msgspec.to_builtins(rule), status=201)
 

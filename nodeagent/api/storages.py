@@ -6,7 +6,8 @@ import msgspec
 from aiohttp import web
 
 from core.errors import ConflictError
-from core.model import DataCenter, DataStorage, DataStorageKind, Disk, check_name
+from core.model import DataCenter, DataStorage, DataStorageKind, check_name
+from nodeagent.api.deleting import deleted
 from nodeagent.api.requests import body_of, ids_of, json_answer, node_of, services_of, target_of
 from nodeagent.api.views import show
 
@@ -52,12 +53,5 @@ async def create_storage(request: web.Request) -> web.Response:
 
 async def delete_storage(request: web.Request) -> web.Response:
     """DELETE /v1/data-storages/{storage}. 204; its files stay. 409: disks are on it."""
-    node = node_of(request)
     storage = target_of(request, DataStorage, "storage")
-    used = [d.name for d in node.store.all(Disk) if d.data_storage_id == storage.id]
-    if used:
-        raise ConflictError(
-            f"data storage {storage.name!r} holds {len(used)} disks (such as {used[0]}): delete their VMs first"
-        )
-    await node.store.apply(deletes=(storage,))
-    return web.Response(status=204)
+    return await deleted(request, storage)

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from core.errors import ConflictError
 from core.model import VM
+from nodeagent.api.deleting import preview_if_asked
 from nodeagent.api.requests import (
     Ids,
     body_of,
@@ -54,6 +55,8 @@ async def change_vm(request: web.Request) -> web.Response:
 
 async def delete_vm(request: web.Request) -> web.Response:
     """DELETE /v1/vms/{vm}. 202: being stopped and removed with its disks and NICs."""
+    if (preview := preview_if_asked(request, _vm(request))) is not None:
+        return preview
     return await _act(request, services_of(request).vms.delete)
 
 

@@ -11,10 +11,11 @@ import asyncio
 from msgspec.structs import replace
 
 from core.errors import ConflictError, InvalidError
-from core.model import VM, Disk, Host, HostState, Lease, Mesh, Severity, Vote, check_name
+from core.model import VM, Host, HostState, Lease, Mesh, Severity, Vote, check_name, kind_of
 from ha.profile import profile_of
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.node import Node
+from nodeagent.services.cascade import fenced, plan_of, word
 from nodeagent.services.event_log import EventLog
 from raftstate.consensus.engine import NodeId
 from raftstate.voters import VOTERS_MAX_CHOICES, may_vote, voters_for
@@ -45,10 +46,14 @@ async def remove_host(node: Node, host: Host) -> None:
     await _give_vote_up(node, NodeId(host.id))
     events = EventLog(node)
     event = events.make("host-removed", host, f"host {host.name} was removed from the cluster")
-    lease = node.store.get(Lease, host.id)
-    await node.store.apply(
-        puts=(event,), deletes=[r for r in (node.store.need(Host, host.id), lease) if r]
-    )
+    host = node.store.need(Host, host.id)
+    async with fenced(node, (host,)) as fences:
+        refuse_if_used(node, host)  # once more: from here on no VM can come to it
+        lease = node.store.get(Lease, host.id)
+        await node.store.apply(
+            puts=(event, *plan_of(node.store, host).changed),
+            deletes=[r for r in (host, lease, *fences) if r],
+        )
 
 
 def refuse_if_used(node: Node, host: Host) -> None:
@@ -57,12 +62,12 @@ def refuse_if_used(node: Node, host: Host) -> None:
     Raises:
         ConflictError: VMs or local disks are on it.
     """
-    for vm in node.store.all(VM):
-        if host.id in (vm.host_id, vm.migrating_to_host_id):
-            raise ConflictError(f"VM {vm.name!r} is on host {host.name}: move or delete it first")
-    for disk in node.store.all(Disk):
-        if disk.host_id == host.id:
-            raise ConflictError(f"disk {disk.name!r} is on host {host.name}: delete its VM first")
+    for touched in plan_of(node.store, host).refused:
+        used = touched.resource
+        advice = "move or delete it" if isinstance(used, VM) else "delete its VM"
+        raise ConflictError(
+            f"{word(kind_of(used))} {used.name!r} is on host {host.name}: {advice} first"
+        )
 
 
 async def _give_vote_up(node: Node, host_id: NodeId) -> None:

@@ -1,4 +1,4 @@
-"""Keeps the state small: old events, ended tasks and used join tokens go. Runs on the leader, once a minute."""
+"""Keeps the state small: old events, ended tasks, used join tokens and fences of deletions that broke off go. Runs on the leader, once a minute."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from core.errors import PlatformError
-from core.model import Event, JoinToken, Resource, Task
+from core.model import Deletion, Event, JoinToken, Resource, Task
 from nodeagent.node import Node
 from nodeagent.services.task_runner import ENDED
 
@@ -16,6 +16,7 @@ ROUND_S = 60.0
 EVENTS_KEPT = 5000
 TASKS_KEPT_MS = 7 * 86_400_000
 TOKENS_KEPT_MS = 86_400_000
+FENCES_KEPT_MS = 60_000
 AT_ONCE = 500
 
 
@@ -46,4 +47,5 @@ class Housekeeping:
             t for t in store.all(Task) if t.state in ENDED and t.ended_ms < now_ms - TASKS_KEPT_MS
         ]
         old += [t for t in store.all(JoinToken) if t.expires_ms < now_ms - TOKENS_KEPT_MS]
+        old += [f for f in store.all(Deletion) if f.created_ms < now_ms - FENCES_KEPT_MS]
         return old[:AT_ONCE]

@@ -7,18 +7,18 @@ nothing, and no two uploads can claim one name. A copy on a second host is made 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Protocol
 
 from msgspec.structs import replace
 
 from core.errors import ConflictError, InvalidError, NotFoundError, PlatformError
-from core.model import Disk, Host, Image, ImageState, ImageStorage, check_name
+from core.model import Host, Image, ImageState, ImageStorage, check_name, key_of
 from nodeagent.node import Node
 from nodeagent.services.vm_service import IdSource
+from nodeagent.services.whereabouts import LeaseAges, Whereabouts
+from nodeagent.services.work_kinds import WorkKind
 from storage.image_check import ImageFormat
 from storage.image_store import ImageStore
 
@@ -28,19 +28,16 @@ COPIES = 2
 ROUND_S = 30.0
 
 
-class LeaseAges(Protocol):
-    """Who is alive (`nodeagent.services.lease_relay`)."""
-
-    def age_s(self, host_id: str) -> float: ...
-
-
 class ImageService:
     """The images of this host, and the way to those of others."""
 
-    def __init__(self, node: Node, kept: ImageStore, ages: LeaseAges) -> None:
+    def __init__(
+        self, node: Node, kept: ImageStore, ages: LeaseAges, whereabouts: Whereabouts
+    ) -> None:
         self._node = node
         self.kept = kept
         self._ages = ages
+        self._whereabouts = whereabouts
         self._known: set[str] = set()
 
     async def upload(
@@ -59,6 +56,7 @@ class ImageService:
             InvalidError: not an image that stands alone, a wrong hash, or less than was declared.
             ConflictError: the name is taken.
             NoSpaceError: it does not fit.
+            QueueFullError: too many uploads wait for their check.
         """
         if (before := self._node.store.get(Image, ids.id_for("image"))) is not None:
             return before
@@ -69,8 +67,12 @@ class ImageService:
         async with await self.kept.begin_upload(size_bytes, sha256) as writer:
             async for chunk in chunks:
                 await writer.write(chunk)
-            spooled = await writer.finish()
-        stored = await self.kept.import_upload(spooled, expected=expected)
+            # Inside, so that an upload whose turn never comes is removed.
+            async with self._node.queues.turn(
+                WorkKind.IMAGE_IMPORTS, f"image/{ids.id_for('image')}"
+            ):
+                spooled = await writer.finish()
+                stored = await self.kept.import_upload(spooled, expected=expected)
         image = Image(
             id=ids.id_for("image"),
             name=name,
@@ -91,20 +93,6 @@ class ImageService:
             self._refuse_taken(name)
             raise
         return self._node.store.need(Image, image.id)
-
-    async def delete(self, image: Image) -> None:
-        """Forget an image; every host removes its copy. Disks made from it keep their own cached copy's file.
-
-        Raises:
-            ConflictError: disks are linked to it.
-        """
-        used = [d.name for d in self._node.store.all(Disk) if d.image_id == image.id]
-        if used:
-            raise ConflictError(
-                f"image {image.name!r} is used by {len(used)} disks (such as {used[0]}): "
-                "delete their VMs first"
-            )
-        await self._node.store.apply(deletes=(image,))
 
     def local_path(self, sha256: str) -> Path | None:
         """Return this host's copy of an image, None when it has none."""
@@ -176,17 +164,21 @@ class ImageService:
         await self._sweep({image.sha256 for image in images})
 
     def _is_next_holder(self, image: Image) -> bool:
-        """Tell whether this host is the one that should make the missing copy: rendezvous hashing over live hosts."""
+        """Tell whether this host is the one that should make the missing copy: the ring decides, the same way everywhere.
+
+        Only hosts that can work count as choices: a witness, say, keeps no images.
+        """
         alive = [h.id for h in self._node.store.all(Host) if self._ages.age_s(h.id) < 10]
         holding = [host_id for host_id in image.host_ids if host_id in alive]
         if image.state is not ImageState.READY or not holding or len(holding) >= COPIES:
             return False
-        others = [host_id for host_id in alive if host_id not in holding]
-        chosen = sorted(others, key=lambda h: hashlib.sha256((image.id + h).encode()).digest())
-        return self._node.host_id in chosen[: COPIES - len(holding)]
+        order = self._whereabouts.ring().in_order(key_of(image))
+        others = [host_id for host_id in order if host_id not in holding]
+        return self._node.host_id in others[: COPIES - len(holding)]
 
     async def _copy_here(self, image: Image) -> None:
-        await self.kept.receive(image.sha256, image.size_bytes, self.fetch(image.sha256))
+        async with self._node.queues.turn(WorkKind.IMAGE_COPIES, key_of(image)):
+            await self.kept.receive(image.sha256, image.size_bytes, self.fetch(image.sha256))
         fresh = self._node.store.get(Image, image.id)
         if fresh is not None and self._node.host_id not in fresh.host_ids:
             await self._node.store.apply(

@@ -16,6 +16,8 @@ import msgspec
 from core.errors import PlatformError
 from core.mesh.client import Nothing
 from core.model import Host
+from core.service_faults import ServiceFault
+from core.work_queue import KindState
 from ha.serf.membership import MemberStatus
 from nodeagent.joining.messages import FEATURE_LEVEL
 from nodeagent.node import Node
@@ -36,7 +38,10 @@ class Linked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """What an agent says of itself, and of the hosts it has links to."""
+    """What an agent says of itself, and of the hosts it has links to.
+
+    `work` is what its queues hold, `faults` the last fault of each of its services.
+    """
 
     applied: int
     committed: int
@@ -45,6 +50,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     votes: bool
     fault: str = ""
     linked: dict[str, Linked] = {}
+    work: tuple[KindState, ...] = ()
+    faults: tuple[ServiceFault, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,8 @@ class Health:
     health: str
     level: int | None
     generation: int | None
+    work: tuple[KindState, ...] = ()
+    faults: tuple[ServiceFault, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +96,8 @@ class MemberStates:
                 id_: Linked(applied=p.applied, level=p.level)
                 for id_, p in engine.progress().items()
             },
+            work=self._node.queues.state(),
+            faults=self._node.faults.all(),
         )
 
     async def ask(self, hosts: Iterable[Host]) -> dict[str, State]:
@@ -171,7 +182,9 @@ def alive_hosts(node: Node, hosts: Iterable[Host]) -> frozenset[NodeId]:
 def _told(state: State, committed: int) -> Health:
     lag = max(0, committed - state.applied)
     health = f"silent: {state.fault}" if state.fault else _pace(lag)
-    return Health(state.applied, lag, health, state.level, state.generation)
+    return Health(
+        state.applied, lag, health, state.level, state.generation, state.work, state.faults
+    )
 
 
 def _pace(lag: int) -> str:

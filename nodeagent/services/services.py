@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from core.bus import Bus
 from nodeagent.joining.doorkeeper import Doorkeeper
 from nodeagent.services.certificate_renewal import CertificateRenewal
 from nodeagent.services.exclusion import Exclusion
@@ -23,6 +24,7 @@ from nodeagent.services.vm_service import VmService
 class Services:
     """What a member can do. Made by `nodeagent.lifecycle`."""
 
+    bus: Bus
     certificates: OwnCertificates
     doorkeeper: Doorkeeper
     exclusion: Exclusion

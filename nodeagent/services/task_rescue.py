@@ -1,7 +1,9 @@
 """Takes over the tasks of a lost host, so that none stays open for ever and no VM stays locked by one.
 
-A pure decision (`rescue`) and the leader's loop that performs it. It needs the same proof as failover: only a host that
-can no longer write may lose its work to another. What needs the host's own disks waits for the host.
+A pure decision (`rescue`), the leader's loop that has the proof, and what performs it: the owner of each task on the
+ring, asked over the bus. It needs the same proof as failover: only a host that can no longer write may lose its work to
+another; the proof is about one revision of the host's lease, which travels along and guards the change. What needs the
+host's own disks waits for the host.
 """
 
 from __future__ import annotations
@@ -11,9 +13,12 @@ import logging
 from dataclasses import dataclass
 from enum import StrEnum
 
+import msgspec
 from msgspec.structs import replace
 
-from core.errors import PlatformError
+from core.bus import Bus, Contract
+from core.errors import ConflictError, PlatformError
+from core.mesh.client import Nothing
 from core.model import (
     VM,
     Host,
@@ -25,6 +30,7 @@ from core.model import (
     Task,
     TaskState,
     VMPhase,
+    key_of,
 )
 from ha.lease import LeaseJudge
 from ha.profile import Profile, profile_of
@@ -32,10 +38,25 @@ from nodeagent.joining.founding import MESH_ID
 from nodeagent.node import Node
 from nodeagent.services.task_runner import ENDED
 from nodeagent.services.vm_service import Placer, VmService
+from nodeagent.services.work_kinds import WorkKind
 
 log = logging.getLogger(__name__)
 
 ROUND_S = 2.0
+CALL_S = 10.0
+AT_ONCE = 16
+
+
+class RescueTask(msgspec.Struct, frozen=True, kw_only=True):
+    """Take over a task of a host that is proven unable to write since this revision of its lease."""
+
+    task_id: str
+    host_id: str
+    lease_revision: int
+
+
+# Twice is harmless: the second finds the task with another runner, or ended.
+RESCUE = Contract("task-rescue", RescueTask, Nothing, idempotent=True, records_only=True)
 
 
 class Rescue(StrEnum):
@@ -72,14 +93,18 @@ class _Lost:
 
 
 class TaskRescue:
-    """The leader's loop; idle on every other node."""
+    """The leader's loop, idle on every other node; and this agent's part of what leaders ask."""
 
-    def __init__(self, node: Node, judge: LeaseJudge, vms: VmService, placer: Placer) -> None:
+    def __init__(
+        self, node: Node, judge: LeaseJudge, vms: VmService, placer: Placer, bus: Bus
+    ) -> None:
         self._node = node
         self._store = node.store
         self._judge = judge
         self._vms = vms
         self._placer = placer
+        self._bus = bus
+        bus.offer(RESCUE, self.take_over, kind=WorkKind.CALLS)
 
     async def run(self) -> None:
         """Look every two seconds until cancelled."""
@@ -87,16 +112,41 @@ class TaskRescue:
             await asyncio.sleep(ROUND_S)
             if not self._node.engine.is_leader():
                 continue
-            for task in self._store.all(Task):
-                lost = self._lost(task.runner_host_id) if task.state not in ENDED else None
-                if lost is None:
-                    continue
-                try:
-                    await self._rescue(task, lost)
-                except PlatformError as error:
-                    log.info(
-                        "a lost host's task waits", extra={"task": task.id, "error": error.message}
-                    )
+            open_tasks = [task for task in self._store.all(Task) if task.state not in ENDED]
+            lost = {id_: self._lost(id_) for id_ in {task.runner_host_id for task in open_tasks}}
+            due = [(task, host) for task in open_tasks if (host := lost[task.runner_host_id])]
+            for first in range(0, len(due), AT_ONCE):
+                async with asyncio.TaskGroup() as group:
+                    for task, host in due[first : first + AT_ONCE]:
+                        group.create_task(self._hand_out(task, host), name=f"rescue-{task.id}")
+
+    async def _hand_out(self, task: Task, lost: _Lost) -> None:
+        """Have a task taken over by whoever owns it; one that isn't is handed out again in the next round."""
+        wish = RescueTask(task_id=task.id, host_id=lost.host.id, lease_revision=lost.lease.revision)
+        try:
+            await self._bus.call(RESCUE, key_of(task), wish, timeout_s=CALL_S)
+        except PlatformError as error:
+            log.info("a lost host's task waits", extra={"task": task.id, "error": error.message})
+
+    async def take_over(self, key: str, wish: RescueTask) -> Nothing:
+        """Decide what becomes of a task, and commit it unless the host renewed its lease since it was judged.
+
+        Raises:
+            ConflictError: it did renew.
+            UnavailableError: no quorum.
+        """
+        del key
+        await self._store.barrier()
+        task = self._store.get(Task, wish.task_id)
+        if task is None or task.state in ENDED or task.runner_host_id != wish.host_id:
+            return Nothing()
+        host, lease = self._store.get(Host, wish.host_id), self._store.get(Lease, wish.host_id)
+        if host is None or lease is None or lease.revision != wish.lease_revision:
+            raise ConflictError(
+                f"host {wish.host_id} renewed its lease or left meanwhile: not lost"
+            )
+        await self._rescue(task, _Lost(host, lease))
+        return Nothing()
 
     def _lost(self, host_id: str) -> _Lost | None:
         host, lease = self._store.get(Host, host_id), self._store.get(Lease, host_id)

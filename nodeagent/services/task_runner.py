@@ -1,6 +1,6 @@
 """Runs the tasks whose runner is this host: each task's workflow, resumed from its journal when it was begun before.
 
-One asyncio task a workflow; tasks on different resources run side by side. The journal is part of the task's
+One asyncio task a workflow; tasks on different resources run side by side, up to a limit a kind. The journal is part of the task's
 record, so whoever looks sees the progress, and a restarted agent goes on where it stopped.
 """
 
@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from core.errors import ConflictError, PlatformError
 from core.model import JournalEntry, StepMark, Task, TaskState
+from core.work_queue import QueueFullError
 from core.workflow import (
     CancelledByUserError,
     Definition,
@@ -23,12 +24,12 @@ from core.workflow import (
     run_workflow,
 )
 from nodeagent.node import Node
+from nodeagent.services.work_kinds import kind_of_task
 
 log = logging.getLogger(__name__)
 
 ENDED = frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED})
 RETRY_S = 3.0
-TASKS_AT_ONCE = 8
 
 
 class TaskTakenError(ConflictError):
@@ -57,7 +58,6 @@ class TaskRunner:
         self._definitions = definitions
         self._make_steps = make_steps
         self._running: set[str] = set()
-        self._slots = asyncio.Semaphore(TASKS_AT_ONCE)
 
     async def run(self) -> None:
         """Run tasks until cancelled."""
@@ -79,14 +79,20 @@ class TaskRunner:
         journal = StoreJournal(self._node, task.id)
         try:
             while True:
-                # Not kept while waiting, so that tasks which can't go on hold up no others.
-                async with self._slots:
-                    is_over = await self._attempt(task.id, journal)
-                if is_over:
+                if await self._in_turn(task, journal):
                     return
                 await asyncio.sleep(RETRY_S)
         finally:
             self._running.discard(task.id)
+
+    async def _in_turn(self, task: Task, journal: StoreJournal) -> bool:
+        """Attempt it when its turn comes. A turn isn't kept while waiting to try again, so stuck tasks hold up no others."""
+        try:
+            async with self._node.queues.turn(kind_of_task(task.workflow), task.subject):
+                return await self._attempt(task.id, journal)
+        except QueueFullError as error:
+            log.warning("a task waits", extra={"task": task.id, "error": error.message})
+            return False
 
     async def _attempt(self, task_id: str, journal: StoreJournal) -> bool:
         """Run the workflow once; True when the task is over for this host."""

@@ -19,11 +19,13 @@ from core.model import (
     DataStorage,
     DataStorageKind,
     Disk,
+    Host,
     Image,
     ImageState,
     Nic,
     PortGroup,
     PowerState,
+    Resource,
     SecurityGroup,
     Task,
     VMPhase,
@@ -32,6 +34,7 @@ from core.model import (
 from netfabric.names import make_mac
 from netfabric.port_group import allocate_ip
 from nodeagent.node import Node
+from nodeagent.services.cascade import fences_absent
 from nodeagent.services.vm_requests import ChangeVM, CreateVM, MigrateVM, StopVM
 from raftstate.txn import Applied, Rejected
 from storage.seed import check_cloud_init
@@ -124,11 +127,14 @@ class VmService:
         if storage.kind is DataStorageKind.LOCAL:
             disk = replace(disk, host_id=host_id)
         task = self._task("create-vm", vm, ids)
+        host = self._store.need(Host, host_id)
+        members_of = (self._store.need(SecurityGroup, id_) for id_ in groups)
+        uses: tuple[Resource, ...] = (image, storage, port_group, host, *members_of)
         for attempt in range(ADDRESS_TRIES):
             nic = self._nic(vm, port_group, groups, ids, now_ms)
             txn = self._store.change(
                 puts=(vm, disk, nic, task),
-                guards=(image, storage, port_group),
+                guards=(*uses, *fences_absent(*uses)),
                 request_id=ids.request_id if attempt == 0 else f"{ids.request_id}#{attempt}",
             )
             match await self._store.commit(txn):
@@ -156,7 +162,8 @@ class VmService:
         wanted = replace(vm, power=PowerState.RUNNING, blocked_reason="")
         if vm.phase is VMPhase.STOPPED:
             wanted = replace(wanted, host_id=self._host_for_start(vm))
-        return await self._open("start-vm", wanted, ids)
+        moves = () if wanted.host_id == vm.host_id else (wanted.host_id,)
+        return await self._open("start-vm", wanted, ids, new_hosts=moves)
 
     async def stop(self, vm: VM, body: StopVM, ids: IdSource) -> Opened:
         """Want it stopped; committed first, so that a crash in the middle does not bring it up again."""
@@ -193,7 +200,7 @@ class VmService:
                 "only VMs on shared storage migrate"
             )
         target = self._placer.choose(vm, disks, only=body.host, never=vm.host_id)
-        return await self._open("migrate-vm", vm, ids, target_host_id=target)
+        return await self._open("migrate-vm", vm, ids, new_hosts=(target,), target_host_id=target)
 
     async def delete(self, vm: VM, ids: IdSource) -> Opened:
         """Stop it by force and remove it with its disks and NICs."""
@@ -312,11 +319,25 @@ class VmService:
         if vm.phase is not VMPhase.RUNNING:
             raise ConflictError(f"can't {verb} VM {vm.name!r}: it is {vm.phase}, not running")
 
-    async def _open(self, workflow: str, vm: VM, ids: IdSource, **arguments: str) -> Opened:
+    async def _open(
+        self,
+        workflow: str,
+        vm: VM,
+        ids: IdSource,
+        *,
+        new_hosts: tuple[str, ...] = (),
+        **arguments: str,
+    ) -> Opened:
+        """Record wish and task; none of `new_hosts` may be in the middle of leaving."""
         if (before := self._store.get(Task, ids.id_for("task"))) is not None:
             return Opened(self._store.get(VM, vm.id) or vm, before)
         task = self._task(workflow, vm, ids, **arguments)
-        await self._store.apply(puts=(vm, task), request_id=ids.request_id)
+        hosts = [h for id_ in new_hosts if (h := self._store.get(Host, id_)) is not None]
+        await self._store.apply(
+            puts=(vm, task),
+            guards=(*hosts, *fences_absent(*hosts)),
+            request_id=ids.request_id,
+        )
         opened = self._store.get(Task, task.id)
         if opened is None:
             raise UnavailableError("the task was opened but is gone again: look at the VM")

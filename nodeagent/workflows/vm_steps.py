@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from core.errors import ConflictError, PlatformError
 from core.model import PowerState, VMPhase
 from core.workflow import RepeatStepError
+from nodeagent.services.cascade import plan_of
 from nodeagent.workflows.work import VmWork
 
 
@@ -200,7 +201,7 @@ class DropRecords:
 
 async def drop_records(work: VmWork) -> None:
     """Delete the records of a VM and what belongs to it."""
-    vm = work.maybe_vm()
-    gone = [r for r in (vm, *work.disks(), *work.nics()) if r is not None]
+    vm, store = work.maybe_vm(), work.shop.node.store
+    gone = plan_of(store, vm).gone if vm else (*work.disks(), *work.nics())
     if gone:
-        await work.shop.node.store.apply(deletes=gone)
+        await store.apply(deletes=gone)

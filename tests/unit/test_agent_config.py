@@ -6,7 +6,9 @@ import pytest
 
 from core.errors import InvalidError
 from core.paths import write_file
+from core.work_queue import Limit
 from nodeagent.config import Config, read_config
+from nodeagent.services.work_kinds import Limits
 
 
 def test_without_a_file_there_are_defaults(tmp_path):
@@ -21,9 +23,24 @@ def test_what_the_file_says_is_taken(tmp_path):
     )
 
 
+def test_limits_are_taken_for_the_kinds_named(tmp_path):
+    (tmp_path / "agent.toml").write_text("[limits]\nmigrations = 5\nwaiting_max = 20\n")
+    limits = read_config(tmp_path / "agent.toml").limits.by_kind()
+    assert limits["migrations"] == Limit(5, 20)
+    assert limits["boots"] == Limit(Limits().boots, 20)
+
+
 @pytest.mark.parametrize(
     "content",
-    [b"api_prot = 1", b"api_port = 'x'", b"api_port", b"log_level = '\xff'", b"[api]\nport = 1"],
+    [
+        b"api_prot = 1",
+        b"api_port = 'x'",
+        b"api_port",
+        b"log_level = '\xff'",
+        b"[api]\nport = 1",
+        b"[limits]\nboots = 0",
+        b"[limits]\nboats = 1",
+    ],
 )
 def test_a_file_that_cannot_be_used_is_refused_by_name(tmp_path, content):
     (tmp_path / "agent.toml").write_bytes(content)

@@ -105,6 +105,7 @@ class FakeAgent:
             write_file(node.paths.secrets_key, member.secrets_key)
             secrets = SecretsRotation(node, Keyring(node.paths))
             self.services = Services(
+                bus=None,
                 certificates=OwnCertificates(node, NoTls(), secrets_key=secrets.keys),
                 doorkeeper=Doorkeeper(
                     member.store,

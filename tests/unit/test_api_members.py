@@ -10,6 +10,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from core.errors import ConflictError, InvalidError, UnavailableError
 from core.member_file import MemberRecord
 from core.model import Host, Vote
+from core.service_faults import ServiceFault
 from nodeagent.api.app import build_app
 from nodeagent.leaving import ask_out, check_forced
 from nodeagent.mesh_rpc import MeshRpc
@@ -43,6 +44,7 @@ class Agent:
         self.node = many.node
         self.asked: list[dict[str, object]] = []
         self.services = Services(
+            bus=None,
             certificates=None,
             doorkeeper=None,
             exclusion=Exclusion(many.node),
@@ -141,6 +143,21 @@ async def test_members_are_shown_with_role_progress_and_health(many, api):
     one = await (await api.get("/v1/members/h4")).json()
     assert one["name"] == "h4"
     assert await refusal(await api.get("/v1/members/h9"), 404)
+
+
+async def test_a_member_shows_what_waits_and_what_failed(many, api):
+    many.node.faults.note("images", OSError("token kvt_1 in a path"), 1000)
+    fault = ServiceFault(service="vms", count=3, at_ms=7, why="the storage is away")
+    many.mesh_client.states[id_of(2)] = many.state(faults=(fault,))
+    items = await shown(api)
+    assert items["h2"]["service_faults"] == [
+        {"service": "vms", "count": 3, "at_ms": 7, "why": "the storage is away"}
+    ]
+    (own,) = items["h1"]["service_faults"]
+    assert (own["service"], own["why"]) == ("images", "OSError; see the agent's log")
+    assert items["h3"]["service_faults"] == []
+    boots = next(work for work in items["h1"]["work"] if work["kind"] == "boots")
+    assert (boots["at_once"], boots["running"], boots["waiting"]) == (8, 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -29,10 +29,12 @@ from core.mesh.server import MeshServer
 from core.mesh.tls import TlsFiles
 from core.model import Cluster, Host
 from core.paths import Paths, write_file
+from core.work_queue import WorkQueues
 from nodeagent.joining.founding import founding_resources
 from nodeagent.mesh_rpc import MeshRpc
 from nodeagent.node import Node
 from nodeagent.services.member_states import MemberStates, State
+from nodeagent.services.work_kinds import Limits
 from raftstate.consensus.engine import NodeId, Peer, Role
 from raftstate.consensus.generation import count_of
 from raftstate.consensus.journal import Compaction
@@ -147,6 +149,7 @@ class Agent:
             guard=None,
             hypervisor=None,
             membership=NoGossip(),
+            queues=WorkQueues(Limits().by_kind(), SystemClock()),
         )
         rpc = MeshRpc(self.node, SimpleNamespace(states=MemberStates(self.node)))
         self.runner = web.AppRunner(rpc.app(), access_log=None, shutdown_timeout=0.1)

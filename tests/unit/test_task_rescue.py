@@ -6,10 +6,14 @@ from dataclasses import dataclass
 import pytest
 from msgspec.structs import replace
 
+from core.bus import Bus
+from core.errors import ConflictError
 from core.model import VM, Host, HostState, Lease, PowerState, Task, TaskState, VMPhase
 from ha.lease import LeaseJudge
-from nodeagent.services.task_rescue import Rescue, TaskRescue, rescue
+from nodeagent.services.mesh_carrier import MeshCarrier
+from nodeagent.services.task_rescue import Rescue, RescueTask, TaskRescue, rescue
 from nodeagent.services.vm_service import VmService
+from nodeagent.services.whereabouts import Whereabouts
 from tests.one_member import (
     HOST_ID,
     OTHER_ID,
@@ -68,6 +72,25 @@ class Chooser:
         return HOST_ID
 
 
+class Ages:
+    """Lease ages as a judge has them."""
+
+    def __init__(self, judge: LeaseJudge) -> None:
+        self.judge = judge
+
+    def age_s(self, host_id: str) -> float:
+        age_s = self.judge.age_s(host_id)
+        return float("inf") if age_s is None else age_s
+
+
+def rescue_of(member: OneMember, judge: LeaseJudge) -> TaskRescue:
+    """Return the service of the one agent, with a bus of its own."""
+    node = member.node
+    where = Whereabouts(node, Ages(judge))
+    bus = Bus(HOST_ID, where, MeshCarrier(node), node.queues, node.faults, node.clock)
+    return TaskRescue(node, judge, VmService(node, Chooser()), Chooser(), bus)
+
+
 class Scene:
     """Host `h2` works on a task of a VM; it is lost or not."""
 
@@ -91,8 +114,7 @@ class Scene:
         await self.member.store.apply(puts=(task,))
 
     async def run(self, seconds: float) -> None:
-        node = self.member.node
-        service = TaskRescue(node, self.judge, VmService(node, Chooser()), Chooser())
+        service = rescue_of(self.member, self.judge)
         async with running(service.run, self.keep_renewing):
             await asyncio.sleep(seconds)
 
@@ -193,9 +215,36 @@ async def test_a_renewal_at_the_last_moment_makes_the_rescue_void(scene):
 
     await asyncio.sleep(20)
     member.engine.propose = propose
-    service = TaskRescue(member.node, scene.judge, VmService(member.node, Chooser()), Chooser())
+    scene.judge.applied(await member.renew(HOST_ID))
+    service = rescue_of(member, scene.judge)
     async with running(service.run):
         await until(lambda: renewed)
         await asyncio.sleep(0.1)
         assert scene.task().state is TaskState.RUNNING
         assert scene.vm().phase is VMPhase.RUNNING
+
+
+@scene_test
+async def test_a_wish_about_an_older_lease_is_refused_by_the_owner(scene):
+    """The wish was under way while the host renewed: what it proves isn't true any more."""
+    await scene.begin("stop-vm", power=STOPPED, phase=VMPhase.RUNNING)
+    judged = scene.member.store.need(Lease, OTHER_ID).revision
+    await scene.member.renew(OTHER_ID)
+    service = rescue_of(scene.member, scene.judge)
+    wish = RescueTask(task_id="t", host_id=OTHER_ID, lease_revision=judged)
+    with pytest.raises(ConflictError, match="renewed"):
+        await service.take_over("task/t", wish)
+    assert scene.task().state is TaskState.RUNNING
+
+
+@scene_test
+async def test_a_wish_that_comes_twice_does_nothing_the_second_time(scene):
+    await scene.begin("create-vm", phase=VMPhase.CREATING)
+    lease = scene.member.store.need(Lease, OTHER_ID)
+    wish = RescueTask(task_id="t", host_id=OTHER_ID, lease_revision=lease.revision)
+    service = rescue_of(scene.member, scene.judge)
+    await service.take_over("task/t", wish)
+    moved = scene.task()
+    await service.take_over("task/t", wish)
+    assert scene.task() == moved
+    assert moved.runner_host_id == HOST_ID

@@ -1,14 +1,17 @@
 """Tasks of this host are run to their end, once, through crashes, lost quorums and cancellations."""
 
 import asyncio
+import dataclasses
 
 import pytest
 from msgspec.structs import replace
 
 from core.errors import ConflictError, UnavailableError
 from core.model import StepMark, Task, TaskState
+from core.work_queue import Limit, WorkQueues
 from core.workflow import Definition, RepeatStepError
-from nodeagent.services.task_runner import TASKS_AT_ONCE, TaskRunner
+from nodeagent.services.task_runner import TaskRunner
+from nodeagent.services.work_kinds import Limits
 from tests.one_member import (
     HOST_ID,
     OTHER_ID,
@@ -20,6 +23,8 @@ from tests.one_member import (
     until,
 )
 
+TASKS_AT_ONCE = Limits().other_tasks
+
 
 class Bench:
     """A runner with steps `a`, `b`, `c` that note what they do; `trouble` maps `do b` to errors or waits."""
@@ -30,11 +35,12 @@ class Bench:
         self.trouble: dict[str, list[object]] = {}
         self.prepared = 0
 
-    def runner(self) -> TaskRunner:
+    def runner(self, workflows: tuple[str, ...] = ()) -> TaskRunner:
         async def prepare() -> None:
             self.prepared += 1
 
         definitions = {"w": Definition("w", ("a", "b", "c")), "one": Definition("one", ("a",))}
+        definitions |= {name: Definition(name, ("a",)) for name in workflows}
         return TaskRunner(self.member.node, definitions, self.make_steps, prepare=prepare)
 
     def make_steps(self, task, definition):
@@ -336,3 +342,38 @@ def test_a_cancel_request_just_before_any_write_of_the_journal_is_not_lost(write
         assert bench.task().state is expected
 
     in_virtual_time(main)
+
+
+@bench_test
+async def test_each_kind_of_work_has_its_own_limit(bench):
+    """Two migrations at a time; a boot needn't wait for the third."""
+    for number in range(3):
+        await bench.add(f"move{number}", workflow="migrate-vm")
+    bench.trouble["do a"] = [asyncio.Event() for _ in range(3)]
+    async with running(bench.runner(workflows=("migrate-vm", "start-vm")).run):
+        await asyncio.sleep(10)
+        assert bench.history == ["do a", "do a"]
+        bench.trouble["do a"] = []
+        await bench.add("boot", workflow="start-vm")
+        await until(bench.is_over("boot"), deadline_s=10)
+    assert bench.task("move2").state is TaskState.PENDING
+
+
+@bench_test
+async def test_a_task_that_finds_the_queue_full_is_run_later(bench):
+    bench.member.node = replace_queues(bench.member.node, Limit(1, waiting_max=1))
+    gate = asyncio.Event()
+    bench.trouble["do a"] = [gate]
+    for number in range(4):
+        await bench.add(f"t{number}", workflow="one")
+    async with running(bench.runner().run):
+        await asyncio.sleep(10)
+        assert bench.history == ["do a"]
+        gate.set()
+        for number in range(4):
+            await until(bench.is_over(f"t{number}"))
+
+
+def replace_queues(node, limit: Limit):
+    limits = {**Limits().by_kind(), "other-tasks": limit}
+    return dataclasses.replace(node, queues=WorkQueues(limits, node.clock))

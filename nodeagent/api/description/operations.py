@@ -148,6 +148,18 @@ SECRETS = object_of(
     secrets_by_key=OBJECT,
 )
 GONE: Mapping[int, tuple[str, Shape]] = {204: ("It is gone.", None)}
+TOUCHED: Schema = list_of(object_of(kind=TEXT, id=TEXT, name=TEXT, relation=TEXT, to=TEXT))
+PLAN: Schema = object_of(
+    target=object_of(kind=TEXT, id=TEXT, name=TEXT),
+    allowed={"type": "boolean"},
+    why_not=TEXT,
+    deleted=TOUCHED,
+    detached=TOUCHED,
+    refused=TOUCHED,
+)
+PLANNED: tuple[str, Shape] = ("What it would take along and what stands in its way.", PLAN)
+DRY_RUN = Parameter("dry_run", "1: only say what would go and what forbids it.", TEXT)
+GONE_OR_PLANNED: Mapping[int, tuple[str, Shape]] = {200: PLANNED, **GONE}
 STRONG = Parameter(
     "consistency",
     "`local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere.",
@@ -200,7 +212,9 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/v1/members/{host}"): Operation(
         "One host's role, progress and health.", {200: ("The host.", MEMBER)}
     ),
-    ("DELETE", "/v1/members/{host}"): Operation("Remove a host from the cluster.", GONE),
+    ("DELETE", "/v1/members/{host}"): Operation(
+        "Remove a host from the cluster.", GONE_OR_PLANNED, query=(DRY_RUN,)
+    ),
     ("POST", "/v1/members/{host}/actions/promote"): Operation(
         "Let a host always vote.", {200: ("Its vote as it is now.", PINNED)}
     ),
@@ -244,7 +258,9 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("PATCH", "/v1/hosts/{host}"): Operation(
         "Change a host.", {200: ("The changed host.", Host)}, body=ChangeHost
     ),
-    ("DELETE", "/v1/hosts/{host}"): Operation("Remove a host from the cluster.", GONE),
+    ("DELETE", "/v1/hosts/{host}"): Operation(
+        "Remove a host from the cluster.", GONE_OR_PLANNED, query=(DRY_RUN,)
+    ),
     ("POST", "/v1/hosts/{host}/actions/confirm-off"): Operation(
         "Say that a lost host is powered off, so that its VMs may run elsewhere.",
         {200: ("Its VMs are released.", object_of(host=TEXT, vms_released=NUMBER))},
@@ -255,7 +271,13 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "Change a VM; what is absent stays.", {200: ("The changed VM.", VM)}, body=ChangeVM
     ),
     ("DELETE", "/v1/vms/{vm}"): Operation(
-        "Stop a VM by force and remove it with its disks and NICs.", VM_WORK, task=True
+        "Stop a VM by force and remove it with its disks and NICs.",
+        {
+            **VM_WORK,
+            200: ("With `dry_run`: what it would take along. Else: nothing to do.", OBJECT),
+        },
+        query=(DRY_RUN,),
+        task=True,
     ),
     ("POST", "/v1/vms/{vm}/actions/start"): Operation("Start a VM.", VM_WORK, task=True),
     ("POST", "/v1/vms/{vm}/actions/stop"): Operation(
@@ -275,23 +297,29 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
             Parameter("sha256", "What the file's hash must be, 64 hex digits.", TEXT),
         ),
     ),
-    ("DELETE", "/v1/images/{image}"): Operation("Delete an image.", GONE),
+    ("DELETE", "/v1/images/{image}"): Operation(
+        "Delete an image.", GONE_OR_PLANNED, query=(DRY_RUN,)
+    ),
     ("POST", "/v1/data-storages"): Operation(
         "Add a data storage.", {201: ("The data storage.", DataStorage)}, body=CreateDataStorage
     ),
     ("DELETE", "/v1/data-storages/{storage}"): Operation(
-        "Forget a data storage; its files stay.", GONE
+        "Forget a data storage; its files stay.", GONE_OR_PLANNED, query=(DRY_RUN,)
     ),
     ("POST", "/v1/port-groups"): Operation(
         "Make a port group.", {201: ("The port group.", PortGroup)}, body=CreatePortGroup
     ),
-    ("DELETE", "/v1/port-groups/{group}"): Operation("Delete a port group.", GONE),
+    ("DELETE", "/v1/port-groups/{group}"): Operation(
+        "Delete a port group.", GONE_OR_PLANNED, query=(DRY_RUN,)
+    ),
     ("POST", "/v1/security-groups"): Operation(
         "Make a security group with its default rules.",
         {201: ("The security group.", SecurityGroup)},
         body=CreateSecurityGroup,
     ),
-    ("DELETE", "/v1/security-groups/{group}"): Operation("Delete a security group.", GONE),
+    ("DELETE", "/v1/security-groups/{group}"): Operation(
+        "Delete a security group.", GONE_OR_PLANNED, query=(DRY_RUN,)
+    ),
     ("POST", "/v1/security-groups/{group}/rules"): Operation(
         "Add a rule; hosts have it within a second.", {201: ("The rule.", Rule)}, body=CreateRule
     ),

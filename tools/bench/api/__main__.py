@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import ssl
 import statistics
 import sys
 import tempfile
@@ -16,11 +15,10 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import aiohttp
 import msgspec
 
-from core.errors import PlatformError
-from tools.bench.api.creates import WRITERS, creates_per_second
+from core.errors import PlatformError, UnavailableError
+from tools.bench.api.creates import WRITERS, Order, creates_per_second
 from tools.bench.api.load import Load, get
 from tools.bench.api.lxd import PROFILES, client, lxd
 from tools.bench.api.report import Figure, Report, table
@@ -68,6 +66,11 @@ class Ours:
     pid: int
 
     @property
+    def network(self) -> tuple[str, ...]:
+        """What starts a program in the network of the agent's host: from outside it can't be reached."""
+        return ("nsenter", f"--net=/proc/{self.pid}/ns/net")
+
+    @property
     def headers(self) -> dict[str, str]:
         """What lets a request in."""
         return {"Authorization": f"Bearer {self.token}"}
@@ -92,7 +95,7 @@ async def prepared(lab: Lab, image: str) -> Ours:
             first,
             *("api", "POST", "security-groups", "--data", f'{{"name": "listed-{number}"}}'),
         )
-    members = (await operator.asks(first, "members"))["items"]
+    members = await operator.asks(first, "members")
     follower = next(m["name"] for m in members if not m["leader"])
     address = next(m["address"] for m in members if m["name"] == follower)
     made = await operator.asks(first, "api", "POST", "access-tokens", "--data", '{"name": "bench"}')
@@ -106,7 +109,6 @@ async def measure(
 ) -> None:
     """Measure everything once, ours and the peer's in turn."""
     unix, theirs = f"unix:{ours.socket}", f"unix:{peer}"
-    how = {"seconds": seconds, "directory": directory}
     for name, base, path, headers in (
         ("get", unix, "/v1/vms/web1", ours.headers),
         ("LXD get", theirs, f"{PROFILES}/default", {}),
@@ -114,28 +116,29 @@ async def measure(
         ("LXD list", theirs, PROFILE_LIST, {}),
         ("get over HTTPS", ours.https, "/v1/vms/web1", ours.headers),
     ):
-        rounds.add_load(name, await get(base, path, headers=headers, **how))  # type: ignore[arg-type]  # two named above
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    connector = aiohttp.TCPConnector(ssl=context, limit=WRITERS)
-    async with aiohttp.ClientSession(ours.https, connector=connector, headers=ours.headers) as http:
-        rate = await creates_per_second(
-            http,
-            "/v1/security-groups",
-            lambda name: {"name": name},
-            prefix=f"made-{number}",
-            seconds=seconds,
-        )
-    rounds.add("creates", rate)
-    async with client(peer, clients=WRITERS) as http:
-        rate = await creates_per_second(
-            http,
-            PROFILES,
-            lambda name: {"name": name, "config": {}, "devices": {}},
-            prefix=f"made{number}",
-            seconds=seconds,
-        )
-    rounds.add("LXD creates", rate)
+        try:
+            load = await get(
+                base,
+                path,
+                headers=headers,
+                seconds=seconds,
+                directory=directory,
+                inside=ours.network if base == ours.https else (),
+            )
+        except PlatformError as error:
+            raise UnavailableError(f"{name} ({path}): {error.message}") from None
+        rounds.add_load(name, load)
+    made = f"made-{number}"
+    order = Order(
+        base=ours.https,
+        path="/v1/security-groups",
+        prefix=made,
+        seconds=seconds,
+        headers=ours.headers,
+    )
+    rounds.add("creates", await creates_per_second(order, inside=ours.network))
+    order = Order(base="http://host", path=PROFILES, prefix=made, seconds=seconds, socket=str(peer))
+    rounds.add("LXD creates", await creates_per_second(order))
 
 
 def figures(rounds: Rounds, idle: tuple[float, float]) -> tuple[Figure, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,9 +30,17 @@ class Load:
 
 
 async def get(
-    base: str, path: str, *, headers: Mapping[str, str], seconds: float, directory: Path
+    base: str,
+    path: str,
+    *,
+    headers: Mapping[str, str],
+    seconds: float,
+    directory: Path,
+    inside: Sequence[str] = (),
 ) -> Load:
     """Ask for one path over and over, `CLIENTS` at a time. `base` is `unix:PATH` or `https://host:port`.
+
+    `inside` is what the program is started through, to be in another network.
 
     Raises:
         NotFoundError: h2load isn't installed.
@@ -51,7 +59,7 @@ async def get(
     )
     ended = await run(
         [
-            *(program, "--h1", f"-c{CLIENTS}", "-t1", "-D", str(round(seconds))),
+            *(*inside, program, "--h1", f"-c{CLIENTS}", "-t1", "-D", str(round(seconds))),
             *(f"--log-file={log}", *given, *where),
         ],
         timeout_s=seconds + 60,
@@ -71,7 +79,8 @@ def read(said: str, log: str) -> Load:
     if counts is None or rate is None or not times:
         raise UnavailableError(f"h2load measured nothing: {said[-500:]}")
     if any(int(counts[number]) for number in (2, 3, 4)):
-        raise UnavailableError(f"not every answer was a success: {counts[0]}")
+        seen = sorted({line.split("\t")[1] for line in log.splitlines()})
+        raise UnavailableError(f"not every answer was a success: {counts[0]} ({', '.join(seen)})")
     return Load(
         per_second=float(rate[1]),
         p50_ms=times[len(times) // 2] / MICROSECONDS,

@@ -77,7 +77,6 @@ async def _unmount(path: Path) -> None:
     await process.wait()
 
 
-def client(socket: Path, *, clients: int = 1) -> aiohttp.ClientSession:
-    """Return an HTTP client of a unix socket with that many connections."""
-    connector = aiohttp.UnixConnector(str(socket), limit=clients)
-    return aiohttp.ClientSession("http://host", connector=connector)
+def client(socket: Path) -> aiohttp.ClientSession:
+    """Return an HTTP client of a unix socket."""
+    return aiohttp.ClientSession("http://host", connector=aiohttp.UnixConnector(str(socket)))
