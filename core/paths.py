@@ -43,8 +43,27 @@ class Paths:
         return self.identity / "host.key"
 
     @property
+    def next_identity(self) -> Path:
+        """There only while certificate and key are being exchanged."""
+        return self.identity / "host.next"
+
+    @property
     def secrets_key(self) -> Path:
         return self.identity / "secrets.key"
+
+    @property
+    def secrets_next(self) -> Path:
+        """There only while the secrets key is being changed."""
+        return self.identity / "secrets.next"
+
+    @property
+    def secrets_old(self) -> Path:
+        """The former secrets key, until every host has the new one."""
+        return self.identity / "secrets.old"
+
+    @property
+    def serf_secret(self) -> Path:
+        return self.identity / "serf.secret"
 
     @property
     def member_file(self) -> Path:

@@ -15,7 +15,6 @@ from core.model import Host
 from ha.serf.rpc import SerfRpc
 from nodeagent.node import Node
 from nodeagent.services.exclusion import Exclusion, Verdict
-from nodeagent.services.files_for_others import serf_rpc_secret
 from nodeagent.services.host_service import refuse_if_used
 
 log = logging.getLogger(__name__)
@@ -85,10 +84,10 @@ async def check_forced(
         )
 
 
-async def end_gossip(record: MemberRecord, secrets_key: bytes) -> None:
+async def end_gossip(serf_secret: str) -> None:
     """Have serf leave and end; it starts again when its configuration is back. Without serf, nothing."""
     try:
-        await SerfRpc(auth_key=serf_rpc_secret(secrets_key, record.host_id)).leave()
+        await SerfRpc(auth_key=serf_secret).leave()
     except PlatformError as error:
         log.info("serf did not leave", extra={"error": error.message})
 

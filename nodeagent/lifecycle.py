@@ -28,7 +28,6 @@ from core.errors import (
 )
 from core.identity.certificates import make_request
 from core.member_file import MemberRecord, read_member_file
-from core.mesh.tls import TlsFiles
 from core.model import check_name
 from core.paths import write_file
 from nodeagent.api.app import build_app, serve_https, serve_unix
@@ -44,7 +43,7 @@ from nodeagent.joining.messages import (
 from nodeagent.leaving import ask_out, check_forced, end_gossip
 from nodeagent.member import Basics, Member
 from nodeagent.node import Node
-from nodeagent.services.files_for_others import FilesForOthers
+from nodeagent.services.files_for_others import FilesForOthers, serf_rpc_secret
 from nodeagent.services.services import Services
 from nodeagent.ways_in import (
     Founding,
@@ -227,7 +226,7 @@ class Lifecycle:
             )
             self._tasks = [consensus]
             await self._enter(member, record, way, consensus)
-            FilesForOthers(member.node, self._paths.secrets_key.read_bytes()).write()
+            FilesForOthers(member.node).write()
             self._write_record(record)
         except (PlatformError, OSError, asyncio.CancelledError) as error:
             taken_back = await way.take_back()
@@ -295,7 +294,7 @@ class Lifecycle:
         while True:
             try:
                 await become_member(member)
-                FilesForOthers(member.node, self._paths.secrets_key.read_bytes()).write()
+                FilesForOthers(member.node).write()
             except (PlatformError, OSError) as error:
                 log.info("joining goes on", extra={"error": str(error)})
                 await asyncio.sleep(TRY_AGAIN_S)
@@ -311,9 +310,9 @@ class Lifecycle:
         assert self._runner is not None, "set up by run"
         self._member = member
         self._start(member.run_services(), "member-services")
-        tls = TlsFiles.in_directory(self._paths.identity)
+        context = member.api_context()
         for address in (record.address, "127.0.0.1"):
-            self._sites.append(await serve_https(self._runner, address, record.api_port, tls))
+            self._sites.append(await serve_https(self._runner, address, record.api_port, context))
 
     def _start(self, work: Coroutine[None, None, None], name: str) -> None:
         """Start a part of the member, to be ended when this host leaves."""
@@ -321,7 +320,7 @@ class Lifecycle:
 
     async def _forget_cluster(self, record: MemberRecord) -> None:
         """End everything of the member, then remove its files, the one that makes it a member first."""
-        secrets_key = self._paths.secrets_key.read_bytes()
+        serf_secret = serf_rpc_secret(self._paths, record.host_id)
         self._member = None
         for site in self._sites:
             await site.stop()
@@ -330,7 +329,7 @@ class Lifecycle:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         self._paths.serf_config.unlink(missing_ok=True)
-        await end_gossip(record, secrets_key)
+        await end_gossip(serf_secret)
         self._paths.member_file.unlink(missing_ok=True)
         self._remove_leftovers()
 

@@ -17,6 +17,7 @@ import uvloop
 
 from core.clock import SystemClock, system_random
 from core.errors import FatalError, PlatformError, SupersededError, first_in
+from core.identity.host_identity import finish_exchange
 from core.logs import set_up_logging
 from core.paths import Paths
 from nodeagent.config import read_config
@@ -63,6 +64,7 @@ def serve(basics: Basics) -> None:
         FatalError: it must not go on.
     """
     finish(basics.paths.state)
+    finish_exchange(basics.paths)
     while True:
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

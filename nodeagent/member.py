@@ -10,13 +10,15 @@ import asyncio
 import logging
 import platform
 import random
+import ssl
 from dataclasses import dataclass
 
 from aiohttp import web
 
 from core.bus import Bus
 from core.clock import Clock
-from core.errors import FatalError
+from core.errors import FatalError, PlatformError
+from core.identity.keyring import Keyring
 from core.member_file import MemberRecord, bracketed
 from core.mesh.client import MeshClient
 from core.mesh.dialer import MeshDialer
@@ -32,6 +34,7 @@ from ha.profile import profile_of
 from ha.serf.membership import SerfMembership
 from ha.serf.rpc import SerfRpc
 from netfabric.linux import LinuxNetwork
+from nodeagent.api.tls import ApiTls
 from nodeagent.compute.accelerator import read_accelerator
 from nodeagent.compute.domain_spec import Architecture, DiskCache
 from nodeagent.compute.libvirt_hypervisor import LibvirtHypervisor
@@ -41,8 +44,10 @@ from nodeagent.joining.doorkeeper import Doorkeeper
 from nodeagent.joining.founding import IMAGES_PATH, MESH_ID
 from nodeagent.mesh_rpc import MeshRpc
 from nodeagent.node import Node
+from nodeagent.services.certificate_renewal import CertificateRenewal
 from nodeagent.services.event_log import EventLog
 from nodeagent.services.exclusion import Exclusion
+from nodeagent.services.expiry_warnings import ExpiryWarnings
 from nodeagent.services.fault_reporter import FaultReporter
 from nodeagent.services.feed_follower import FeedFollower
 from nodeagent.services.files_for_others import FilesForOthers, serf_rpc_secret
@@ -56,7 +61,10 @@ from nodeagent.services.member_states import MemberStates
 from nodeagent.services.mesh_carrier import MeshCarrier
 from nodeagent.services.migration import TUNNEL_CHANNEL, MigrationService
 from nodeagent.services.network_controller import NetworkController
+from nodeagent.services.own_certificates import OwnCertificates
 from nodeagent.services.placing import Placing
+from nodeagent.services.revocation import Revocation
+from nodeagent.services.secrets_rotation import SecretsRotation
 from nodeagent.services.services import Services
 from nodeagent.services.storages import Storages
 from nodeagent.services.task_rescue import TaskRescue
@@ -122,7 +130,7 @@ class Member:
         self._judge.reset(store.all(Lease))
         self._machine.on_applied(self._judge_leases)
         self._hypervisor = LibvirtHypervisor()
-        rpc = SerfRpc(auth_key=serf_rpc_secret(self._secrets_key(), record.host_id))
+        rpc = SerfRpc(auth_key=_serf_secret(paths, record.host_id))
         self._membership = SerfMembership(rpc, clock)
         self._kept = ImageStore(IMAGES_PATH, host_id=record.host_id)
         self.node = Node(
@@ -156,6 +164,8 @@ class Member:
         mesh = store.get(Mesh, MESH_ID)
         profile = profile_of(mesh.ha_profile if mesh else "default")
         self._placing = Placing(self.node, self._judge, profile)
+        secrets = SecretsRotation(self.node, Keyring(paths))
+        self._api_tls = ApiTls(tls)
         bus = Bus(
             record.host_id,
             whereabouts,
@@ -166,22 +176,28 @@ class Member:
         )
         self.services = Services(
             bus=bus,
+            certificates=OwnCertificates(self.node, self._api_tls, secrets_key=secrets.keys),
             doorkeeper=Doorkeeper(
-                store, self._engine, clock=clock, rng=rng, secrets_key=self._secrets_key
+                store, self._engine, clock=clock, rng=rng, secrets_key=secrets.keys
             ),
             exclusion=Exclusion(self.node),
             images=images,
             incoming=IncomingMigrations(self.node, self._power, network, storages),
             leases=leases,
             network=network,
+            renewal=CertificateRenewal(
+                self.node, secrets_key=secrets.keys, reload=self._reload_identity
+            ),
+            secrets=secrets,
             states=MemberStates(self.node),
             storages=storages,
             thin=ThinFeeds(self.node),
             vms=VmService(self.node, self._placing),
         )
         self._rescue = TaskRescue(self.node, self._judge, self.services.vms, self._placing, bus)
-        self._rpc = MeshRpc(self.node, self.services)
+        self._rpc = MeshRpc(self.node, self.services, admits=self._admits)
         self._server = MeshServer(tls, record.address, record.mesh_port, admit=self._admits)
+        Revocation(self._machine, self._server, self._dialer, admits=self._admits)
 
     async def run_consensus(self) -> None:
         """Serve the mesh and the log until cancelled: what a joining host needs before it is a member."""
@@ -235,7 +251,7 @@ class Member:
 
         runs = {
             "leases": self.services.leases.run,
-            "files-for-others": FilesForOthers(self.node, self._secrets_key()).run,
+            "files-for-others": FilesForOthers(self.node).run,
             "membership": self._membership.run,
             "network": self.services.network.run,
             "host-reporter": HostReporter(self.node, str(self._accelerator)).run,
@@ -253,6 +269,10 @@ class Member:
             "voters": VoterController(self.node, self.services.states, self._events).run,
             "feed": FeedFollower(self.node).run,
             "exclusion": self.services.exclusion.run,
+            "certificates": self.services.certificates.run,
+            "secrets": self.services.secrets.run,
+            "renewal": self.services.renewal.run,
+            "expiry": ExpiryWarnings(self.node).run,
             "faults": FaultReporter(self.node).run,
         }
         if self._record.witness:
@@ -267,11 +287,19 @@ class Member:
     def _note_fault(self, name: str, error: Exception) -> None:
         self.node.faults.note(name, error, self._basics.clock.wall_ms())
 
-    def _secrets_key(self) -> bytes:
+    def api_context(self) -> ssl.SSLContext:
+        """Return the HTTPS listener's context, which answers with what is imported for this host from the beginning."""
         try:
-            return self._basics.paths.secrets_key.read_bytes()
-        except OSError as error:
-            raise FatalError(f"the secrets key of this host can't be read: {error}") from None
+            self.services.certificates.serve()
+        except PlatformError as error:
+            log.warning("can't serve the imported certificate", extra={"error": error.message})
+        return self._api_tls.context
+
+    def _reload_identity(self) -> None:
+        """Have everything use the host's new certificate for new connections."""
+        self._server.reload()
+        self._dialer.reload()
+        self._api_tls.reload()
 
     def _admits(self, peer_id: str) -> bool:
         """Let in the hosts of the state; while this copy is young, those that let us join."""
@@ -299,6 +327,13 @@ class Member:
                     self._judge.removed(host_id)
                 else:
                     self._judge.applied(lease)
+
+
+def _serf_secret(paths: Paths, host_id: str) -> str:
+    try:
+        return serf_rpc_secret(paths, host_id)
+    except OSError as error:
+        raise FatalError(f"the secrets key of this host can't be read: {error}") from None
 
 
 def _peers(record: MemberRecord) -> tuple[Peer, ...]:

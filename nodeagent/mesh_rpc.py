@@ -16,17 +16,26 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from core.bus import BusCall
-from core.errors import ConflictError, InvalidError, NotFoundError, PlatformError, UnavailableError
+from core.errors import (
+    ConflictError,
+    ForbiddenError,
+    InvalidError,
+    NotFoundError,
+    PlatformError,
+    UnavailableError,
+)
 from core.mesh.client import GENERATION, MeshProblem, Nothing
 from core.mesh.tls import peer_id_of
 from core.model import Host
 from ha.lease import Renewal, RenewalAnswer
 from nodeagent.node import Node
+from nodeagent.services.certificate_renewal import AskCertificate, IssuedCertificate
 from nodeagent.services.fault_reporter import Fault, record_fault
 from nodeagent.services.host_service import remove_host
 from nodeagent.services.incoming import AboutIncoming, PrepareIncoming
 from nodeagent.services.mesh_carrier import BUS_PATH
 from nodeagent.services.rejoining import let_rejoin
+from nodeagent.services.secrets_rotation import AskKey, KeyAnswer
 from nodeagent.services.services import Services
 from nodeagent.services.thin_feeds import AskThin
 from raftstate.consensus.generation import shown
@@ -46,20 +55,26 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 class MeshRpc:
     """The routes of the mesh."""
 
-    def __init__(self, node: Node, services: Services) -> None:
+    def __init__(
+        self, node: Node, services: Services, *, admits: Callable[[str], bool] | None = None
+    ) -> None:
         self._node = node
+        self._admits = admits or self.is_member
         self._services = services
 
     def app(self) -> web.Application:
         """Return the application that serves the mesh's HTTP channel."""
         app = web.Application(
-            middlewares=[_problems, self._one_generation()], client_max_size=BODY_BYTES_MAX
+            middlewares=[_problems, self._members_only(), self._one_generation()],
+            client_max_size=BODY_BYTES_MAX,
         )
         app.router.add_post("/mesh/lease", self._lease)
         app.router.add_post("/mesh/lease/forwarded", self._lease_forwarded)
         app.router.add_post("/mesh/state", self._state)
         app.router.add_post("/mesh/leave", self._leave)
         app.router.add_post("/mesh/fault", self._fault)
+        app.router.add_post("/mesh/certificate", self._certificate)
+        app.router.add_post("/mesh/secrets-key", self._secrets_key)
         app.router.add_post("/mesh/thin", self._thin)
         app.router.add_post(BUS_PATH, self._bus)
         app.router.add_post("/mesh/rejoin", self._rejoin)
@@ -93,6 +108,17 @@ class MeshRpc:
         fault = await _body(request, Fault)
         await record_fault(self._node, self._node.store.need(Host, _peer(request)), fault.reason)
         return _answer(Nothing())
+
+    async def _certificate(self, request: web.Request) -> web.Response:
+        """A host asks for a new certificate. It asks for itself only."""
+        question = await _body(request, AskCertificate)
+        certificate_pem = self._services.renewal.sign(_peer(request), question.request_pem)
+        return _answer(IssuedCertificate(certificate_pem=certificate_pem))
+
+    async def _secrets_key(self, request: web.Request) -> web.Response:
+        """A host that was not there when the secrets key was changed asks for it. Only members get this far."""
+        question = await _body(request, AskKey)
+        return _answer(KeyAnswer(key_hex=self._services.secrets.give(question.key_id).hex()))
 
     async def _thin(self, request: web.Request) -> web.Response:
         """What changed of the asking host's part of the state; waits for a change."""
@@ -128,6 +154,17 @@ class MeshRpc:
         if path is None:
             raise NotFoundError("this host has no copy of that image")
         return web.FileResponse(path, chunk_size=1 << 20)
+
+    def _members_only(self) -> Middleware:
+        """Return what asks again at each request: a connection may be older than its host's removal."""
+
+        @web.middleware
+        async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+            if not self._admits(peer_id_of(request.transport) or ""):
+                raise ForbiddenError("the cluster has removed this host", code="not-a-member")
+            return await handler(request)
+
+        return middleware
 
     def _one_generation(self) -> Middleware:
         """Return what refuses hosts of another generation: what one of them believes isn't true in the other.

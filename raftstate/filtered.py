@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from core.model import (
     KINDS,
     VM,
+    ApiCertificate,
     Cluster,
     DataCenter,
     DataStorage,
@@ -23,6 +24,7 @@ from core.model import (
     Lease,
     Mesh,
     PortGroup,
+    SecretsKey,
     SecurityGroup,
     kind_of,
 )
@@ -33,6 +35,8 @@ EVERYWHERE = frozenset(
     kind_of(type_)
     for type_ in (
         Mesh,
+        ApiCertificate,
+        SecretsKey,
         Cluster,
         DataCenter,
         DistributedSwitch,

@@ -19,7 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from core.errors import InvalidError
 
 CA_YEARS = 20
-HOST_YEARS = 10
+HOST_DAYS = 730
 BACKDATED = dt.timedelta(hours=25)  # a host whose clock is a little behind must accept it too
 
 
@@ -97,6 +97,7 @@ def sign_request(
     ca_key = serialization.load_pem_private_key(authority.key_pem.encode(), None)
     assert isinstance(ca_key, ec.EllipticCurvePrivateKey), "the authority's key is made by us"
     now = dt.datetime.fromtimestamp(now_ms / 1000, dt.UTC)
+    end = min(now + dt.timedelta(days=HOST_DAYS), ca.not_valid_after_utc)
     names = [
         x509.DNSName(host_name),
         x509.DNSName("localhost"),
@@ -110,7 +111,7 @@ def sign_request(
         .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - BACKDATED)
-        .not_valid_after(now + dt.timedelta(days=365 * HOST_YEARS))
+        .not_valid_after(end)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(_usage(sign_certificates=False), critical=True)
@@ -132,6 +133,19 @@ def fingerprint(certificate_pem: str) -> str:
     """Return the SHA-256 of a certificate's DER form, in hex."""
     certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
     return hashlib.sha256(certificate.public_bytes(serialization.Encoding.DER)).hexdigest()
+
+
+def life_of(certificate_pem: str) -> tuple[int, int]:
+    """Return when a certificate begins and ends to be valid, in Unix milliseconds."""
+    certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return int(begin.timestamp() * 1000), int(end.timestamp() * 1000)
+
+
+def renewal_due(certificate_pem: str, *, now_ms: int) -> bool:
+    """Tell whether two thirds of a certificate's life are over, or it was issued by a clock that was ahead."""
+    begin_ms, end_ms = life_of(certificate_pem)
+    return not begin_ms <= now_ms < begin_ms + (end_ms - begin_ms) * 2 // 3
 
 
 def _usage(*, sign_certificates: bool) -> x509.KeyUsage:

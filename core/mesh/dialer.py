@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import weakref
+from collections.abc import Callable
 
 from core.errors import UnavailableError
-from core.mesh.tls import TlsFiles, channel_of, client_context, cut
+from core.mesh.tls import TlsFiles, channel_of, client_context, cut, peer_id_of
 
 CONNECT_TIMEOUT_S = 5.0
 READ_LIMIT_BYTES = 256 * 1024
@@ -20,6 +22,7 @@ class MeshDialer:
 
     def __init__(self, files: TlsFiles) -> None:
         self._files = files
+        self._open: weakref.WeakSet[asyncio.StreamWriter] = weakref.WeakSet()
         self._contexts: dict[tuple[str, str], ssl.SSLContext] = {}
 
     def ssl_context(self, peer_id: str, channel: str) -> ssl.SSLContext:
@@ -28,6 +31,17 @@ class MeshDialer:
         if key not in self._contexts:
             self._contexts[key] = client_context(self._files, peer_id=peer_id, channel=channel)
         return self._contexts[key]
+
+    def reload(self) -> None:
+        """Use this host's certificate as it is on disk now for new connections; open ones go on."""
+        self._contexts.clear()
+
+    def cut_strangers(self, admits: Callable[[str], bool]) -> None:
+        """Cut the open channels to hosts that aren't admitted any more."""
+        for writer in list(self._open):
+            peer_id = peer_id_of(writer.transport)
+            if peer_id is None or not admits(peer_id):
+                cut(writer.transport)
 
     async def open(
         self, host_address: str, peer_id: str, channel: str, *, timeout_s: float = CONNECT_TIMEOUT_S
@@ -62,4 +76,5 @@ class MeshDialer:
         if channel_of(writer.transport) != channel:
             cut(writer.transport)
             raise UnavailableError(f"host {peer_id} doesn't serve {channel} now; try again later")
+        self._open.add(writer)
         return reader, writer

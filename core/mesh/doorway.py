@@ -22,13 +22,13 @@ NO_ROOM_PAUSE_S = 0.1
 
 
 class Doorway:
-    """`make` returns the protocol of a connection whose handshake has been made."""
+    """`context` is asked before each handshake; `make` returns the protocol of a connection that has made it."""
 
     def __init__(
         self,
         address: str,
         port: int,
-        context: ssl.SSLContext,
+        context: Callable[[], ssl.SSLContext],
         make: Callable[[], asyncio.BaseProtocol],
         *,
         handshake_timeout_s: float,
@@ -77,7 +77,7 @@ class Doorway:
             await asyncio.get_running_loop().connect_accepted_socket(
                 self._make,
                 connection,
-                ssl=self._context,
+                ssl=self._context(),
                 ssl_handshake_timeout=self._handshake_timeout_s,
                 ssl_shutdown_timeout=self._shutdown_timeout_s,
             )

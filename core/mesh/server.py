@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
-from typing import cast
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, cast
 
 from core.errors import UnavailableError
 from core.mesh.doorway import Doorway
@@ -19,10 +20,27 @@ from core.mesh.tls import HTTP, TlsFiles, channel_of, cut, peer_id_of, server_co
 log = logging.getLogger(__name__)
 
 ChannelHandler = Callable[[str, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-HttpProtocolFactory = Callable[[], asyncio.Protocol]
+
+
+class HttpServer(Protocol):
+    """The part of aiohttp's `web.Server` that is used: makes protocols, and knows those that are connected."""
+
+    def __call__(self) -> asyncio.Protocol: ...
+
+    @property
+    def connections(self) -> Sequence[HttpConnection]: ...
+
+
+class HttpConnection(Protocol):
+    """A connection of it; without a transport once it is closed."""
+
+    @property
+    def transport(self) -> asyncio.Transport | None: ...
+
 
 HANDSHAKE_TIMEOUT_S = 5.0
 SHUTDOWN_TIMEOUT_S = 1.0
+FAREWELL_S = 1.0  # a host that asks to leave hears that it has left
 READ_LIMIT_BYTES = 256 * 1024
 
 
@@ -44,8 +62,9 @@ class MeshServer:
         self.started = asyncio.Event()
         self._files, self._address, self._admit = files, address, admit
         self._channels: dict[str, ChannelHandler] = {}
-        self._http: HttpProtocolFactory | None = None
+        self._http: HttpServer | None = None
         self._group: asyncio.TaskGroup | None = None
+        self._tls: ssl.SSLContext
         self._transports: set[asyncio.Transport] = set()
 
     def add_channel(self, channel: str, handler: ChannelHandler) -> None:
@@ -55,18 +74,23 @@ class MeshServer:
         """
         self._channels[channel] = handler
 
-    def add_http(self, factory: HttpProtocolFactory) -> None:
-        """Serve `http/1.1` by an aiohttp `web.Server` (or `AppRunner.server`) called for each connection."""
-        self._http = factory
+    def add_http(self, server: HttpServer) -> None:
+        """Serve `http/1.1` by an aiohttp `web.Server` (or `AppRunner.server`)."""
+        self._http = server
+
+    def reload(self) -> None:
+        """Use this host's certificate as it is on disk now for new connections; open ones go on."""
+        offered = (*self._channels, *((HTTP,) if self._http else ()))
+        self._tls = server_context(self._files, offered)
 
     async def run(self) -> None:
         """Serve until cancelled, then close every connection. Raises UnavailableError if the port can't be had."""
-        offered = (*self._channels, *((HTTP,) if self._http else ()))
+        self.reload()
         try:
             doorway = Doorway(
                 self._address,
                 self.port,
-                server_context(self._files, offered),
+                lambda: self._tls,
                 lambda: _Switch(self._switch),
                 handshake_timeout_s=HANDSHAKE_TIMEOUT_S,
                 shutdown_timeout_s=SHUTDOWN_TIMEOUT_S,
@@ -92,6 +116,21 @@ class MeshServer:
             for transport in list(self._transports):
                 cut(transport)
             await asyncio.sleep(0)  # lets the loop close their sockets
+
+    def cut_strangers(self) -> None:
+        """Cut the connections of hosts that aren't admitted any more; an HTTP request under way has a moment to end."""
+        for transport in list(self._transports):
+            self._cut_stranger(transport)
+        loop = asyncio.get_running_loop()
+        for connection in self._http.connections if self._http is not None else ():
+            if connection.transport is not None:
+                loop.call_later(FAREWELL_S, self._cut_stranger, connection.transport)
+
+    def _cut_stranger(self, transport: asyncio.Transport) -> None:
+        peer_id = peer_id_of(transport)
+        if not transport.is_closing() and (peer_id is None or not self._admit(peer_id)):
+            log.warning("mesh connection cut: no member any more", extra={"peer": peer_id})
+            cut(transport)
 
     def _switch(self, transport: asyncio.Transport) -> asyncio.BaseProtocol | None:
         """Return the protocol that takes this connection over; None turns it away."""

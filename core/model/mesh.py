@@ -37,6 +37,10 @@ class Mesh(Resource, tag="mesh.v1", frozen=True, kw_only=True):
     """
 
     SECRET: ClassVar[frozenset[str]] = frozenset({"sealed_ca_key", "sealed_gossip_key"})
+    SEALED: ClassVar[dict[str, str]] = {
+        "sealed_ca_key": "ca-key",
+        "sealed_gossip_key": "gossip-key",
+    }
 
     ca_pem: str
     sealed_ca_key: bytes
@@ -133,6 +137,48 @@ class JoinToken(Resource, tag="join-token.v1", frozen=True, kw_only=True):
     secret_sha256: str
     expires_ms: int
     used_by_host_id: str = ""
+
+
+class ApiCertificate(Resource, tag="api-certificate.v1", frozen=True, kw_only=True):
+    """An operator's own certificate of the HTTPS API; id and name are a host's id, or `all`.
+
+    `chain_pem` has the server's certificate first. The key is sealed under the name `api-key/<id>`.
+    `sha256` is the fingerprint of the server's certificate.
+    """
+
+    NOT_RELATIONS: ClassVar[frozenset[str]] = frozenset({"host_id"})  # nothing to query by
+    SECRET: ClassVar[frozenset[str]] = frozenset({"sealed_key"})
+    SEALED: ClassVar[dict[str, str]] = {"sealed_key": "api-key/{id}"}
+
+    chain_pem: str
+    sealed_key: bytes
+    sha256: str
+    host_id: str = ""
+
+    def __repr__(self) -> str:
+        return f"ApiCertificate({self.id}, {self.sha256}, ***)"
+
+
+class SecretsKey(Resource, tag="secrets-key.v1", frozen=True, kw_only=True):
+    """Which secrets key is in use, by its id, from the first change on; exactly one, id `secrets-key`.
+
+    `next_key_id`: the one that hosts are being given. `former_key_id`: the one before, until every host has the new one.
+    """
+
+    NOT_RELATIONS: ClassVar[frozenset[str]] = frozenset({"key_id", "next_key_id", "former_key_id"})
+
+    key_id: str
+    next_key_id: str = ""
+    former_key_id: str = ""
+
+
+class HostKey(Resource, tag="host-key.v1", frozen=True, kw_only=True):
+    """A host says which secrets key it has, while it is being changed; id and name = host id."""
+
+    NOT_RELATIONS: ClassVar[frozenset[str]] = frozenset({"host_id", "key_id"})
+
+    host_id: str
+    key_id: str
 
 
 class AccessToken(Resource, tag="access-token.v1", frozen=True, kw_only=True):

@@ -12,8 +12,8 @@ from pathlib import Path
 from aiohttp import web
 
 from core.clock import Clock
-from core.mesh.tls import TlsFiles
 from nodeagent.api import (
+    certificates,
     collections,
     events,
     hosts,
@@ -21,6 +21,7 @@ from nodeagent.api import (
     joining,
     members,
     networks,
+    secrets,
     state,
     storages,
     tasks,
@@ -37,6 +38,8 @@ AREAS = (
     description,
     joining,
     members,
+    certificates,
+    secrets,
     state,
     hosts,
     vms,
@@ -61,14 +64,6 @@ def build_app(agent: Agent, *, clock: Clock, rng: random.Random) -> web.Applicat
     return app
 
 
-def api_context(files: TlsFiles) -> ssl.SSLContext:
-    """Return the HTTPS server's context: the host's certificate, TLS 1.2 and up, no client certificates."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(files.certificate, files.key)
-    return context
-
-
 async def serve_unix(runner: web.AppRunner, path: Path) -> None:
     """Listen on the unix socket, which only root may open."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -78,9 +73,9 @@ async def serve_unix(runner: web.AppRunner, path: Path) -> None:
 
 
 async def serve_https(
-    runner: web.AppRunner, address: str, port: int, files: TlsFiles
+    runner: web.AppRunner, address: str, port: int, context: ssl.SSLContext
 ) -> web.TCPSite:
     """Listen for HTTPS, until the site returned is stopped."""
-    site = web.TCPSite(runner, address, port, ssl_context=api_context(files))
+    site = web.TCPSite(runner, address, port, ssl_context=context)
     await site.start()
     return site

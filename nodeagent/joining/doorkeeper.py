@@ -13,9 +13,9 @@ from collections.abc import Callable
 from core.clock import Clock, new_id
 from core.errors import ConflictError, InvalidError, UnauthenticatedError
 from core.identity.certificates import KeyPair, fingerprint, sign_request
-from core.identity.sealing import unseal
+from core.identity.sealing import Keys, opening_key, unseal
 from core.member_file import MemberAddress, bracketed
-from core.model import Cluster, Host, JoinToken, Lease, Mesh, check_name
+from core.model import Cluster, Host, JoinToken, Lease, Mesh, SecretsKey, check_name
 from nodeagent.identity.tokens import (
     JoinTicket,
     format_join_token,
@@ -51,7 +51,7 @@ class Doorkeeper:
         *,
         clock: Clock,
         rng: random.Random,
-        secrets_key: Callable[[], bytes],
+        secrets_key: Callable[[], Keys],
     ) -> None:
         self._store = store
         self._engine = engine
@@ -116,7 +116,7 @@ class Doorkeeper:
         mesh = self._store.need(Mesh, MESH_ID)
         self._check(request, mesh, besides=unfinished)
         cluster = self._store.all(Cluster)[0]
-        key = self._secrets_key()
+        key = opening_key(self._secrets_key(), mesh.sealed_ca_key)
         authority = KeyPair(mesh.ca_pem, unseal(key, "ca-key", mesh.sealed_ca_key).decode())
         now_ms = self._clock.wall_ms()
         certificate = sign_request(
@@ -173,13 +173,18 @@ class Doorkeeper:
         return host if same else None
 
     async def forget(self, request: JoinCancel) -> None:
-        """Undo an admission whose host gave up before it was in."""
+        """Undo an admission whose host gave up before it was in.
+
+        The token of a host that was removed since stays used: it must not come back by itself.
+        """
         token = self._checked_token(request.token_id, request.secret_hex)
         if token.used_by_host_id != request.host_id:
             return
         await self._store.barrier()
         host = self._store.get(Host, request.host_id)
-        if host is not None and self._is_in(host):
+        if host is None:
+            return
+        if self._is_in(host):
             raise ConflictError("the host is a member already: remove it with 'kvorum host remove'")
         lease = self._store.get(Lease, request.host_id)
         await self._store.apply(
@@ -215,6 +220,8 @@ class Doorkeeper:
                 f"the new host {request.version[:20]} (level {request.feature_level}): "
                 "install the cluster's version on it"
             )
+        if any(key.next_key_id for key in self._store.all(SecretsKey)):
+            raise ConflictError("the secrets key is being changed: join again in a minute")
         off_s = abs(request.clock_ms - self._clock.wall_ms()) / 1000
         if off_s > CLOCK_DIFFERENCE_S_MAX:
             raise InvalidError(

@@ -18,6 +18,7 @@ from core.identity.certificates import fingerprint
 from core.mesh.client import why
 from nodeagent.identity.tokens import JoinTicket
 from nodeagent.joining.messages import (
+    CLUSTER_NAME,
     AboutStanding,
     JoinAnswer,
     JoinCancel,
@@ -64,7 +65,7 @@ async def find_door(ticket: JoinTicket) -> Door:
                 f"{address} is not the cluster {ticket.cluster_name!r} of this token: "
                 "its certificate authority differs; was the cluster made anew, or the address reused?"
             )
-        return Door(address, _trusting(ca_pem), ca_pem)
+        return Door(address, _trusting(ca_pem, address), ca_pem)
     raise UnavailableError(
         "no member of the cluster can be reached: "
         + "; ".join(failures or ["the token names none"])
@@ -101,16 +102,33 @@ async def ask_standing(address: str, ca_pem: str, host_id: str) -> Standing:
         UnavailableError: no answer that could be understood.
     """
     body = msgspec.json.encode(AboutStanding(host_id=host_id))
-    answer = await _request("POST", f"https://{address}/v1/join/standing", _trusting(ca_pem), body)
+    answer = await _request(
+        "POST", f"https://{address}/v1/join/standing", _trusting(ca_pem, address), body
+    )
     try:
         return msgspec.json.decode(answer, type=Standing)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise UnavailableError(f"the answer of {address} can't be read") from None
 
 
-def _trusting(ca_pem: str) -> ssl.SSLContext:
+def _trusting(ca_pem: str, address: str) -> ssl.SSLContext:
+    """Return a context that accepts only the host at `address` (`ip:port`), with a certificate of this authority.
+
+    The server name that is sent is `CLUSTER_NAME`, so the address is compared here, in the handshake.
+    """
+    wanted = address.rpartition(":")[0].strip("[]")
+
+    class AtAddress(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            super().do_handshake()
+            names = (self.getpeercert() or {}).get("subjectAltName", ())
+            if not any(name[1] == wanted for name in names):
+                raise ssl.SSLCertVerificationError(f"its certificate is not for {wanted}")
+
     context = ssl.create_default_context(cadata=ca_pem)
+    context.check_hostname = False
     context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.sslobject_class = AtAddress
     return context
 
 
@@ -120,7 +138,9 @@ async def _request(method: str, url: str, context: ssl.SSLContext, body: bytes) 
         async with (
             asyncio.timeout(REQUEST_TIMEOUT_S),
             aiohttp.ClientSession() as http,
-            http.request(method, url, data=body, ssl=context) as response,
+            http.request(
+                method, url, data=body, ssl=context, server_hostname=CLUSTER_NAME
+            ) as response,
         ):
             answer = await response.read()
             status = response.status

@@ -14,6 +14,7 @@ VERSION = "0.1.0"
 FEATURE_LEVEL = LEVEL
 CLOCK_DIFFERENCE_S_MAX = 300
 MEMBERS_TOLD_MAX = 32
+CLUSTER_NAME = "cluster.kvorum.internal"  # asked for by server name: the certificate of the cluster's authority
 
 
 class JoinRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

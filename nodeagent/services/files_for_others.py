@@ -13,9 +13,10 @@ from pathlib import Path
 import msgspec
 
 from core.errors import PlatformError
+from core.identity.keyring import Keyring
 from core.identity.sealing import unseal
 from core.model import Host, Mesh
-from core.paths import write_file
+from core.paths import Paths, write_file
 from ha.profile import profile_of
 from ha.serf.config import SerfSettings, keyring_json, serf_json
 from nodeagent.joining.founding import MESH_ID
@@ -43,9 +44,8 @@ class _GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
 class FilesForOthers:
     """Keeps guard.json and serf.json true."""
 
-    def __init__(self, node: Node, secrets_key: bytes) -> None:
+    def __init__(self, node: Node) -> None:
         self._node = node
-        self._secrets_key = secrets_key
         self._written: dict[Path, bytes] = {}
 
     async def run(self) -> None:
@@ -73,7 +73,7 @@ class FilesForOthers:
         if (
             not paths.serf_keyring.exists()
         ):  # from then on serf keeps it: it rotates the keys itself
-            gossip_key = unseal(self._secrets_key, "gossip-key", mesh.sealed_gossip_key)
+            gossip_key = unseal(Keyring(paths).keys(), "gossip-key", mesh.sealed_gossip_key)
             self._put(paths.serf_keyring, keyring_json((gossip_key,)))
         self._put(paths.serf_config, self._serf_settings(hosts))
 
@@ -104,7 +104,7 @@ class FilesForOthers:
                 host_id=me.id,
                 address=me.address,
                 version=VERSION,
-                rpc_auth=serf_rpc_secret(self._secrets_key, me.id),
+                rpc_auth=serf_rpc_secret(self._node.paths, me.id),
                 seeds=tuple(h.address for h in hosts if h.id != me.id),
                 keyring_file=str(self._node.paths.serf_keyring),
                 snapshot_path=str(self._node.paths.serf_keyring.with_name("snapshot")),
@@ -112,6 +112,15 @@ class FilesForOthers:
         )
 
 
-def serf_rpc_secret(secrets_key: bytes, host_id: str) -> str:
-    """Return the password of this host's serf RPC, derived, so that nothing more has to be kept."""
-    return hmac.digest(secrets_key, f"serf-rpc {host_id}".encode(), "sha256").hex()
+def serf_rpc_secret(paths: Paths, host_id: str) -> str:
+    """Return the password of this host's serf RPC. Once written down it stays the same, whatever key is in use.
+
+    Raises OSError if neither can be read.
+    """
+    try:
+        return paths.serf_secret.read_text()
+    except FileNotFoundError:
+        key = paths.secrets_key.read_bytes()
+    secret = hmac.digest(key, f"serf-rpc {host_id}".encode(), "sha256").hex()
+    write_file(paths.serf_secret, secret.encode())
+    return secret

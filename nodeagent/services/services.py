@@ -6,12 +6,15 @@ from dataclasses import dataclass
 
 from core.bus import Bus
 from nodeagent.joining.doorkeeper import Doorkeeper
+from nodeagent.services.certificate_renewal import CertificateRenewal
 from nodeagent.services.exclusion import Exclusion
 from nodeagent.services.image_service import ImageService
 from nodeagent.services.incoming import IncomingMigrations
 from nodeagent.services.lease_relay import LeaseRelay
 from nodeagent.services.member_states import MemberStates
 from nodeagent.services.network_controller import NetworkController
+from nodeagent.services.own_certificates import OwnCertificates
+from nodeagent.services.secrets_rotation import SecretsRotation
 from nodeagent.services.storages import Storages
 from nodeagent.services.thin_feeds import ThinFeeds
 from nodeagent.services.vm_service import VmService
@@ -22,12 +25,15 @@ class Services:
     """What a member can do. Made by `nodeagent.lifecycle`."""
 
     bus: Bus
+    certificates: OwnCertificates
     doorkeeper: Doorkeeper
     exclusion: Exclusion
     images: ImageService
     incoming: IncomingMigrations
     leases: LeaseRelay
     network: NetworkController
+    renewal: CertificateRenewal
+    secrets: SecretsRotation
     states: MemberStates
     storages: Storages
     thin: ThinFeeds

@@ -18,6 +18,7 @@ import msgspec
 from core.clock import Clock, new_id
 from core.errors import ConflictError, FatalError, InvalidError
 from core.identity.certificates import KeyPair, fingerprint, make_request, sign_request
+from core.identity.keyring import Keyring
 from core.identity.sealing import KEY_BYTES, unseal
 from core.member_file import MemberRecord, read_member_file
 from core.model import Cluster, Host, Mesh, check_name
@@ -136,7 +137,7 @@ async def _stay(paths: Paths, record: MemberRecord, store: Store) -> None:
     """Check that a member's identity fits the state, and that the state knows the host."""
     mesh = store.need(Mesh, MESH_ID)
     try:
-        own, key = fingerprint(paths.ca_pem.read_text()), paths.secrets_key.read_bytes()
+        own, key = fingerprint(paths.ca_pem.read_text()), Keyring(paths).keys()
     except (OSError, ValueError) as error:
         raise FatalError(
             f"the identity of this host, {paths.identity}, can't be read ({error}): move {paths.member_file} away "

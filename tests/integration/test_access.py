@@ -32,6 +32,7 @@ SECRET_FILES = (
     ADMIN_TOKEN,
     f"{STATE}/identity/host.key",
     f"{STATE}/identity/secrets.key",
+    f"{STATE}/identity/serf.secret",
     f"{STATE}/serf/keyring.json",
     "/etc/kvorum/serf.json",
 )

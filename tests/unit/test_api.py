@@ -1,11 +1,15 @@
 """The API as its callers meet it: who gets in, what refusals look like, and that no secret gets out."""
 
 import asyncio
+import dataclasses
 import io
 import json
+import shutil
 import ssl
+import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
+from tempfile import mkdtemp
 
 import aiohttp
 import pytest
@@ -16,6 +20,7 @@ from msgspec.structs import replace
 from core.clock import SystemClock
 from core.errors import UnavailableError
 from core.identity.certificates import make_authority, make_request, sign_request
+from core.identity.keyring import Keyring
 from core.member_file import MemberRecord
 from core.mesh.tls import TlsFiles
 from core.model import (
@@ -34,12 +39,17 @@ from core.model import (
     TaskState,
     VMPhase,
 )
+from core.paths import Paths, write_file
 from nodeagent.api import events as events_module
 from nodeagent.api.app import build_app, serve_https, serve_unix
+from nodeagent.api.tls import ApiTls
 from nodeagent.identity.tokens import secret_hash
 from nodeagent.joining.doorkeeper import Doorkeeper
+from nodeagent.node import Node
 from nodeagent.services.exclusion import Exclusion
 from nodeagent.services.member_states import MemberStates
+from nodeagent.services.own_certificates import OwnCertificates
+from nodeagent.services.secrets_rotation import SecretsRotation
 from nodeagent.services.services import Services
 from nodeagent.services.vm_service import VmService
 from raftstate.txn import encode_txn
@@ -70,6 +80,22 @@ class NoStorages:
         del storage
 
 
+class NoTls:
+    def use(self, own) -> None:
+        del own
+
+
+def with_identity(node: Node, directory: Path) -> Node:
+    """Return a node whose host has the files of a member's identity."""
+    paths, now_ms = Paths(state=directory), node.clock.wall_ms()
+    request_pem, key_pem = make_request(HOST_ID)
+    about = {"host_id": HOST_ID, "host_name": "h1", "address": "192.0.2.1", "now_ms": now_ms}
+    write_file(paths.ca_pem, authority().certificate_pem.encode())
+    write_file(paths.host_pem, sign_request(authority(), request_pem, **about).encode())
+    write_file(paths.host_key, key_pem.encode())
+    return dataclasses.replace(node, paths=paths)
+
+
 class FakeAgent:
     """An agent that is a member, or not yet."""
 
@@ -78,8 +104,14 @@ class FakeAgent:
         self.services = None
         self.asked: list[dict[str, str]] = []
         if member is not None:
+            home = Path(mkdtemp(prefix="kvt-agent-"))
+            weakref.finalize(self, shutil.rmtree, home, ignore_errors=True)
+            node = with_identity(member.node, home)
+            write_file(node.paths.secrets_key, member.secrets_key)
+            secrets = SecretsRotation(node, Keyring(node.paths))
             self.services = Services(
                 bus=None,
+                certificates=OwnCertificates(node, NoTls(), secrets_key=secrets.keys),
                 doorkeeper=Doorkeeper(
                     member.store,
                     member.engine,
@@ -92,6 +124,8 @@ class FakeAgent:
                 incoming=None,
                 leases=Ages(),
                 network=None,
+                renewal=None,
+                secrets=secrets,
                 states=MemberStates(member.node),
                 storages=NoStorages(),
                 thin=None,
@@ -291,7 +325,7 @@ async def test_https_is_served_with_the_hosts_certificate(member, tmp_path):
     (tmp_path / "ca.pem").write_text(ca.certificate_pem)
     runner = web.AppRunner(app_of(member))
     await runner.setup()
-    await serve_https(runner, "127.0.0.1", 0, TlsFiles.in_directory(tmp_path))
+    await serve_https(runner, "127.0.0.1", 0, ApiTls(TlsFiles.in_directory(tmp_path)).context)
     url = f"https://127.0.0.1:{runner.addresses[0][1]}/v1/vms"
     async with aiohttp.ClientSession(headers=ADMIN) as http:
         trusting = ssl.create_default_context(cadata=ca.certificate_pem)

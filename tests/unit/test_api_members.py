@@ -45,12 +45,15 @@ class Agent:
         self.asked: list[dict[str, object]] = []
         self.services = Services(
             bus=None,
+            certificates=None,
             doorkeeper=None,
             exclusion=Exclusion(many.node),
             images=None,
             incoming=None,
             leases=Ages(),
             network=None,
+            renewal=None,
+            secrets=None,
             states=MemberStates(many.node),
             storages=None,
             thin=None,
@@ -348,7 +351,8 @@ async def test_anybody_may_ask_whether_a_host_is_a_member(many, api):
 
 async def test_the_mesh_tells_a_hosts_state(many, agent):
     many.engine.fault_text = "it differs"
-    async with TestClient(TestServer(MeshRpc(many.node, agent.services).app())) as client:
+    rpc = MeshRpc(many.node, agent.services, admits=lambda peer_id: True)
+    async with TestClient(TestServer(rpc.app())) as client:
         state = await (await client.post("/mesh/state", json={})).json()
     assert (state["fault"], state["votes"]) == ("it differs", True)
     assert state["applied"] == state["committed"] == many.machine.applied()

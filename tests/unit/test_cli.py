@@ -354,7 +354,7 @@ def complete(line, address):
 @pytest.mark.parametrize(
     ("line", "offers"),
     [
-        ("kvorum sec", ["security-group"]),
+        ("kvorum sec", ["secrets", "security-group"]),
         ("kvorum vm st", ["start", "stop"]),
         ("kvorum security-group rule ", ["add", "remove", "enable", "disable"]),
         ("kvorum vm create x --im", ["--image"]),

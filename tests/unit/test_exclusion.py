@@ -9,6 +9,7 @@ from core.mesh.tls import TlsFiles
 from core.model import Host
 from core.paths import Paths
 from nodeagent.api.app import build_app, serve_https
+from nodeagent.api.tls import ApiTls
 from nodeagent.services.exclusion import Exclusion, Verdict
 from tests.many_hosts import ManyHosts, id_of
 from tests.one_member import HOST_ID
@@ -41,7 +42,7 @@ async def returned(tmp_path):
         (identity / name).write_text(text)
     runner = web.AppRunner(build_app(Answering(now), clock=now.clock, rng=now.rng))
     await runner.setup()
-    await serve_https(runner, "127.0.0.1", 0, TlsFiles.in_directory(identity))
+    await serve_https(runner, "127.0.0.1", 0, ApiTls(TlsFiles.in_directory(identity)).context)
     port = runner.addresses[0][1]
     for many in (was, now):
         await many.found()

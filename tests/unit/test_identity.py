@@ -127,12 +127,12 @@ def test_a_host_certificate_cannot_sign_another(tmp_path, real_authority):
         shake_hands(client, server, "h1")
 
 
-def test_a_certificate_is_valid_a_day_back_and_ten_years_on():
+def test_a_certificate_is_valid_a_day_back_and_two_years_on():
     request_pem, _ = make_request(HOST_ID)
     loaded = x509.load_pem_x509_certificate(signed(authority(), request_pem).encode())
     now = dt.datetime.fromtimestamp(REAL_NOW_MS / 1000, dt.UTC)
     assert loaded.not_valid_before_utc <= now - dt.timedelta(hours=24)
-    assert loaded.not_valid_after_utc >= now + dt.timedelta(days=3649)
+    assert loaded.not_valid_after_utc >= now + dt.timedelta(days=729)
 
 
 def test_names_come_from_us_whatever_the_request_says():

@@ -17,8 +17,8 @@ from core.errors import (
     UnavailableError,
 )
 from core.identity.certificates import fingerprint, make_request
-from core.identity.sealing import unseal
-from core.model import AccessToken, Host, JoinToken, Lease, Mesh
+from core.identity.sealing import make_key, unseal
+from core.model import AccessToken, Host, JoinToken, Lease, Mesh, SecretsKey
 from nodeagent.identity.tokens import is_secret, parse_join_token
 from nodeagent.joining.doorkeeper import ADDRESSES_IN_TOKEN_MAX, Doorkeeper, checked_address
 from nodeagent.joining.messages import (
@@ -304,6 +304,41 @@ async def test_giving_up_twice_or_for_nothing_changes_nothing(door):
     digest = door.store.digest()
     await door.keeper.forget(cancel_of(request))
     assert door.store.digest() == digest
+
+
+async def test_a_host_that_was_removed_cannot_make_its_token_good_again(door):
+    request = await door.fresh_request()
+    await door.keeper.admit(request)
+    await door.store.apply(deletes=(door.store.need(Host, OTHER_ID),))
+    await door.keeper.forget(cancel_of(request))
+    with pytest.raises(UnauthenticatedError, match="used already"):
+        await door.keeper.admit(request)
+    assert door.store.get(Host, OTHER_ID) is None
+
+
+async def test_nobody_joins_while_the_secrets_key_is_being_handed_out(door):
+    request = await door.fresh_request()
+    record = SecretsKey(id="secrets-key", name="secrets-key", key_id="aa", next_key_id="bb")
+    await door.store.apply(puts=(record,))
+    with pytest.raises(ConflictError, match="join again in a minute"):
+        await door.keeper.admit(request)
+    present = door.store.need(SecretsKey, "secrets-key")
+    await door.store.apply(puts=(replace(present, key_id="bb", next_key_id=""),))
+    await door.keeper.admit(request)
+
+
+async def test_a_new_host_is_given_the_key_that_opens_the_state(door):
+    """Whichever of its keys the member still has in use itself."""
+    key = door.member.secrets_key
+    keeper = Doorkeeper(
+        door.store,
+        door.member.engine,
+        clock=door.clock,
+        rng=random.Random(5),
+        secrets_key=lambda: (make_key(), key, make_key()),
+    )
+    answer = await keeper.admit(await door.fresh_request())
+    assert answer.secrets_key_hex == key.hex()
 
 
 async def test_nobody_gives_up_for_another(door):

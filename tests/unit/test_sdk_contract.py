@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from nodeagent.api import hosts, joining, members, networks, storages
+from nodeagent.api import certificates, hosts, joining, members, networks, storages
 from nodeagent.services import vm_requests
 from storage.image_check import ImageFormat
 from tools.cli.image import FORMATS
@@ -14,6 +14,11 @@ PAIRS = [
     (bodies.JoinBody(token="kvj_1", witness=True), joining.JoinCluster),
     (bodies.JoinTokenBody(), joining.MakeJoinTokens),
     (bodies.AccessTokenBody(name="ci"), joining.MakeAccessToken),
+    (bodies.CertificateBody(content=b"x"), certificates.ImportCertificate),
+    (
+        bodies.CertificateBody(content=b"x", passphrase="p", host="h1"),
+        certificates.ImportCertificate,
+    ),
     (bodies.DataStorageBody(name="s", kind="shared", path="/srv"), storages.CreateDataStorage),
     (bodies.PortGroupBody(name="pg", cidr="10.0.0.0/24"), networks.CreatePortGroup),
     (

@@ -27,6 +27,8 @@ NOUNS: dict[str, tuple[str, str]] = {
     "member": ("tools.cli.member", "the same as members"),
     "token": ("tools.cli.token", "single-use tokens for hosts that shall join"),
     "access-token": ("tools.cli.access_token", "tokens of people and programs for the API"),
+    "certificate": ("tools.cli.certificate", "the certificate of the HTTPS API"),
+    "secrets": ("tools.cli.secrets", "the key by which the cluster's secrets are sealed"),
     "host": ("tools.cli.host", "servers that run VMs"),
     "vm": ("tools.cli.vm", "virtual machines"),
     "image": ("tools.cli.image", "disk templates"),

@@ -172,7 +172,12 @@ async def _to_stdout(
 async def _lock_with(args: Namespace, ctx: Context) -> Callable[[BackupHeader], LockedKey]:
     if not ctx.client.endpoint.local:
         raise UsageError("--with-keys works on a host only, without KVORUM_ADDRESS")
-    file = Paths(state=args.state_dir).secrets_key
+    paths = Paths(state=args.state_dir)
+    if paths.secrets_next.exists():
+        raise ConflictError(
+            "the secrets key is being changed: back up when 'kvorum secrets status' says that it is in use"
+        )
+    file = paths.secrets_key
     try:
         key = file.read_bytes()
     except OSError as error:

@@ -51,6 +51,17 @@ class AccessTokenBody(Body, frozen=True, kw_only=True):
     ttl_s: int = 0
 
 
+class CertificateBody(Body, frozen=True, kw_only=True):
+    """Import a certificate file (PEM, PKCS#12, JKS) for the HTTPS API; without `host` for all hosts."""
+
+    content: bytes
+    passphrase: str = ""
+    host: str = ""
+
+    def __repr__(self) -> str:
+        return "CertificateBody(***)"
+
+
 class DataStorageBody(Body, frozen=True, kw_only=True):
     """A data storage; `kind` is local or shared."""
 

@@ -24,6 +24,7 @@ from core.model import (
     Task,
 )
 from ha.lease import Renewal
+from nodeagent.api.certificates import ImportCertificate
 from nodeagent.api.hosts import ChangeHost, ConfirmOff
 from nodeagent.api.joining import (
     InitCluster,
@@ -126,6 +127,26 @@ VM_WORK: Mapping[int, tuple[str, Shape]] = {
 MEMBER = object_of(id=TEXT, name=TEXT, role=TEXT, health=TEXT)
 POLICY = object_of(voters_max=NUMBER, voter_replace_after_s=NUMBER, voters=NUMBER)
 PINNED = object_of(id=TEXT, name=TEXT, vote=TEXT, role=TEXT)
+CERTIFICATE = object_of(
+    name=TEXT,
+    kind=TEXT,
+    host_name=TEXT,
+    subject=TEXT,
+    issuer=TEXT,
+    names=list_of(TEXT),
+    not_before_ms=NUMBER,
+    not_after_ms=NUMBER,
+    sha256=TEXT,
+    warnings=list_of(TEXT),
+)
+SECRETS = object_of(
+    key_id=TEXT,
+    next_key_id=TEXT,
+    former_key_id=TEXT,
+    changing={"type": "boolean"},
+    hosts_without_key=list_of(TEXT),
+    secrets_by_key=OBJECT,
+)
 GONE: Mapping[int, tuple[str, Shape]] = {204: ("It is gone.", None)}
 TOUCHED: Schema = list_of(object_of(kind=TEXT, id=TEXT, name=TEXT, relation=TEXT, to=TEXT))
 PLAN: Schema = object_of(
@@ -202,6 +223,25 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("POST", "/v1/members/{host}/actions/auto"): Operation(
         "Let the cluster choose whether a host votes.", {200: ("Its vote as it is now.", PINNED)}
+    ),
+    ("GET", "/v1/certificates"): Operation(
+        "The imported certificates, this host's own and the authority's.",
+        {200: ("Without keys.", items_of(CERTIFICATE))},
+    ),
+    ("POST", "/v1/certificates"): Operation(
+        "Serve the API with a certificate of PEM, PKCS#12 or JKS; new connections get it at once.",
+        {201: ("The certificate, and warnings about its names.", CERTIFICATE)},
+        body=ImportCertificate,
+    ),
+    ("DELETE", "/v1/certificates/{scope}"): Operation(
+        "Delete the certificate imported for `all` hosts or for one.", GONE
+    ),
+    ("GET", "/v1/secrets"): Operation(
+        "Which secrets key is in use, and how far a change of it is.", {200: ("By ids.", SECRETS)}
+    ),
+    ("POST", "/v1/secrets/actions/rotate"): Operation(
+        "Make a new secrets key; hosts get it and secrets are sealed anew by themselves.",
+        {202: ("It has begun.", SECRETS)},
     ),
     ("GET", "/v1/state/backup"): Operation(
         "A backup of the whole replicated state, as of one moment.",

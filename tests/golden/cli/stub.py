@@ -73,6 +73,16 @@ class World:
             "losses_survived": 1,
         }
     )
+    secrets: dict = field(
+        default_factory=lambda: {
+            "key_id": "0123456789abcdef",
+            "next_key_id": "fedcba9876543210",
+            "former_key_id": "",
+            "changing": True,
+            "hosts_without_key": ["h3"],
+            "secrets_by_key": {"0123456789abcdef": 2},
+        }
+    )
     joined: dict = field(default_factory=dict)
     made: int = 0
     page_size: int = 1000
@@ -226,6 +236,8 @@ class StubAgent:
                 return 200, self.world.status, {}
             case _, ["local", what]:
                 return self._local(what, asked)
+            case _, ["secrets", *_]:
+                return 200, self.world.secrets, {}
             case "GET", [plural]:
                 items = self._all(plural)
                 for condition in (value for name, value in asked.query if name == "q"):
@@ -257,6 +269,8 @@ class StubAgent:
                 vm = self._made("vms", {"phase": "creating", "ips": ["10.77.0.20"], **asked.json})
                 vm["host_name"] = asked.json.get("host") or "h2"
                 return self._accepted(vm, "vm-create")
+            case "POST", ["certificates"]:
+                return 201, {"names": ["h1.example.org"], "warnings": ["it is not for h2"]}, {}
             case "POST", ["images"]:
                 return self._uploaded(asked)
             case "POST", ["join-tokens"]:

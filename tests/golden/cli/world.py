@@ -87,6 +87,26 @@ def small_cluster():
         collections={
             "members": members,
             "hosts": hosts,
+            "certificates": [
+                thing(
+                    "all",
+                    kind="own",
+                    names=["kvorum.example.org"],
+                    issuer="CN=Example Issuing",
+                    not_after_ms=T0_MS + 300 * 86_400_000,
+                    sha256="ab" * 32,
+                    warnings=["it names neither name nor address of h3"],
+                ),
+                thing(
+                    "authority",
+                    kind="authority",
+                    names=[],
+                    issuer="CN=kvorum prod",
+                    not_after_ms=T0_MS + 7000 * 86_400_000,
+                    sha256="cd" * 32,
+                    warnings=[],
+                ),
+            ],
             "images": [
                 thing(
                     "debian-12",
