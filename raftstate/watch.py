@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 
 from raftstate.state.machine import Change
@@ -76,6 +76,8 @@ class WatchHub:
         self._entries_kept = entries_kept
         self._keys_kept = keys_kept
         self._watches: set[Watch] = set()
+        self._everything_at = index
+        self._changed_at: dict[str, int] = {}
 
     @property
     def index(self) -> int:
@@ -88,6 +90,8 @@ class WatchHub:
         if change.everything:
             self._ring.clear()
             self._floor, self._keys = change.index, 0
+            self._everything_at = change.index
+            self._changed_at.clear()
             keys = frozenset({EVERYTHING})
         else:
             keys = change.puts | change.deletes
@@ -95,9 +99,16 @@ class WatchHub:
                 self._ring.append(change)
                 self._keys += len(keys)
                 self._trim()
+            for kind in {_kind(key) for key in keys}:
+                self._changed_at[kind] = change.index
         if keys:
             for watch in self._watches:
                 watch.offer(keys)
+
+    def changed_at(self, kinds: Iterable[str]) -> int:
+        """Return the log index of the last change of any resource of these kinds, or of the beginning of this copy."""
+        known = (self._changed_at.get(kind, 0) for kind in kinds)
+        return max(self._everything_at, *known)
 
     def _trim(self) -> None:
         while len(self._ring) > self._entries_kept or self._keys > self._keys_kept:

@@ -10,12 +10,15 @@ from aiohttp import web
 from core.errors import InvalidError, NotFoundError
 from core.model import COLLECTIONS, Resource
 from nodeagent.api.lists import list_of
-from nodeagent.api.requests import etag_of, json_answer, node_of
-from nodeagent.api.views import show
+from nodeagent.api.requests import node_of
+from nodeagent.api.shown_cache import ShownCache
+
+CACHE: web.AppKey[list[ShownCache]] = web.AppKey("shown-cache", list[ShownCache])
 
 
 def add_routes(app: web.Application) -> None:
     """Add the two routes; call it last, so that special collections win."""
+    app[CACHE] = []
     app.router.add_get("/v1/{plural}", list_resources)
     app.router.add_get("/v1/{plural}/{ref}", show_resource)
 
@@ -39,10 +42,20 @@ async def list_resources(request: web.Request) -> web.Response:
 
 async def show_resource(request: web.Request) -> web.Response:
     """GET /v1/<plural>/<name or id>. 404: none of that name or id."""
-    node = node_of(request)
+    node_of(request)
     await strong_if_asked(request)
-    resource = node.store.find(type_of(request), request.match_info["ref"])
-    return json_answer(show(node.store, resource), headers={"ETag": etag_of(resource)})
+    answer = _cache(request).answer(type_of(request), request.match_info["ref"])
+    return web.Response(
+        body=answer.body, content_type="application/json", headers={"ETag": answer.etag}
+    )
+
+
+def _cache(request: web.Request) -> ShownCache:
+    """Return the cache of the member's store: a host that leaves and joins again gets another store."""
+    kept, store = request.app[CACHE], node_of(request).store
+    if not kept or kept[0].store is not store:
+        kept[:] = [ShownCache(store)]
+    return kept[0]
 
 
 async def strong_if_asked(request: web.Request) -> None:

@@ -30,6 +30,11 @@ def show(store: Store, resource: Resource) -> Shown:
     return shown
 
 
+def belongings(type_: type[Resource]) -> tuple[str, ...]:
+    """Return the relations whose other ends are shown together with a resource."""
+    return ("nics", "disks") if type_ is VM else ()
+
+
 def own_fields(resource: Resource) -> Shown:
     """Return what a resource itself holds and may be shown, as JSON-able fields."""
     shown: Shown = msgspec.to_builtins(resource)
