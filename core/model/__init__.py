@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from core.model.cascade import DeletePlan, Touched, plan_delete
 from core.model.compute import VM, CloudInit, PowerState, VMPhase
+from core.model.identity import Account, Audit, Permission, Role, Session
 from core.model.mesh import (
     AccessToken,
     Cluster,
@@ -55,6 +56,10 @@ RESOURCE_TYPES: tuple[type[Resource], ...] = (
     Lease,
     JoinToken,
     AccessToken,
+    Account,
+    Role,
+    Session,
+    Audit,
     DataStorage,
     ImageStorage,
     Image,
@@ -83,6 +88,8 @@ __all__ = [
     "RESOURCE_TYPES",
     "VM",
     "AccessToken",
+    "Account",
+    "Audit",
     "CloudInit",
     "Cluster",
     "DataCenter",
@@ -106,13 +113,16 @@ __all__ = [
     "Mesh",
     "Nic",
     "OnDelete",
+    "Permission",
     "PortGroup",
     "PowerState",
     "Protocol",
     "Relation",
     "Resource",
+    "Role",
     "Rule",
     "SecurityGroup",
+    "Session",
     "Severity",
     "StepMark",
     "Task",

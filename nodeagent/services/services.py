@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from core.bus import Bus
+from nodeagent.identity.identity import Identity
 from nodeagent.joining.doorkeeper import Doorkeeper
 from nodeagent.services.exclusion import Exclusion
 from nodeagent.services.image_service import ImageService
@@ -24,6 +25,7 @@ class Services:
     bus: Bus
     doorkeeper: Doorkeeper
     exclusion: Exclusion
+    identity: Identity
     images: ImageService
     incoming: IncomingMigrations
     leases: LeaseRelay

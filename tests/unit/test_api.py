@@ -32,6 +32,7 @@ from core.model import (
 )
 from nodeagent.api import events as events_module
 from nodeagent.api.app import build_app, serve_https, serve_unix
+from nodeagent.identity.identity import Identity
 from nodeagent.identity.tokens import secret_hash
 from nodeagent.joining.doorkeeper import Doorkeeper
 from nodeagent.services.exclusion import Exclusion
@@ -83,6 +84,14 @@ class FakeAgent:
                     secrets_key=lambda: member.secrets_key,
                 ),
                 exclusion=Exclusion(member.node),
+                identity=Identity(
+                    member.store,
+                    HOST_ID,
+                    clock=member.clock,
+                    rng=member.rng,
+                    secrets_key=lambda: member.secrets_key,
+                    failure_takes_s=0.0,
+                ),
                 images=None,
                 incoming=None,
                 leases=Ages(),
