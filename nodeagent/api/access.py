@@ -95,7 +95,7 @@ def _authorise(request: web.Request, caller: Caller, need: Need | None) -> None:
         return
     if need.gate is Gate.LOCAL or not caller.may(need.kind, need.action):
         raise ForbiddenError(
-            f"{caller.name!r} may not {need.action} a {need.kind.replace('-', ' ')}: its roles don't allow that"
+            f"{caller.name!r} may not do this: its roles don't allow '{need.action}' on '{need.kind}'"
         )
 
 

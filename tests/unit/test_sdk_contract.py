@@ -3,7 +3,8 @@
 import msgspec
 import pytest
 
-from nodeagent.api import hosts, joining, members, networks, storages
+from core.model import Permission
+from nodeagent.api import accounts, hosts, joining, members, networks, storages
 from nodeagent.services import vm_requests
 from storage.image_check import ImageFormat
 from tools.cli.image import FORMATS
@@ -14,6 +15,14 @@ PAIRS = [
     (bodies.JoinBody(token="kvj_1", witness=True), joining.JoinCluster),
     (bodies.JoinTokenBody(), joining.MakeJoinTokens),
     (bodies.AccessTokenBody(name="ci"), joining.MakeAccessToken),
+    (bodies.AccessTokenBody(name="ci", roles=("viewer",)), joining.MakeAccessToken),
+    (bodies.LoginBody(name="a", password="b", code="1"), accounts.LogIn),
+    (bodies.AccountBody(name="a", roles=("viewer",)), accounts.CreateAccount),
+    (bodies.AccountPatch(disabled=True, roles=(), description="x"), accounts.ChangeAccount),
+    (bodies.PasswordBody(password="a", old_password="b"), accounts.SetPassword),
+    (bodies.CodeBody(code="1"), accounts.TotpCode),
+    (bodies.PermissionBody(kinds=("vm",), actions=("read",)), Permission),
+    (bodies.RoleBody(name="a", permissions=(), description="x"), accounts.WriteRole),
     (bodies.DataStorageBody(name="s", kind="shared", path="/srv"), storages.CreateDataStorage),
     (bodies.PortGroupBody(name="pg", cidr="10.0.0.0/24"), networks.CreatePortGroup),
     (
