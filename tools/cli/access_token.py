@@ -22,7 +22,7 @@ def _expires(item: Item) -> str:
 
 def _rights(item: Item) -> str:
     account = item.text("account_name") or item.text("account_id")
-    return f"account {account}" if account else ", ".join(item.texts("role_names")) or "admin"
+    return f"account {account}" if account else ", ".join(item.texts("role_ids")) or "admin"
 
 
 KIND = Kind(

@@ -21,7 +21,7 @@ def _flag(title: str, key: str) -> Column:
 
 COLUMNS = (
     text("NAME", "name"),
-    texts("ROLES", "role_names"),
+    texts("ROLES", "role_ids"),
     _flag("DISABLED", "disabled"),
     _flag("TWO-FACTOR", "totp_confirmed"),
     text("DESCRIPTION", "description"),
