@@ -284,7 +284,7 @@ async def disable_totp(request: web.Request) -> web.Response:
 async def list_roles(request: web.Request) -> web.Response:
     """GET /v1/roles. 200: the built-in ones and those that were made."""
     store = node_of(request).store
-    items = [{**show(store, r), "built_in": r.id in BUILT_IN} for r in _all_roles(store)]
+    items = [show(store, role) for role in _all_roles(store)]
     return json_answer({**answer_of(items, request), "index": store.index})
 
 

@@ -25,7 +25,6 @@ KIND = Kind(
     word="role",
     columns=(
         text("NAME", "name"),
-        Column("BUILT IN", lambda item: "yes" if item.raw.get("built_in") else "no"),
         Column("PERMISSIONS", _permissions),
         text("DESCRIPTION", "description"),
     ),
