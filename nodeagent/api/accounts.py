@@ -25,9 +25,10 @@ from core.identity.totp import (
 )
 from core.model import KINDS, AccessToken, Account, Mesh, Permission, Role, Session, check_name
 from nodeagent.api.access import address_of, caller_of, is_own
+from nodeagent.api.collections import strong_if_asked
 from nodeagent.api.computed import answer_of
 from nodeagent.api.problems import REQUEST_ID
-from nodeagent.api.requests import body_of, ids_of, json_answer, node_of, services_of
+from nodeagent.api.requests import body_of, ids_of, json_answer, node_of, services_of, target_of
 from nodeagent.api.views import show
 from nodeagent.identity.callers import Caller, permissions_of
 from nodeagent.joining.founding import MESH_ID
@@ -152,7 +153,7 @@ async def who_am_i(request: web.Request) -> web.Response:
 async def revoke_session(request: web.Request) -> web.Response:
     """DELETE /v1/sessions/{session}. 204: refused everywhere at once."""
     store = node_of(request).store
-    session = store.find(Session, request.match_info["session"])
+    session = target_of(request, Session, "session")
     if (account := store.get(Account, session.account_id)) is not None:
         _check_covered(caller_of(request), permissions_of(store, account.role_ids))
     await store.apply(deletes=(session,))
@@ -284,6 +285,7 @@ async def disable_totp(request: web.Request) -> web.Response:
 async def list_roles(request: web.Request) -> web.Response:
     """GET /v1/roles. 200: the built-in ones and those that were made."""
     store = node_of(request).store
+    await strong_if_asked(request)
     items = [show(store, role) for role in _all_roles(store)]
     return json_answer({**answer_of(items, request), "index": store.index})
 
@@ -375,7 +377,7 @@ def _permissions(caller: Caller, wanted: tuple[Permission, ...]) -> tuple[Permis
 def _account(request: web.Request) -> Account:
     """Return the account of the path, if the caller may do all that it may, or is it."""
     store, caller = node_of(request).store, caller_of(request)
-    account = store.find(Account, request.match_info["account"])
+    account = target_of(request, Account, "account")
     if not is_own(request, caller):
         _check_covered(caller, permissions_of(store, account.role_ids))
     return account
@@ -385,7 +387,7 @@ def _role(request: web.Request) -> Role:
     ref = request.match_info["role"]
     if ref in BUILT_IN:
         raise ConflictError(f"role {ref!r} is built in: it can't be changed")
-    return node_of(request).store.find(Role, ref)
+    return target_of(request, Role, "role")
 
 
 def _all_roles(store: Store) -> list[Role]:

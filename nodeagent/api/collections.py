@@ -13,6 +13,8 @@ from nodeagent.api.lists import list_of
 from nodeagent.api.requests import etag_of, json_answer, node_of
 from nodeagent.api.views import show
 
+ONLY_POSTED = frozenset({"/v1/login", "/v1/logout"})  # the pattern of collections would take them
+
 
 def add_routes(app: web.Application) -> None:
     """Add the two routes; call it last, so that special collections win."""
@@ -23,6 +25,8 @@ def add_routes(app: web.Application) -> None:
 def type_of(request: web.Request) -> type[Resource]:
     """Return the resource type of the path."""
     plural = request.match_info["plural"]
+    if request.path in ONLY_POSTED:
+        raise web.HTTPMethodNotAllowed(request.method, ["POST"])
     if plural not in COLLECTIONS:
         raise NotFoundError(
             f"there is no collection {plural[:60]!r}: there are {', '.join(sorted(COLLECTIONS))}"
