@@ -40,6 +40,7 @@ from nodeagent.compute.domain_spec import Architecture, DiskCache
 from nodeagent.compute.libvirt_hypervisor import LibvirtHypervisor
 from nodeagent.compute.tunnel import remove_leftovers, serve_tunnel
 from nodeagent.config import Config
+from nodeagent.identity.identity import Identity
 from nodeagent.joining.doorkeeper import Doorkeeper
 from nodeagent.joining.founding import IMAGES_PATH, MESH_ID
 from nodeagent.mesh_rpc import MeshRpc
@@ -181,6 +182,9 @@ class Member:
                 store, self._engine, clock=clock, rng=rng, secrets_key=secrets.keys
             ),
             exclusion=Exclusion(self.node),
+            identity=Identity(
+                store, record.host_id, clock=clock, rng=rng, secrets_key=secrets.keys
+            ),
             images=images,
             incoming=IncomingMigrations(self.node, self._power, network, storages),
             leases=leases,
@@ -268,6 +272,7 @@ class Member:
             "housekeeping": Housekeeping(self.node).run,
             "voters": VoterController(self.node, self.services.states, self._events).run,
             "feed": FeedFollower(self.node).run,
+            "audits": self.services.identity.audits.run,
             "exclusion": self.services.exclusion.run,
             "certificates": self.services.certificates.run,
             "secrets": self.services.secrets.run,

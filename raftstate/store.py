@@ -91,6 +91,11 @@ class Store:
             raise ConflictError(f"{_spoken(type_)} name {ref!r} is not unique: use the id")
         return self.need(type_, ids[0])
 
+    def with_value(self, type_: type[R], field: str, value: str) -> list[R]:
+        """Return the resources of a type that have that text in one attribute; never waits, so it should be indexed."""
+        ids = self._machine.ids_where(kind_of(type_), field, value)
+        return [found for id_ in ids if (found := self.get(type_, id_)) is not None]
+
     def all(self, type_: type[R]) -> list[R]:
         """Return all resources of a type, ordered by name."""
         kind, read = _reader(type_)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from core.model.cascade import DeletePlan, Touched, plan_delete
 from core.model.compute import VM, CloudInit, PowerState, VMPhase
+from core.model.identity import Account, Audit, Permission, Role, Session
 from core.model.mesh import (
     AccessToken,
     ApiCertificate,
@@ -63,6 +64,10 @@ RESOURCE_TYPES: tuple[type[Resource], ...] = (
     ApiCertificate,
     SecretsKey,
     HostKey,
+    Account,
+    Role,
+    Session,
+    Audit,
     DataStorage,
     ImageStorage,
     Image,
@@ -91,7 +96,9 @@ __all__ = [
     "RESOURCE_TYPES",
     "VM",
     "AccessToken",
+    "Account",
     "ApiCertificate",
+    "Audit",
     "CloudInit",
     "Cluster",
     "DataCenter",
@@ -117,15 +124,18 @@ __all__ = [
     "Mesh",
     "Nic",
     "OnDelete",
+    "Permission",
     "PlannedStep",
     "PortGroup",
     "PowerState",
     "Protocol",
     "Relation",
     "Resource",
+    "Role",
     "Rule",
     "SecretsKey",
     "SecurityGroup",
+    "Session",
     "Severity",
     "StepMark",
     "Task",

@@ -182,10 +182,21 @@ class HostKey(Resource, tag="host-key.v1", frozen=True, kw_only=True):
 
 
 class AccessToken(Resource, tag="access-token.v1", frozen=True, kw_only=True):
-    """A bearer token of the HTTPS API; only the SHA-256 of its secret is kept."""
+    """A bearer token of the HTTPS API; only the SHA-256 of its secret is kept.
+
+    It may do what its `role_ids` allow or, if it has an `account_id`, what that account may; with neither, everything.
+    """
+
+    INDEXED: ClassVar[tuple[str, ...]] = ("secret_sha256",)
 
     PLURAL: ClassVar[str] = "access-tokens"
+    RELATIONS: ClassVar[tuple[Relation, ...]] = (
+        Relation("account_id", target="account", name="account", reverse="access_tokens"),
+    )
+    NOT_RELATIONS: ClassVar[frozenset[str]] = frozenset({"role_ids"})
     SECRET: ClassVar[frozenset[str]] = frozenset({"secret_sha256"})
 
     secret_sha256: str
     expires_ms: int = 0
+    account_id: str = ""
+    role_ids: tuple[str, ...] = ()

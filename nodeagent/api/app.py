@@ -13,6 +13,7 @@ from aiohttp import web
 
 from core.clock import Clock
 from nodeagent.api import (
+    accounts,
     certificates,
     collections,
     events,
@@ -27,15 +28,18 @@ from nodeagent.api import (
     tasks,
     vms,
 )
-from nodeagent.api.access import access_middleware
+from nodeagent.api.access import CLOCK, access_middleware
+from nodeagent.api.auditing import audit_middleware
 from nodeagent.api.deleting import dry_run_middleware
 from nodeagent.api.description import routes as description
 from nodeagent.api.keys import AGENT, Agent
+from nodeagent.api.permissions import check_routes
 from nodeagent.api.problems import problem_middleware
 
 UPLOAD_BYTES_MAX = 8 << 40
 AREAS = (
     description,
+    accounts,
     joining,
     members,
     certificates,
@@ -53,14 +57,25 @@ AREAS = (
 
 
 def build_app(agent: Agent, *, clock: Clock, rng: random.Random) -> web.Application:
-    """Return the application with every route."""
+    """Return the application with every route.
+
+    Raises:
+        FatalError: a route doesn't say what it needs.
+    """
     app = web.Application(
-        middlewares=[problem_middleware(rng), access_middleware(clock), dry_run_middleware],
+        middlewares=[
+            problem_middleware(rng),
+            access_middleware(),
+            dry_run_middleware,
+            audit_middleware(),
+        ],
         client_max_size=UPLOAD_BYTES_MAX,
     )
     app[AGENT] = agent
+    app[CLOCK] = clock
     for area in AREAS:
         area.add_routes(app)
+    check_routes(app)
     return app
 
 

@@ -15,6 +15,8 @@ from nodeagent.api.shown_cache import ShownCache
 
 CACHE: web.AppKey[list[ShownCache]] = web.AppKey("shown-cache", list[ShownCache])
 
+ONLY_POSTED = frozenset({"/v1/login", "/v1/logout"})  # the pattern of collections would take them
+
 
 def add_routes(app: web.Application) -> None:
     """Add the two routes; call it last, so that special collections win."""
@@ -26,6 +28,8 @@ def add_routes(app: web.Application) -> None:
 def type_of(request: web.Request) -> type[Resource]:
     """Return the resource type of the path."""
     plural = request.match_info["plural"]
+    if request.path in ONLY_POSTED:
+        raise web.HTTPMethodNotAllowed(request.method, ["POST"])
     if plural not in COLLECTIONS:
         raise NotFoundError(
             f"there is no collection {plural[:60]!r}: there are {', '.join(sorted(COLLECTIONS))}"

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import msgspec
 from aiohttp import web
 
-from core.errors import InvalidError
+from core.errors import ForbiddenError, InvalidError, UnauthenticatedError
 from core.model import Event
+from nodeagent.api.access import check_again
 from nodeagent.api.collections import strong_if_asked
 from nodeagent.api.lists import list_of
 from nodeagent.api.requests import node_of
@@ -49,6 +50,7 @@ async def _stream(request: web.Request) -> web.StreamResponse:
     watch = store.watch(Event)
     try:
         while True:
+            check_again(request)
             for message in _messages(store, store.since(Event, seen)):
                 async with asyncio.timeout(SEND_TIMEOUT_S):
                     await response.write(message.body)
@@ -59,7 +61,7 @@ async def _stream(request: web.Request) -> web.StreamResponse:
             except TimeoutError:
                 async with asyncio.timeout(SEND_TIMEOUT_S):
                     await response.write(b": still here\n\n")
-    except (ConnectionError, TimeoutError):
+    except (ConnectionError, TimeoutError, UnauthenticatedError, ForbiddenError):
         return response
     finally:
         store.unwatch(watch)

@@ -11,12 +11,15 @@ import msgspec
 from aiohttp import web
 
 from core.errors import ConflictError, InvalidError
+from core.identity.permissions import ADMIN
 from core.member_file import MemberRecord, bracketed
-from core.model import AccessToken, Host, JoinToken, Mesh, check_name
+from core.model import AccessToken, Account, Host, JoinToken, Mesh, check_name
+from nodeagent.api.access import caller_of
+from nodeagent.api.accounts import role_ids
 from nodeagent.api.keys import AGENT
 from nodeagent.api.members import voters_shown
 from nodeagent.api.requests import body_of, ids_of, json_answer, node_of, services_of, target_of
-from nodeagent.identity.tokens import new_access_token, secret_hash
+from nodeagent.identity.tokens import limited_hash, new_access_token, secret_hash
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.joining.messages import (
     VERSION,
@@ -38,10 +41,12 @@ class MakeJoinTokens(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class MakeAccessToken(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`POST /v1/access-tokens`. `ttl_s` 0: never expires."""
+    """`POST /v1/access-tokens`. `ttl_s` 0: never expires. Without `account` and `roles` it may do everything."""
 
     name: str
     ttl_s: int = 0
+    account: str = ""
+    roles: tuple[str, ...] = ()
 
 
 class InitCluster(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -132,11 +137,22 @@ async def make_access_token(request: web.Request) -> web.Response:
     if not 0 <= body.ttl_s <= ACCESS_TTL_S_MAX:
         raise InvalidError("ttl_s must be 0 (never expires) to ten years")
     now_ms = node.clock.wall_ms()
+    if body.account and body.roles:
+        raise InvalidError("a token has an account's rights or roles of its own, not both")
+    caller, account = caller_of(request), None
+    if body.account:
+        account = node.store.find(Account, body.account)
+        role_ids(node.store, caller, account.role_ids)
+    elif not body.roles:
+        role_ids(node.store, caller, (ADMIN.id,))
     secret = new_access_token()
+    limited = bool(body.account or body.roles)
     token = AccessToken(
         id=ids.id_for("access-token"),
         name=check_name(body.name, "access token"),
-        secret_sha256=secret_hash(secret),
+        secret_sha256=limited_hash(secret) if limited else secret_hash(secret),
+        account_id=account.id if account else "",
+        role_ids=role_ids(node.store, caller, body.roles),
         expires_ms=now_ms + body.ttl_s * 1000 if body.ttl_s else 0,
         created_ms=now_ms,
     )

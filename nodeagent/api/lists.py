@@ -14,7 +14,7 @@ import msgspec
 from aiohttp import web
 
 from core.errors import InvalidError
-from core.model import VM, Event, Resource, kind_of
+from core.model import VM, Audit, Event, Resource, kind_of
 from nodeagent.api.cursors import decode_cursor, encode_cursor
 from nodeagent.api.requests import json_answer, node_of
 from nodeagent.api.views import Shown, add_names, own_fields
@@ -29,6 +29,7 @@ from raftstate.store import Store
 
 LIMIT_DEFAULT = 1000
 FIELDS_MAX = 50
+DEFAULT_ORDER: dict[type[Resource], str] = {Event: "revision", Audit: "-created_ms"}
 _FLAGS = {"1": True, "0": False}
 
 Extra = tuple[Pick, Callable[[Any], Any]]
@@ -78,7 +79,7 @@ def read_request(
     """
     kind, query = kind_of(type_), request.query
     plan = _plan(type_, tables, fields_of(request))
-    sort = query.get("sort", "") or ("revision" if type_ is Event else "name")
+    sort = query.get("sort", "") or (DEFAULT_ORDER.get(type_, "name"))
     cursor = query.get("cursor", "")
     search_ = Search(
         kind=kind,

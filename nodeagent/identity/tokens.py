@@ -18,6 +18,8 @@ from core.errors import InvalidError
 
 JOIN_PREFIX = "kvj_"
 ACCESS_PREFIX = "kvt_"
+SESSION_PREFIX = "kvs_"
+LIMITED = "limited access token\n"
 SECRET_BYTES = 32
 
 
@@ -84,3 +86,21 @@ def parse_join_token(text: str) -> JoinTicket:
 def new_access_token() -> str:
     """Return a new bearer token; the caller stores `secret_hash` of it and shows it once."""
     return ACCESS_PREFIX + base64.urlsafe_b64encode(new_secret()).decode().rstrip("=")
+
+
+def limited_hash(token: str) -> str:
+    """Return what is stored of an access token with limits. An agent of a version that knows no limits doesn't find
+    the token by it, and so refuses it instead of letting it do everything."""
+    return secret_hash(LIMITED + token)
+
+
+def new_session_token(session_id: str) -> tuple[str, str]:
+    """Return a session's token, which names the session, and the hash of its secret part."""
+    secret = base64.urlsafe_b64encode(new_secret()).decode().rstrip("=")
+    return f"{SESSION_PREFIX}{session_id}.{secret}", secret_hash(secret)
+
+
+def parse_session_token(token: str) -> tuple[str, str]:
+    """Return session id and secret part, whatever they are worth."""
+    id_, _, secret = token.removeprefix(SESSION_PREFIX).partition(".")
+    return id_, secret

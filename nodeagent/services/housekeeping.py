@@ -1,4 +1,4 @@
-"""Keeps the state small: old events, ended tasks, used join tokens and fences of deletions that broke off go. Runs on the leader, once a minute."""
+"""Keeps the state small: old events, audits, ended tasks, sessions, fences of broken-off deletions and used join tokens go. Runs on the leader, once a minute."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from core.errors import PlatformError
-from core.model import Deletion, Event, JoinToken, Resource, Task
+from core.model import Audit, Deletion, Event, JoinToken, Resource, Session, Task, kind_of
 from nodeagent.node import Node
 from nodeagent.services.task_journal import ENDED
 
@@ -17,6 +17,8 @@ EVENTS_KEPT = 5000
 TASKS_KEPT_MS = 7 * 86_400_000
 TOKENS_KEPT_MS = 86_400_000
 FENCES_KEPT_MS = 60_000
+AUDITS_KEPT = 20_000
+AUDITS_KEPT_MS = 180 * 86_400_000
 AT_ONCE = 500
 
 
@@ -48,4 +50,16 @@ class Housekeeping:
         ]
         old += [t for t in store.all(JoinToken) if t.expires_ms < now_ms - TOKENS_KEPT_MS]
         old += [f for f in store.all(Deletion) if f.created_ms < now_ms - FENCES_KEPT_MS]
-        return old[:AT_ONCE]
+        old += [s for s in store.all(Session) if s.expires_ms < now_ms]
+        return [*old[:AT_ONCE], *self._old_audits(now_ms)]
+
+    def _old_audits(self, now_ms: int) -> list[Audit]:
+        """Return the oldest audits beyond the number and the time that are kept, looking at a few only."""
+        store = self._node.store
+        beyond = max(0, store.machine.number_of(kind_of(Audit)) - AUDITS_KEPT)
+        oldest = store.since(Audit, 0, limit=AT_ONCE)[:AT_ONCE]
+        return [
+            audit
+            for n, audit in enumerate(oldest)
+            if n < beyond or audit.created_ms < now_ms - AUDITS_KEPT_MS
+        ]

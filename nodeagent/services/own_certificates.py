@@ -28,15 +28,15 @@ from core.identity.own_certificate import (
     names_of,
 )
 from core.identity.sealing import Keys, seal, unseal
-from core.model import ApiCertificate, Host, Mesh, SecretsKey
+from core.model import ApiCertificate, Host, Mesh
 from nodeagent.api.tls import ApiTls, own_context
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.node import Node
+from nodeagent.services.sealing_guard import sealing_guards
 
 log = logging.getLogger(__name__)
 
 ALL_HOSTS = "all"
-SECRETS_KEY_ID = "secrets-key"
 READ_TIMEOUT_S = 15.0
 RETRY_S = 5.0
 READER = (sys.executable, "-m", "core.identity.own_certificate")
@@ -102,6 +102,7 @@ class OwnCertificates:
         own_context(pair)
         id_ = host.id if host is not None else ALL_HOSTS
         before = self._node.store.get(ApiCertificate, id_)
+        guards = sealing_guards(self._node.store)
         certificate = ApiCertificate(
             id=id_,
             name=id_,
@@ -112,9 +113,6 @@ class OwnCertificates:
             sealed_key=seal(self._secrets_key(), secret_name(id_), pair.key_pem.encode()),
             sha256=fingerprint(pair.certificate_pem),
         )
-        # Whoever doesn't know yet which secrets key is in use must not seal with the former one.
-        absent = SecretsKey(id=SECRETS_KEY_ID, name=SECRETS_KEY_ID, key_id="")
-        guards = self._node.store.all(SecretsKey) or [absent]
         await self._node.store.apply(puts=(certificate,), guards=guards, request_id=request_id)
         self.serve()
         return self._shown_own(certificate)

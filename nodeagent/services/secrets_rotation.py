@@ -28,7 +28,7 @@ from core.identity.sealing import KEY_BYTES, Keys, key_id, make_key, seal, seale
 from core.model import RESOURCE_TYPES, Host, HostKey, Resource, SecretsKey
 from nodeagent.node import Node
 from nodeagent.services.event_log import EventLog
-from nodeagent.services.own_certificates import SECRETS_KEY_ID
+from nodeagent.services.sealing_guard import SECRETS_KEY_ID
 
 log = logging.getLogger(__name__)
 
@@ -197,6 +197,7 @@ class SecretsRotation:
             anew = {
                 field: _anew(keys, name.format(id=resource.id), getattr(resource, field))
                 for field, name in resource.SEALED.items()
+                if getattr(resource, field)
             }
             puts.append(replace(resource, **anew))
         former = record.key_id if wanted != record.key_id else record.former_key_id
@@ -208,7 +209,8 @@ class SecretsRotation:
         return [r for type_ in RESOURCE_TYPES if type_.SEALED for r in self._node.store.all(type_)]
 
     def _sealed(self) -> list[bytes]:
-        return [getattr(r, field) for r in self._with_secrets() for field in r.SEALED]
+        values = (getattr(r, field) for r in self._with_secrets() for field in r.SEALED)
+        return [value for value in values if value]
 
     # -- every host's part
 

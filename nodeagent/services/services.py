@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from core.bus import Bus
+from nodeagent.identity.identity import Identity
 from nodeagent.joining.doorkeeper import Doorkeeper
 from nodeagent.services.certificate_renewal import CertificateRenewal
 from nodeagent.services.exclusion import Exclusion
@@ -28,6 +29,7 @@ class Services:
     certificates: OwnCertificates
     doorkeeper: Doorkeeper
     exclusion: Exclusion
+    identity: Identity
     images: ImageService
     incoming: IncomingMigrations
     leases: LeaseRelay

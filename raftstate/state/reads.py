@@ -62,6 +62,15 @@ class Reads:
         )
         return [row[0] for row in rows.fetchall()]
 
+    def number_of(self, kind: str) -> int:
+        """Return how many resources of a kind there are."""
+        table = self.table(kind)
+        (number,) = self._db.execute(
+            f"SELECT count(*) FROM {table.name}{table.where()}", table.head
+        ).fetchone()
+        assert isinstance(number, int), "count(*) is a number"
+        return number
+
     def ids_by_name(self, kind: str, name: str) -> list[str]:
         """Return the ids of the resources of a kind with that name."""
         return self.ids_where(kind, "name", name)

@@ -43,6 +43,7 @@ from core.paths import Paths, write_file
 from nodeagent.api import events as events_module
 from nodeagent.api.app import build_app, serve_https, serve_unix
 from nodeagent.api.tls import ApiTls
+from nodeagent.identity.identity import Identity
 from nodeagent.identity.tokens import secret_hash
 from nodeagent.joining.doorkeeper import Doorkeeper
 from nodeagent.node import Node
@@ -120,6 +121,14 @@ class FakeAgent:
                     secrets_key=lambda: member.secrets_key,
                 ),
                 exclusion=Exclusion(member.node),
+                identity=Identity(
+                    member.store,
+                    HOST_ID,
+                    clock=member.clock,
+                    rng=member.rng,
+                    secrets_key=lambda: member.secrets_key,
+                    failure_takes_s=0.0,
+                ),
                 images=None,
                 incoming=None,
                 leases=Ages(),

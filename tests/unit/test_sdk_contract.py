@@ -3,7 +3,8 @@
 import msgspec
 import pytest
 
-from nodeagent.api import certificates, hosts, joining, members, networks, storages
+from core.model import Permission
+from nodeagent.api import accounts, certificates, hosts, joining, members, networks, storages
 from nodeagent.services import vm_requests
 from storage.image_check import ImageFormat
 from tools.cli.image import FORMATS
@@ -19,6 +20,14 @@ PAIRS = [
         bodies.CertificateBody(content=b"x", passphrase="p", host="h1"),
         certificates.ImportCertificate,
     ),
+    (bodies.AccessTokenBody(name="ci", roles=("viewer",)), joining.MakeAccessToken),
+    (bodies.LoginBody(name="a", password="b", code="1"), accounts.LogIn),
+    (bodies.AccountBody(name="a", roles=("viewer",)), accounts.CreateAccount),
+    (bodies.AccountPatch(disabled=True, roles=(), description="x"), accounts.ChangeAccount),
+    (bodies.PasswordBody(password="a", old_password="b"), accounts.SetPassword),
+    (bodies.CodeBody(code="1"), accounts.TotpCode),
+    (bodies.PermissionBody(kinds=("vm",), actions=("read",)), Permission),
+    (bodies.RoleBody(name="a", permissions=(), description="x"), accounts.WriteRole),
     (bodies.DataStorageBody(name="s", kind="shared", path="/srv"), storages.CreateDataStorage),
     (bodies.PortGroupBody(name="pg", cidr="10.0.0.0/24"), networks.CreatePortGroup),
     (

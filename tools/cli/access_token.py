@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from argparse import Namespace
 
+from msgspec import UNSET
+
 from tools.cli.collection import Kind, add_delete, add_list
 from tools.cli.context import Context
 from tools.cli.output import Column, moment, text, write_done
@@ -18,6 +20,11 @@ def _expires(item: Item) -> str:
     return shown_time(expires_ms) if expires_ms else "never"
 
 
+def _rights(item: Item) -> str:
+    account = item.text("account_name") or item.text("account_id")
+    return f"account {account}" if account else ", ".join(item.texts("role_ids")) or "admin"
+
+
 KIND = Kind(
     noun="access-token",
     plural="access-tokens",
@@ -27,6 +34,7 @@ KIND = Kind(
         text("ID", "id"),
         moment("CREATED", "created_ms"),
         Column("EXPIRES", _expires),
+        Column("RIGHTS OF", _rights),
     ),
     empty="no access tokens: kvorum access-token create NAME",
 )
@@ -34,7 +42,12 @@ KIND = Kind(
 
 async def create(args: Namespace, ctx: Context) -> int:
     """Print a new token and nothing else on stdout."""
-    body = AccessTokenBody(name=args.name, ttl_s=args.ttl)
+    body = AccessTokenBody(
+        name=args.name,
+        ttl_s=args.ttl,
+        account=args.account or UNSET,
+        roles=tuple(args.role) or UNSET,
+    )
     made = await ctx.client.create_access_token(body)
     write_done(ctx, made, made.text("token"))
     if ctx.output == "table" and ctx.err.isatty() and not ctx.quiet:
@@ -58,6 +71,16 @@ def _add(root: Root, parser: Parser) -> None:
         default=0,
         metavar="TIME",
         help="how long it lives (default: for ever)",
+    )
+    made.add_argument(
+        "--role",
+        action="append",
+        default=[],
+        metavar="ROLE",
+        help="it may do what this role allows (default: everything); may be given several times",
+    )
+    made.add_argument(
+        "--account", default="", metavar="ACCOUNT", help="it may do what this account may"
     )
     add_list(verbs, KIND)
     add_delete(verbs, KIND, verb="revoke")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from tools.cli.parser import UsageError
@@ -25,6 +26,7 @@ class Context:
     stdin: TextIO
     output: str = "table"
     quiet: bool = False
+    session_file: Path | None = None  # where a log-in is kept; None on a host's own socket
 
     @property
     def interactive(self) -> bool:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 DONE, REFUSED, USAGE, UNAVAILABLE, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 3, 130, 141
 LOCAL_CA_FILE = "/var/lib/kvorum/identity/ca.pem"
 TOKEN_FILE = ".config/kvorum/token"
+SESSION_FILE = ".config/kvorum/session"
 OTHERS_MAY_READ = 0o077
 
 
@@ -127,7 +128,8 @@ def _execute(
     async def command() -> int:
         async with Client(
             endpoints,
-            token=token_of(environ) if remote else "",
+            token=token_of(environ) if remote and args.noun != "login" else "",
+            anonymous=args.noun == "login",
             ca_file=environ.get("KVORUM_CA", LOCAL_CA_FILE),
             rng=system_random(),
             on_retry=on_retry,
@@ -139,6 +141,7 @@ def _execute(
                 stdin=stdin,
                 output=args.output,
                 quiet=args.quiet,
+                session_file=_home(environ) / SESSION_FILE if remote else None,
             )
             code: int = await args.run(args, ctx)
             return code
@@ -147,30 +150,35 @@ def _execute(
 
 
 def token_of(environ: Mapping[str, str]) -> str:
-    """Return the access token of KVORUM_TOKEN or of the token file.
+    """Return the access token of KVORUM_TOKEN, or the session of a log-in, or the access token of the token file.
 
     Raises:
         UsageError: there is none, or others may read the file.
     """
     if given := environ.get("KVORUM_TOKEN", "").strip():
         return _checked(given, "KVORUM_TOKEN")
-    path = Path(environ.get("HOME", "/root")) / TOKEN_FILE
+    session, path = _home(environ) / SESSION_FILE, _home(environ) / TOKEN_FILE
+    path = session if session.exists() else path
     try:
         if path.stat().st_mode & OTHERS_MAY_READ:
             raise UsageError(f"{path} can be read by others: chmod 600 {path}")
         return _checked(path.read_text(encoding="utf-8").strip(), str(path))
     except FileNotFoundError:
         raise UsageError(
-            f"no access token: set KVORUM_TOKEN or write one to {path} (mode 0600); "
+            f"no access token: log in with kvorum login NAME, set KVORUM_TOKEN or write one to {path} (mode 0600); "
             "make one on a host with: kvorum access-token create NAME"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {path}: {error}") from None
 
 
+def _home(environ: Mapping[str, str]) -> Path:
+    return Path(environ.get("HOME", "/root"))
+
+
 def _checked(token: str, source: str) -> str:
     if (
-        not token.startswith("kvt_")
+        not token.startswith(("kvt_", "kvs_"))
         or not token.isascii()
         or not token.isprintable()
         or " " in token

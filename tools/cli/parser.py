@@ -26,6 +26,12 @@ NOUNS: dict[str, tuple[str, str]] = {
     "members": ("tools.cli.member", "who votes, how far each host is, and whether it is well"),
     "member": ("tools.cli.member", "the same as members"),
     "token": ("tools.cli.token", "single-use tokens for hosts that shall join"),
+    "login": ("tools.cli.login", "log in from elsewhere"),
+    "logout": ("tools.cli.login", "end the session of this machine"),
+    "whoami": ("tools.cli.login", "show who the cluster takes you for"),
+    "account": ("tools.cli.account", "people and programs that may log in"),
+    "role": ("tools.cli.role", "what accounts and tokens may do"),
+    "audit": ("tools.cli.audit", "who did what"),
     "access-token": ("tools.cli.access_token", "tokens of people and programs for the API"),
     "certificate": ("tools.cli.certificate", "the certificate of the HTTPS API"),
     "secrets": ("tools.cli.secrets", "the key by which the cluster's secrets are sealed"),
@@ -54,8 +60,9 @@ ROOT_EXAMPLES = """\
   kvorum vm list -o json
 
 On a host, as root, no login is needed. From elsewhere set KVORUM_ADDRESS=host1,host2 (any hosts of the
-cluster), KVORUM_CA=ca.pem (/var/lib/kvorum/identity/ca.pem of any host) and KVORUM_TOKEN, or put the
-token into ~/.config/kvorum/token (mode 0600). `kvorum COMMAND VERB --help` explains each command.
+cluster) and KVORUM_CA=ca.pem (/var/lib/kvorum/identity/ca.pem of any host), then `kvorum login NAME`; or
+set KVORUM_TOKEN, or put the token into ~/.config/kvorum/token (mode 0600).
+`kvorum COMMAND VERB --help` explains each command.
 
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 cluster unavailable.
 """

@@ -49,6 +49,70 @@ class AccessTokenBody(Body, frozen=True, kw_only=True):
 
     name: str
     ttl_s: int = 0
+    account: str | UnsetType = UNSET
+    roles: tuple[str, ...] | UnsetType = UNSET
+
+
+class LoginBody(Body, frozen=True, kw_only=True):
+    """Log in; `code` is empty without two-factor log-in."""
+
+    name: str
+    password: str
+    code: str = ""
+
+    def __repr__(self) -> str:
+        return "LoginBody(***)"
+
+
+class AccountBody(Body, frozen=True, kw_only=True):
+    """An account; without a password nobody can log in to it."""
+
+    name: str
+    roles: tuple[str, ...] = ()
+    password: str = ""
+    description: str = ""
+
+    def __repr__(self) -> str:
+        return "AccountBody(***)"
+
+
+class AccountPatch(Body, frozen=True, kw_only=True):
+    """What to change of an account."""
+
+    roles: tuple[str, ...] | UnsetType = UNSET
+    disabled: bool | UnsetType = UNSET
+    description: str | UnsetType = UNSET
+
+
+class PasswordBody(Body, frozen=True, kw_only=True):
+    """A new password; one's own needs the old one."""
+
+    password: str
+    old_password: str = ""
+
+    def __repr__(self) -> str:
+        return "PasswordBody(***)"
+
+
+class CodeBody(Body, frozen=True, kw_only=True):
+    """A time code."""
+
+    code: str = ""
+
+
+class PermissionBody(Body, frozen=True, kw_only=True):
+    """Each of `actions` on each of `kinds`; `*` is all of them."""
+
+    kinds: tuple[str, ...]
+    actions: tuple[str, ...]
+
+
+class RoleBody(Body, frozen=True, kw_only=True):
+    """A role, or its new permissions."""
+
+    permissions: tuple[PermissionBody, ...]
+    name: str | UnsetType = UNSET
+    description: str | UnsetType = UNSET
 
 
 class CertificateBody(Body, frozen=True, kw_only=True):

@@ -27,6 +27,7 @@ from tools.sdk.bodies import (
     JoinBody,
     JoinTokenBody,
     LeaveBody,
+    LoginBody,
     RuleBody,
     RulePatch,
     VMBody,
@@ -79,7 +80,7 @@ class Client:
     """A connection to a cluster through any of its agents.
 
     `patience_s`: how long a lost agent or quorum is waited for; a client that never had an answer gives
-    up after `first_patience_s`. `on_retry` hears of every error that is tried again.
+    up after `first_patience_s`. `anonymous`: no token is needed, as for logging in. `on_retry` hears of every error that is tried again.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Client:
         endpoints: Sequence[Endpoint],
         *,
         token: str = "",
+        anonymous: bool = False,
         ca_file: str = "",
         rng: random.Random,
         patience_s: float = 15.0,
@@ -95,7 +97,7 @@ class Client:
     ) -> None:
         self._transport = Transport(
             endpoints,
-            Access(token=token, ca_file=ca_file),
+            Access(token=token, ca_file=ca_file, anonymous=anonymous),
             rng=rng,
             patience_s=patience_s,
             first_patience_s=first_patience_s,
@@ -278,6 +280,18 @@ class Client:
     async def create_access_token(self, body: AccessTokenBody) -> Item:
         """Return `token` and `id`; the token is never shown again."""
         return await self._item(Request("POST", path_of("access-tokens"), body=_json(body)))
+
+    async def log_in(self, body: LoginBody) -> Item:
+        """Return a session's `token` and `expires_ms`."""
+        return await self._item(Request("POST", path_of("login"), body=_json(body)))
+
+    async def log_out(self) -> None:
+        """End the session whose token this client has."""
+        await self._transport.send(Request("POST", path_of("logout")))
+
+    async def who_am_i(self) -> Item:
+        """Return who the credentials are and what they allow."""
+        return await self._item(Request("GET", path_of("whoami")))
 
     async def add_rule(self, group: str, body: RuleBody) -> Item:
         """Add a rule to a security group."""

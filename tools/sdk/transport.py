@@ -62,6 +62,7 @@ class Access:
 
     token: str = field(default="", repr=False)
     ca_file: str = ""
+    anonymous: bool = False  # to log in, which needs no token but brings one
 
 
 class Unreachable(UnavailableError):
@@ -243,9 +244,9 @@ class Transport:
     def _connector(self, endpoint: Endpoint) -> aiohttp.BaseConnector:
         if endpoint.local:
             return aiohttp.UnixConnector(path=endpoint.socket_path)
-        if not self._access.token:
+        if not self._access.token and not self._access.anonymous:
             raise UnauthenticatedError(
-                f"{endpoint} needs an access token: set KVORUM_TOKEN, or put one into "
+                f"{endpoint} needs an access token: log in with kvorum login NAME, set KVORUM_TOKEN, or put one into "
                 "~/.config/kvorum/token (make one on a host: kvorum access-token create NAME)"
             )
         return aiohttp.TCPConnector(ssl=tls_context(self._access.ca_file))

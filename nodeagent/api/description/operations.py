@@ -13,17 +13,27 @@ import msgspec
 
 from core.model import (
     VM,
+    Account,
     DataStorage,
     Event,
     Host,
     Image,
     PortGroup,
     Resource,
+    Role,
     Rule,
     SecurityGroup,
     Task,
 )
 from ha.lease import Renewal
+from nodeagent.api.accounts import (
+    ChangeAccount,
+    CreateAccount,
+    LogIn,
+    SetPassword,
+    TotpCode,
+    WriteRole,
+)
 from nodeagent.api.certificates import ImportCertificate
 from nodeagent.api.hosts import ChangeHost, ConfirmOff
 from nodeagent.api.joining import (
@@ -361,6 +371,55 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("DELETE", "/v1/access-tokens/{token}"): Operation(
         "Revoke an access token, everywhere at once.", GONE
     ),
+    ("POST", "/v1/login"): Operation(
+        "Log in with name, password and perhaps a time code.",
+        {200: ("A session's token, shown this once.", object_of(token=TEXT, id=TEXT))},
+        body=LogIn,
+        open=True,
+    ),
+    ("POST", "/v1/logout"): Operation("End the session that the request came with.", GONE),
+    ("GET", "/v1/whoami"): Operation(
+        "Who the credentials are, and what they allow.", {200: ("The caller.", OBJECT)}
+    ),
+    ("DELETE", "/v1/sessions/{session}"): Operation("End a session, everywhere at once.", GONE),
+    ("POST", "/v1/accounts"): Operation(
+        "Make an account.", {201: ("The account.", Account)}, body=CreateAccount
+    ),
+    ("PATCH", "/v1/accounts/{account}"): Operation(
+        "Change an account; what is absent stays.",
+        {200: ("The changed account.", Account)},
+        body=ChangeAccount,
+    ),
+    ("DELETE", "/v1/accounts/{account}"): Operation(
+        "Delete an account with its sessions and access tokens.", GONE
+    ),
+    ("POST", "/v1/accounts/{account}/actions/set-password"): Operation(
+        "Set a password and end the account's other sessions; one's own needs the old one.",
+        {204: ("It is set.", None)},
+        body=SetPassword,
+    ),
+    ("POST", "/v1/accounts/{account}/actions/enable-totp"): Operation(
+        "Show the secret of time codes as an address and a QR code, until a code confirms it.",
+        {200: ("For an authenticator app.", object_of(uri=TEXT, qr_svg=TEXT, qr_text=TEXT))},
+    ),
+    ("POST", "/v1/accounts/{account}/actions/confirm-totp"): Operation(
+        "Switch time codes on with a first code.",
+        {200: ("Recovery codes, shown this once.", object_of(recovery_codes=list_of(TEXT)))},
+        body=TotpCode,
+    ),
+    ("POST", "/v1/accounts/{account}/actions/disable-totp"): Operation(
+        "Switch time codes off; one's own need a code.",
+        {204: ("They are off.", None)},
+        body=TotpCode,
+    ),
+    ("GET", "/v1/roles"): Operation(
+        "The roles, built-in ones too.", {200: ("All roles.", items_of(shown(Role)))}, query=LIST
+    ),
+    ("POST", "/v1/roles"): Operation("Make a role.", {201: ("The role.", Role)}, body=WriteRole),
+    ("PATCH", "/v1/roles/{role}"): Operation(
+        "Replace a role's permissions.", {200: ("The changed role.", Role)}, body=WriteRole
+    ),
+    ("DELETE", "/v1/roles/{role}"): Operation("Delete a role that nobody holds.", GONE),
     ("GET", "/v1/join/authority"): Operation(
         "The cluster's certificate authority, for a host about to join.",
         {200: ("The certificate.", TEXT)},

@@ -1,0 +1,150 @@
+"""Every change through the API is recorded: stored before the handler runs, ended after it.
+
+The middleware stands behind the one that judges the caller. Without quorum the begin can't be stored, so the change isn't
+made. Audits are listed like all other resources.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+from msgspec.structs import replace
+
+from core.errors import ConflictError, NotFoundError, PlatformError
+from core.model import KINDS, Audit, Resource, key_of
+from nodeagent.api.access import CALLER, address_of
+from nodeagent.api.keys import AGENT
+from nodeagent.api.permissions import Audited, Need, need_of
+from nodeagent.api.problems import REQUEST_ID, Handler
+from nodeagent.api.requests import node_of
+from nodeagent.api.views import Shown, show
+from nodeagent.identity.audits import Audits
+from nodeagent.node import Node
+
+READING = frozenset({"GET", "HEAD"})
+DETAILS_MAX = 8192
+MASKED = frozenset({"user_data"})  # audits are kept for long, and secrets aren't shown at all
+
+
+def audit_middleware() -> Middleware:
+    """Return the middleware that records changes."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        need = None if request.method in READING else need_of(request)
+        if need is None or need.audited is Audited.NO:
+            return await handler(request)
+        if need.audited is Audited.AFTER:
+            response = await handler(request)
+            await _recorded_after(request, need, response.status)
+            return response
+        return await _Recorded(request, need).run(handler)
+
+    return middleware
+
+
+class _Recorded:
+    """One change, its record, and what it is about."""
+
+    def __init__(self, request: web.Request, need: Need) -> None:
+        self._request = request
+        self._need = need
+        self._node = node_of(request)
+        self._before = _subject(self._node, request, need)
+
+    async def run(self, handler: Handler) -> web.StreamResponse:
+        audits = audits_of(self._request)
+        audit = await audits.begin(self._begun(audits))
+        try:
+            response = await handler(self._request)
+        except PlatformError as error:
+            await audits.end(audit, result=error.http_status, code=error.code)
+            raise
+        except web.HTTPException as error:
+            await audits.end(audit, result=error.status)
+            raise
+        except Exception:
+            await audits.end(audit, result=500, code="error")
+            raise
+        await audits.end(audit, result=response.status, **self._details(response))
+        return response
+
+    def _begun(self, audits: Audits) -> Audit:
+        audit = _audit(audits, self._request, self._need)
+        if self._before is None:
+            return audit
+        return replace(audit, subject=key_of(self._before), subject_name=self._before.name)
+
+    def _details(self, response: web.StreamResponse) -> dict[str, str]:
+        """Return what differs now; what was made is found by the answer's Location."""
+        store = self._node.store
+        known: dict[str, str] = {}
+        if self._before is not None:
+            after = store.get(type(self._before), self._before.id)
+        else:
+            type_, id_ = KINDS.get(self._need.kind), response.headers.get("Location", "")
+            after = store.get(type_, id_.rpartition("/")[2]) if type_ and id_ else None
+            if after is not None:
+                known |= {"subject": key_of(after), "subject_name": after.name}
+        old = show(store, self._before) if self._before else {}
+        new = show(store, after) if after else {}
+        differing = [f for f in {**old, **new} if old.get(f) != new.get(f) and f != "revision"]
+        return known | {"before": _text(old, differing), "after": _text(new, differing)}
+
+
+async def _recorded_after(request: web.Request, need: Need, status: int) -> None:
+    """Record what worked, if this host is a member now."""
+    if request.app[AGENT].node is None:
+        return
+    audits = audits_of(request)
+    await audits.end(_audit(audits, request, need), result=status)
+
+
+def audits_of(request: web.Request) -> Audits:
+    """Return this member's audit log."""
+    services = request.app[AGENT].services
+    assert services is not None, "a member has its services"
+    return services.identity.audits
+
+
+def _audit(audits: Audits, request: web.Request, need: Need) -> Audit:
+    resource = request.match_info.route.resource
+    assert resource is not None, "there is a route, as something is needed"
+    named = next(iter(request.match_info.values()), "")
+    return replace(
+        audits.make(
+            request.get(CALLER),
+            f"{request.method} {resource.canonical}",
+            subject=f"{need.kind}/{named}" if named else need.kind,
+            request_id=REQUEST_ID.get(),
+        ),
+        address=address_of(request),
+    )
+
+
+def _subject(node: Node, request: web.Request, need: Need) -> Resource | None:
+    type_, ref = KINDS.get(need.kind), next(iter(request.match_info.values()), "")
+    if type_ is None or not ref:
+        return None
+    try:
+        return node.store.find(type_, ref)
+    except (NotFoundError, ConflictError):
+        return None
+
+
+def _text(shown: Shown, fields: list[str]) -> str:
+    if not shown:
+        return ""
+    text = msgspec.json.encode(_masked({f: shown[f] for f in fields if f in shown})).decode()
+    return text if len(text) <= DETAILS_MAX else text[:DETAILS_MAX] + "…"
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: "***" if k in MASKED and v else _masked(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_masked(one) for one in value]
+    return value

@@ -1,0 +1,157 @@
+"""What each route needs: the one table by which every request is judged, and the check that it names every route.
+
+Read by `nodeagent.api.access`. A route that isn't here keeps the agent from starting, so none can be open by oversight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from aiohttp import web
+
+from core.errors import FatalError
+from core.identity.permissions import CHANGE, CREATE, DELETE, OPERATE, READ
+from core.model import COLLECTIONS, kind_of
+
+
+class Gate(StrEnum):
+    """How a caller is judged.
+
+    `ROLE`: by a permission. `OWN`: by a permission, or it is about the caller's own account. `CALLER`: anybody known.
+    `OPEN`: the handler checks a secret of its own. `LOCAL`: root on this host's unix socket.
+    """
+
+    ROLE = "role"
+    OWN = "own"
+    CALLER = "caller"
+    OPEN = "open"
+    LOCAL = "local"
+
+
+class Audited(StrEnum):
+    """When a change is recorded: before and after it; only after it worked (a stranger's); or by nobody."""
+
+    AROUND = "around"
+    AFTER = "after"
+    NO = "no"
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What one route needs. `kind` is empty for a route that serves a collection named in its path."""
+
+    gate: Gate
+    kind: str = ""
+    action: str = ""
+    audited: Audited = Audited.AROUND
+
+
+def _role(kind: str, action: str) -> Need:
+    return Need(Gate.ROLE, kind, action)
+
+
+def _own(kind: str, action: str) -> Need:
+    return Need(Gate.OWN, kind, action)
+
+
+NEEDS: dict[str, Need] = {
+    "POST /v1/login": Need(Gate.OPEN, audited=Audited.NO),  # records itself
+    "POST /v1/logout": Need(Gate.CALLER, "session"),
+    "GET /v1/whoami": Need(Gate.CALLER),
+    "GET /v1/join/authority": Need(Gate.OPEN),
+    "POST /v1/join": Need(Gate.OPEN, "host", audited=Audited.AFTER),
+    "POST /v1/join/cancel": Need(Gate.OPEN, "host", audited=Audited.AFTER),
+    "POST /v1/join/standing": Need(Gate.OPEN, audited=Audited.NO),
+    "GET /v1/local/status": Need(Gate.LOCAL),
+    "POST /v1/local/init": Need(Gate.LOCAL, "host", audited=Audited.AFTER),
+    "POST /v1/local/join": Need(Gate.LOCAL, "host", audited=Audited.AFTER),
+    "POST /v1/local/leave": Need(Gate.LOCAL, "host", audited=Audited.NO),  # works without quorum
+    "POST /v1/local/lease": Need(Gate.LOCAL, audited=Audited.NO),  # the guard's, every second
+    "GET /v1/status": _role("host", READ),
+    "GET /v1/state/backup": _role("state", READ),
+    "POST /v1/join-tokens": _role("join-token", CREATE),
+    "DELETE /v1/join-tokens/{token}": _role("join-token", DELETE),
+    "POST /v1/access-tokens": _role("access-token", CREATE),
+    "DELETE /v1/access-tokens/{token}": _role("access-token", DELETE),
+    "GET /v1/members": _role("host", READ),
+    "GET /v1/members/policy": _role("host", READ),
+    "PATCH /v1/members/policy": _role("host", CHANGE),
+    "GET /v1/members/{host}": _role("host", READ),
+    "DELETE /v1/members/{host}": _role("host", DELETE),
+    "POST /v1/members/{host}/actions/promote": _role("host", OPERATE),
+    "POST /v1/members/{host}/actions/demote": _role("host", OPERATE),
+    "POST /v1/members/{host}/actions/auto": _role("host", OPERATE),
+    "GET /v1/certificates": _role("api-certificate", READ),
+    "POST /v1/certificates": _role("api-certificate", CREATE),
+    "DELETE /v1/certificates/{scope}": _role("api-certificate", DELETE),
+    "GET /v1/secrets": _role("secrets-key", READ),
+    "POST /v1/secrets/actions/rotate": _role("secrets-key", OPERATE),
+    "PATCH /v1/hosts/{host}": _role("host", CHANGE),
+    "DELETE /v1/hosts/{host}": _role("host", DELETE),
+    "POST /v1/hosts/{host}/actions/confirm-off": _role("host", OPERATE),
+    "POST /v1/vms": _role("vm", CREATE),
+    "PATCH /v1/vms/{vm}": _role("vm", CHANGE),
+    "DELETE /v1/vms/{vm}": _role("vm", DELETE),
+    "POST /v1/vms/{vm}/actions/start": _role("vm", OPERATE),
+    "POST /v1/vms/{vm}/actions/stop": _role("vm", OPERATE),
+    "POST /v1/vms/{vm}/actions/reboot": _role("vm", OPERATE),
+    "POST /v1/vms/{vm}/actions/migrate": _role("vm", OPERATE),
+    "POST /v1/images": _role("image", CREATE),
+    "DELETE /v1/images/{image}": _role("image", DELETE),
+    "POST /v1/data-storages": _role("data-storage", CREATE),
+    "DELETE /v1/data-storages/{storage}": _role("data-storage", DELETE),
+    "POST /v1/port-groups": _role("port-group", CREATE),
+    "DELETE /v1/port-groups/{group}": _role("port-group", DELETE),
+    "POST /v1/security-groups": _role("security-group", CREATE),
+    "DELETE /v1/security-groups/{group}": _role("security-group", DELETE),
+    "POST /v1/security-groups/{group}/rules": _role("security-group", CHANGE),
+    "PATCH /v1/security-groups/{group}/rules/{rule}": _role("security-group", CHANGE),
+    "DELETE /v1/security-groups/{group}/rules/{rule}": _role("security-group", CHANGE),
+    "GET /v1/tasks/{task}": _role("task", READ),
+    "DELETE /v1/tasks/{task}": _role("task", DELETE),
+    "GET /v1/events": _role("event", READ),
+    "GET /v1/openapi.json": Need(Gate.CALLER),
+    "POST /v1/accounts": _role("account", CREATE),
+    "PATCH /v1/accounts/{account}": _role("account", CHANGE),
+    "DELETE /v1/accounts/{account}": _role("account", DELETE),
+    "POST /v1/accounts/{account}/actions/set-password": _own("account", CHANGE),
+    "POST /v1/accounts/{account}/actions/enable-totp": _own("account", CHANGE),
+    "POST /v1/accounts/{account}/actions/confirm-totp": _own("account", CHANGE),
+    "POST /v1/accounts/{account}/actions/disable-totp": _own("account", CHANGE),
+    "GET /v1/roles": _role("role", READ),
+    "POST /v1/roles": _role("role", CREATE),
+    "PATCH /v1/roles/{role}": _role("role", CHANGE),
+    "DELETE /v1/roles/{role}": _role("role", DELETE),
+    "DELETE /v1/sessions/{session}": _role("session", DELETE),
+    "GET /v1/{plural}": Need(Gate.ROLE, "", READ),
+    "GET /v1/{plural}/{ref}": Need(Gate.ROLE, "", READ),
+}
+
+
+def need_of(request: web.Request) -> Need | None:
+    """Return what the request's route needs; None when there is no such route."""
+    resource = request.match_info.route.resource
+    if resource is None:
+        return None
+    method = "GET" if request.method == "HEAD" else request.method
+    need = NEEDS[f"{method} {resource.canonical}"]
+    if need.kind or need.gate is not Gate.ROLE:
+        return need
+    type_ = COLLECTIONS.get(request.match_info["plural"])
+    return Need(Gate.ROLE, kind_of(type_), need.action) if type_ else None
+
+
+def check_routes(app: web.Application) -> None:
+    """See that every route says what it needs.
+
+    Raises:
+        FatalError: one does not; the message names it.
+    """
+    for route in app.router.routes():
+        assert route.resource is not None, "all routes have paths"
+        method = "GET" if route.method == "HEAD" else route.method
+        if f"{method} {route.resource.canonical}" not in NEEDS:
+            raise FatalError(
+                f"nobody says what {route.method} {route.resource.canonical} needs: name it in nodeagent.api.permissions"
+            )

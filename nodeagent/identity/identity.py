@@ -1,0 +1,37 @@
+"""Log-in and audits of one member, and what both share. Made by `nodeagent.member`, reached through `Services`."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from core.clock import Clock
+from core.identity.sealing import Keys
+from nodeagent.identity.audits import Audits
+from nodeagent.identity.login import FAILURE_TAKES_S, Login
+from raftstate.store import Store
+
+
+class Identity:
+    """What the API needs to know people and to record what they do."""
+
+    def __init__(
+        self,
+        store: Store,
+        host_id: str,
+        *,
+        clock: Clock,
+        rng: random.Random,
+        secrets_key: Callable[[], Keys],
+        failure_takes_s: float = FAILURE_TAKES_S,
+    ) -> None:
+        self.secrets_key = secrets_key
+        self.audits = Audits(store, host_id, clock=clock, rng=rng)
+        self.login = Login(
+            store,
+            self.audits,
+            clock=clock,
+            rng=rng,
+            secrets_key=secrets_key,
+            failure_takes_s=failure_takes_s,
+        )
