@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from core.errors import ConflictError, NotFoundError, PlatformError
 from core.model import KINDS, Audit, Resource, key_of
 from nodeagent.api.access import CALLER, address_of
+from nodeagent.api.deleting import is_dry
 from nodeagent.api.keys import AGENT
 from nodeagent.api.permissions import Audited, Need, need_of
 from nodeagent.api.problems import REQUEST_ID, Handler
@@ -35,7 +36,8 @@ def audit_middleware() -> Middleware:
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         need = None if request.method in READING else need_of(request)
-        if need is None or need.audited is Audited.NO:
+        preview = request.method == "DELETE" and is_dry(request)
+        if need is None or need.audited is Audited.NO or preview:
             return await handler(request)
         if need.audited is Audited.AFTER:
             response = await handler(request)

@@ -44,7 +44,7 @@ def preview_if_asked(request: web.Request, resource: Resource) -> web.Response |
     Raises:
         InvalidError: `dry_run` is neither yes nor no.
     """
-    if not _is_dry(request):
+    if not is_dry(request):
         return None
     return json_answer(shown_plan(plan_of(node_of(request).store, resource)))
 
@@ -54,13 +54,19 @@ async def dry_run_middleware(request: web.Request, handler: Handler) -> web.Stre
     """Refuse a dry run of what has none."""
     # Without a resource there is no such path or method, which the router says better.
     resource = request.match_info.route.resource
-    known = resource is None or request.method != "DELETE" or resource.canonical in PREVIEWED
-    if not known and _is_dry(request):
+    if resource is not None and request.method == "DELETE" and is_dry(request):
+        if resource.canonical in PREVIEWED:
+            return await handler(request)
         raise InvalidError("dry_run is not possible here: nothing was done")
     return await handler(request)
 
 
-def _is_dry(request: web.Request) -> bool:
+def is_dry(request: web.Request) -> bool:
+    """Tell whether only a preview is asked for.
+
+    Raises:
+        InvalidError: `dry_run` is neither yes nor no.
+    """
     wanted = request.query.get("dry_run", "0")
     if wanted not in YES | NO:
         raise InvalidError("dry_run must be 1 or 0")

@@ -21,6 +21,9 @@ NOT_CHECKED = "positive_data_acceptance,allow_header_conformance"
 # What is for the host itself needs a unix socket, joining has tests of its own, and images need a real storage.
 LEFT_OUT = r"^/v1/(local|join|state|images)(/|$)"
 CONFIG = """
+[checks.negative_data_rejection]
+expected-statuses = [400, 401, 403, 404, 405, 406, 409, 412, 413, 415, 422, 503]
+
 [parameters]
 vm = "web1"
 group = "web"

@@ -9,6 +9,7 @@ from core.clock import SystemClock
 from core.identity.certificates import make_authority, make_request, sign_request
 from core.mesh.tls import TlsFiles
 from nodeagent.api.app import build_app, serve_https, serve_unix
+from nodeagent.api.tls import ApiTls
 from tests.golden.cli.cases import kvorum
 from tests.one_member import HOST_ID, founded
 from tests.unit.test_api import FakeAgent
@@ -48,7 +49,7 @@ async def machines(tmp_path):
     runner = web.AppRunner(build_app(FakeAgent(member), clock=member.clock, rng=member.rng))
     await runner.setup()
     await serve_unix(runner, tmp_path / "api.sock")
-    await serve_https(runner, "127.0.0.1", 0, TlsFiles.in_directory(tmp_path))
+    await serve_https(runner, "127.0.0.1", 0, ApiTls(TlsFiles.in_directory(tmp_path)).context)
     port = next(a[1] for a in runner.addresses if isinstance(a, tuple))
     yield Machines(tmp_path, port)
     await runner.cleanup()
