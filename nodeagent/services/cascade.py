@@ -56,7 +56,14 @@ def why_refused(plan: DeletePlan) -> str:
     kind = kind_of(first.resource)
     same = [t for t in plan.refused if kind_of(t.resource) == kind]
     owner = next((r.target for r in first.resource.RELATIONS if r.on_delete is OnDelete.ALONG), "")
-    advice = f"delete their {word(owner)}s first" if owner else "delete or change those first"
+    moved = kind_of(plan.target) == "host" and kind == "vm"
+    advice = (
+        "move or delete those first"
+        if moved
+        else f"delete their {word(owner)}s first"
+        if owner
+        else "delete or change those first"
+    )
     count = f"{len(same)} {word(kind)}{'s' if len(same) > 1 else ''}"
     target = f"{word(kind_of(plan.target))} {plan.target.name!r}"
     return f"{target} is used by {count} (such as {first.resource.name}): {advice}"

@@ -23,6 +23,7 @@ from core.workflow import (
 )
 from core.workflow_definition import Definition
 from nodeagent.node import Node
+from nodeagent.services.catching_up import caught_up
 from nodeagent.services.task_journal import ENDED, StoreJournal
 from nodeagent.services.work_kinds import kind_of_task
 
@@ -55,6 +56,7 @@ class TaskRunner:
 
     async def run(self) -> None:
         """Run tasks until cancelled."""
+        await caught_up(self._node.store)
         await self._prepare()
         watch = self._node.store.watch(Task)
         try:

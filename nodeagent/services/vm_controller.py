@@ -16,6 +16,7 @@ from core.model import VM, Severity, Task, VMPhase
 from nodeagent.compute.hypervisor import DomainState
 from nodeagent.node import Node
 from nodeagent.services.backoff import Backoff
+from nodeagent.services.catching_up import caught_up
 from nodeagent.services.event_log import EventLog
 from nodeagent.services.vm_plan import Action, next_action
 from nodeagent.services.vm_power import VmPower
@@ -43,6 +44,7 @@ class VmController:
 
     async def run(self) -> None:
         """Reconcile until cancelled."""
+        await caught_up(self._store)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow_store(), name="vm-controller-store")
             group.create_task(self._follow_hypervisor(), name="vm-controller-events")

@@ -587,3 +587,22 @@ async def test_steps_that_cannot_be_made_fail_their_task_and_no_other(bench):
         await until(bench.is_over("t2"))
     assert bench.task().state is TaskState.FAILED
     assert bench.task("t2").state is TaskState.SUCCEEDED
+
+
+@bench_test
+async def test_nothing_is_gone_on_with_before_the_state_has_caught_up(bench):
+    """The copy of an agent that starts anew may lack what the agent itself had committed last."""
+    tries = iter(range(3))
+
+    async def read_barrier(*, timeout_s: float) -> int:
+        if next(tries, None) is not None:
+            assert bench.history == []
+            raise UnavailableError("no quorum yet")
+        return bench.member.store.index
+
+    bench.member.engine.read_barrier = read_barrier
+    await bench.add()
+    async with running(bench.runner().run):
+        await until(bench.is_over())
+    assert bench.history == ["do a", "do b", "do c"]
+    assert next(tries, None) is None

@@ -9,8 +9,14 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from core.errors import ConflictError, PermanentError, PlatformError, TemporaryError
-from core.model import Event, Host, Nic, PortGroup, PowerState, Task, TaskState, VMPhase
+from core.errors import (
+    ConflictError,
+    PermanentError,
+    PlatformError,
+    TemporaryError,
+    UnavailableError,
+)
+from core.model import VM, Event, Host, Nic, PortGroup, PowerState, Task, TaskState, VMPhase
 from netfabric.memory import InMemoryNetwork
 from nodeagent.compute.domain_spec import Accelerator, DiskCache
 from nodeagent.compute.hypervisor import DomainStatus, EventKind
@@ -543,3 +549,28 @@ async def test_a_change_that_does_not_concern_the_network_is_not_applied(bench):
             await bench.network.ensure(bench.member.store.index, {100}, timeout_s=5)
         assert len(bench.driver.plans) == before
     assert bench.member.store.need(Host, HOST_ID)
+
+
+@bench_test
+async def test_a_guest_started_by_what_this_copy_has_not_applied_yet_is_left_alone(bench):
+    """An agent that starts anew has an older copy than its own last start was made by."""
+    vm = await bench.member.add_vm()
+    async with bench.without_controller():
+        await bench.power.start(vm.id)
+    newest = bench.member.vm(vm.id)
+    store = bench.member.store
+    await store.apply(puts=(replace(newest, generation=0, phase=VMPhase.STOPPED),))
+    tries = iter(range(3))
+
+    async def read_barrier(*, timeout_s: float) -> int:
+        if next(tries, None) is not None:
+            raise UnavailableError("no quorum yet")
+        await store.apply(puts=(replace(store.need(VM, vm.id), generation=1),))
+        return store.index
+
+    bench.member.engine.read_barrier = read_barrier
+    async with bench.with_controller():
+        await until(bench.phase_is(vm.id, VMPhase.RUNNING))
+        assert await bench.status(vm.id) is DomainStatus.RUNNING
+    assert "destroy" not in bench.told
+    assert words(bench.told).count("grant 1") == 1, "it is the guest that ran before"
