@@ -15,12 +15,14 @@ from core.errors import PlatformError, TemporaryError
 from core.model import VM, DistributedSwitch, Host, Nic, PortGroup, SecurityGroup
 from netfabric.driver import NetworkDriver, NetworkReport
 from netfabric.plan import NetworkPlan, NetworkView, desired_network
+from nodeagent.services.catching_up import caught_up_within
 from raftstate.store import Store
 
 log = logging.getLogger(__name__)
 
 DRIFT_CHECK_S = 15.0
 RETRY_S = 2.0
+CATCH_UP_S = 5.0
 
 
 class NetworkController:
@@ -40,6 +42,7 @@ class NetworkController:
 
     async def run(self) -> None:
         """Reconcile until cancelled."""
+        await caught_up_within(self._store, CATCH_UP_S)
         watch = self._store.watch(Host, VM, Nic, DistributedSwitch, PortGroup, SecurityGroup)
         try:
             while True:

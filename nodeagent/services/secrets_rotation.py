@@ -199,7 +199,8 @@ class SecretsRotation:
                 for field, name in resource.SEALED.items()
                 if getattr(resource, field)
             }
-            puts.append(replace(resource, **anew))
+            if anew:
+                puts.append(replace(resource, **anew))
         former = record.key_id if wanted != record.key_id else record.former_key_id
         puts.append(replace(record, key_id=wanted, next_key_id="", former_key_id=former))
         await self._node.store.apply(puts=puts)

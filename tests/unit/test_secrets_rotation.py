@@ -18,10 +18,11 @@ from core.errors import (
     UnavailableError,
 )
 from core.identity.keyring import Keyring
-from core.identity.sealing import key_id, make_key, sealed_by, unseal
-from core.model import RESOURCE_TYPES, Event, Host, HostKey, Mesh, SecretsKey
+from core.identity.sealing import key_id, make_key, seal, sealed_by, unseal
+from core.model import RESOURCE_TYPES, Account, Event, Host, HostKey, Mesh, SecretsKey
 from core.paths import Paths, write_file
 from nodeagent.services.own_certificates import OwnCertificates
+from nodeagent.services.sealing_guard import sealing_guards
 from nodeagent.services.secrets_rotation import KeyAnswer, SecretsRotation
 from tests.canaries import forms_of
 from tests.one_member import HOST_ID, OTHER_ID, THIRD_ID, OneMember, founded
@@ -423,3 +424,35 @@ def test_everything_sealed_is_known_to_be():
         sealed = {name for name in type_.__struct_fields__ if name.startswith("sealed_")}
         assert sealed == set(type_.SEALED), type_
     assert Mesh.SEALED
+
+
+async def test_time_codes_are_sealed_anew_and_accounts_without_them_are_left_alone(world):
+    store, before = world.member.store, world.member.secrets_key
+    secret = seal(before, "totp/a", b"of a device")
+    await store.apply(
+        puts=(
+            Account(id="a", name="alice", sealed_totp=secret),
+            Account(id="b", name="bob"),
+        )
+    )
+    bob = store.need(Account, "b")
+    await world.hosts[HOST_ID].rotate()
+    await world.step_all()
+    alice = store.need(Account, "a")
+    assert sealed_by(alice.sealed_totp) == world.record().key_id
+    keys = world.keyrings[OTHER_ID].keys()
+    assert unseal(keys, "totp/a", alice.sealed_totp) == b"of a device"
+    assert store.need(Account, "b") == bob
+
+
+async def test_a_secret_sealed_with_a_key_that_was_changed_meanwhile_is_not_stored(world):
+    """Else it would be lost with that key."""
+    store, before = world.member.store, world.member.secrets_key
+    await store.apply(puts=(Account(id="a", name="alice"),))
+    alice, guards = store.need(Account, "a"), sealing_guards(store)
+    late = replace(alice, sealed_totp=seal(before, "totp/a", b"of a device"))
+    await world.hosts[HOST_ID].rotate()
+    await world.step_all()
+    with pytest.raises(ConflictError):
+        await store.apply(puts=(late,), guards=guards)
+    assert store.need(Account, "a").sealed_totp == b""

@@ -574,3 +574,26 @@ async def test_a_guest_started_by_what_this_copy_has_not_applied_yet_is_left_alo
         assert await bench.status(vm.id) is DomainStatus.RUNNING
     assert "destroy" not in bench.told
     assert words(bench.told).count("grant 1") == 1, "it is the guest that ran before"
+
+
+@bench_test
+async def test_the_network_waits_a_little_for_the_state_and_not_for_a_quorum(bench):
+    """Cards of a guest that was just started could be missing in an older copy; but guests need their DHCP."""
+    quorum = False
+
+    async def read_barrier(*, timeout_s: float) -> int:
+        await asyncio.sleep(0.5)
+        if not quorum:
+            raise UnavailableError("no quorum")
+        return bench.member.store.index
+
+    bench.member.engine.read_barrier = read_barrier
+    async with running(bench.network.run):
+        await asyncio.sleep(4)
+        assert bench.driver.plans == []
+        await until(lambda: bench.driver.plans, deadline_s=3)
+    bench.driver.plans.clear()
+    quorum = True
+    anew = NetworkController(bench.member.store, HOST_ID, bench.driver, bench.member.clock)
+    async with running(anew.run):
+        await until(lambda: bench.driver.plans, deadline_s=1)
