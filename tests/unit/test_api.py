@@ -1,15 +1,10 @@
 """The API as its callers meet it: who gets in, what refusals look like, and that no secret gets out."""
 
 import asyncio
-import dataclasses
 import io
 import json
-import shutil
 import ssl
-import weakref
 from collections.abc import AsyncIterator
-from pathlib import Path
-from tempfile import mkdtemp
 
 import aiohttp
 import msgspec
@@ -19,10 +14,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from msgspec.structs import replace
 
 from core.clock import SystemClock
-from core.errors import UnavailableError
 from core.identity.certificates import make_authority, make_request, sign_request
-from core.identity.keyring import Keyring
-from core.member_file import MemberRecord
 from core.mesh.tls import TlsFiles
 from core.model import (
     COLLECTIONS,
@@ -40,133 +32,14 @@ from core.model import (
     TaskState,
     VMPhase,
 )
-from core.paths import Paths, write_file
 from nodeagent.api import events as events_module
-from nodeagent.api.app import build_app, serve_https, serve_unix
+from nodeagent.api.app import serve_https
 from nodeagent.api.tls import ApiTls
-from nodeagent.identity.identity import Identity
 from nodeagent.identity.tokens import secret_hash
-from nodeagent.joining.doorkeeper import Doorkeeper
-from nodeagent.node import Node
-from nodeagent.services.exclusion import Exclusion
-from nodeagent.services.member_states import MemberStates
-from nodeagent.services.own_certificates import OwnCertificates
-from nodeagent.services.secrets_rotation import SecretsRotation
-from nodeagent.services.services import Services
 from nodeagent.services.vm_service import VmService
 from raftstate.txn import Txn, encode_txn
-from tests.one_member import ADMIN_TOKEN, HOST_ID, OTHER_ID, OneMember, authority, founded
-
-ADMIN = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
-
-
-class Ages:
-    """The part of the lease relay that is shown."""
-
-    def age_s(self, host_id: str) -> float:
-        del host_id
-        return 1.0
-
-    async def renew(self, renewal) -> int:
-        return renewal.seq
-
-
-class FirstHost:
-    def choose(self, vm, disks, *, only="", never="") -> str:
-        del vm, disks, only, never
-        return HOST_ID
-
-
-class NoStorages:
-    async def prepare_new(self, storage) -> None:
-        del storage
-
-
-class NoTls:
-    def use(self, own) -> None:
-        del own
-
-
-def with_identity(node: Node, directory: Path) -> Node:
-    """Return a node whose host has the files of a member's identity."""
-    paths, now_ms = Paths(state=directory), node.clock.wall_ms()
-    request_pem, key_pem = make_request(HOST_ID)
-    about = {"host_id": HOST_ID, "host_name": "h1", "address": "192.0.2.1", "now_ms": now_ms}
-    write_file(paths.ca_pem, authority().certificate_pem.encode())
-    write_file(paths.host_pem, sign_request(authority(), request_pem, **about).encode())
-    write_file(paths.host_key, key_pem.encode())
-    return dataclasses.replace(node, paths=paths)
-
-
-class FakeAgent:
-    """An agent that is a member, or not yet."""
-
-    def __init__(self, member: OneMember | None) -> None:
-        self.node = member.node if member else None
-        self.services = None
-        self.asked: list[dict[str, str]] = []
-        if member is not None:
-            home = Path(mkdtemp(prefix="kvt-agent-"))
-            weakref.finalize(self, shutil.rmtree, home, ignore_errors=True)
-            node = with_identity(member.node, home)
-            write_file(node.paths.secrets_key, member.secrets_key)
-            secrets = SecretsRotation(node, Keyring(node.paths))
-            self.services = Services(
-                bus=None,
-                certificates=OwnCertificates(node, NoTls(), secrets_key=secrets.keys),
-                doorkeeper=Doorkeeper(
-                    member.store,
-                    member.engine,
-                    clock=member.clock,
-                    rng=member.rng,
-                    secrets_key=lambda: member.secrets_key,
-                ),
-                exclusion=Exclusion(member.node),
-                identity=Identity(
-                    member.store,
-                    HOST_ID,
-                    clock=member.clock,
-                    rng=member.rng,
-                    secrets_key=lambda: member.secrets_key,
-                    failure_takes_s=0.0,
-                ),
-                images=None,
-                incoming=None,
-                leases=Ages(),
-                network=None,
-                renewal=None,
-                secrets=secrets,
-                states=MemberStates(member.node),
-                storages=NoStorages(),
-                thin=None,
-                vms=VmService(member.node, FirstHost()),
-            )
-
-    async def init(self, **asked: str) -> MemberRecord:
-        self.asked.append(asked)
-        raise UnavailableError("not in this test")
-
-    async def join(self, **asked: str) -> MemberRecord:
-        self.asked.append(asked)
-        raise UnavailableError("not in this test")
-
-
-def app_of(member: OneMember, agent: FakeAgent | None = None) -> web.Application:
-    return build_app(agent or FakeAgent(member), clock=member.clock, rng=member.rng)
-
-
-@pytest.fixture
-async def member() -> OneMember:
-    made = await founded()
-    await made.add_image()
-    return made
-
-
-@pytest.fixture
-async def api(member) -> AsyncIterator[TestClient]:
-    async with TestClient(TestServer(app_of(member))) as client:
-        client.session.headers.update(ADMIN)
-        yield client
+from tests.api import ADMIN, FakeAgent, FirstHost, app_of, problem_of, unix_client
+from tests.one_member import ADMIN_TOKEN, HOST_ID, OTHER_ID, OneMember, authority
 
 
 @pytest.fixture
@@ -174,15 +47,6 @@ async def stranger(member) -> AsyncIterator[TestClient]:
     """A caller without any credentials."""
     async with TestClient(TestServer(app_of(member))) as client:
         yield client
-
-
-async def problem_of(response: aiohttp.ClientResponse, status: int, code: str) -> dict:
-    problem = await response.json(content_type="application/problem+json")
-    assert (response.status, problem["status"], problem["code"]) == (status, status, code)
-    assert problem["detail"] and "\n" not in problem["detail"]
-    assert problem["type"] == f"about:kvorum#{code}"
-    assert problem["request_id"] == response.headers["X-Request-Id"]
-    return problem
 
 
 # -- who gets in
@@ -278,12 +142,6 @@ async def test_a_joining_host_needs_no_account_but_its_token(stranger):
         "clock_ms": 0, "cpus": 1, "memory_mib": 1, "arch": "x86_64",
     }  # fmt: skip
     await problem_of(await stranger.post("/v1/join", json=body), 401, "unauthenticated")
-
-
-async def unix_client(runner: web.AppRunner, path: Path) -> aiohttp.ClientSession:
-    await runner.setup()
-    await serve_unix(runner, path)
-    return aiohttp.ClientSession("http://local", connector=aiohttp.UnixConnector(str(path)))
 
 
 async def test_root_needs_no_token_on_the_unix_socket(member, tmp_path):

@@ -26,9 +26,9 @@ from nodeagent.joining.joiner import ask_standing
 from nodeagent.joining.messages import CLUSTER_NAME
 from nodeagent.services.own_certificates import OwnCertificates
 from nodeagent.services.secrets_rotation import SecretsRotation
+from tests.api import ADMIN, FakeAgent, app_of
 from tests.one_member import HOST_ID, OTHER_ID, OneMember, authority, founded, running, until
 from tests.own_certificates import NOW, ROOT, for_names
-from tests.unit.test_api import ADMIN, FakeAgent, app_of
 
 WORD = "canary-passphrase"
 

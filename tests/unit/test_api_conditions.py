@@ -1,28 +1,11 @@
 """`If-Match`: a change is made only to the state that its caller has seen, and a repetition is known for one."""
 
-from collections.abc import AsyncIterator
-
 import pytest
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestClient
 
-from tests.one_member import OneMember, founded
-from tests.unit.test_api import ADMIN, app_of, problem_of
+from tests.api import problem_of
 
 VM = {"name": "web1", "image": "debian"}
-
-
-@pytest.fixture
-async def member() -> OneMember:
-    made = await founded()
-    await made.add_image()
-    return made
-
-
-@pytest.fixture
-async def api(member: OneMember) -> AsyncIterator[TestClient]:
-    async with TestClient(TestServer(app_of(member))) as client:
-        client.session.headers.update(ADMIN)
-        yield client
 
 
 async def etag_of(api: TestClient, path: str) -> str:

@@ -19,22 +19,8 @@ from core.model import (
 from nodeagent.services.cascade import delete_cascading, fences_absent
 from nodeagent.services.host_service import remove_host
 from nodeagent.services.housekeeping import Housekeeping
-from tests.one_member import HOST_ID, OTHER_ID, OneMember, founded
-from tests.unit.test_api import ADMIN, app_of
-
-
-@pytest.fixture
-async def member() -> OneMember:
-    made = await founded()
-    await made.add_image()
-    return made
-
-
-@pytest.fixture
-async def api(member):
-    async with TestClient(TestServer(app_of(member))) as client:
-        client.session.headers.update(ADMIN)
-        yield client
+from tests.api import app_of
+from tests.one_member import HOST_ID, OTHER_ID, OneMember
 
 
 async def plan_of(api, path: str) -> dict:

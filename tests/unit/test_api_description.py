@@ -1,30 +1,12 @@
 """The OpenAPI description: complete, valid, without secrets, and true of what the API answers."""
 
-from collections.abc import AsyncIterator
-
-import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from core.model import COLLECTIONS
 from nodeagent.api.description.document import all_operations, openapi
-from tests.one_member import OneMember, founded
-from tests.unit.test_api import ADMIN, app_of
+from tests.api import app_of
 
 GENERIC = {"/v1/{plural}", "/v1/{plural}/{ref}"}
-
-
-@pytest.fixture
-async def member() -> OneMember:
-    made = await founded()
-    await made.add_image()
-    return made
-
-
-@pytest.fixture
-async def api(member: OneMember) -> AsyncIterator[TestClient]:
-    async with TestClient(TestServer(app_of(member))) as client:
-        client.session.headers.update(ADMIN)
-        yield client
 
 
 async def test_it_has_every_route_and_no_other(member):

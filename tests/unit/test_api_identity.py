@@ -20,18 +20,11 @@ from nodeagent.api.app import build_app
 from nodeagent.api.permissions import NEEDS, Gate, check_routes
 from nodeagent.identity.audits import ADDRESSES_MAX
 from nodeagent.services.housekeeping import AUDITS_KEPT_MS, Housekeeping
-from tests.one_member import ADMIN_TOKEN, founded
-from tests.unit.test_api import ADMIN, FakeAgent, problem_of, unix_client
+from tests.api import ADMIN, FakeAgent, problem_of, unix_client
+from tests.one_member import ADMIN_TOKEN
 
 PASSWORD = "canary staple 42 battery"
 OTHER_PASSWORD = "another canary 43 word"
-
-
-@pytest.fixture
-async def member():
-    made = await founded()
-    await made.add_image()
-    return made
 
 
 @pytest.fixture

@@ -2,10 +2,9 @@
 
 import base64
 import json
-from collections.abc import AsyncIterator
 
 import pytest
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestClient
 from msgspec.structs import replace
 
 from core.model import (
@@ -26,7 +25,6 @@ from nodeagent.api.views import show
 from nodeagent.identity.tokens import secret_hash
 from raftstate.txn import Put, Txn
 from tests.one_member import ADMIN_TOKEN, HOST_ID, OTHER_ID, OneMember, founded
-from tests.unit.test_api import ADMIN, app_of
 
 
 @pytest.fixture
@@ -37,12 +35,6 @@ async def member() -> OneMember:
     await made.add_vm("a", memory_mib=512, description="it's 100% a_b*c?[d]")
     await made.add_vm("c", memory_mib=10240, blocked_reason="no quorum")
     return made
-
-
-@pytest.fixture
-async def api(member) -> AsyncIterator[TestClient]:
-    async with TestClient(TestServer(app_of(member)), headers=ADMIN) as client:
-        yield client
 
 
 async def ask(api: TestClient, plural: str, *queries: str, status: int = 200, **options) -> dict:

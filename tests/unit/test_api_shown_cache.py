@@ -1,34 +1,20 @@
 """Kept answers: what is shown of a resource is never older than what this agent has applied."""
 
-from collections.abc import AsyncIterator
-
 import pytest
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestClient
 from msgspec.structs import replace
 
 from core.model import COLLECTIONS, VM, Cluster, Disk, Host, Nic
 from nodeagent.api import shown_cache
 from nodeagent.api.shown_cache import ShownCache, kinds_shown
 from nodeagent.api.views import show
-from tests.one_member import HOST_ID, OneMember, founded
-from tests.unit.test_api import ADMIN, app_of
+from tests.one_member import HOST_ID
 
 
 @pytest.fixture
-async def member() -> OneMember:
-    made = await founded()
-    await made.add_image()
-    return made
-
-
-@pytest.fixture
-async def api(member: OneMember) -> AsyncIterator[TestClient]:
-    async with TestClient(TestServer(app_of(member))) as client:
-        client.session.headers.update(ADMIN)
-        assert (
-            await client.post("/v1/vms", json={"name": "web1", "image": "debian"})
-        ).status == 202
-        yield client
+async def with_vm(api: TestClient) -> TestClient:
+    assert (await api.post("/v1/vms", json={"name": "web1", "image": "debian"})).status == 202
+    return api
 
 
 async def shown(api: TestClient, path: str = "/v1/vms/web1") -> dict:
@@ -37,40 +23,40 @@ async def shown(api: TestClient, path: str = "/v1/vms/web1") -> dict:
     return await answer.json()
 
 
-async def test_each_change_of_what_is_shown_is_seen_at_once(api, member):
+async def test_each_change_of_what_is_shown_is_seen_at_once(with_vm, member):
     store = member.store
-    before = await shown(api)
+    before = await shown(with_vm)
     vm = store.find(VM, "web1")
     await store.apply(puts=(replace(vm, description="new"),))
-    assert (await shown(api))["description"] == "new"
+    assert (await shown(with_vm))["description"] == "new"
     await store.apply(puts=(replace(store.need(Host, HOST_ID), name="other"),))
-    assert (await shown(api))["host_name"] == "other"
+    assert (await shown(with_vm))["host_name"] == "other"
     nic = next(n for n in store.all(Nic) if n.vm_id == vm.id)
     await store.apply(puts=(replace(nic, ip="10.100.9.9"),))
-    assert (await shown(api))["ips"] == ["10.100.9.9"] != before["ips"]
+    assert (await shown(with_vm))["ips"] == ["10.100.9.9"] != before["ips"]
     disk = next(d for d in store.all(Disk) if d.vm_id == vm.id)
     await store.apply(puts=(replace(disk, size_bytes=4096),))
-    assert (await shown(api))["disks"] == [{"name": disk.name, "size_bytes": 4096}]
+    assert (await shown(with_vm))["disks"] == [{"name": disk.name, "size_bytes": 4096}]
     cluster = store.need(Cluster, vm.cluster_id)
     await store.apply(puts=(replace(cluster, name="elsewhere"),))
-    assert (await shown(api))["cluster_name"] == "elsewhere"
+    assert (await shown(with_vm))["cluster_name"] == "elsewhere"
 
 
-async def test_a_name_given_to_another_leads_there_and_one_given_up_nowhere(api, member):
+async def test_a_name_given_to_another_leads_there_and_one_given_up_nowhere(with_vm, member):
     store = member.store
-    await shown(api)
+    await shown(with_vm)
     vm = store.find(VM, "web1")
     await store.apply(puts=(replace(vm, name="web2"),))
-    assert (await api.get("/v1/vms/web1")).status == 404
+    assert (await with_vm.get("/v1/vms/web1")).status == 404
     await store.apply(puts=(replace(store.need(VM, vm.id), id="another", name="web1", revision=0),))
-    assert (await shown(api))["id"] == "another"
-    assert (await shown(api, f"/v1/vms/{vm.id}"))["name"] == "web2"
+    assert (await shown(with_vm))["id"] == "another"
+    assert (await shown(with_vm, f"/v1/vms/{vm.id}"))["name"] == "web2"
 
 
-async def test_the_validator_goes_with_the_body(api, member):
-    first = await api.get("/v1/vms/web1")
+async def test_the_validator_goes_with_the_body(with_vm, member):
+    first = await with_vm.get("/v1/vms/web1")
     await member.store.apply(puts=(replace(member.store.find(VM, "web1"), ha=False),))
-    second = await api.get("/v1/vms/web1")
+    second = await with_vm.get("/v1/vms/web1")
     assert first.headers["ETag"] != second.headers["ETag"]
     assert second.headers["ETag"] == f'"{(await second.json())["revision"]}"'
 
@@ -98,7 +84,7 @@ async def test_few_answers_are_kept(member, monkeypatch):
 
 
 @pytest.mark.parametrize("type_", COLLECTIONS.values(), ids=lambda t: t.__name__)
-async def test_an_answer_reads_no_kind_that_is_not_watched(type_, member, api):
+async def test_an_answer_reads_no_kind_that_is_not_watched(type_, member, with_vm):
     """Whatever `show` looks at must be among the kinds that make an answer stale."""
     read: set[str] = set()
 

@@ -16,9 +16,9 @@ from nodeagent.api import state
 from raftstate.rescue.backup_file import BackupHeader, Reader, verify
 from raftstate.rescue.restore import FreshHost, Order, restore
 from raftstate.state.machine import Machine
+from tests.api import ADMIN, FakeAgent, app_of, problem_of
 from tests.one_member import OneMember, authority
 from tests.stopped_hosts import Cluster
-from tests.unit.test_api import ADMIN, FakeAgent, app_of, problem_of
 
 
 @pytest.fixture

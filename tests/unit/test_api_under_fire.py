@@ -12,8 +12,8 @@ import pytest
 from aiohttp.test_utils import TestServer
 
 from core.command import CommandError, run
-from tests.one_member import ADMIN_TOKEN, OneMember, founded
-from tests.unit.test_api import app_of
+from tests.api import app_of
+from tests.one_member import ADMIN_TOKEN
 
 # A body can be right by its schema and still be refused: an address in no network, a name that is taken.
 # Of `/v1/members/policy` and `/v1/members/{host}` a router's `Allow` can't tell which one is meant.
@@ -31,13 +31,6 @@ host = "h2"
 storage = "local"
 ref = "default"
 """
-
-
-@pytest.fixture
-async def member() -> OneMember:
-    made = await founded()
-    await made.add_image()
-    return made
 
 
 async def attack(server: TestServer, directory: Path, *, seed: int, examples: int) -> list[str]:

@@ -10,9 +10,9 @@ from core.identity.certificates import make_authority, make_request, sign_reques
 from core.mesh.tls import TlsFiles
 from nodeagent.api.app import build_app, serve_https, serve_unix
 from nodeagent.api.tls import ApiTls
+from tests.api import FakeAgent
 from tests.golden.cli.cases import kvorum
 from tests.one_member import HOST_ID, founded
-from tests.unit.test_api import FakeAgent
 from tools.cli.login import write_private
 
 PASSWORD = "canary staple 42 battery"

@@ -10,9 +10,9 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from core.model import COLLECTIONS, LINKS, kind_of
 from raftstate.state.query_text import OPERATORS
+from tests.api import ADMIN, app_of
 from tests.one_member import founded
 from tests.tidy import ROOT
-from tests.unit.test_api import ADMIN, app_of
 from tools.cli.parser import Root
 from tools.cli.query_language import parse_query
 

@@ -22,9 +22,9 @@ from ha.lease import Renewal, RenewalAnswer
 from nodeagent.mesh_rpc import MeshRpc
 from nodeagent.services.member_states import MemberStates
 from nodeagent.services.revocation import Revocation
+from tests.api import app_of
 from tests.mesh_identity import Authority
 from tests.one_member import HOST_ID, OTHER_ID, THIRD_ID, OneMember, founded
-from tests.unit.test_api import app_of
 
 CHANNEL = "kvorum-test/1"
 WORLD = {OTHER_ID: "192.0.2.2", THIRD_ID: "192.0.2.3"}

@@ -1,0 +1,139 @@
+"""The API of one member in a process, for the tests that ask it: an agent, its application, its refusals."""
+
+import dataclasses
+import shutil
+import weakref
+from pathlib import Path
+from tempfile import mkdtemp
+
+import aiohttp
+from aiohttp import web
+
+from core.errors import UnavailableError
+from core.identity.certificates import make_request, sign_request
+from core.identity.keyring import Keyring
+from core.member_file import MemberRecord
+from core.paths import Paths, write_file
+from nodeagent.api.app import build_app, serve_unix
+from nodeagent.identity.identity import Identity
+from nodeagent.joining.doorkeeper import Doorkeeper
+from nodeagent.node import Node
+from nodeagent.services.exclusion import Exclusion
+from nodeagent.services.member_states import MemberStates
+from nodeagent.services.own_certificates import OwnCertificates
+from nodeagent.services.secrets_rotation import SecretsRotation
+from nodeagent.services.services import Services
+from nodeagent.services.vm_service import VmService
+from tests.one_member import ADMIN_TOKEN, HOST_ID, OneMember, authority
+
+ADMIN = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+
+
+class Ages:
+    """The part of the lease relay that is shown."""
+
+    def age_s(self, host_id: str) -> float:
+        del host_id
+        return 1.0
+
+    async def renew(self, renewal) -> int:
+        return renewal.seq
+
+
+class FirstHost:
+    def choose(self, vm, disks, *, only="", never="") -> str:
+        del vm, disks, only, never
+        return HOST_ID
+
+
+class NoStorages:
+    async def prepare_new(self, storage) -> None:
+        del storage
+
+
+class NoTls:
+    def use(self, own) -> None:
+        del own
+
+
+def with_identity(node: Node, directory: Path) -> Node:
+    """Return a node whose host has the files of a member's identity."""
+    paths, now_ms = Paths(state=directory), node.clock.wall_ms()
+    request_pem, key_pem = make_request(HOST_ID)
+    about = {"host_id": HOST_ID, "host_name": "h1", "address": "192.0.2.1", "now_ms": now_ms}
+    write_file(paths.ca_pem, authority().certificate_pem.encode())
+    write_file(paths.host_pem, sign_request(authority(), request_pem, **about).encode())
+    write_file(paths.host_key, key_pem.encode())
+    return dataclasses.replace(node, paths=paths)
+
+
+class FakeAgent:
+    """An agent that is a member, or not yet."""
+
+    def __init__(self, member: OneMember | None) -> None:
+        self.node = member.node if member else None
+        self.services = None
+        self.asked: list[dict[str, str]] = []
+        if member is not None:
+            home = Path(mkdtemp(prefix="kvt-agent-"))
+            weakref.finalize(self, shutil.rmtree, home, ignore_errors=True)
+            node = with_identity(member.node, home)
+            write_file(node.paths.secrets_key, member.secrets_key)
+            secrets = SecretsRotation(node, Keyring(node.paths))
+            self.services = Services(
+                bus=None,
+                certificates=OwnCertificates(node, NoTls(), secrets_key=secrets.keys),
+                doorkeeper=Doorkeeper(
+                    member.store,
+                    member.engine,
+                    clock=member.clock,
+                    rng=member.rng,
+                    secrets_key=lambda: member.secrets_key,
+                ),
+                exclusion=Exclusion(member.node),
+                identity=Identity(
+                    member.store,
+                    HOST_ID,
+                    clock=member.clock,
+                    rng=member.rng,
+                    secrets_key=lambda: member.secrets_key,
+                    failure_takes_s=0.0,
+                ),
+                images=None,
+                incoming=None,
+                leases=Ages(),
+                network=None,
+                renewal=None,
+                secrets=secrets,
+                states=MemberStates(member.node),
+                storages=NoStorages(),
+                thin=None,
+                vms=VmService(member.node, FirstHost()),
+            )
+
+    async def init(self, **asked: str) -> MemberRecord:
+        self.asked.append(asked)
+        raise UnavailableError("not in this test")
+
+    async def join(self, **asked: str) -> MemberRecord:
+        self.asked.append(asked)
+        raise UnavailableError("not in this test")
+
+
+def app_of(member: OneMember, agent: FakeAgent | None = None) -> web.Application:
+    return build_app(agent or FakeAgent(member), clock=member.clock, rng=member.rng)
+
+
+async def problem_of(response: aiohttp.ClientResponse, status: int, code: str) -> dict:
+    problem = await response.json(content_type="application/problem+json")
+    assert (response.status, problem["status"], problem["code"]) == (status, status, code)
+    assert problem["detail"] and "\n" not in problem["detail"]
+    assert problem["type"] == f"about:kvorum#{code}"
+    assert problem["request_id"] == response.headers["X-Request-Id"]
+    return problem
+
+
+async def unix_client(runner: web.AppRunner, path: Path) -> aiohttp.ClientSession:
+    await runner.setup()
+    await serve_unix(runner, path)
+    return aiohttp.ClientSession("http://local", connector=aiohttp.UnixConnector(str(path)))
