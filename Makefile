@@ -6,6 +6,8 @@ export PYTHONDONTWRITEBYTECODE := 1
 
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
+JOBS ?= $(shell nproc)
+SIDE_BY_SIDE := -n $(JOBS) --dist worksteal
 SHELL := /bin/bash
 N ?= 3
 SEEDS ?= $(if $(filter sim-long,$(MAKECMDGOALS)),20000,300)
@@ -31,7 +33,7 @@ test: setup
 	$(MAKE) --no-print-directory sim
 	$(MAKE) --no-print-directory integration
 
-## make check         format, lint, layers, types, tidy, unit, golden, contract (< 2 minutes)
+## make check         format, lint, layers, types, tidy, unit, golden, contract (about 4 minutes on 2 cores)
 check: setup format-check lint layers types unit sizes
 
 format-check: setup
@@ -48,14 +50,14 @@ types: setup
 
 ## make unit          unit, golden and contract tests: no root, no outside programs but libvirt's test driver
 unit: setup
-	$(PYTEST) -q -m "not integration" $(UNIT_DIRS)
+	$(PYTEST) -q $(SIDE_BY_SIDE) -m "not integration" $(UNIT_DIRS)
 
 sizes: setup
 	@$(PY) -m tests.tidy
 
 ## make sim SEEDS=200 whole clusters in virtual time; SEED=4711 repeats one
 sim: setup
-	$(PYTEST) -q tests/sim $(if $(SEED),-k storm --seed $(SEED),tests/linearizability --seeds $(SEEDS))
+	$(PYTEST) -q $(SIDE_BY_SIDE) tests/sim $(if $(SEED),-k storm --seed $(SEED),tests/linearizability --seeds $(SEEDS))
 
 ## make sim-long      20,000 seeds in two processes, until the first violation; SEEDS=, FROM= choose others
 sim-long: setup
