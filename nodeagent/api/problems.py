@@ -18,6 +18,7 @@ from aiohttp.typedefs import Middleware
 
 from core.clock import new_id
 from core.errors import InvalidError, NotFoundError, PlatformError
+from nodeagent.api.keys import AGENT
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +79,9 @@ def problem_middleware(rng: random.Random) -> Middleware:
                 response.headers["Allow"] = error.headers["Allow"]  # RFC 9110 section 15.5.6
         except ConnectionError:
             raise
-        except Exception:
+        except Exception as error:
             log.exception("a request failed unexpectedly", extra={"request_id": request_id})
+            _note(request, error)
             response = problem_response(
                 PlatformError(f"internal error; see the agent's log for request {request_id}"),
                 request_id,
@@ -89,6 +91,14 @@ def problem_middleware(rng: random.Random) -> Middleware:
         return response
 
     return middleware
+
+
+def _note(request: web.Request, error: Exception) -> None:
+    """Let the operator see, with the host's other faults, that requests of this kind fail unexpectedly."""
+    node, resource = request.app[AGENT].node, request.match_info.route.resource
+    if node is not None and resource is not None:
+        service = f"api {request.method} {resource.canonical}"
+        node.faults.note(service, error, node.clock.wall_ms())
 
 
 def check_key(request: web.Request) -> None:
