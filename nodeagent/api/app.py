@@ -22,6 +22,7 @@ from nodeagent.api import (
     joining,
     members,
     networks,
+    roles,
     secrets,
     state,
     storages,
@@ -40,6 +41,7 @@ UPLOAD_BYTES_MAX = 8 << 40
 AREAS = (
     description,
     accounts,
+    roles,
     joining,
     members,
     certificates,

@@ -15,10 +15,10 @@ from core.identity.permissions import ADMIN
 from core.member_file import MemberRecord, bracketed
 from core.model import AccessToken, Account, Host, JoinToken, Mesh, check_name
 from nodeagent.api.access import caller_of
-from nodeagent.api.accounts import role_ids
 from nodeagent.api.keys import AGENT
 from nodeagent.api.members import voters_shown
 from nodeagent.api.requests import body_of, ids_of, json_answer, node_of, services_of, target_of
+from nodeagent.api.roles import role_ids
 from nodeagent.identity.tokens import limited_hash, new_access_token, secret_hash
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.joining.messages import (

@@ -32,7 +32,6 @@ from nodeagent.api.accounts import (
     LogIn,
     SetPassword,
     TotpCode,
-    WriteRole,
 )
 from nodeagent.api.certificates import ImportCertificate
 from nodeagent.api.hosts import ChangeHost, ConfirmOff
@@ -45,6 +44,7 @@ from nodeagent.api.joining import (
 )
 from nodeagent.api.members import ChangePolicy
 from nodeagent.api.networks import ChangeRule, CreatePortGroup, CreateRule, CreateSecurityGroup
+from nodeagent.api.roles import WriteRole
 from nodeagent.api.storages import CreateDataStorage
 from nodeagent.joining.messages import AboutStanding, JoinAnswer, JoinCancel, JoinRequest, Standing
 from nodeagent.services.vm_requests import ChangeVM, CreateVM, MigrateVM, StopVM
