@@ -95,9 +95,9 @@ bench-api: setup
 		DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends lxd nghttp2-client >build/bench-api.apt
 	$(PY) -m tools.bench.api
 
-## make docs          check the documents: links, requirement ids, named tests
+## make docs          check the documents: links, requirement ids, named tests, the page of resources
 docs: setup
-	$(PYTEST) -q tests/unit/test_docs.py
+	$(PYTEST) -q tests/unit/test_docs.py tests/unit/test_model_attributes.py
 
 ## make lock          resolve requirements*.in into the lock files
 lock: setup

@@ -5,11 +5,14 @@ Nobody gives an account a right that they don't hold, and nobody touches one tha
 
 from __future__ import annotations
 
+from typing import Annotated, ClassVar
+
 import msgspec
 from aiohttp import web
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
+from core.attributes import attribute
 from core.errors import ConflictError, ForbiddenError
 from core.identity.passwords import check_new_password
 from core.identity.sealing import seal, unseal
@@ -37,9 +40,11 @@ from raftstate.store import Store
 class LogIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`POST /v1/login`. `code`: six digits, or a recovery code; empty without two-factor log-in."""
 
-    name: str
-    password: str
-    code: str = ""
+    name: Annotated[str, attribute("Name of the account.")]
+    password: Annotated[str, attribute("Its password.")]
+    code: Annotated[
+        str, attribute("A time code or a recovery code; empty without two-factor log-in.")
+    ] = ""
 
     def __repr__(self) -> str:
         return "LogIn(***)"
@@ -48,9 +53,14 @@ class LogIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class CreateAccount(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`POST /v1/accounts`. Without a password nobody can log in to it until one is set."""
 
-    name: str
-    roles: tuple[str, ...] = ()
-    password: str = ""
+    OF: ClassVar[type[msgspec.Struct]] = Account
+
+    name: Annotated[str, attribute("Its name: 1 to 63 of a-z, 0-9, `-` and `.`.")]
+    roles: Annotated[tuple[str, ...], attribute("Names of its roles.")] = ()
+    password: Annotated[
+        str,
+        attribute("Its password, of 12 characters at least; empty: nobody can log in to it yet."),
+    ] = ""
     description: str = ""
 
     def __repr__(self) -> str:
@@ -60,7 +70,11 @@ class CreateAccount(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class ChangeAccount(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`PATCH /v1/accounts/{account}`: absent fields stay."""
 
-    roles: tuple[str, ...] | UnsetType = UNSET
+    OF: ClassVar[type[msgspec.Struct]] = Account
+
+    roles: Annotated[tuple[str, ...] | UnsetType, attribute("Names of its roles, all of them.")] = (
+        UNSET
+    )
     disabled: bool | UnsetType = UNSET
     description: str | UnsetType = UNSET
 
@@ -68,8 +82,8 @@ class ChangeAccount(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class SetPassword(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`.../actions/set-password`. Whoever sets their own has to know the old one."""
 
-    password: str
-    old_password: str = ""
+    password: Annotated[str, attribute("The new password, of 12 characters at least.")]
+    old_password: Annotated[str, attribute("The present one; needed for one's own.")] = ""
 
     def __repr__(self) -> str:
         return "SetPassword(***)"
@@ -78,7 +92,7 @@ class SetPassword(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class TotpCode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`.../actions/confirm-totp` and `disable-totp`."""
 
-    code: str = ""
+    code: Annotated[str, attribute("A time code.")] = ""
 
 
 def add_routes(app: web.Application) -> None:

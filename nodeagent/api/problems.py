@@ -11,11 +11,13 @@ import contextvars
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from typing import Annotated
 
 import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from core.attributes import CLUSTER, attribute
 from core.clock import new_id
 from core.errors import InvalidError, NotFoundError, PlatformError
 from nodeagent.api.keys import AGENT
@@ -32,12 +34,16 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
     """RFC 9457 section 3.1; `code` is ours and stable, `detail` says what was wrong and what to do."""
 
-    type: str
-    title: str
-    status: int
-    code: str
-    detail: str
-    request_id: str
+    type: Annotated[
+        str, attribute("Address of the kind of problem: `about:kvorum#` and the code.", by=CLUSTER)
+    ]
+    title: Annotated[str, attribute("The kind of problem, in words.", by=CLUSTER)]
+    status: Annotated[int, attribute("The HTTP status.", by=CLUSTER)]
+    code: Annotated[
+        str, attribute("The kind of problem, for programs; docs/api.md has all.", by=CLUSTER)
+    ]
+    detail: Annotated[str, attribute("What was wrong and what to do.", by=CLUSTER)]
+    request_id: Annotated[str, attribute("Id of the request, as in the agent's log.", by=CLUSTER)]
 
 
 def problem_response(error: PlatformError, request_id: str) -> web.Response:

@@ -6,10 +6,13 @@ to something (accounts, tokens, keys) asks `role_ids` and `check_covered`.
 
 from __future__ import annotations
 
+from typing import Annotated, ClassVar
+
 import msgspec
 from aiohttp import web
 from msgspec.structs import replace
 
+from core.attributes import attribute
 from core.errors import ConflictError, ForbiddenError, InvalidError
 from core.identity.permissions import ACTIONS, ANY, BUILT_IN, GUARDED_KINDS, covers
 from core.model import KINDS, AccessToken, Account, Permission, Role, check_name
@@ -27,8 +30,10 @@ ROLES_MAX, PERMISSIONS_MAX = 16, 32
 class WriteRole(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`POST /v1/roles`, and `PATCH`, which replaces the permissions."""
 
+    OF: ClassVar[type[msgspec.Struct]] = Role
+
     permissions: tuple[Permission, ...]
-    name: str = ""
+    name: Annotated[str, attribute("Its name; only when it is made.")] = ""
     description: str = ""
 
 

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
+from core.attributes import check_bounds
 from core.errors import ConflictError, InvalidError, UnavailableError
 from core.model import (
     VM,
@@ -41,14 +42,8 @@ from raftstate.state.query import Condition, Op
 from raftstate.txn import Applied, Rejected
 from storage.seed import check_cloud_init
 
-CPUS_MAX = 255
-MEMORY_MIB_MIN, MEMORY_MIB_MAX = 64, 16 << 20
-DISK_BYTES_MAX = 64 << 40
-STOP_TIMEOUT_S_MAX = 3600
-GROUPS_MAX = 16
 CREATE_TRIES = 8
 ADDRESSES_MAX = 1 << 24
-DESCRIPTION_LENGTH_MAX = 1000
 
 
 class IdSource(Protocol):
@@ -137,8 +132,7 @@ class VmService:
 
     async def stop(self, vm: VM, body: StopVM, ids: IdSource) -> Opened:
         """Want it stopped; committed first, so that a crash in the middle does not bring it up again."""
-        if not 1 <= body.timeout_s <= STOP_TIMEOUT_S_MAX:
-            raise InvalidError(f"timeout_s must be 1 to {STOP_TIMEOUT_S_MAX}")
+        check_bounds(body)
         if vm.power is PowerState.STOPPED and vm.phase is VMPhase.STOPPED:
             return Opened(vm, None)
         self._refuse_if_going(vm)
@@ -189,7 +183,7 @@ class VmService:
         }
         if not fields:
             raise InvalidError("nothing to change: description and ha can be given")
-        _check_description(body.description or "")
+        check_bounds(body)
         await self._store.apply(puts=(replace(vm, **fields),), request_id=ids.request_id)
         return self._store.need(VM, vm.id)
 
@@ -251,11 +245,7 @@ class VmService:
         check_name(body.name, "VM")
         if self._store.claim_holder(f"vm.name/{body.name}"):
             raise ConflictError(f"VM name {body.name!r} is already taken: choose another")
-        if not 1 <= body.cpus <= CPUS_MAX:
-            raise InvalidError(f"cpus must be 1 to {CPUS_MAX}")
-        if not MEMORY_MIB_MIN <= body.memory_mib <= MEMORY_MIB_MAX:
-            raise InvalidError(f"memory must be {MEMORY_MIB_MIN} MiB to {MEMORY_MIB_MAX >> 20} TiB")
-        _check_description(body.description)
+        check_bounds(body)
         image = self._store.find(Image, body.image)
         if image.state is not ImageState.READY:
             raise ConflictError(
@@ -266,8 +256,8 @@ class VmService:
                 f"disk size {body.disk_size_bytes} is smaller than the image's "
                 f"{image.virtual_size_bytes} bytes: leave it out or give more"
             )
-        if body.disk_size_bytes > DISK_BYTES_MAX or body.disk_size_bytes % 512:
-            raise InvalidError("disk size must be a multiple of 512 bytes and at most 64 TiB")
+        if body.disk_size_bytes % 512:
+            raise InvalidError("disk size must be a multiple of 512 bytes")
         check_cloud_init(
             CloudInit(
                 hostname=body.hostname or body.name,
@@ -294,8 +284,6 @@ class VmService:
 
     def _groups(self, refs: tuple[str, ...]) -> tuple[str, ...]:
         """Return the ids of security groups, each once."""
-        if len(refs) > GROUPS_MAX:
-            raise InvalidError(f"a NIC has {GROUPS_MAX} security groups at most")
         return tuple(dict.fromkeys(self._store.find(SecurityGroup, ref).id for ref in refs))
 
     async def _nic(
@@ -375,8 +363,3 @@ class VmService:
             runner_host_id=vm.host_id,
             created_ms=self._node.clock.wall_ms(),
         )
-
-
-def _check_description(text: str) -> None:
-    if len(text) > DESCRIPTION_LENGTH_MAX:
-        raise InvalidError(f"description may have {DESCRIPTION_LENGTH_MAX} characters at most")

@@ -46,6 +46,7 @@ NOUNS: dict[str, tuple[str, str]] = {
     "task": ("tools.cli.task", "long work: progress, result, cancelling"),
     "event": ("tools.cli.event", "what happened"),
     "query": ("tools.cli.query", "ask for any resources by any of their attributes"),
+    "explain": ("tools.cli.explain", "what a kind of resource or an attribute is"),
     "state": ("tools.cli.state", "back up, check and restore all that the cluster knows"),
     "recover": ("tools.cli.recover", "the way out when voters or a host's state were destroyed"),
     "api": ("tools.cli.api", "send any request to the API"),

@@ -249,6 +249,10 @@ class Client:
         reply = await self._transport.send(Request("POST", path, body=_json(body or EmptyBody())))
         return _started(reply)
 
+    async def description(self) -> Item:
+        """Return the OpenAPI description of the agent that answers, types of its plug-ins included."""
+        return await self._item(Request("GET", path_of("openapi.json")))
+
     async def request(self, method: str, path: str, body: bytes = b"") -> Reply:
         """Send anything: `path` is quoted by the caller and may hold a query."""
         path, _, query = path.partition("?")
