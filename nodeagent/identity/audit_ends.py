@@ -75,7 +75,8 @@ class AuditEnds:
             return True
 
     def _first_ones(self) -> list[Audit]:
-        chosen, characters = [], 0
+        chosen: list[Audit] = []
+        characters = 0
         for ended in islice(self._waiting, TOGETHER_MAX):
             characters += len(ended.before) + len(ended.after)
             if chosen and characters > TOGETHER_CHARACTERS_MAX:
