@@ -1,8 +1,9 @@
-"""The client of the HTTP API: lists, changes, waits for tasks, uploads, follows events.
+"""The client of the HTTP API in JSON objects: lists, changes, waits for tasks, uploads, follows events.
 
-Used by the `kvorum` command, the demo, and programs of users. Construct it with endpoints and a token,
-use it as `async with Client(...) as client`. Every method may raise the errors of `core.errors`:
-UnavailableError when no agent answers or there is no quorum, others when the request is refused.
+Used by the `kvorum` command, which prints whatever an agent answers, and by `tools.sdk.kvorum`, which gives programs typed
+models instead. Construct it with endpoints and a token, use it as `async with Client(...) as client`. Every method may
+raise the errors of `core.errors`: UnavailableError when no agent answers or there is no quorum, others when the request is
+refused.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from core.errors import InvalidError, PlatformError, UnavailableError
+from core.errors import InvalidError, NotFoundError, PlatformError, UnavailableError
+from tools.sdk.addresses import AddressFile
 from tools.sdk.bodies import (
     AccessTokenBody,
     Body,
@@ -37,15 +39,17 @@ from tools.sdk.files import OnBytes, pieces_of, sha256_of, size_of
 from tools.sdk.items import Item, JsonValue, Page, item_of
 from tools.sdk.sse import Decoder
 from tools.sdk.tasks import TaskView, task_of
-from tools.sdk.transport import Access, Reply, Request, Transport
+from tools.sdk.transport import DEADLINE_S, Access, Reply, Request, Transport
 
 JOIN_TIMEOUT_S = 120.0
 TASK_WAIT_S = 20
 TASK_POLL_S_MIN = 0.3
+TASK_LATE_S = 10.0
 UPLOAD_BYTES_PER_S_MIN = 256 * 1024
 UPLOAD_CONVERSION_S_MAX = 900.0
 
 PAGE_MAX = 10_000
+STREAM_SILENCE_S = 40.0  # agents say every 15 s that they are still there
 FOLLOW_TRIES_FIRST = 3
 FOLLOW_TRIES = 12
 
@@ -80,7 +84,9 @@ class Client:
     """A connection to a cluster through any of its agents.
 
     `patience_s`: how long a lost agent or quorum is waited for; a client that never had an answer gives
-    up after `first_patience_s`. `anonymous`: no token is needed, as for logging in. `on_retry` hears of every error that is tried again.
+    up after `first_patience_s`. `deadline_s` bounds each request with all its tries. `anonymous`: no token is needed, as
+    for logging in. `on_retry` hears of every error that is tried again. With `learning` the cluster tells, once a minute of
+    use, where all its agents are, so that the loss of those in `endpoints` doesn't matter; `remember` keeps that.
     """
 
     def __init__(
@@ -94,6 +100,9 @@ class Client:
         patience_s: float = 15.0,
         first_patience_s: float = 2.0,
         on_retry: Callable[[PlatformError], None] = _silent,
+        deadline_s: float = DEADLINE_S,
+        learning: bool = False,
+        remember: AddressFile | None = None,
     ) -> None:
         self._transport = Transport(
             endpoints,
@@ -102,6 +111,9 @@ class Client:
             patience_s=patience_s,
             first_patience_s=first_patience_s,
             on_retry=on_retry,
+            deadline_s=deadline_s,
+            learning=learning,
+            remember=remember,
         )
 
     async def __aenter__(self) -> Client:
@@ -119,6 +131,11 @@ class Client:
     def endpoint(self) -> Endpoint:
         """The agent that is asked next."""
         return self._transport.endpoint
+
+    @property
+    def transport(self) -> Transport:
+        """What sends requests; for the typed client, which is made of this one."""
+        return self._transport
 
     # -- this host
 
@@ -243,6 +260,15 @@ class Client:
         """Delete by name or id; long work comes back as a task."""
         return _started(await self._transport.send(Request("DELETE", path_of(plural, name))))
 
+    async def plan_delete(self, plural: str, name: str) -> Item:
+        """Return what a deletion would take along and what stands in its way; nothing is deleted.
+
+        Raises:
+            InvalidError: deletions of that kind have no preview.
+        """
+        request = Request("DELETE", path_of(plural, name), query=(("dry_run", "1"),))
+        return await self._item(request)
+
     async def act(self, plural: str, name: str, verb: str, body: Body | None = None) -> Started:
         """Do `POST /v1/<plural>/<name>/actions/<verb>`."""
         path = path_of(plural, name, "actions", verb)
@@ -338,13 +364,16 @@ class Client:
 
     # -- tasks
 
-    async def get_task(self, task_id: str, *, wait_s: int = 0) -> TaskView:
-        """Return a task; with `wait_s` when it ended or changed, or after that time."""
+    async def get_task(self, task_id: str, *, wait_s: int = 0, seen: int = 0) -> TaskView:
+        """Return a task; with `wait_s` when it ended or changed, or after that time.
+
+        `seen` is the revision that is known already: a change since then is told at once.
+        """
+        headers = {"Prefer": f"wait={wait_s}"} if wait_s else {}
+        if wait_s and seen:
+            headers["If-None-Match"] = f'"{seen}"'
         request = Request(
-            "GET",
-            path_of("tasks", task_id),
-            headers={"Prefer": f"wait={wait_s}"} if wait_s else {},
-            timeout_s=30.0 + wait_s,
+            "GET", path_of("tasks", task_id), headers=headers, timeout_s=30.0 + wait_s
         )
         return task_of(await self._item(request))
 
@@ -352,16 +381,28 @@ class Client:
         """Ask that a task stop where it is safe to."""
         await self._transport.send(Request("DELETE", path_of("tasks", task_id)))
 
-    async def wait_task(self, task_id: str, on_progress: OnProgress | None = None) -> TaskView:
+    async def wait_task(
+        self, task_id: str, on_progress: OnProgress | None = None, *, known: bool = False
+    ) -> TaskView:
         """Return a task when it has ended, well or not; bound it with `asyncio.timeout`.
 
-        `on_progress` hears of the task as it stands first, and of every change.
+        `on_progress` hears of the task as it stands first, and of every change. When the agent dies, the next one is
+        asked for the same task; it may hear of the task a moment later, which is waited for when the task is `known` to exist.
         """
         loop = asyncio.get_running_loop()
         seen: TaskView | None = None
+        missing_s: float | None = None
         while True:
             asked_s = loop.time()
-            task = await self.get_task(task_id, wait_s=TASK_WAIT_S if seen is not None else 0)
+            try:
+                task = await self._next_state(task_id, seen)
+            except NotFoundError:
+                missing_s = asked_s if missing_s is None else missing_s
+                if not (known or seen) or loop.time() - missing_s > TASK_LATE_S:
+                    raise
+                await asyncio.sleep(TASK_POLL_S_MIN)
+                continue
+            missing_s = None
             if task != seen and on_progress is not None:
                 on_progress(task)
             if task.ended:
@@ -369,6 +410,13 @@ class Client:
             if task == seen:  # an agent that does not hold the answer back must not be hammered
                 await asyncio.sleep(max(0.0, asked_s + TASK_POLL_S_MIN - loop.time()))
             seen = task
+
+    async def _next_state(self, task_id: str, seen: TaskView | None) -> TaskView:
+        """Return a task, after a wait if it is as it was; what an agent that lags behind says is passed over."""
+        if seen is None:
+            return await self.get_task(task_id)
+        task = await self.get_task(task_id, wait_s=TASK_WAIT_S, seen=seen.revision)
+        return task if task.revision >= seen.revision else seen
 
     # -- events
 
@@ -386,13 +434,18 @@ class Client:
             request = Request("GET", path_of("events"), headers=headers)
             try:
                 async with self._transport.open_stream(request) as reader:
-                    async for piece in reader.iter_any():
+                    while True:
+                        async with asyncio.timeout(STREAM_SILENCE_S):
+                            piece = await reader.readany()
+                        if not piece:
+                            break
                         failures, tries = 0, FOLLOW_TRIES
+                        await self._transport.learn_if_due()
                         for message in decoder.feed(piece):
                             yield item_of(_decoded(message.data.encode()))
             except UnavailableError:
                 failures += 1
-                if failures >= tries * self._transport.endpoint_count:
+                if failures >= tries * len(self._transport.endpoints):
                     raise
             decoder = Decoder(decoder.last_id)
             await asyncio.sleep(min(2.0, 0.1 * 2 ** min(failures, 10)))
