@@ -12,7 +12,6 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote
@@ -38,6 +37,7 @@ from tools.sdk.endpoints import Endpoint
 from tools.sdk.files import OnBytes, pieces_of, sha256_of, size_of
 from tools.sdk.items import Item, JsonValue, Page, item_of
 from tools.sdk.sse import Decoder
+from tools.sdk.started import Started
 from tools.sdk.tasks import TaskView, task_of
 from tools.sdk.transport import DEADLINE_S, Access, Reply, Request, Transport
 
@@ -54,14 +54,6 @@ FOLLOW_TRIES_FIRST = 3
 FOLLOW_TRIES = 12
 
 OnProgress = Callable[[TaskView], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """Work accepted: the thing it is about, and its task; no task when there was nothing to do."""
-
-    item: Item
-    task: TaskView | None
 
 
 def path_of(*parts: str) -> str:
@@ -173,7 +165,7 @@ class Client:
         limit: int = 0,
         fields: Iterable[str] = (),
         cursor: str = "",
-    ) -> Page:
+    ) -> Page[Item]:
         """Return a page of resources of a kind, e.g. `vms`; each query is `attribute=value` or another condition.
 
         docs/query.md has all of it. `fields` chooses what is shown. To go on, give `next` of a page as `cursor` with the
@@ -216,7 +208,7 @@ class Client:
         sort: str = "",
         limit: int = 0,
         fields: Iterable[str] = (),
-    ) -> Page:
+    ) -> Page[Item]:
         """Return all resources that match, or the first `limit`, as one page; its index is that of the first part."""
         query, fields, found = tuple(query), tuple(fields), list[Item]()
         page = await self.list(
@@ -256,7 +248,7 @@ class Client:
         """Change the fields that the body sets."""
         return await self._item(Request("PATCH", path_of(plural, name), body=_json(body)))
 
-    async def delete(self, plural: str, name: str) -> Started:
+    async def delete(self, plural: str, name: str) -> Started[Item]:
         """Delete by name or id; long work comes back as a task."""
         return _started(await self._transport.send(Request("DELETE", path_of(plural, name))))
 
@@ -269,7 +261,9 @@ class Client:
         request = Request("DELETE", path_of(plural, name), query=(("dry_run", "1"),))
         return await self._item(request)
 
-    async def act(self, plural: str, name: str, verb: str, body: Body | None = None) -> Started:
+    async def act(
+        self, plural: str, name: str, verb: str, body: Body | None = None
+    ) -> Started[Item]:
         """Do `POST /v1/<plural>/<name>/actions/<verb>`."""
         path = path_of(plural, name, "actions", verb)
         reply = await self._transport.send(Request("POST", path, body=_json(body or EmptyBody())))
@@ -294,7 +288,7 @@ class Client:
 
     # -- particular resources
 
-    async def create_vm(self, body: VMBody) -> Started:
+    async def create_vm(self, body: VMBody) -> Started[Item]:
         """Create a VM and, unless told otherwise, start it."""
         reply = await self._transport.send(Request("POST", path_of("vms"), body=_json(body)))
         return _started(reply, key="vm")
@@ -386,16 +380,39 @@ class Client:
     ) -> TaskView:
         """Return a task when it has ended, well or not; bound it with `asyncio.timeout`.
 
-        `on_progress` hears of the task as it stands first, and of every change. When the agent dies, the next one is
-        asked for the same task; it may hear of the task a moment later, which is waited for when the task is `known` to exist.
+        `on_progress` hears of the task as it stands first, and of every change.
+        """
+        last: TaskView | None = None
+        async for last in self.watch_task(task_id, known=known):
+            if on_progress is not None:
+                on_progress(last)
+        assert last is not None, "a task has at least one state"
+        return last
+
+    async def watch_task(
+        self, task_id: str, *, known: bool = False, timeout_s: float | None = None
+    ) -> AsyncGenerator[TaskView, None]:
+        """Yield a task as it stands first, after every change, and as it has ended; nothing for an empty id.
+
+        When the agent dies, the next one is asked for the same task; it may hear of the task a moment later, which is
+        waited for when the task is `known` to exist.
+
+        Raises:
+            TimeoutError: it takes longer than `timeout_s`; the work goes on.
         """
         loop = asyncio.get_running_loop()
+        ends_s = None if timeout_s is None else loop.time() + timeout_s
         seen: TaskView | None = None
         missing_s: float | None = None
-        while True:
+        while task_id:
             asked_s = loop.time()
             try:
-                task = await self._next_state(task_id, seen)
+                async with asyncio.timeout_at(ends_s):
+                    task = await self._next_state(task_id, seen)
+                    if (
+                        task == seen
+                    ):  # an agent that doesn't hold the answer back must not be hammered
+                        await asyncio.sleep(max(0.0, asked_s + TASK_POLL_S_MIN - loop.time()))
             except NotFoundError:
                 missing_s = asked_s if missing_s is None else missing_s
                 if not (known or seen) or loop.time() - missing_s > TASK_LATE_S:
@@ -403,12 +420,10 @@ class Client:
                 await asyncio.sleep(TASK_POLL_S_MIN)
                 continue
             missing_s = None
-            if task != seen and on_progress is not None:
-                on_progress(task)
+            if task != seen:
+                yield task
             if task.ended:
-                return task
-            if task == seen:  # an agent that does not hold the answer back must not be hammered
-                await asyncio.sleep(max(0.0, asked_s + TASK_POLL_S_MIN - loop.time()))
+                return
             seen = task
 
     async def _next_state(self, task_id: str, seen: TaskView | None) -> TaskView:
@@ -478,7 +493,7 @@ def _decoded(body: bytes) -> JsonValue:
     return value
 
 
-def _started(reply: Reply, key: str = "") -> Started:
+def _started(reply: Reply, key: str = "") -> Started[Item]:
     answer = item_of(_decoded(reply.body))
     task = answer.item("task") if "task" in answer.raw else answer
     item = answer.item(key) if key else answer

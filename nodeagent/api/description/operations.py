@@ -105,7 +105,7 @@ def list_of(item: Schema) -> Schema:
     return {"type": "array", "items": item}
 
 
-def shown(type_: type[Resource]) -> Schema:
+def shown(type_: type[msgspec.Struct]) -> Schema:
     """Return a reference to the schema of a resource as the API shows it."""
     return {"$ref": f"#/components/schemas/{type_.__name__}"}
 
