@@ -78,7 +78,8 @@ class Client:
     `patience_s`: how long a lost agent or quorum is waited for; a client that never had an answer gives
     up after `first_patience_s`. `deadline_s` bounds each request with all its tries. `anonymous`: no token is needed, as
     for logging in. `on_retry` hears of every error that is tried again. With `learning` the cluster tells, once a minute of
-    use, where all its agents are, so that the loss of those in `endpoints` doesn't matter; `remember` keeps that.
+    use, where all its agents are, so that the loss of those in `endpoints` doesn't matter; `remember` keeps that. An agent
+    that says nothing on a stream of events for `stream_silence_s` is taken for lost.
     """
 
     def __init__(
@@ -95,7 +96,9 @@ class Client:
         deadline_s: float = DEADLINE_S,
         learning: bool = False,
         remember: AddressFile | None = None,
+        stream_silence_s: float = STREAM_SILENCE_S,
     ) -> None:
+        self._stream_silence_s = stream_silence_s
         self._transport = Transport(
             endpoints,
             Access(token=token, ca_file=ca_file, anonymous=anonymous),
@@ -450,7 +453,7 @@ class Client:
             try:
                 async with self._transport.open_stream(request) as reader:
                     while True:
-                        async with asyncio.timeout(STREAM_SILENCE_S):
+                        async with asyncio.timeout(self._stream_silence_s):
                             piece = await reader.readany()
                         if not piece:
                             break

@@ -273,7 +273,12 @@ class Transport:
         The time is for the whole answer, or with `streaming` for its beginning.
         """
         url = URL(endpoint.base_url + request.path, encoded=True).update_query(request.query)
-        data = request.stream() if request.stream is not None else request.body or None
+        broken: list[Exception] = []
+        data = (
+            _noting(request.stream(), broken)
+            if request.stream is not None
+            else request.body or None
+        )
         try:
             async with (
                 asyncio.timeout(timeout_s) as limit,
@@ -286,6 +291,8 @@ class Transport:
                     limit.reschedule(None)
                 yield response
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
+            if broken:  # what was to be sent failed, not the line
+                raise broken[0] from error
             raise self._unreachable(endpoint, error, timeout_s) from error
 
     def _headers(self, request: Request) -> dict[str, str]:
@@ -351,6 +358,16 @@ class Transport:
             f"cannot reach {endpoint} ({reason}): is its agent running? "
             "systemctl status kvorum-agent there"
         )
+
+
+async def _noting(pieces: AsyncIterator[bytes], broken: list[Exception]) -> AsyncIterator[bytes]:
+    """Yield the pieces, and keep the error that ends them: the sender only says that the connection broke."""
+    try:
+        async for piece in pieces:
+            yield piece
+    except (PlatformError, OSError, ValueError) as error:
+        broken.append(error)
+        raise
 
 
 def tls_context(ca_file: str) -> ssl.SSLContext:
