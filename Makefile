@@ -13,9 +13,9 @@ N ?= 3
 SEEDS ?= $(if $(filter sim-long,$(MAKECMDGOALS)),20000,300)
 FROM ?= 0
 UNIT_DIRS := $(wildcard tests/unit tests/golden tests/contract)
-CODE := core raftstate netfabric storage ha nodeagent tools tests
+CODE := core raftstate netfabric storage ha nodeagent tools kvorum_sdk tests
 
-.PHONY: help setup demo test check format-check lint layers types unit sizes sim sim-long integration lab lab-down bench bench-raft bench-api docs guests lock clean
+.PHONY: help setup demo test check format-check lint layers types unit sizes sim sim-long integration lab lab-down bench bench-raft bench-api docs sdk guests lock clean
 help:
 	@sed -n 's/^## //p' Makefile
 
@@ -98,6 +98,11 @@ bench-api: setup
 ## make docs          check the documents: links, requirement ids, named tests, the page of resources
 docs: setup
 	$(PYTEST) -q tests/unit/test_docs.py tests/unit/test_model_attributes.py
+
+## make sdk           write the typed part of the Python SDK anew, from the description of the API
+sdk: setup
+	@mkdir -p build; $(PY) -m nodeagent.api.description >build/openapi.json
+	$(PY) -m tools.sdk.generate build/openapi.json
 
 ## make lock          resolve requirements*.in into the lock files
 lock: setup

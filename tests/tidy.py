@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("core", "raftstate", "netfabric", "storage", "ha", "nodeagent", "tools")
+PACKAGES = ("core", "raftstate", "netfabric", "storage", "ha", "nodeagent", "tools", "kvorum_sdk")
 
 # Who may start processes other than through core.command.run, and why.
 MAY_START_PROCESSES = {

@@ -66,6 +66,10 @@ EXTRAS: dict[type[Resource], SchemaOf] = {
         },
     },
 }
+# Bodies hold these in clear; whoever shows or prints a body leaves them out.
+PASSWORDS = frozenset(
+    {"password", "old_password", "passphrase", "token", "code", "secret", "secret_key"}
+)
 NOT_SHOWN: dict[type[Resource], frozenset[str]] = {Task: frozenset({"plan"})}
 
 
@@ -83,6 +87,8 @@ def schemas_of(types: Iterable[type[msgspec.Struct]]) -> dict[str, SchemaOf]:
     for type_ in wanted:
         if issubclass(type_, Resource):
             components[type_.__name__] = _shown(type_, components[type_.__name__])
+        else:
+            _mark_passwords(components[type_.__name__])
     return dict(sorted(components.items()))
 
 
@@ -97,6 +103,12 @@ def structs_of(types: Iterable[type[msgspec.Struct]]) -> list[type[msgspec.Struc
             fields = msgspec.structs.fields(type_)
             waiting += [inner for field in fields for inner in structs_in(field.type)]
     return list(found)
+
+
+def _mark_passwords(schema: SchemaOf) -> None:
+    for name, inner in schema.get("properties", {}).items():
+        if name in PASSWORDS and inner.get("type") == "string":
+            inner["format"] = "password"
 
 
 def reference_to(type_: type[msgspec.Struct]) -> SchemaOf:
