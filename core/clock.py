@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import random
 import time
-import uuid
 from typing import Protocol
+
+_FIXED_BITS = 0xF000 << 64 | 0xC000 << 48  # RFC 9562 section 5.4
+_VERSION_4 = 0x4000 << 64 | 0x8000 << 48
 
 
 class Clock(Protocol):
@@ -47,4 +49,8 @@ def system_random() -> random.Random:
 
 def new_id(rng: random.Random) -> str:
     """Return a random (version 4) UUID in canonical text form."""
-    return str(uuid.UUID(int=rng.getrandbits(128), version=4))
+    bits = rng.getrandbits(128) & ~_FIXED_BITS | _VERSION_4
+    text = (
+        f"{bits:032x}"  # several times as fast as by uuid.UUID, and there are some for each request
+    )
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
