@@ -77,6 +77,7 @@ class Table:
     # Written out once: SQLite's statement cache is looked up by these very strings.
     get: str
     by_ids: str
+    names_by_ids: str
     insert: str
     update: str
     delete: str
@@ -223,6 +224,7 @@ def _table(
         read=read,
         get=f"SELECT body, revision FROM {name} WHERE {of_kind}id = ?",
         by_ids=f"SELECT id, rowid, name, revision, claims, body FROM {name} WHERE {of_kind}id IN",
+        names_by_ids=f"SELECT id, name FROM {name} WHERE {of_kind}id IN",
         insert=f"INSERT INTO {name} ({kind_column}id, name, revision, claims, {fields}body) VALUES ({marks})",
         update=f"UPDATE {name} SET name = ?, revision = ?, claims = ?, {assigned}body = ? WHERE rowid = ?",
         delete=f"DELETE FROM {name} WHERE rowid = ?",
