@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
 
 from tools.cli.context import Context
 from tools.cli.output import Column, text, texts, write_done, write_item
 from tools.cli.parser import Parser, Root, add_yes
-from tools.sdk.items import Item, item_of
+from tools.sdk.items import Item
+from tools.sdk.model import plain
 
 
 def _state(item: Item) -> str:
@@ -29,8 +29,7 @@ FIELDS = (
 async def status(args: Namespace, ctx: Context) -> int:
     """Show how a change goes."""
     del args
-    reply = await ctx.client.request("GET", "/v1/secrets")
-    write_item(ctx, item_of(json.loads(reply.body)), FIELDS)
+    write_item(ctx, plain(await ctx.kvorum.secrets.get()), FIELDS)
     return 0
 
 
@@ -40,8 +39,7 @@ async def rotate(args: Namespace, ctx: Context) -> int:
         "All secrets will be sealed with a new key. Backups of the state that were made before need the key of then.",
         yes=args.yes,
     )
-    reply = await ctx.client.request("POST", "/v1/secrets/actions/rotate")
-    item = item_of(json.loads(reply.body))
+    item = plain(await ctx.kvorum.secrets.rotate())
     write_done(ctx, item, f"new key {item.text('next_key_id')}: see kvorum secrets status")
     return 0
 

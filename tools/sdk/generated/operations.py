@@ -624,6 +624,7 @@ class Local:
                     cluster_name=cluster_name, host_name=host_name, address=address
                 ),
                 headers={"Idempotency-Key": idempotency_key},
+                timeout_s=120.0,
             ),
             models.NewCluster,
         )
@@ -656,6 +657,7 @@ class Local:
                     token=token, host_name=host_name, address=address, witness=witness
                 ),
                 headers={"Idempotency-Key": idempotency_key},
+                timeout_s=120.0,
             ),
             models.NewMember,
         )
@@ -682,6 +684,7 @@ class Local:
                 path_of("local", "leave"),
                 body=models.LeaveCluster(force=force, confirm=confirm),
                 headers={"Idempotency-Key": idempotency_key},
+                timeout_s=120.0,
             ),
             models.FormerMember,
         )
