@@ -156,6 +156,7 @@ SECRETS = object_of(
     changing={"type": "boolean"},
     hosts_without_key=list_of(TEXT),
     secrets_by_key=OBJECT,
+    hosts=list_of(object_of(name=TEXT, state=TEXT, place=TEXT, key_id=TEXT, hsm=TEXT, fault=TEXT)),
 )
 GONE: Mapping[int, tuple[str, Shape]] = {204: ("It is gone.", None)}
 TOUCHED: Schema = list_of(object_of(kind=TEXT, id=TEXT, name=TEXT, relation=TEXT, to=TEXT))
