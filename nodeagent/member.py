@@ -166,7 +166,7 @@ class Member:
         mesh = store.get(Mesh, MESH_ID)
         profile = profile_of(mesh.ha_profile if mesh else "default")
         self._placing = Placing(self.node, self._judge, profile)
-        secrets = SecretsRotation(self.node, Keyring(paths))
+        secrets = SecretsRotation(self.node, Keyring(paths, basics.config.secrets_key))
         self._api_tls = ApiTls(tls)
         bus = Bus(
             record.host_id,
@@ -194,7 +194,7 @@ class Member:
                 self.node, secrets_key=secrets.keys, reload=self._reload_identity
             ),
             secrets=secrets,
-            states=MemberStates(self.node),
+            states=MemberStates(self.node, secrets.kept),
             storages=storages,
             thin=ThinFeeds(self.node),
             vms=VmService(self.node, self._placing),
@@ -257,7 +257,7 @@ class Member:
 
         runs = {
             "leases": self.services.leases.run,
-            "files-for-others": FilesForOthers(self.node).run,
+            "files-for-others": FilesForOthers(self.node, self.services.secrets.keys).run,
             "membership": self._membership.run,
             "network": self.services.network.run,
             "host-reporter": HostReporter(self.node, str(self._accelerator)).run,
@@ -293,6 +293,10 @@ class Member:
 
     def _note_fault(self, name: str, error: Exception) -> None:
         self.node.faults.note(name, error, self._basics.clock.wall_ms())
+
+    async def open_keys(self) -> None:
+        """Open this host's secrets keys, if its HSM does so soon."""
+        await self.services.secrets.open()
 
     def api_context(self) -> ssl.SSLContext:
         """Return the HTTPS listener's context, which answers with what is imported for this host from the beginning."""

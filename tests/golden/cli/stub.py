@@ -81,6 +81,33 @@ class World:
             "changing": True,
             "hosts_without_key": ["h3"],
             "secrets_by_key": {"0123456789abcdef": 2},
+            "hosts": [
+                {
+                    "name": "h1",
+                    "state": "ok",
+                    "place": "hsm",
+                    "key_id": "0123456789abcdef",
+                    "hsm": "key kvorum-1 in token kvorum",
+                    "fault": "",
+                },
+                {
+                    "name": "h2",
+                    "state": "fault",
+                    "place": "file",
+                    "key_id": "0123456789abcdef",
+                    "hsm": "",
+                    "fault": "the HSM can't be used for key kvorum-1 in token kvorum: "
+                    "it did not answer within 20 s",
+                },
+                {
+                    "name": "h3",
+                    "state": "no answer",
+                    "place": "",
+                    "key_id": "",
+                    "hsm": "",
+                    "fault": "",
+                },
+            ],
         }
     )
     joined: dict = field(default_factory=dict)
