@@ -242,7 +242,8 @@ def _columns(type_: type[Resource]) -> Iterable[Column]:
             type=found[0],
             optional=found[1],
             default=default.value if isinstance(default, StrEnum) else default,
-            indexed=field.name.endswith("_id") or field.name in type_.INDEXED,
+            indexed=(field.name.endswith("_id") and field.name not in type_.NOT_INDEXED)
+            or field.name in type_.INDEXED,
         )
 
 
