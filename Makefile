@@ -95,9 +95,9 @@ bench-api: setup
 		DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends lxd nghttp2-client >build/bench-api.apt
 	$(PY) -m tools.bench.api
 
-## make docs          check the documents: links, requirement ids, named tests, the page of resources
+## make docs          check the documents: links, requirement ids, named tests, the page of resources, the manual's examples
 docs: setup
-	$(PYTEST) -q tests/unit/test_docs.py tests/unit/test_model_attributes.py
+	$(PYTEST) -q tests/unit/test_docs.py tests/unit/test_model_attributes.py tests/unit/test_sdk_manual.py
 
 ## make sdk           write the typed part of the Python SDK anew, from the description of the API
 sdk: setup
