@@ -15,7 +15,7 @@ FROM ?= 0
 UNIT_DIRS := $(wildcard tests/unit tests/golden tests/contract)
 CODE := core raftstate netfabric storage ha nodeagent tools kvorum_sdk tests
 
-.PHONY: help setup demo test check format-check lint layers types unit sizes sim sim-long integration lab lab-down bench bench-raft bench-api docs sdk guests lock clean
+.PHONY: help setup demo test check format-check lint layers types unit sizes sim sim-long integration garbage lab lab-down bench bench-raft bench-api docs sdk guests lock clean
 help:
 	@sed -n 's/^## //p' Makefile
 
@@ -66,6 +66,10 @@ sim-long: setup
 ## make integration   real serf, libvirt and qemu in network namespaces (root)
 integration: setup
 	$(PYTEST) -q -m integration tests
+
+## make garbage     kill agents, fail and cancel work at every point on real hosts, and look for what is left (root)
+garbage: setup
+	$(PYTEST) -q -m integration --every-step tests/integration/test_workflow_garbage.py
 
 ## make lab N=3       leave a cluster of N hosts standing to play with
 lab: setup

@@ -89,7 +89,7 @@ log = logging.getLogger(__name__)
 
 STEP_ASIDE_TIMEOUT_S = 2.0
 AUDITS_TIMEOUT_S = 1.0
-NOT_ON_WITNESSES = ("network", "vms", "images")
+NOT_ON_WITNESSES = ("network", "vms", "images", "incoming")
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +271,7 @@ class Member:
             "ha": HaController(self.node, self._judge, self._events).run,
             "task-rescue": self._rescue.run,
             "images": self.services.images.run,
+            "incoming": self.services.incoming.run,
             "housekeeping": Housekeeping(self.node).run,
             "voters": VoterController(self.node, self.services.states, self._events).run,
             "feed": FeedFollower(self.node).run,
