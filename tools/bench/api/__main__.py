@@ -109,12 +109,18 @@ async def prepared(lab: Lab, image: str) -> Ours:
     follower = next(m["name"] for m in members if not m["leader"])
     address = next(m["address"] for m in members if m["name"] == follower)
     made = await operator.asks(first, "api", "POST", "access-tokens", "--data", '{"name": "bench"}')
-    pid = lab.service_pid(follower, "agent")
-    assert pid is not None, "a lab's host has an agent"
+    pids = {m["name"]: lab.service_pid(m["name"], "agent") or 0 for m in members}
+    assert all(pids.values()), "a lab's host has an agent"
     sockets = {m["id"]: lab.inside(m["name"], API_SOCKET) for m in members}
     host_id = next(m["id"] for m in members if m["name"] == follower)
-    pids = tuple(pid for m in members if (pid := lab.service_pid(m["name"], "agent")) is not None)
-    return Ours(host_id, sockets, f"https://{address}:7443", made["token"], pid, pids)
+    return Ours(
+        host_id=host_id,
+        sockets=sockets,
+        https=f"https://{address}:7443",
+        token=made["token"],
+        pid=pids[follower],
+        pids=tuple(pids.values()),
+    )
 
 
 async def measure_reads(
