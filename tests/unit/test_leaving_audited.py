@@ -58,10 +58,14 @@ class LeavingAgent(FakeAgent):
 class World:
     member: OneMember
     local: aiohttp.ClientSession
+    agents: tuple[FakeAgent, FakeAgent]
 
     async def leave(self, **body) -> int:
         async with self.local.post("/v1/local/leave", json=body) as response:
-            return response.status
+            status = response.status
+        for agent in self.agents:
+            await agent.services.identity.audits.flush()
+        return status
 
     def audits(self) -> list[Audit]:
         return self.member.store.all(Audit)
@@ -72,7 +76,8 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     """Host h1 with its mesh port, and h2, which is about to leave."""
     member, ca = await founded(), Authority(tmp_path)
     await member.add_host(OTHER_ID, "h2", "192.0.2.2")
-    rpc = MeshRpc(member.node, FakeAgent(member).services)
+    remover = FakeAgent(member)
+    rpc = MeshRpc(member.node, remover.services)
     mesh_runner = web.AppRunner(rpc.app(), access_log=None, shutdown_timeout=0.1)
     await mesh_runner.setup()
     server = MeshServer(ca.issue(HOST_ID), "127.0.0.1", 0, admit=rpc.is_member)
@@ -87,10 +92,11 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         h1 = replace(member.store.need(Host, HOST_ID), address="127.0.0.1", mesh_port=server.port)
         await member.store.apply(puts=(h1,))
         node = dataclasses.replace(member.node_of(OTHER_ID, "h2"), mesh=client)
-        app = app_of(member, LeavingAgent(member, node))
+        leaving = LeavingAgent(member, node)
+        app = app_of(member, leaving)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         async with await unix_client(runner, tmp_path / "api.sock") as local:
-            yield World(member, local)
+            yield World(member, local, (remover, leaving))
         await runner.cleanup()
         task.cancel()
     await mesh_runner.cleanup()
@@ -123,9 +129,12 @@ async def test_a_host_ends_no_records_but_those_of_the_host_that_asks(world):
     store = world.member.store
     audits = Audits(store, HOST_ID, clock=world.member.clock, rng=world.member.rng)
     other = await audits.begin(audits.make(None, "something"))
-    await audits.end_of(other.id, of_host=OTHER_ID, result=200)
-    await audits.end_of("none", of_host=OTHER_ID, result=200)
+    audits.end_of(other.id, of_host=OTHER_ID, result=200)
+    audits.end_of("none", of_host=OTHER_ID, result=200)
+    await audits.flush()
     assert store.need(Audit, other.id) == other
-    await audits.end(other, result=500)
-    await audits.end_of(other.id, of_host=HOST_ID, result=200)
+    audits.end(other, result=500)
+    await audits.flush()
+    audits.end_of(other.id, of_host=HOST_ID, result=200)
+    await audits.flush()
     assert store.need(Audit, other.id).result == 500

@@ -86,6 +86,7 @@ async def test_a_request_that_is_changed_on_its_way_is_refused(member, api):
 
 async def test_rubbish_causes_no_commit_and_no_record(member, agent, api):
     signer = await program(member, api)
+    await agent.services.identity.audits.flush()  # that of making the key
     index = member.store.index
     stranger = dataclasses.replace(signer, secret="kvks_" + "x" * 43)
     unknown = dataclasses.replace(stranger, key_id="kvk_" + "0" * 32)
