@@ -55,6 +55,7 @@ def findings(rule: tidy.Rule, path: str, text: str) -> Iterator[tuple[int, str]]
     return rule(tidy.Source(path, ast.parse(text)))
 
 
+@pytest.mark.timeout(60)  # the first one parses every file
 @pytest.mark.parametrize("rule", tidy.RULES, ids=lambda r: r.__name__)
 def test_tree_keeps_the_rule(rule):
     found = tidy.findings_of_the_tree()[rule]
