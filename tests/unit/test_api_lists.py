@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from core.model import (
     COLLECTIONS,
     VM,
+    AccessKey,
     AccessToken,
     Account,
     Audit,
@@ -60,6 +61,7 @@ async def test_a_list_shows_each_resource_as_it_is_shown_alone(member, api):
             JoinToken(id="j", name="j", secret_sha256="x", expires_ms=1, used_by_host_id=HOST_ID),
             Account(id="a", name="alice", role_ids=("viewer",), password_hash="x"),
             Session(id="s", name="s", account_id="a", secret_sha256="x", expires_ms=1),
+            AccessKey(id="k", name="k", account_id="a", sealed_secret=b"x"),
             Audit(id="u", name="u", action="log in", operator="alice"),
             Task(id="t", name="t", workflow="w", subject="vm/x", arguments={"a": "b"}),
             Event(
