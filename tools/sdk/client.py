@@ -41,7 +41,7 @@ from tools.sdk.items import Item, JsonValue, Page, item_of
 from tools.sdk.sse import Decoder
 from tools.sdk.started import Started
 from tools.sdk.tasks import TaskView, task_of
-from tools.sdk.transport import DEADLINE_S, Access, Reply, Request, Transport
+from tools.sdk.transport import DEADLINE_S, Access, Reply, Request, Transport, pieces_in
 
 JOIN_TIMEOUT_S = 120.0
 TASK_WAIT_S = 20
@@ -297,7 +297,7 @@ class Client:
         query = (("of", "host"),) if of_this_host else ()
         request = Request("GET", path_of("state", "backup"), query=query)
         async with self._transport.open_stream(request) as reader:
-            yield reader.iter_any()
+            yield pieces_in(reader)
 
     # -- particular resources
 
