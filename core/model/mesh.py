@@ -23,7 +23,13 @@ class Cluster(Resource, tag="cluster.v1", frozen=True, kw_only=True):
 
     PLURAL: ClassVar[str] = "clusters"
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
-        Relation("data_center_id", target="data-center", name="data_center", reverse="clusters"),
+        Relation(
+            "data_center_id",
+            target="data-center",
+            name="data_center",
+            reverse="clusters",
+            required=True,
+        ),
     )
 
     data_center_id: Annotated[str, attribute("The data center that it lies in.")]
@@ -89,7 +95,7 @@ class Host(Resource, tag="host.v1", frozen=True, kw_only=True):
 
     PLURAL: ClassVar[str] = "hosts"
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
-        Relation("cluster_id", target="cluster", name="cluster", reverse="hosts"),
+        Relation("cluster_id", target="cluster", name="cluster", reverse="hosts", required=True),
     )
 
     cluster_id: Annotated[str, attribute("The cluster that it belongs to.")]

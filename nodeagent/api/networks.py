@@ -29,7 +29,6 @@ from netfabric.security_group import checked_rule, default_rules
 from nodeagent.api.deleting import deleted
 from nodeagent.api.requests import body_of, ids_of, json_answer, node_of, target_of
 from nodeagent.api.views import show
-from nodeagent.services.cascade import fences_absent
 from nodeagent.services.port_groups import default_addresses, free_vni
 
 
@@ -159,8 +158,7 @@ async def add_rule(request: web.Request) -> web.Response:
     """POST /v1/security-groups/{group}/rules. 201: the rule; hosts have it within a second."""
     node, body, ids = node_of(request), await body_of(request, CreateRule), ids_of(request)
     group = _group(request)
-    others = [node.store.find(SecurityGroup, body.remote_group)] if body.remote_group else []
-    remote = others[0].id if others else ""
+    remote = node.store.find(SecurityGroup, body.remote_group).id if body.remote_group else ""
     rule = checked_rule(
         Rule(
             id=ids.id_for("rule"),
@@ -178,7 +176,6 @@ async def add_rule(request: web.Request) -> web.Response:
             raise InvalidError(f"a security group has {SECURITY_RULES_MAX} rules at most")
         await node.store.apply(
             puts=(replace(group, rules=(*group.rules, rule)),),
-            guards=(*others, *fences_absent(*others)),
             request_id=ids.request_id,
         )
     return json_answer(msgspec.to_builtins(rule), status=201)

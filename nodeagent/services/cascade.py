@@ -1,8 +1,8 @@
 """Deletes a record with all that belongs to it, in one transaction, while nothing new can come to depend on it.
 
-Called by the API. Two transactions: the first puts a fence, a record that says "this is being deleted"; whoever makes
-something that depends on it guards that there is no fence (`fences_absent`), so a create either is seen here before the
-plan is made, or is refused. The second deletes everything and the fence. An agent that dies in between leaves a fence,
+Called by the API. Two transactions: the first puts a fence, a record that says "this is being deleted"; every transaction
+that makes something depend on it guards that there is no fence (`raftstate.relation_guards`), so a create either is seen
+here before the plan is made, or is refused. The second deletes everything and the fence. An agent that dies in between leaves a fence,
 which housekeeping removes after a minute; the second transaction of a slow agent is then refused, as the fence is gone.
 """
 
@@ -75,7 +75,7 @@ def word(kind: str) -> str:
 
 
 def fences_absent(*resources: Resource) -> tuple[Deletion, ...]:
-    """Return guards for a transaction that makes something depend on these: none of them is being deleted."""
+    """Return guards for a transaction that prepares something to depend on these later: none of them is being deleted."""
     return tuple(_fence(resource) for resource in resources)
 
 
@@ -131,7 +131,7 @@ async def _take_down(store: Store, fences: Sequence[Deletion]) -> None:
 
 
 def _fence(resource: Resource, now_ms: int = 0) -> Deletion:
-    id_ = f"{kind_of(resource)}.{resource.id}"
+    id_ = Deletion.id_of(key_of(resource))
     return Deletion(id=id_, name=id_, target=key_of(resource), created_ms=now_ms)
 
 

@@ -26,7 +26,6 @@ from core.model import (
     Nic,
     PortGroup,
     PowerState,
-    Resource,
     SecurityGroup,
     Task,
     VMPhase,
