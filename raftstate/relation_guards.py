@@ -10,12 +10,25 @@ whenever, must still be able to change. Memories (`KEEP`) may name what is gone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 from core.errors import ConflictError, InvalidError
 from core.model import KINDS, Deletion, OnDelete, Relation, Resource, ids_in, key_of, kind_of
+from core.model.additions import BUILT_IN
 
 RevisionOf = Callable[[str, str], int]
 """Returns the revision of a resource by kind and id, 0 when there is none."""
+
+REFERENCE = "points-to"
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """That a resource of a plug-in's kind is related to another one, as its claims say on every host."""
+
+    kind: str
+    id: str
+    relation: Relation
 
 
 def relation_guards(
@@ -24,10 +37,11 @@ def relation_guards(
     *,
     stored: Callable[[Resource], Resource | None],
     revision_of: RevisionOf,
+    target_of: Callable[[str, str], Resource | None] = lambda _, __: None,
 ) -> dict[str, int]:
     """Return what else a transaction must guard, so that each relation that it makes has its target.
 
-    `stored` gives a resource as it is now, None for a new one.
+    `stored` gives a resource as it is now, None for a new one; `target_of` one by kind and id, None if it can't be read.
 
     Raises:
         InvalidError: a relation that must be there isn't, or has more targets than it may have.
@@ -52,6 +66,8 @@ def relation_guards(
                 raise ConflictError(
                     _leads_nowhere(resource, relation, id_, revision_of), code="conflict-relation"
                 )
+            if kind_of(resource) not in BUILT_IN:
+                _refuse_leaving(resource, relation, target_of(kind, id_))
             guards[key] = revision
             fence = f"{kind_of(Deletion)}/{Deletion.id_of(key)}"
             if fence not in gone:
@@ -67,6 +83,47 @@ def unique_claims(resource: Resource) -> tuple[str, ...]:
         if relation.unique
         for id_ in dict.fromkeys(ids_in(resource, relation.field))
     )
+
+
+def reference_claims(resource: Resource) -> tuple[str, ...]:
+    """Return the claims that say what a resource of a plug-in's kind is related to: hosts without the plug-in go by them.
+
+    They name the resource itself, so that two never ask for the same one.
+    """
+    kind = kind_of(resource)
+    if kind in BUILT_IN:
+        return ()
+    return tuple(
+        "/".join((REFERENCE, r.target, id_, str(r.on_delete), kind, resource.id, r.name))
+        for r in resource.RELATIONS
+        if r.on_delete is not OnDelete.KEEP
+        for id_ in dict.fromkeys(ids_in(resource, r.field))
+    )
+
+
+def references_prefix(key: str) -> str:
+    """Return how the claims begin that point to `kind/id`."""
+    return f"{REFERENCE}/{key}/"
+
+
+def read_reference(claim: str) -> Reference | None:
+    """Return what such a claim says, None if this version can't read it."""
+    parts = claim.split("/")
+    if len(parts) != 7 or parts[0] != REFERENCE or parts[3] not in set(OnDelete):
+        return None
+    _, target, _, on_delete, kind, id_, name = parts
+    relation = Relation(
+        "", target=target, name=name, reverse="", many=True, on_delete=OnDelete(on_delete)
+    )
+    return Reference(kind, id_, relation)
+
+
+def _refuse_leaving(resource: Resource, relation: Relation, target: Resource | None) -> None:
+    if target is not None and target.is_leaving():
+        raise ConflictError(
+            f"{_spoken(resource)} can't have {relation.name} {target.name!r}: that is coming or going right now",
+            code="conflict-relation",
+        )
 
 
 def _targets(resource: Resource, relations: Iterable[Relation]) -> Iterator[tuple[str, Relation]]:

@@ -17,7 +17,15 @@ import msgspec
 from core.clock import Clock, new_ordered_id
 from core.errors import ConflictError, NotFoundError
 from core.model import KINDS, Deletion, Resource, key_of, kind_of
-from raftstate.relation_guards import relation_guards, unique_claims
+from core.model.additions import stand_in
+from raftstate.relation_guards import (
+    Reference,
+    read_reference,
+    reference_claims,
+    references_prefix,
+    relation_guards,
+    unique_claims,
+)
 from raftstate.rider import RIDER
 from raftstate.state.dump import Frozen
 from raftstate.state.machine import Machine
@@ -182,6 +190,18 @@ class Store:
         """Return the `kind/id` that holds a claim, or an empty string."""
         return self._machine.claim_holder(claim)
 
+    def references_to(self, key: str) -> list[tuple[Resource, Reference]]:
+        """Return what resources of plug-ins' kinds point to `kind/id`, each as a stand-in; known on every host alike."""
+        found = []
+        for claim in self._machine.claims_beginning(references_prefix(key)):
+            reference = read_reference(claim)
+            row = (
+                self._machine.name_and_revision(reference.kind, reference.id) if reference else None
+            )
+            if reference is not None and row is not None:
+                found.append((stand_in(reference.kind, reference.id, *row), reference))
+        return found
+
     def outcome_of(self, request_id: str) -> Outcome | None:
         """Return how a request of the last minutes came out, None when it isn't known here."""
         return self._machine.remembered(request_id)
@@ -223,7 +243,13 @@ class Store:
         )
 
     def _related(self, puts: tuple[Resource, ...], deletes: tuple[Resource, ...]) -> dict[str, int]:
-        return relation_guards(puts, deletes, stored=self._as_stored, revision_of=self._revision_of)
+        return relation_guards(
+            puts,
+            deletes,
+            stored=self._as_stored,
+            revision_of=self._revision_of,
+            target_of=lambda kind, id_: self.get(KINDS[kind], id_),
+        )
 
     def _as_stored(self, resource: Resource) -> Resource | None:
         return self.get(type(resource), resource.id) if resource.revision else None
@@ -326,7 +352,7 @@ def _put(resource: Resource) -> Put:
         id=resource.id,
         name=resource.name,
         body=body,
-        claims=(*resource.claims(), *unique_claims(resource)),
+        claims=(*resource.claims(), *unique_claims(resource), *reference_claims(resource)),
     )
 
 

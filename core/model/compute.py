@@ -106,3 +106,6 @@ class VM(Resource, tag="vm.v1", frozen=True, kw_only=True):
     description: Annotated[
         str, attribute("A note for people.", length_max=DESCRIPTION_LENGTH_MAX)
     ] = ""
+
+    def is_leaving(self) -> bool:
+        return self.phase is VMPhase.DELETING

@@ -9,7 +9,7 @@ which housekeeping removes after a minute; the second transaction of a slow agen
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from core.errors import ConflictError, PlatformError
@@ -18,13 +18,16 @@ from core.model import (
     LINKS,
     DeletePlan,
     Deletion,
+    Link,
     OnDelete,
+    Relation,
     Resource,
     Touched,
     key_of,
     kind_of,
     plan_delete,
 )
+from core.model.additions import BUILT_IN
 from nodeagent.node import Node
 from raftstate.store import Store
 
@@ -35,7 +38,20 @@ WORDS = {"vm": "VM", "nic": "NIC"}
 
 def plan_of(store: Store, resource: Resource) -> DeletePlan:
     """Return what deleting a resource means, by this agent's copy of the state."""
-    return plan_delete(resource, lambda kind: store.all(KINDS[kind]), LINKS)
+
+    def references(key: str) -> list[tuple[Resource, Relation]]:
+        return [(found, reference.relation) for found, reference in store.references_to(key)]
+
+    return plan_delete(resource, lambda kind: store.all(KINDS[kind]), _links(), references)
+
+
+def _links() -> Mapping[str, Mapping[str, Link]]:
+    """Return the relations of this version's own kinds; those of plug-ins are told by claims, on all hosts alike."""
+    return {
+        kind: {name: link for name, link in links.items() if link.target in BUILT_IN}
+        for kind, links in LINKS.items()
+        if kind in BUILT_IN
+    }
 
 
 def refuse_if_used(plan: DeletePlan) -> None:

@@ -34,7 +34,7 @@ from core.model import (
 from netfabric.names import make_mac
 from netfabric.port_group import free_ip
 from nodeagent.node import Node
-from nodeagent.services.cascade import fences_absent
+from nodeagent.services.cascade import fences_absent, plan_of, refuse_if_used
 from nodeagent.services.vm_parts import disks_of
 from nodeagent.services.vm_requests import ChangeVM, CreateVM, MigrateVM, StopVM
 from raftstate.state.query import Condition, Op
@@ -170,6 +170,7 @@ class VmService:
         holder = self._store.claim_holder(f"task.subject/vm/{vm.id}")
         if vm.phase is VMPhase.DELETING and holder:
             return Opened(vm, self._store.get(Task, holder.removeprefix("task/")))
+        refuse_if_used(plan_of(self._store, vm))
         gone = replace(vm, power=PowerState.STOPPED, phase=VMPhase.DELETING)
         return await self._open("delete-vm", gone, ids)
 

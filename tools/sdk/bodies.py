@@ -214,6 +214,28 @@ class VMPatch(Body, frozen=True, kw_only=True):
     ha: bool | UnsetType = UNSET
 
 
+class DataCenterBody(Body, frozen=True, kw_only=True):
+    """A data center."""
+
+    name: str
+    description: str = ""
+
+
+class ClusterBody(Body, frozen=True, kw_only=True):
+    """A cluster in a data center, by name or id."""
+
+    name: str
+    data_center: str
+    description: str = ""
+
+
+class PlacePatch(Body, frozen=True, kw_only=True):
+    """What to change of a data center or a cluster."""
+
+    name: str | UnsetType = UNSET
+    description: str | UnsetType = UNSET
+
+
 class EmptyBody(Body, frozen=True, kw_only=True):
     """For actions that need no words."""
 
