@@ -196,6 +196,13 @@ class JoinToken(Resource, tag="join-token.v1", frozen=True, kw_only=True):
             reverse="join_tokens",
             on_delete=OnDelete.KEEP,
         ),
+        Relation(
+            "cluster_id",
+            target="cluster",
+            name="cluster",
+            reverse="join_tokens",
+            on_delete=OnDelete.ALONG,
+        ),
     )
     SECRET: ClassVar[frozenset[str]] = frozenset({"secret_sha256"})
 
@@ -203,6 +210,9 @@ class JoinToken(Resource, tag="join-token.v1", frozen=True, kw_only=True):
     expires_ms: Annotated[int, attribute("Until when a host can join with it.")]
     used_by_host_id: Annotated[
         str, attribute("The host that joined with it; empty: none yet.", by=CLUSTER)
+    ] = ""
+    cluster_id: Annotated[
+        str, attribute("The cluster that a host joins into; empty: the first.")
     ] = ""
 
 

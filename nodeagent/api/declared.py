@@ -87,10 +87,24 @@ async def delete(request: web.Request) -> web.Response:
 
 
 def _type(request: web.Request) -> type[Resource]:
+    if allowed := _other_methods(request):
+        raise web.HTTPMethodNotAllowed(request.method, allowed)
     type_ = type_of(request)
     if not is_declared(type_):
         raise web.HTTPMethodNotAllowed(request.method, ["GET"])
     return type_
+
+
+def _other_methods(request: web.Request) -> list[str]:
+    """Return what a path of its own, which our patterns fit as well, can be asked with."""
+    found = set()
+    for route in request.app.router.routes():
+        about = route.resource.get_info() if route.resource is not None else {}
+        pattern = about.get("pattern")
+        same = pattern.fullmatch(request.path) if pattern else about.get("path") == request.path
+        if same and "{plural}" not in about.get("formatter", ""):
+            found.add(route.method)
+    return sorted(found)
 
 
 def _stored(store: Store, type_: type[Resource], given: dict[str, Any]) -> dict[str, Any]:

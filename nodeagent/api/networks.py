@@ -14,7 +14,6 @@ from msgspec.structs import replace
 from core.attributes import attribute
 from core.errors import ConflictError, InvalidError, NotFoundError
 from core.model import (
-    DataCenter,
     Direction,
     DistributedSwitch,
     PortGroup,
@@ -29,6 +28,7 @@ from netfabric.security_group import checked_rule, default_rules
 from nodeagent.api.deleting import deleted
 from nodeagent.api.requests import body_of, ids_of, json_answer, node_of, target_of
 from nodeagent.api.views import show
+from nodeagent.services.places import data_center_of
 from nodeagent.services.port_groups import default_addresses, free_vni
 
 
@@ -64,6 +64,7 @@ class CreateSecurityGroup(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
     OF: ClassVar[type[msgspec.Struct]] = SecurityGroup
 
     name: Annotated[str, attribute("Its name: 1 to 63 of a-z, 0-9, `-` and `.`.")]
+    data_center: Annotated[str, attribute("Name or id of its data center; empty: the first.")] = ""
 
 
 class CreateRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -141,7 +142,7 @@ async def create_security_group(request: web.Request) -> web.Response:
         group = SecurityGroup(
             id=group_id,
             name=check_name(body.name, "security group"),
-            data_center_id=node.store.all(DataCenter)[0].id,
+            data_center_id=data_center_of(node.store, body.data_center).id,
             rules=default_rules(node.rng, group_id),
             created_ms=node.clock.wall_ms(),
         )
