@@ -164,10 +164,10 @@ async def test_a_repeated_request_makes_one(api, member):
 async def test_a_change_of_it_is_audited_under_its_kind(api, member):
     licence = await made(api)
     await api.patch("/v1/licences/gold", json={"seats": 6})
-    first, second = sorted(member.store.all(Audit), key=lambda audit: audit.revision)[-2:]
-    assert (first.subject, second.subject) == (f"licence/{licence['id']}",) * 2
-    assert second.action == "PATCH /v1/{plural}/{ref}"
-    assert ('"seats":5' in second.before, '"seats":6' in second.after) == (True, True)
+    (audit,) = (a for a in member.store.all(Audit) if a.action.startswith("PATCH"))
+    assert (audit.action, audit.subject, audit.subject_name) == (
+        "PATCH /v1/{plural}/{ref}", f"licence/{licence['id']}", "gold",
+    )  # fmt: skip
 
 
 async def test_rights_are_given_by_its_kind(api, member):
