@@ -17,6 +17,7 @@ from nodeagent.api import (
     accounts,
     certificates,
     collections,
+    declared,
     events,
     hosts,
     images,
@@ -58,6 +59,7 @@ AREAS = (
     networks,
     tasks,
     events,
+    declared,
     collections,
 )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -256,6 +256,18 @@ class Client:
     async def update(self, plural: str, name: str, body: Body) -> Item:
         """Change the fields that the body sets."""
         return await self._item(Request("PATCH", path_of(plural, name), body=_json(body)))
+
+    async def create_declared(self, plural: str, attributes: Mapping[str, JsonValue]) -> Item:
+        """Create a resource of any kind, also a plug-in's, by the attributes that its description names."""
+        body = msgspec.json.encode(dict(attributes))
+        return await self._item(Request("POST", path_of(plural), body=body))
+
+    async def update_declared(
+        self, plural: str, name: str, attributes: Mapping[str, JsonValue]
+    ) -> Item:
+        """Change these attributes of a resource of any kind."""
+        body = msgspec.json.encode(dict(attributes))
+        return await self._item(Request("PATCH", path_of(plural, name), body=body))
 
     async def delete(self, plural: str, name: str) -> Started[Item]:
         """Delete by name or id; long work comes back as a task."""
