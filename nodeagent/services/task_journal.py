@@ -72,8 +72,9 @@ class StoreJournal:
 
     async def note(self, step: str, what: str, text: str) -> None:
         line = self._line(what, step, text)
-        last = next((old for old in reversed(self._task().log) if old.step == step), None)
-        if last is None or (last.what, last.text) != (line.what, line.text):
+        said = (old for old in reversed(self._task().log) if (old.step, old.what) == (step, what))
+        last = next(said, None)
+        if last is None or last.text != line.text:
             await self._update(lambda task: with_line(task, line))
 
     async def record_rollback(self, error: PlatformError) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import Enum
 
 from core.errors import PlatformError, UnavailableError
-from core.model import PlannedStep, Task, TaskState
+from core.model import PlannedStep, Severity, Task, TaskState
 from core.work_queue import QueueFullError
 from core.workflow import (
     RepeatStepError,
@@ -24,12 +24,15 @@ from core.workflow import (
 from core.workflow_definition import Definition
 from nodeagent.node import Node
 from nodeagent.services.catching_up import caught_up
+from nodeagent.services.event_log import EventLog
 from nodeagent.services.task_journal import ENDED, StoreJournal
 from nodeagent.services.work_kinds import kind_of_task
 
 log = logging.getLogger(__name__)
 
 RETRY_S, RETRY_S_MAX = 3.0, 30.0
+# A step or an undo that failed so many times in a row doesn't mend itself: people are told, and it is tried less often.
+STUCK_TRIES, STUCK_RETRY_S_MAX = 8, 300.0
 
 
 # Makes the steps of these names; KeyError for one that this agent does not know.
@@ -53,6 +56,8 @@ class TaskRunner:
         self._definitions = definitions
         self._make_steps = make_steps
         self._running: set[str] = set()
+        self._reasons: dict[str, str] = {}
+        self._events = EventLog(node)
 
     async def run(self) -> None:
         """Run tasks until cancelled."""
@@ -73,16 +78,45 @@ class TaskRunner:
 
     async def _run_task(self, task: Task) -> None:
         journal = StoreJournal(self._node, task.id)
-        tries = 0
+        tries, told = 0, False
         try:
             while True:
                 outcome = await self._in_turn(task, journal)
                 if outcome is _Outcome.OVER:
+                    if told:
+                        await self._tell_goes_on(task.id)
                     return
                 tries = tries + 1 if outcome is _Outcome.STEP_WAITS else 0
-                await asyncio.sleep(min(RETRY_S * 2 ** max(0, min(tries, 10) - 1), RETRY_S_MAX))
+                if tries >= STUCK_TRIES and not told:
+                    told = True
+                    await self._tell_stuck(task.id, journal)
+                await asyncio.sleep(pause_after(tries))
         finally:
             self._running.discard(task.id)
+            self._reasons.pop(task.id, None)
+
+    async def _tell_stuck(self, task_id: str, journal: StoreJournal) -> None:
+        """Say, in the task's log and in an event, that this needs people, and what they can do."""
+        task = self._node.store.get(Task, task_id)
+        if task is None:
+            return
+        text = (
+            f"failed {STUCK_TRIES} times and is not given up, as it can neither be left half done nor taken back. "
+            f"Mend the cause; it is tried again every {STUCK_RETRY_S_MAX / 60:g} minutes, and at once when the agent of host "
+            f"{self._node.host_name} is restarted. The cause: {self._reasons.get(task_id, 'see the log')}"
+        )
+        try:
+            await journal.note(task.step, "stuck", text)
+        except PlatformError as error:
+            log.warning("a task waits", extra={"task": task_id, "error": error.message})
+        about = f"{task.workflow} of {task.subject_name or task.subject}: step {task.step} {text}"
+        await self._events.record("task-stuck", task, about, severity=Severity.WARNING)
+
+    async def _tell_goes_on(self, task_id: str) -> None:
+        task = self._node.store.get(Task, task_id)
+        if task is not None:
+            about = f"{task.workflow} of {task.subject_name or task.subject} went on and is over"
+            await self._events.record("task-goes-on", task, about)
 
     async def _in_turn(self, task: Task, journal: StoreJournal) -> _Outcome:
         """Attempt it when its turn comes. A turn isn't kept while waiting to try again, so stuck tasks hold up no others."""
@@ -104,6 +138,7 @@ class TaskRunner:
             log.warning(
                 "a task's step is tried again", extra={"task": task_id, "error": error.message}
             )
+            self._reasons[task_id] = error.message
             return _Outcome.STEP_WAITS
         except PlatformError as error:
             log.warning("a task waits", extra={"task": task_id, "error": error.message})
@@ -146,6 +181,13 @@ class TaskRunner:
             raise UnavailableError(
                 f"the steps of workflow {task.workflow!r} can't be made: {type(error).__name__}: {error}"
             ) from error
+
+
+def pause_after(tries: int) -> float:
+    """Return how long to wait after so many failures of a step in a row; 0: it waits for something else."""
+    limit_s = RETRY_S_MAX if tries < STUCK_TRIES else STUCK_RETRY_S_MAX
+    pause_s: float = RETRY_S * 2 ** max(0, min(tries, STUCK_TRIES) - 1)
+    return min(pause_s, limit_s)
 
 
 class _Outcome(Enum):

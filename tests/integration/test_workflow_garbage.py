@@ -169,6 +169,13 @@ def site(
     return Site(lab, bool(request.config.getoption("--every-step")))
 
 
+@pytest.fixture(autouse=True)
+async def no_vms(site: Site) -> None:
+    """Begin with none, whatever a test before has left because it failed."""
+    site.calm()
+    await gone(site)
+
+
 # -- work on many VMs at once
 
 
@@ -301,6 +308,7 @@ async def test_steps_that_fail_while_vms_are_made_and_deleted_leave_nothing(site
 
 
 async def test_creates_that_are_cancelled_before_the_agent_dies_leave_nothing(site: Site) -> None:
+    cancelled = 0
     for group in site.points("create-vm", 3):
         points = fresh(site, group)
         site.order("create-vm", HOLD, points)
@@ -316,8 +324,9 @@ async def test_creates_that_are_cancelled_before_the_agent_dies_leave_nothing(si
             states = {name: (await client.get_task(task)).state for name, task in tasks.items()}
         whole = [name for name, state in states.items() if state == "succeeded"]
         assert await phases(site) == dict.fromkeys(whole, "running")
-        assert "cancelled" in states.values()
+        cancelled += sum(state == "cancelled" for state in states.values())
         await gone(site)
+    assert cancelled >= 3
 
 
 async def test_agents_killed_while_vms_are_stopped_and_started_leave_nothing(site: Site) -> None:
