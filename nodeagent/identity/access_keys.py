@@ -115,9 +115,12 @@ class AccessKeys:
         """Return the caller of a request that was taken before and still goes on, such as a stream.
 
         Raises:
-            UnauthenticatedError: its key isn't good any more.
+            UnauthenticatedError: its key isn't good any more, or that can't be told here now.
         """
-        _, caller = self._found(presented, self._clock.wall_ms())
+        try:
+            _, caller = self._found(presented, self._clock.wall_ms())
+        except UnavailableError as error:
+            raise UnauthenticatedError(error.message) from None
         if caller is None:
             raise UnauthenticatedError(REFUSED)
         return caller

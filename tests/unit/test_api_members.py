@@ -334,6 +334,7 @@ async def test_on_the_host_itself_it_leaves_and_a_removed_one_says_so(many, agen
         )
         joined = await response.json()
     await runner.cleanup()
+    await agent.services.identity.audits.flush()
     audits = {audit.action: audit for audit in many.store.all(Audit)}
     assert audits.keys() == {"POST /v1/local/leave", "POST /v1/local/join"}
     assert {audit.subject for audit in audits.values()} == {f"host/{HOST_ID}"}

@@ -23,6 +23,7 @@ from tests.signed_requests import ORDER
 from tools.sdk.bodies import AccessKeyBody, PortGroupBody
 from tools.sdk.client import Client
 from tools.sdk.endpoints import parse_endpoints
+from tools.sdk.kvorum import connect_async
 
 KEY = ("kvk_3f2a9c5d1b7e4860a9d2c4f6e8b01357", "kvks_ZXhhbXBsZS1vbmx5LXNlY3JldC1vZi10aGUtbWFudWF")
 GROUP = PortGroupBody(name="pg", cidr="10.1.0.0/24")
@@ -78,6 +79,22 @@ async def test_on_a_host_s_own_socket_nothing_is_signed(tls):
         async with client_of(agent.address, tls) as client:
             await client.status()
         assert "Authorization" not in agent.asked[0].headers
+
+
+async def test_the_typed_client_signs_too(tls, tmp_path, monkeypatch):
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    file = tmp_path / "image"
+    file.write_bytes(b"some image")
+    with StubAgent(small_cluster(), ApiTls(tls).context) as agent:
+        async with connect_async(agent.address, access_key=KEY, ca_file=str(tls.ca)) as kvorum:
+            await kvorum.port_groups.create(name="pg", cidr="10.1.0.0/24")
+            await kvorum.images.create(file=file, name="i")
+        changes = [asked for asked in agent.asked if asked.method == "POST"]
+        for asked in changes:
+            check(asked, hashlib.sha256(asked.body).hexdigest())
+    assert [asked.path for asked in changes] == ["/v1/port-groups", "/v1/images"]
+    assert all("Authorization" in asked.headers for asked in agent.asked)
 
 
 async def test_a_real_agent_takes_what_the_client_signs(tls, tmp_path):

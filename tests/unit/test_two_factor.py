@@ -1,6 +1,7 @@
 """Recovery codes made anew, guesses with a stolen session, and hosts that lack the secrets key for a while."""
 
 import asyncio
+import functools
 
 import aiohttp
 import pytest
@@ -8,6 +9,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from msgspec.structs import replace
 
 from core.identity.lockout import AddressBook
+from core.identity.passwords import hash_password
 from core.identity.sealing import unseal
 from core.identity.totp import STEP_S, code_at
 from core.model import Account, SecretsKey, Session
@@ -50,18 +52,41 @@ class Person:
         return await self.api.post(f"{ACTIONS}/{verb}", json={"code": code}, headers=headers)
 
 
+async def session_of(person: Person, id_: str) -> dict[str, str]:
+    """Return what lets in, by a session that was opened without a log-in."""
+    token, hash_ = new_session_token(id_)
+    session = Session(
+        id=id_,
+        name=id_,
+        account_id=person.account().id,
+        secret_sha256=hash_,
+        expires_ms=person.member.clock.wall_ms() + 10**9,
+    )
+    await person.member.store.apply(puts=(session,))
+    return {"Authorization": f"Bearer {token}"}
+
+
 @pytest.fixture
 def agent(member):
     return FakeAgent(member)
 
 
+HASH = functools.cache(hash_password)  # made once: it takes time on purpose
+
+
 @pytest.fixture
 async def alice(member, agent):
+    account = Account(
+        id="alice-id",
+        name="alice",
+        role_ids=("viewer",),
+        password_hash=HASH(PASSWORD),
+        known_addresses=("127.0.0.1",),
+    )
+    await member.store.apply(puts=(account,))
     async with TestClient(TestServer(app_of(member, agent))) as api:
-        body = {"name": "alice", "roles": ["viewer"], "password": PASSWORD}
-        assert (await api.post("/v1/accounts", json=body, headers=ADMIN)).status == 201
         person = Person(member, api)
-        await person.enter()
+        person.head = await session_of(person, "hers")
         assert (await person.act("enable-totp")).status == 200
         stored = person.account()
         person.secret = unseal(member.secrets_key, f"totp/{stored.id}", stored.sealed_totp)
@@ -119,21 +144,6 @@ async def test_one_code_makes_them_once_however_many_ask_at_once(alice):
 # -- stolen sessions
 
 
-async def stolen(alice: Person) -> dict[str, str]:
-    """Return a session of alice's that somebody uses at an address where she never logged in."""
-    token, hash_ = new_session_token("stolen")
-    end_ms = alice.member.clock.wall_ms() + 10**9
-    session = Session(
-        id="stolen",
-        name="stolen",
-        account_id=alice.account().id,
-        secret_sha256=hash_,
-        expires_ms=end_ms,
-    )
-    await alice.member.store.apply(puts=(session,))
-    return {"Authorization": f"Bearer {token}"}
-
-
 @pytest.mark.parametrize("verb", ["disable-totp", "renew-recovery-codes", "set-password"])
 async def test_guesses_with_a_stolen_session_hold_the_account_back(agent, alice, verb):
     login = agent.services.identity.login
@@ -143,7 +153,9 @@ async def test_guesses_with_a_stolen_session_hold_the_account_back(agent, alice,
         right = {"password": "another canary 43 word", "old_password": PASSWORD}
         wrong = {**right, "old_password": "wrong password 1"}
     connector = aiohttp.TCPConnector(local_addr=(STRANGER, 0))
-    async with aiohttp.ClientSession(connector=connector, headers=await stolen(alice)) as thief:
+    async with aiohttp.ClientSession(
+        connector=connector, headers=await session_of(alice, "stolen")
+    ) as thief:
         url = alice.api.make_url(f"{ACTIONS}/{verb}")
         for body, status in (*[(wrong, 403)] * 5, (wrong, 429), (right, 429)):
             login._addresses = AddressBook()  # each from another address, so to say
