@@ -25,6 +25,7 @@ from core.model import (
     Nic,
     PortGroup,
     PowerState,
+    Resource,
     SecurityGroup,
     Task,
     VMPhase,
@@ -72,12 +73,13 @@ class Opened:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Plan:
-    """All of a new VM."""
+    """All of a new VM. `uses`: what must still be as it was when the plan was made."""
 
     vm: VM
     disk: Disk
     nic: Nic
     task: Task
+    uses: tuple[Resource, ...]
 
 
 class VmService:
@@ -102,6 +104,7 @@ class VmService:
             plan = await self._plan(body, ids, attempt)
             txn = self._store.change(
                 puts=(plan.vm, plan.disk, plan.nic, plan.task),
+                guards=plan.uses,
                 request_id=ids.request_id if attempt == 0 else f"{ids.request_id}#{attempt}",
             )
             match await self._store.commit(txn):
@@ -229,11 +232,15 @@ class VmService:
         vm = replace(vm, host_id=host_id)
         if storage.kind is DataStorageKind.LOCAL:
             disk = replace(disk, host_id=host_id)
+        host = self._store.need(Host, host_id)
+        members_of = (self._store.need(SecurityGroup, id_) for id_ in groups)
+        uses = (image, storage, port_group, host, *members_of)
         return _Plan(
             vm=vm,
             disk=disk,
             nic=await self._nic(vm, port_group, groups, ids, attempt),
             task=self._task("create-vm", vm, ids),
+            uses=uses,
         )
 
     def _checked(self, body: CreateVM) -> Image:

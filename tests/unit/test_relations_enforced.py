@@ -306,6 +306,7 @@ TARGETS = {
 ORDERS = sorted(set(permutations("mmdddd")))  # the maker's two steps and the deletion's four
 
 
+@pytest.mark.timeout(120)  # on a busy machine
 @pytest.mark.parametrize(
     ("maker", "target"), [*(("create", target) for target in TARGETS), ("move", "host")]
 )
