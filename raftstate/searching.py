@@ -12,6 +12,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from core.errors import InvalidError
 from raftstate.state.query import Position, Sql
+from raftstate.state.query_sight import EVERYTHING, Sight
 from raftstate.state.query_sql import Search, matches_sql, scanned_kind, search_sql
 from raftstate.state.query_text import Where
 from raftstate.state.schema import Scalar
@@ -73,13 +74,15 @@ async def search(store: Store, asked: Search, make: Callable[[Match], T]) -> Fou
     return await store.ask(_whole(read))
 
 
-async def count_matches(store: Store, kind: str, where: Sequence[Where]) -> tuple[int, int]:
-    """Return how many resources of a kind meet all conditions, and as of which log index.
+async def count_matches(
+    store: Store, kind: str, where: Sequence[Where], sight: Sight = EVERYTHING
+) -> tuple[int, int]:
+    """Return how many resources of a kind that may be seen meet all conditions, and as of which log index.
 
     Raises:
         InvalidError: as for `search`.
     """
-    sql = matches_sql(store.machine.table, kind, where)
+    sql = matches_sql(store.machine.table, kind, where, sight)
 
     def read(db: sqlite3.Connection) -> tuple[int, int]:
         (number,) = db.execute(*sql).fetchone()
@@ -89,13 +92,17 @@ async def count_matches(store: Store, kind: str, where: Sequence[Where]) -> tupl
 
 
 async def explain(store: Store, asked: Search, *, only_count: bool = False) -> list[Step]:
-    """Return how SQLite would go about a search or a count, without running it.
+    """Return how SQLite would go about a search or a count, without running it. It tells how many rows tables have.
 
     Raises:
         InvalidError: as for `search`.
     """
     table = store.machine.table
-    sql = matches_sql(table, asked.kind, asked.where) if only_count else search_sql(table, asked)
+    sql = (
+        matches_sql(table, asked.kind, asked.where, asked.sight)
+        if only_count
+        else search_sql(table, asked)
+    )
 
     def rows_of(db: sqlite3.Connection, kind: str) -> int:
         return int(db.execute(*matches_sql(table, kind, ())).fetchone()[0])

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import msgspec
 
-from core.model.resource import Relation, Resource
+from core.model.resource import Relation, Tagged
 
 
 class PowerState(StrEnum):
@@ -42,7 +42,7 @@ class CloudInit(msgspec.Struct, frozen=True, kw_only=True):
     user_data: str = ""
 
 
-class VM(Resource, tag="vm.v1", frozen=True, kw_only=True):
+class VM(Tagged, tag="vm.v1", frozen=True, kw_only=True):
     """A virtual machine.
 
     Users write `power`, sizes and cloud-init. `host_id` with `generation` says who may run it: the generation

@@ -10,17 +10,20 @@ from typing import ClassVar
 
 import msgspec
 
-from core.model.resource import Relation, Resource
+from core.model.resource import Relation, Resource, Tagged
 
 
 class Permission(msgspec.Struct, frozen=True, kw_only=True):
-    """The right to do each of `actions` to each of `kinds`; `*` stands for all of them."""
+    """The right to do each of `actions` to each of `kinds`; `*` stands for all of them.
+
+    `action@tag` is limited to resources that carry the tag.
+    """
 
     kinds: tuple[str, ...]
     actions: tuple[str, ...]
 
 
-class Role(Resource, tag="role.v1", frozen=True, kw_only=True):
+class Role(Tagged, tag="role.v1", frozen=True, kw_only=True):
     """A named set of permissions, given to accounts and access tokens.
 
     Its id is its name. The built-in roles (`core.identity.permissions`) are not stored.
@@ -32,7 +35,7 @@ class Role(Resource, tag="role.v1", frozen=True, kw_only=True):
     description: str = ""
 
 
-class Account(Resource, tag="account.v1", frozen=True, kw_only=True):
+class Account(Tagged, tag="account.v1", frozen=True, kw_only=True):
     """A person, or a program.
 
     `password_hash` is an argon2id text, empty as long as there is no password. `sealed_totp` is the secret of the time
@@ -64,7 +67,7 @@ class Account(Resource, tag="account.v1", frozen=True, kw_only=True):
     known_addresses: tuple[str, ...] = ()
 
 
-class Session(Resource, tag="session.v1", frozen=True, kw_only=True):
+class Session(Tagged, tag="session.v1", frozen=True, kw_only=True):
     """A log-in that lasts until `expires_ms`. The token names the id, so it is found without a search; name = id."""
 
     PLURAL: ClassVar[str] = "sessions"

@@ -8,16 +8,18 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import ClassVar
 
-from core.model.resource import OnDelete, Relation, Resource
+import msgspec
+
+from core.model.resource import OnDelete, Relation, Resource, Tagged
 
 
-class DataCenter(Resource, tag="data-center.v1", frozen=True, kw_only=True):
+class DataCenter(Tagged, tag="data-center.v1", frozen=True, kw_only=True):
     """The largest name space; holds clusters."""
 
     PLURAL: ClassVar[str] = "data-centers"
 
 
-class Cluster(Resource, tag="cluster.v1", frozen=True, kw_only=True):
+class Cluster(Tagged, tag="cluster.v1", frozen=True, kw_only=True):
     """A logical group of hosts inside a data center."""
 
     PLURAL: ClassVar[str] = "clusters"
@@ -67,12 +69,33 @@ class Vote(StrEnum):
     NEVER = "never"
 
 
-class Host(Resource, tag="host.v1", frozen=True, kw_only=True):
+class PluginState(StrEnum):
+    """`REFUSED`: left out when it was loaded. `FAILING`: its last call failed, or took too long and it is called no
+    more; `why` says which."""
+
+    ACTIVE = "active"
+    REFUSED = "refused"
+    FAILING = "failing"
+
+
+class Plugin(msgspec.Struct, frozen=True, kw_only=True):
+    """What one entry point of an installed package gives to the agent of a host, and why not."""
+
+    package: str
+    version: str
+    group: str
+    name: str
+    state: PluginState = PluginState.ACTIVE
+    why: str = ""
+
+
+class Host(Tagged, tag="host.v1", frozen=True, kw_only=True):
     """A server that runs the agent. `address` is its IP on the management network.
 
     Hosts of one `failure_domain` (a rack, a room) fail together; empty: this host shares its fate with no other. A
     `witness` votes and holds the state, but runs no VMs. `feature_level` is what its agent understands. `joining` from
-    its admission until it has the state and says so: it gets no vote, and may give up without a trace.
+    its admission until it has the state and says so: it gets no vote, and may give up without a trace. `plugins` are what
+    its agent found installed when it started.
     """
 
     PLURAL: ClassVar[str] = "hosts"
@@ -97,6 +120,7 @@ class Host(Resource, tag="host.v1", frozen=True, kw_only=True):
     vote: Vote = Vote.AUTO
     feature_level: int = 1
     joining: bool = False
+    plugins: tuple[Plugin, ...] = ()
 
     def claims(self) -> tuple[str, ...]:
         return (f"host.name/{self.name}", f"host.address/{self.address}")
@@ -119,7 +143,7 @@ class Lease(Resource, tag="lease.v1", frozen=True, kw_only=True):
         return ()
 
 
-class JoinToken(Resource, tag="join-token.v1", frozen=True, kw_only=True):
+class JoinToken(Tagged, tag="join-token.v1", frozen=True, kw_only=True):
     """A single-use right to join. Only the SHA-256 of its secret is kept; name = id."""
 
     PLURAL: ClassVar[str] = "join-tokens"
@@ -181,7 +205,7 @@ class HostKey(Resource, tag="host-key.v1", frozen=True, kw_only=True):
     key_id: str
 
 
-class AccessToken(Resource, tag="access-token.v1", frozen=True, kw_only=True):
+class AccessToken(Tagged, tag="access-token.v1", frozen=True, kw_only=True):
     """A bearer token of the HTTPS API; only the SHA-256 of its secret is kept.
 
     It may do what its `role_ids` allow or, if it has an `account_id`, what that account may; with neither, everything.

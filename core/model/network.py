@@ -10,10 +10,10 @@ from typing import ClassVar
 
 import msgspec
 
-from core.model.resource import OnDelete, Relation, Resource
+from core.model.resource import OnDelete, Relation, Tagged
 
 
-class DistributedSwitch(Resource, tag="distributed-switch.v1", frozen=True, kw_only=True):
+class DistributedSwitch(Tagged, tag="distributed-switch.v1", frozen=True, kw_only=True):
     """A switch that spans the hosts of a cluster."""
 
     PLURAL: ClassVar[str] = "distributed-switches"
@@ -24,7 +24,7 @@ class DistributedSwitch(Resource, tag="distributed-switch.v1", frozen=True, kw_o
     cluster_id: str
 
 
-class PortGroup(Resource, tag="port-group.v1", frozen=True, kw_only=True):
+class PortGroup(Tagged, tag="port-group.v1", frozen=True, kw_only=True):
     """Uniform configuration of the ports of one VXLAN network.
 
     `vni` 1..16777215, unique in the mesh. `cidr` is IPv4. `service_ip` answers DHCP and DNS on every host and
@@ -52,7 +52,7 @@ class PortGroup(Resource, tag="port-group.v1", frozen=True, kw_only=True):
         return (f"port-group.name/{self.name}", f"port-group.vni/{self.vni}")
 
 
-class Nic(Resource, tag="nic.v1", frozen=True, kw_only=True):
+class Nic(Tagged, tag="nic.v1", frozen=True, kw_only=True):
     """A VM's network card; name = `<vm name>.<index>`."""
 
     PLURAL: ClassVar[str] = "nics"
@@ -119,7 +119,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     default: bool = False
 
 
-class SecurityGroup(Resource, tag="security-group.v1", frozen=True, kw_only=True):
+class SecurityGroup(Tagged, tag="security-group.v1", frozen=True, kw_only=True):
     """A stateful firewall shared by NICs."""
 
     PLURAL: ClassVar[str] = "security-groups"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import ClassVar
 
-from core.model.resource import OnDelete, Relation, Resource
+from core.model.resource import OnDelete, Relation, Tagged
 
 
 class DataStorageKind(StrEnum):
@@ -18,8 +18,8 @@ class DataStorageKind(StrEnum):
     SHARED = "shared"
 
 
-class DataStorage(Resource, tag="data-storage.v1", frozen=True, kw_only=True):
-    """Where disks live. `path` is absolute and the same on every host."""
+class DataStorage(Tagged, tag="data-storage.v1", frozen=True, kw_only=True):
+    """Where disks live. `path` is absolute and the same on every host; `driver` is a plug-in's, empty: the product's."""
 
     PLURAL: ClassVar[str] = "data-storages"
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
@@ -31,9 +31,10 @@ class DataStorage(Resource, tag="data-storage.v1", frozen=True, kw_only=True):
     data_center_id: str
     kind: DataStorageKind
     path: str
+    driver: str = ""
 
 
-class ImageStorage(Resource, tag="image-storage.v1", frozen=True, kw_only=True):
+class ImageStorage(Tagged, tag="image-storage.v1", frozen=True, kw_only=True):
     """Where images live: a directory of the same path on every host; images are copied between hosts by hash."""
 
     PLURAL: ClassVar[str] = "image-storages"
@@ -54,7 +55,7 @@ class ImageState(StrEnum):
     READY = "ready"
 
 
-class Image(Resource, tag="image.v1", frozen=True, kw_only=True):
+class Image(Tagged, tag="image.v1", frozen=True, kw_only=True):
     """A disk template. Always stored as a standalone qcow2 file named by its SHA-256.
 
     `sha256` and `size_bytes` are of that stored file; `virtual_size_bytes` is what a guest sees.
@@ -86,7 +87,7 @@ class Image(Resource, tag="image.v1", frozen=True, kw_only=True):
     host_ids: tuple[str, ...] = ()
 
 
-class Disk(Resource, tag="disk.v1", frozen=True, kw_only=True):
+class Disk(Tagged, tag="disk.v1", frozen=True, kw_only=True):
     """A virtual disk: qcow2, linked to its image's cached copy on the same data storage (or empty: no image).
 
     `index` orders the disks of a VM, 0 is the one it boots from. `host_id` is set for local storage only.

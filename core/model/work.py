@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import msgspec
 
-from core.model.resource import OnDelete, Relation, Resource
+from core.model.resource import OnDelete, Relation, Resource, Tagged
 
 
 class TaskState(StrEnum):
@@ -58,7 +58,7 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True):
     text: str = ""
 
 
-class Task(Resource, tag="task.v1", frozen=True, kw_only=True):
+class Task(Tagged, tag="task.v1", frozen=True, kw_only=True):
     """A run of a workflow on a resource; name = id.
 
     `workflow` names the definition, `subject` the resource as `kind/id`. `arguments` are strings only.

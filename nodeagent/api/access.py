@@ -14,15 +14,19 @@ from aiohttp.typedefs import Middleware
 
 from core.clock import Clock
 from core.errors import ForbiddenError, NotFoundError, UnauthenticatedError
+from core.identity.permissions import READ
 from core.model import Account
 from nodeagent.api.keys import AGENT
 from nodeagent.api.permissions import Gate, Need, need_of
 from nodeagent.api.problems import Handler
+from nodeagent.api.rights import CALLER, LIMITS, judge_path
 from nodeagent.identity.callers import HOW_TO, Caller, caller_of_bearer, root
 
-CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
 CLOCK: web.AppKey[Clock] = web.AppKey("clock", Clock)
 LOCAL_PREFIX = "/v1/local/"
+FILTERED = (
+    "/v1/{plural}"  # lists show what the caller may see, so a limited right to read is enough
+)
 
 
 def access_middleware() -> Middleware:
@@ -50,13 +54,14 @@ def address_of(request: web.Request) -> str:
 
 
 def check_again(request: web.Request) -> None:
-    """Judge a request anew that has been served for long; for streams.
+    """Judge a request anew that has been served for long: for streams, and for those that wait.
 
     Raises:
         UnauthenticatedError: the caller may not come in any more.
         ForbiddenError: the caller may not do this any more.
     """
-    _authorise(request, _authenticated(request), need_of(request))
+    request[CALLER] = _authenticated(request)
+    _authorise(request, request[CALLER], need_of(request))
 
 
 def _unix_socket(request: web.Request) -> socket.socket | None:
@@ -89,14 +94,23 @@ def _authenticated(request: web.Request) -> Caller:
 
 
 def _authorise(request: web.Request, caller: Caller, need: Need | None) -> None:
+    request.pop(LIMITS, None)
     if need is None or need.gate is Gate.CALLER or caller.via == "root":
         return
     if need.gate is Gate.OWN and is_own(request, caller):
         return
-    if need.gate is Gate.LOCAL or not caller.may(need.kind, need.action):
+    wanted = caller.limits(need.kind, need.action) if need.gate is not Gate.LOCAL else frozenset()
+    if wanted is None:
+        return
+    if not wanted:
         raise ForbiddenError(
             f"{caller.name!r} may not do this: its roles don't allow '{need.action}' on '{need.kind}'"
         )
+    resource, node = request.match_info.route.resource, request.app[AGENT].node
+    assert resource is not None and node is not None, "known callers of a member ask for a route"
+    request[LIMITS] = wanted
+    if not (resource.canonical == FILTERED and need.action == READ):
+        judge_path(request, node.store, need.kind)
 
 
 def is_own(request: web.Request, caller: Caller) -> bool:

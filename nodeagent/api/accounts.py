@@ -12,7 +12,15 @@ from msgspec.structs import replace
 
 from core.errors import ConflictError, ForbiddenError, InvalidError
 from core.identity.passwords import check_new_password
-from core.identity.permissions import ACTIONS, ANY, BUILT_IN, GUARDED_KINDS, covers
+from core.identity.permissions import (
+    ACTIONS,
+    ANY,
+    BUILT_IN,
+    CREATE,
+    GUARDED_KINDS,
+    LIMITABLE_KINDS,
+    covers,
+)
 from core.identity.sealing import seal, unseal
 from core.identity.totp import (
     accepted_step,
@@ -23,7 +31,17 @@ from core.identity.totp import (
     recovery_hash,
     totp_uri,
 )
-from core.model import KINDS, AccessToken, Account, Mesh, Permission, Role, Session, check_name
+from core.model import (
+    KINDS,
+    AccessToken,
+    Account,
+    Mesh,
+    Permission,
+    Role,
+    Session,
+    check_name,
+    check_tag,
+)
 from nodeagent.api.access import address_of, caller_of, is_own
 from nodeagent.api.collections import strong_if_asked
 from nodeagent.api.computed import answer_of
@@ -289,7 +307,7 @@ async def list_roles(request: web.Request) -> web.Response:
     """GET /v1/roles. 200: the built-in ones and those that were made."""
     store = node_of(request).store
     await strong_if_asked(request)
-    items = [show(store, role) for role in _all_roles(store)]
+    items = [show(store, role) for role in all_roles(store)]
     return json_answer({**answer_of(items, request), "index": store.index})
 
 
@@ -368,13 +386,31 @@ def _permissions(caller: Caller, wanted: tuple[Permission, ...]) -> tuple[Permis
                 raise InvalidError(
                     f"there is no kind {kind[:60]!r}: there are {', '.join(sorted(known))}"
                 )
-        for action in permission.actions:
+        for text in permission.actions:
+            action, at, tag = text.partition("@")
             if action not in (*ACTIONS, ANY):
                 raise InvalidError(
                     f"there is no action {action[:60]!r}: there are {', '.join(ACTIONS)}, *"
                 )
+            if at:
+                _check_limit(permission, action, tag)
     _check_covered(caller, wanted)
     return wanted
+
+
+def _check_limit(permission: Permission, action: str, tag: str) -> None:
+    """See whether an action on these kinds can be limited to what carries a tag."""
+    check_tag(tag)
+    if action == CREATE:
+        raise InvalidError(
+            f"'create' can't be limited to the tag {tag[:60]!r}, as what is new has none yet: leave 'create' out, or "
+            "allow it for all"
+        )
+    wrong = sorted({*permission.kinds} - LIMITABLE_KINDS - {ANY})
+    if wrong:
+        raise InvalidError(
+            f"rights on {wrong[0]!r} can't be limited to a tag: only those on {', '.join(sorted(LIMITABLE_KINDS))} can"
+        )
 
 
 def _account(request: web.Request) -> Account:
@@ -393,7 +429,8 @@ def _role(request: web.Request) -> Role:
     return target_of(request, Role, "role")
 
 
-def _all_roles(store: Store) -> list[Role]:
+def all_roles(store: Store) -> list[Role]:
+    """Return the built-in roles and those that were made."""
     return [*BUILT_IN.values(), *store.all(Role)]
 
 

@@ -22,9 +22,11 @@ from nodeagent.api import (
     joining,
     members,
     networks,
+    plugins,
     secrets,
     state,
     storages,
+    tags,
     tasks,
     vms,
 )
@@ -52,6 +54,8 @@ AREAS = (
     networks,
     tasks,
     events,
+    plugins,
+    tags,
     collections,
 )
 

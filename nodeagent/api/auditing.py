@@ -15,12 +15,13 @@ from msgspec.structs import replace
 
 from core.errors import ConflictError, NotFoundError, PlatformError
 from core.model import KINDS, Audit, Resource, key_of
-from nodeagent.api.access import CALLER, address_of
+from nodeagent.api.access import address_of
 from nodeagent.api.deleting import is_dry
 from nodeagent.api.keys import AGENT
 from nodeagent.api.permissions import Audited, Need, need_of
 from nodeagent.api.problems import REQUEST_ID, Handler
 from nodeagent.api.requests import node_of
+from nodeagent.api.rights import CALLER, named_in
 from nodeagent.api.views import Shown, show
 from nodeagent.identity.audits import Audits
 from nodeagent.node import Node
@@ -115,7 +116,7 @@ def audits_of(request: web.Request) -> Audits:
 def _audit(audits: Audits, request: web.Request, need: Need) -> Audit:
     resource = request.match_info.route.resource
     assert resource is not None, "there is a route, as something is needed"
-    named = next(iter(request.match_info.values()), "")
+    named = named_in(request)
     return replace(
         audits.make(
             request.get(CALLER),
@@ -128,7 +129,7 @@ def _audit(audits: Audits, request: web.Request, need: Need) -> Audit:
 
 
 def _subject(node: Node, request: web.Request, need: Need) -> Resource | None:
-    type_, ref = KINDS.get(need.kind), next(iter(request.match_info.values()), "")
+    type_, ref = KINDS.get(need.kind), named_in(request)
     if type_ is None or not ref:
         return None
     try:

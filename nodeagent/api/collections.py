@@ -10,8 +10,9 @@ from aiohttp import web
 from core.errors import InvalidError, NotFoundError
 from core.model import COLLECTIONS, Resource
 from nodeagent.api.lists import list_of
-from nodeagent.api.requests import node_of
-from nodeagent.api.shown_cache import ShownCache
+from nodeagent.api.requests import etag_of, found_of, json_answer, node_of, shown_to
+from nodeagent.api.rights import sight_of
+from nodeagent.api.shown_cache import ShownCache, kinds_shown
 
 CACHE: web.AppKey[list[ShownCache]] = web.AppKey("shown-cache", list[ShownCache])
 
@@ -48,7 +49,13 @@ async def show_resource(request: web.Request) -> web.Response:
     """GET /v1/<plural>/<name or id>. 404: none of that name or id."""
     node_of(request)
     await strong_if_asked(request)
-    answer = _cache(request).answer(type_of(request), request.match_info["ref"])
+    type_ = type_of(request)
+    if not sight_of(request).whole(
+        kinds_shown(type_)
+    ):  # answers that are kept are those of callers who see all
+        resource = found_of(request, type_, "ref")
+        return json_answer(shown_to(request, resource), headers={"ETag": etag_of(resource)})
+    answer = _cache(request).answer(type_, request.match_info["ref"])
     return web.Response(
         body=answer.body, content_type="application/json", headers={"ETag": answer.etag}
     )

@@ -9,8 +9,8 @@ from core.errors import ConflictError, InvalidError
 from core.model import Host
 from ha.lease import Renewal
 from nodeagent.api.deleting import preview_if_asked
-from nodeagent.api.requests import body_of, json_answer, node_of, services_of, target_of
-from nodeagent.api.views import show
+from nodeagent.api.requests import body_of, json_answer, node_of, services_of, shown_to, target_of
+from nodeagent.api.rights import without_names
 from nodeagent.services.host_service import confirm_off, remove_host, set_failure_domain
 
 
@@ -40,7 +40,7 @@ async def change_host(request: web.Request) -> web.Response:
     host = target_of(request, Host, "host")
     if body.failure_domain is not None:
         await set_failure_domain(node, host, body.failure_domain)
-    return json_answer(show(node.store, node.store.need(Host, host.id)))
+    return json_answer(shown_to(request, node.store.need(Host, host.id)))
 
 
 async def delete_host(request: web.Request) -> web.Response:
@@ -48,7 +48,10 @@ async def delete_host(request: web.Request) -> web.Response:
     node, host = node_of(request), target_of(request, Host, "host")
     if (preview := preview_if_asked(request, host)) is not None:
         return preview
-    await remove_host(node, host)
+    try:
+        await remove_host(node, host)
+    except ConflictError as error:
+        raise without_names(request, error) from None
     return web.Response(status=204)
 
 

@@ -12,8 +12,7 @@ from aiohttp import web
 from core.errors import InvalidError
 from core.model import Image
 from nodeagent.api.deleting import deleted
-from nodeagent.api.requests import ids_of, json_answer, node_of, services_of, target_of
-from nodeagent.api.views import show
+from nodeagent.api.requests import ids_of, json_answer, services_of, shown_to, target_of
 
 CHUNK_BYTES = 1 << 20
 
@@ -44,7 +43,7 @@ async def upload_image(request: web.Request) -> web.Response:
         ids=ids_of(request),
     )
     return json_answer(
-        show(node_of(request).store, image),
+        shown_to(request, image),
         status=201,
         headers={"Location": f"/v1/images/{image.id}"},
     )

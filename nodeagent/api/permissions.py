@@ -124,6 +124,10 @@ NEEDS: dict[str, Need] = {
     "PATCH /v1/roles/{role}": _role("role", CHANGE),
     "DELETE /v1/roles/{role}": _role("role", DELETE),
     "DELETE /v1/sessions/{session}": _role("session", DELETE),
+    "GET /v1/plugins": _role("host", READ),
+    "GET /v1/system-tags": Need(Gate.CALLER),
+    "GET /v1/{plural}/{ref}/tags": Need(Gate.ROLE, "", READ),
+    "PATCH /v1/{plural}/{ref}/tags": Need(Gate.ROLE, "", CHANGE),
     "GET /v1/{plural}": Need(Gate.ROLE, "", READ),
     "GET /v1/{plural}/{ref}": Need(Gate.ROLE, "", READ),
 }

@@ -8,16 +8,27 @@ from aiohttp import web
 from core.errors import ConflictError
 from core.model import DataCenter, DataStorage, DataStorageKind, check_name
 from nodeagent.api.deleting import deleted
-from nodeagent.api.requests import body_of, ids_of, json_answer, node_of, services_of, target_of
-from nodeagent.api.views import show
+from nodeagent.api.requests import (
+    body_of,
+    ids_of,
+    json_answer,
+    node_of,
+    services_of,
+    shown_to,
+    target_of,
+)
 
 
 class CreateDataStorage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`path` must exist on every host and, for `shared`, be the same directory everywhere."""
+    """`path` must exist on every host and, for `shared`, be the same directory everywhere.
+
+    `driver` names one that a plug-in brings, on every host; empty: the product's.
+    """
 
     name: str
     kind: DataStorageKind
     path: str
+    driver: str = ""
 
 
 def add_routes(app: web.Application) -> None:
@@ -36,6 +47,7 @@ async def create_storage(request: web.Request) -> web.Response:
         data_center_id=node.store.all(DataCenter)[0].id,
         kind=body.kind,
         path=body.path,
+        driver=body.driver,
         created_ms=node.clock.wall_ms(),
     )
     if before is None:
@@ -45,7 +57,7 @@ async def create_storage(request: web.Request) -> web.Response:
         await services_of(request).storages.prepare_new(storage)
         await node.store.apply(puts=(storage,), request_id=ids.request_id)
     return json_answer(
-        show(node.store, node.store.need(DataStorage, storage.id)),
+        shown_to(request, node.store.need(DataStorage, storage.id)),
         status=201,
         headers={"Location": f"/v1/data-storages/{storage.id}"},
     )

@@ -1,4 +1,4 @@
-"""Keeps this host's own record true: version, processors, memory, accelerator, watchdog.
+"""Keeps this host's own record true: version, processors, memory, accelerator, watchdog, plug-ins.
 
 Placement counts on it. Asks libvirt once after each start of the agent, and again now and then; a witness has none.
 """
@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from msgspec.structs import replace
 
 from core.errors import PlatformError
-from core.model import Host
+from core.model import Host, Plugin
 from nodeagent.joining.messages import FEATURE_LEVEL, VERSION
 from nodeagent.node import Node
 
@@ -24,9 +25,15 @@ RETRY_S = 3.0
 class HostReporter:
     """Writes what is true of this host."""
 
-    def __init__(self, node: Node, accelerator: str) -> None:
+    def __init__(
+        self,
+        node: Node,
+        accelerator: str,
+        plugins: Callable[[], tuple[Plugin, ...]] = lambda: (),
+    ) -> None:
         self._node = node
         self._accelerator = accelerator
+        self._plugins = plugins
 
     async def run(self) -> None:
         """Report until cancelled."""
@@ -43,7 +50,10 @@ class HostReporter:
     async def _report(self) -> None:
         host = self._node.host()
         if host.witness:
-            await self._write(host, replace(host, version=VERSION, feature_level=FEATURE_LEVEL))
+            true = replace(
+                host, version=VERSION, feature_level=FEATURE_LEVEL, plugins=self._plugins()
+            )
+            await self._write(host, true)
             return
         facts = await self._node.hypervisor.host_facts()
         status = await self._node.guard.status()
@@ -57,6 +67,7 @@ class HostReporter:
             arch=facts.architecture,
             accelerator=self._accelerator,
             watchdog=status.watchdog.kind,
+            plugins=self._plugins(),
         )
         await self._write(host, true)
 

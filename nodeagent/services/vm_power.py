@@ -36,6 +36,15 @@ NETWORK_TIMEOUT_S = 20.0
 POLL_S = 0.3
 
 
+Shape = Callable[[DomainSpec, tuple[str, ...]], DomainSpec]
+
+
+def unshaped(spec: DomainSpec, tags: tuple[str, ...]) -> DomainSpec:
+    """Return the spec as it is."""
+    del tags
+    return spec
+
+
 class VmPower:
     """Starts and stops guests of this host; never two operations on one VM at a time."""
 
@@ -47,7 +56,10 @@ class VmPower:
         *,
         accelerator: Accelerator,
         cache: DiskCache,
+        shape: Shape = unshaped,
     ) -> None:
+        """`shape` gives a VM's system tags their effect on what is started."""
+        self._shape = shape
         self._node = node
         self._store = node.store
         self._storages = storages
@@ -212,7 +224,7 @@ class VmPower:
             (d for d in self._store.all(Disk) if d.vm_id == vm.id), key=lambda d: d.index
         )
         nics = sorted((n for n in self._store.all(Nic) if n.vm_id == vm.id), key=lambda n: n.index)
-        return DomainSpec(
+        spec = DomainSpec(
             vm_id=vm.id,
             name=vm.name,
             generation=vm.generation,
@@ -232,6 +244,7 @@ class VmPower:
             accelerator=self._accelerator,
             architecture=Architecture(self._node.host().arch),
         )
+        return self._shape(spec, vm.tags)
 
     def _nic(self, nic: Nic) -> NicSpec:
         group = self._store.need(PortGroup, nic.port_group_id)

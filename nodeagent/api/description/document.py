@@ -12,11 +12,12 @@ from typing import Any
 
 import msgspec
 
-from core.model import COLLECTIONS
+from core.model import COLLECTIONS, Tagged
 from nodeagent.api.description.operations import (
     OPERATIONS,
     QUERY,
     STRONG,
+    TAGS,
     Operation,
     Shape,
     page_of,
@@ -25,6 +26,7 @@ from nodeagent.api.description.operations import (
 from nodeagent.api.description.schemas import SchemaOf, reference_to, schemas_of
 from nodeagent.api.problems import KEY_LENGTH_MAX, Problem
 from nodeagent.api.requests import CONDITION_LENGTH_MAX
+from nodeagent.api.tags import ChangeTags
 
 OPENAPI = "3.1.0"
 CHANGES = frozenset({"POST", "PATCH", "DELETE"})
@@ -53,6 +55,14 @@ def all_operations() -> dict[tuple[str, str], Operation]:
         found["GET", f"/v1/{plural}/{{ref}}"] = Operation(
             f"Show one of the {spoken}, by name or id.", {200: ("It.", type_)}, query=(STRONG,)
         )
+        if issubclass(type_, Tagged):
+            path = f"/v1/{plural}/{{ref}}/tags"
+            found["GET", path] = Operation(
+                f"Show the tags of one of the {spoken}.", TAGS, query=(STRONG,)
+            )
+            found["PATCH", path] = Operation(
+                f"Add tags to one of the {spoken}, and remove others.", TAGS, body=ChangeTags
+            )
     return found | OPERATIONS
 
 
