@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from core.model import Permission
-from nodeagent.api import accounts, certificates, hosts, joining, members, networks, storages
+from nodeagent.api import accounts, certificates, hosts, joining, members, networks, storages, tags
 from nodeagent.services import vm_requests
 from storage.image_check import ImageFormat
 from tools.cli.image import FORMATS
@@ -59,6 +59,7 @@ PAIRS = [
         ),
         vm_requests.CreateVM,
     ),
+    (bodies.TagsBody(add=("prod",), remove=("old",)), tags.ChangeTags),
     (bodies.VMPatch(ha=False, description="x"), vm_requests.ChangeVM),
     (bodies.StopBody(force=True, timeout_s=5), vm_requests.StopVM),
     (bodies.MigrateBody(host="h2"), vm_requests.MigrateVM),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from argparse import Namespace
 
+from msgspec import UNSET
+
 from tools.cli.collection import Kind, add_delete, add_list, add_show, related
 from tools.cli.context import Context
 from tools.cli.output import text, write_done
@@ -21,6 +23,7 @@ KIND = Kind(
         text("id", "id"),
         text("kind", "kind"),
         text("path", "path"),
+        text("driver", "driver"),
         text("data center", "data_center_name", "data_center_id"),
     ),
 )
@@ -30,7 +33,8 @@ async def create(args: Namespace, ctx: Context) -> int:
     """Create a data storage."""
     if not args.path.startswith("/"):
         raise UsageError(f"path {args.path!r} is not absolute: it must be the same on every host")
-    body = DataStorageBody(name=args.name, kind=args.kind, path=args.path)
+    driver = args.driver or UNSET
+    body = DataStorageBody(name=args.name, kind=args.kind, path=args.path, driver=driver)
     made = await ctx.client.create(KIND.plural, body)
     write_done(ctx, made, f"{made.text('name', args.name)}: created")
     return 0
@@ -54,6 +58,9 @@ def _add(root: Root, parser: Parser) -> None:
     made.add_argument("name", metavar="NAME", help="its name")
     made.add_argument("--kind", required=True, choices=("local", "shared"), help="local or shared")
     made.add_argument("--path", required=True, help="absolute path, the same on every host")
+    made.add_argument(
+        "--driver", default="", metavar="NAME", help="a plug-in's storage driver, on every host"
+    )
     add_list(verbs, KIND)
     add_show(verbs, KIND)
     add_delete(verbs, KIND, consequences=_consequences)
