@@ -82,7 +82,11 @@ async def vms(member, api):
     """Make three VMs: mine, the others', and one without tags."""
     made = {}
     for name, tags in (("mine", (MINE,)), ("theirs", (OTHERS,)), ("bare", ())):
-        body = {"name": name, "image": "debian", "description": "mine" if name == "mine" else SECRET}
+        body = {
+            "name": name,
+            "image": "debian",
+            "description": "mine" if name == "mine" else SECRET,
+        }
         response = await api.post("/v1/vms", json=body, headers=ADMIN)
         made[name] = (await response.json())["vm"]["id"]
         await retag(member, VM, made[name], tags)
