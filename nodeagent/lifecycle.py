@@ -58,6 +58,7 @@ from nodeagent.ways_in import (
 log = logging.getLogger(__name__)
 
 TRY_AGAIN_S = 0.5
+AUDITS_TIMEOUT_S = 1.0
 
 
 class Lifecycle:
@@ -208,6 +209,7 @@ class Lifecycle:
                     "this host's joining isn't finished: wait, or give it up with 'kvorum leave --force'"
                 )
             else:
+                await services.identity.audits.flush_ends(timeout_s=AUDITS_TIMEOUT_S)
                 await ask_out(node, services.exclusion)
             await self._forget_cluster(record)
             log.info("this host has left its cluster", extra={"host": record.host_id})

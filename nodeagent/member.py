@@ -90,6 +90,7 @@ from storage.image_store import ImageStore
 log = logging.getLogger(__name__)
 
 STEP_ASIDE_TIMEOUT_S = 2.0
+AUDITS_TIMEOUT_S = 1.0
 NOT_ON_WITNESSES = ("network", "vms", "images")
 
 
@@ -234,7 +235,8 @@ class Member:
         self._engine.follow(_peers(self._record))
 
     async def step_aside(self) -> None:
-        """Hand leadership over before a planned stop, so that the others need not notice a silence first."""
+        """Before a planned stop, store how changes ended and hand leadership over: others need not notice a silence first."""
+        await self.services.identity.audits.flush_ends(timeout_s=AUDITS_TIMEOUT_S)
         await self._engine.step_aside(timeout_s=STEP_ASIDE_TIMEOUT_S)
 
     async def run_services(self) -> None:

@@ -23,6 +23,7 @@ from nodeagent.api import (
     members,
     networks,
     plugins,
+    roles,
     secrets,
     state,
     storages,
@@ -42,6 +43,7 @@ UPLOAD_BYTES_MAX = 8 << 40
 AREAS = (
     description,
     accounts,
+    roles,
     joining,
     members,
     certificates,

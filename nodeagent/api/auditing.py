@@ -1,4 +1,5 @@
-"""Every change through the API is recorded: stored before the handler runs, ended after it.
+"""Every change through the API is recorded: its begin stored before the handler runs or with its first transaction, its
+end after it.
 
 The middleware stands behind the one that judges the caller. Without quorum the begin can't be stored, so the change isn't
 made. Audits are listed like all other resources.
@@ -60,19 +61,25 @@ class _Recorded:
 
     async def run(self, handler: Handler) -> web.StreamResponse:
         audits = audits_of(self._request)
-        audit = await audits.begin(self._begun(audits))
+        audit = self._begun(audits)
+        if self._need.audited is Audited.WITHIN:
+            with audits.along(audit):
+                return await self._ended(audits, audit, handler)
+        return await self._ended(audits, await audits.begin(audit), handler)
+
+    async def _ended(self, audits: Audits, audit: Audit, handler: Handler) -> web.StreamResponse:
         try:
             response = await handler(self._request)
         except PlatformError as error:
-            await audits.end(audit, result=error.http_status, code=error.code)
+            audits.end(audit, result=error.http_status, code=error.code)
             raise
         except web.HTTPException as error:
-            await audits.end(audit, result=error.status)
+            audits.end(audit, result=error.status)
             raise
         except Exception:
-            await audits.end(audit, result=500, code="error")
+            audits.end(audit, result=500, code="error")
             raise
-        await audits.end(audit, result=response.status, **self._details(response))
+        audits.end(audit, result=response.status, **self._details(response))
         return response
 
     def _begun(self, audits: Audits) -> Audit:
@@ -103,7 +110,7 @@ async def _recorded_after(request: web.Request, need: Need, status: int) -> None
     if request.app[AGENT].node is None:
         return
     audits = audits_of(request)
-    await audits.end(_audit(audits, request, need), result=status)
+    audits.end(_audit(audits, request, need), result=status)
 
 
 def audits_of(request: web.Request) -> Audits:

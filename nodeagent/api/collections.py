@@ -8,11 +8,20 @@ from __future__ import annotations
 from aiohttp import web
 
 from core.errors import InvalidError, NotFoundError
-from core.model import COLLECTIONS, Resource
+from core.model import COLLECTIONS, Audit, Resource
 from nodeagent.api.lists import list_of
-from nodeagent.api.requests import etag_of, found_of, json_answer, node_of, shown_to
+from nodeagent.api.requests import (
+    etag_of,
+    found_of,
+    json_answer,
+    node_of,
+    services_of,
+    shown_to,
+)
 from nodeagent.api.rights import sight_of
 from nodeagent.api.shown_cache import ShownCache, kinds_shown
+
+AUDITS_TIMEOUT_S = 1.0
 
 CACHE: web.AppKey[list[ShownCache]] = web.AppKey("shown-cache", list[ShownCache])
 
@@ -40,25 +49,32 @@ def type_of(request: web.Request) -> type[Resource]:
 
 async def list_resources(request: web.Request) -> web.Response:
     """GET /v1/<plural>. See `nodeagent.api.lists`."""
-    node_of(request)
-    await strong_if_asked(request)
-    return await list_of(request, type_of(request))
+    type_ = type_of(request)
+    await _brought_up_to_date(request, type_)
+    return await list_of(request, type_)
 
 
 async def show_resource(request: web.Request) -> web.Response:
     """GET /v1/<plural>/<name or id>. 404: none of that name or id."""
-    node_of(request)
-    await strong_if_asked(request)
     type_ = type_of(request)
+    await _brought_up_to_date(request, type_)
     if not sight_of(request).whole(
         kinds_shown(type_)
-    ):  # answers that are kept are those of callers who see all
+    ):  # only answers to those who see all are kept
         resource = found_of(request, type_, "ref")
         return json_answer(shown_to(request, resource), headers={"ETag": etag_of(resource)})
     answer = _cache(request).answer(type_, request.match_info["ref"])
     return web.Response(
         body=answer.body, content_type="application/json", headers={"ETag": answer.etag}
     )
+
+
+async def _brought_up_to_date(request: web.Request, type_: type[Resource]) -> None:
+    """Wait for what the caller asks to be in this agent's copy, and for the ends of its own changes in the audits."""
+    node_of(request)
+    if type_ is Audit:
+        await services_of(request).identity.audits.flush_ends(timeout_s=AUDITS_TIMEOUT_S)
+    await strong_if_asked(request)
 
 
 def _cache(request: web.Request) -> ShownCache:

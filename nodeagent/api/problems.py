@@ -11,13 +11,16 @@ import contextvars
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from typing import Annotated
 
 import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from core.attributes import CLUSTER, attribute
 from core.clock import new_id
 from core.errors import InvalidError, NotFoundError, PlatformError
+from nodeagent.api.keys import AGENT
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +34,16 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
     """RFC 9457 section 3.1; `code` is ours and stable, `detail` says what was wrong and what to do."""
 
-    type: str
-    title: str
-    status: int
-    code: str
-    detail: str
-    request_id: str
+    type: Annotated[
+        str, attribute("Address of the kind of problem: `about:kvorum#` and the code.", by=CLUSTER)
+    ]
+    title: Annotated[str, attribute("The kind of problem, in words.", by=CLUSTER)]
+    status: Annotated[int, attribute("The HTTP status.", by=CLUSTER)]
+    code: Annotated[
+        str, attribute("The kind of problem, for programs; docs/api.md has all.", by=CLUSTER)
+    ]
+    detail: Annotated[str, attribute("What was wrong and what to do.", by=CLUSTER)]
+    request_id: Annotated[str, attribute("Id of the request, as in the agent's log.", by=CLUSTER)]
 
 
 def problem_response(error: PlatformError, request_id: str) -> web.Response:
@@ -78,8 +85,9 @@ def problem_middleware(rng: random.Random) -> Middleware:
                 response.headers["Allow"] = error.headers["Allow"]  # RFC 9110 section 15.5.6
         except ConnectionError:
             raise
-        except Exception:
+        except Exception as error:
             log.exception("a request failed unexpectedly", extra={"request_id": request_id})
+            _note(request, error)
             response = problem_response(
                 PlatformError(f"internal error; see the agent's log for request {request_id}"),
                 request_id,
@@ -89,6 +97,14 @@ def problem_middleware(rng: random.Random) -> Middleware:
         return response
 
     return middleware
+
+
+def _note(request: web.Request, error: Exception) -> None:
+    """Let the operator see, with the host's other faults, that requests of this kind fail unexpectedly."""
+    node, resource = request.app[AGENT].node, request.match_info.route.resource
+    if node is not None and resource is not None:
+        service = f"api {request.method} {resource.canonical}"
+        node.faults.note(service, error, node.clock.wall_ms())
 
 
 def check_key(request: web.Request) -> None:

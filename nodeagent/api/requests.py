@@ -12,6 +12,7 @@ from typing import TypeVar
 import msgspec
 from aiohttp import web
 
+from core.attributes import check_bounds
 from core.clock import new_id
 from core.errors import InvalidError, PreconditionError, UnavailableError
 from core.model import Resource
@@ -108,7 +109,7 @@ async def body_of(request: web.Request, type_: type[T]) -> T:
     """Return the JSON body as `type_`; an empty body counts as `{}`.
 
     Raises:
-        InvalidError: too large, not JSON, or not of the type; the message names the field.
+        InvalidError: too large, not JSON, or not of the type, or beyond its bounds; the message names the field.
     """
     if request.content_length is not None and request.content_length > BODY_BYTES_MAX:
         raise InvalidError(f"the body is larger than {BODY_BYTES_MAX} bytes")
@@ -121,11 +122,14 @@ async def body_of(request: web.Request, type_: type[T]) -> T:
         if not more:
             break
     try:
-        return msgspec.json.decode(content or b"{}", type=type_)
+        body = msgspec.json.decode(content or b"{}", type=type_)
     except msgspec.ValidationError as error:
         raise InvalidError(f"the body is not as expected: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidError(f"the body is not JSON: {error}") from None
+    if isinstance(body, msgspec.Struct):
+        check_bounds(body)
+    return body
 
 
 def json_answer(

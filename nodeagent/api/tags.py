@@ -6,14 +6,16 @@ setting one can give somebody a right, and nobody gives what they don't have.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 from aiohttp import web
 from msgspec.structs import replace
 
+from core.attributes import attribute
 from core.errors import ConflictError, ForbiddenError, InvalidError
 from core.identity.permissions import ACTIONS, ANY, CREATE
 from core.model import VM, Tagged, Task, changed_tags, kind_of
-from nodeagent.api.accounts import all_roles
 from nodeagent.api.collections import strong_if_asked, type_of
 from nodeagent.api.requests import (
     body_of,
@@ -26,6 +28,7 @@ from nodeagent.api.requests import (
     target_of,
 )
 from nodeagent.api.rights import CALLER
+from nodeagent.api.roles import all_roles
 from nodeagent.identity.callers import Caller
 from raftstate.store import Store
 
@@ -37,8 +40,8 @@ class ChangeTags(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """`PATCH /v1/<plural>/{ref}/tags`. What is there already, or isn't, is no error. A key has one value: a new one
     takes the place of the old."""
 
-    add: tuple[str, ...] = ()
-    remove: tuple[str, ...] = ()
+    add: Annotated[tuple[str, ...], attribute("Tags that it shall have.")] = ()
+    remove: Annotated[tuple[str, ...], attribute("Tags that it shall not have any more.")] = ()
 
 
 def add_routes(app: web.Application) -> None:

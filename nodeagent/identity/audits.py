@@ -1,14 +1,17 @@
-"""The audit log: a record before each change, its end after it, and failed log-ins told together.
+"""The audit log: a record before or with each change, its end after it, and failed log-ins told together.
 
-Used by the API's middleware and the log-in. A change whose begin can't be stored isn't made. Failures of strangers are
-counted in memory and stored once a few seconds, one record for each address, so that a flood can't fill the log.
+Used by the API's middleware and the log-in. A change whose begin can't be stored isn't made. Ends are stored a moment
+later, many together (`nodeagent.identity.audit_ends`). Failures of strangers are counted in memory and stored once a few
+seconds, one record for each address, so that a flood can't fill the log.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -16,14 +19,15 @@ from msgspec.structs import replace
 from core.clock import Clock, new_id
 from core.errors import PlatformError
 from core.model import Audit
+from nodeagent.identity.audit_ends import AuditEnds
 from nodeagent.identity.callers import Caller
+from raftstate.rider import RIDER, Rider
 from raftstate.store import Store
 
 log = logging.getLogger(__name__)
 
 FLUSH_S = 5.0
 ADDRESSES_MAX = 100
-END_TIMEOUT_S = 2.0
 TEXT_MAX = 200
 OTHERS = "others"
 
@@ -45,6 +49,7 @@ class Audits:
         self._host_id = host_id
         self._clock = clock
         self._rng = rng
+        self._ends = AuditEnds(store)
         self._failures: dict[tuple[str, str], _Failures] = {}
 
     def make(
@@ -75,16 +80,21 @@ class Audits:
         await self._store.apply(puts=(audit,))
         return self._store.need(Audit, audit.id)
 
-    async def end(self, audit: Audit, *, result: int, code: str = "", **known: str) -> None:
-        """Store how it ended. Without quorum the record stays without an end, which says that nobody knows."""
-        ended = replace(audit, result=result, code=code, ended_ms=self._clock.wall_ms(), **known)
+    @contextlib.contextmanager
+    def along(self, audit: Audit) -> Iterator[None]:
+        """Have the begin of a change stored with the first transaction that the block commits, both or neither."""
+        rider = Rider(audit)
+        token = RIDER.set(rider)
         try:
-            await self._store.apply(puts=(ended,), timeout_s=END_TIMEOUT_S)
-        except PlatformError as error:
-            log.warning(
-                "the end of a change could not be audited",
-                extra={"audit": audit.id, "error": error.message},
-            )
+            yield
+        finally:
+            RIDER.reset(token)
+            rider.stay_behind()
+
+    def end(self, audit: Audit, *, result: int, code: str = "", **known: str) -> None:
+        """Have it stored soon how a change ended, and with it the whole audit, if its begin isn't stored."""
+        ended_ms = self._clock.wall_ms()
+        self._ends.add(replace(audit, result=result, code=code, ended_ms=ended_ms, **known))
 
     def login_failed(self, address: str, name: str, code: str) -> None:
         """Count a failed log-in; `name` is what was typed."""
@@ -100,13 +110,28 @@ class Audits:
             found.names.add(name[:63])
 
     async def run(self) -> None:
-        """Store the failures every few seconds until cancelled."""
+        """Store the ends soon, and the failures every few seconds, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._ends.run(), name="audit-ends")
+            group.create_task(self._run_failures(), name="audit-failures")
+
+    async def _run_failures(self) -> None:
         while True:
             await asyncio.sleep(FLUSH_S)
-            await self.flush()
+            await self._flush_failures()
 
     async def flush(self) -> None:
-        """Store the failures counted until now; without quorum they wait."""
+        """Store what waits now; without quorum it goes on waiting."""
+        await self._ends.flush()
+        await self._flush_failures()
+
+    async def flush_ends(self, *, timeout_s: float) -> None:
+        """Store the ends now, if that is possible in time: for whoever reads them, and before the agent stops."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._ends.flush()
+
+    async def _flush_failures(self) -> None:
         waiting, self._failures = self._failures, {}
         if not waiting:
             return

@@ -12,12 +12,13 @@ import logging
 import msgspec
 
 from core.errors import ConflictError, ForbiddenError, TemporaryError
-from core.model import VM, Disk
+from core.model import VM
 from nodeagent.compute.hypervisor import DomainStatus
 from nodeagent.compute.tunnel import prepare_target, remove_vm_directory
 from nodeagent.node import Node
 from nodeagent.services.network_controller import NetworkController
 from nodeagent.services.storages import Storages
+from nodeagent.services.vm_parts import disks_of
 from nodeagent.services.vm_power import VmPower
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ class IncomingMigrations:
         vm = self._node.store.need(VM, body.vm_id)
         if vm.generation != body.generation:
             raise ConflictError("the VM was started anew meanwhile: migrate it again")
-        for disk in (d for d in self._node.store.all(Disk) if d.vm_id == vm.id):
+        for disk in disks_of(self._node.store, vm.id):
             await self._storages.check_disk(disk)
         networks = self._power.networks_of(vm)
         await self._network.ensure(body.index, networks, timeout_s=NETWORK_TIMEOUT_S)

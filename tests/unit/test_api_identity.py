@@ -15,13 +15,13 @@ from core.identity.lockout import AddressBook
 from core.identity.permissions import BUILT_IN, allows
 from core.identity.sealing import unseal
 from core.identity.totp import STEP_S, code_at
-from core.model import COLLECTIONS, VM, AccessToken, Account, Audit, Session
+from core.model import COLLECTIONS, VM, AccessToken, Account, Audit, Host, Session
 from nodeagent.api.app import build_app
 from nodeagent.api.permissions import NEEDS, Gate, check_routes
 from nodeagent.identity.audits import ADDRESSES_MAX
 from nodeagent.services.housekeeping import AUDITS_KEPT_MS, Housekeeping
 from tests.api import ADMIN, FakeAgent, problem_of, unix_client
-from tests.one_member import ADMIN_TOKEN
+from tests.one_member import ADMIN_TOKEN, HOST_ID
 
 PASSWORD = "canary staple 42 battery"
 OTHER_PASSWORD = "another canary 43 word"
@@ -389,17 +389,17 @@ async def test_root_is_named_as_the_operator(member, agent, tmp_path: Path):
 
 
 async def test_a_change_whose_begin_cannot_be_recorded_is_not_made(member, agent, api, monkeypatch):
+    """Of the kind that is recorded before; others have their begin in the transaction of the change."""
     from core.errors import UnavailableError
-
-    vm = await member.add_vm()
 
     async def begin(audit):
         raise UnavailableError("no quorum")
 
+    before = member.store.need(Host, HOST_ID)
     monkeypatch.setattr(agent.services.identity.audits, "begin", begin)
-    response = await api.patch(f"/v1/vms/{vm.name}", json={"description": "x"}, headers=ADMIN)
+    response = await api.patch("/v1/hosts/h1", json={"failure_domain": "rack2"}, headers=ADMIN)
     await problem_of(response, 503, "unavailable")
-    assert member.store.need(VM, vm.id) == vm
+    assert member.store.need(Host, HOST_ID) == before
 
 
 async def test_failed_log_ins_are_recorded_together_by_address(member, agent, api):

@@ -4,7 +4,17 @@ import msgspec
 import pytest
 
 from core.model import Permission
-from nodeagent.api import accounts, certificates, hosts, joining, members, networks, storages, tags
+from nodeagent.api import (
+    accounts,
+    certificates,
+    hosts,
+    joining,
+    members,
+    networks,
+    roles,
+    storages,
+    tags,
+)
 from nodeagent.services import vm_requests
 from storage.image_check import ImageFormat
 from tools.cli.image import FORMATS
@@ -27,7 +37,7 @@ PAIRS = [
     (bodies.PasswordBody(password="a", old_password="b"), accounts.SetPassword),
     (bodies.CodeBody(code="1"), accounts.TotpCode),
     (bodies.PermissionBody(kinds=("vm",), actions=("read",)), Permission),
-    (bodies.RoleBody(name="a", permissions=(), description="x"), accounts.WriteRole),
+    (bodies.RoleBody(name="a", permissions=(), description="x"), roles.WriteRole),
     (bodies.DataStorageBody(name="s", kind="shared", path="/srv"), storages.CreateDataStorage),
     (bodies.PortGroupBody(name="pg", cidr="10.0.0.0/24"), networks.CreatePortGroup),
     (

@@ -48,6 +48,7 @@ NOUNS: dict[str, tuple[str, str]] = {
     "tag": ("tools.cli.tag", "names on resources, to find them and to say who may do what"),
     "plugin": ("tools.cli.plugin", "what installed packages add to the hosts' agents"),
     "query": ("tools.cli.query", "ask for any resources by any of their attributes"),
+    "explain": ("tools.cli.explain", "what a kind of resource or an attribute is"),
     "state": ("tools.cli.state", "back up, check and restore all that the cluster knows"),
     "recover": ("tools.cli.recover", "the way out when voters or a host's state were destroyed"),
     "api": ("tools.cli.api", "send any request to the API"),

@@ -1,8 +1,9 @@
-"""The client of the HTTP API: lists, changes, waits for tasks, uploads, follows events.
+"""The client of the HTTP API in JSON objects: lists, changes, waits for tasks, uploads, follows events.
 
-Used by the `kvorum` command, the demo, and programs of users. Construct it with endpoints and a token,
-use it as `async with Client(...) as client`. Every method may raise the errors of `core.errors`:
-UnavailableError when no agent answers or there is no quorum, others when the request is refused.
+Used by the `kvorum` command, which prints whatever an agent answers, and by `tools.sdk.kvorum`, which gives programs typed
+models instead. Construct it with endpoints and a token, use it as `async with Client(...) as client`. Every method may
+raise the errors of `core.errors`: UnavailableError when no agent answers or there is no quorum, others when the request is
+refused.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote
 
 import msgspec
 
-from core.errors import InvalidError, PlatformError, UnavailableError
+from core.errors import InvalidError, NotFoundError, PlatformError, UnavailableError
+from tools.sdk.addresses import AddressFile
 from tools.sdk.bodies import (
     AccessTokenBody,
     Body,
@@ -37,28 +38,23 @@ from tools.sdk.endpoints import Endpoint
 from tools.sdk.files import OnBytes, pieces_of, sha256_of, size_of
 from tools.sdk.items import Item, JsonValue, Page, item_of
 from tools.sdk.sse import Decoder
+from tools.sdk.started import Started
 from tools.sdk.tasks import TaskView, task_of
-from tools.sdk.transport import Access, Reply, Request, Transport
+from tools.sdk.transport import DEADLINE_S, Access, Reply, Request, Transport
 
 JOIN_TIMEOUT_S = 120.0
 TASK_WAIT_S = 20
 TASK_POLL_S_MIN = 0.3
+TASK_LATE_S = 10.0
 UPLOAD_BYTES_PER_S_MIN = 256 * 1024
 UPLOAD_CONVERSION_S_MAX = 900.0
 
 PAGE_MAX = 10_000
+STREAM_SILENCE_S = 40.0  # agents say every 15 s that they are still there
 FOLLOW_TRIES_FIRST = 3
 FOLLOW_TRIES = 12
 
 OnProgress = Callable[[TaskView], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """Work accepted: the thing it is about, and its task; no task when there was nothing to do."""
-
-    item: Item
-    task: TaskView | None
 
 
 def path_of(*parts: str) -> str:
@@ -81,7 +77,10 @@ class Client:
     """A connection to a cluster through any of its agents.
 
     `patience_s`: how long a lost agent or quorum is waited for; a client that never had an answer gives
-    up after `first_patience_s`. `anonymous`: no token is needed, as for logging in. `on_retry` hears of every error that is tried again.
+    up after `first_patience_s`. `deadline_s` bounds each request with all its tries. `anonymous`: no token is needed, as
+    for logging in. `on_retry` hears of every error that is tried again. With `learning` the cluster tells, once a minute of
+    use, where all its agents are, so that the loss of those in `endpoints` doesn't matter; `remember` keeps that. An agent
+    that says nothing on a stream of events for `stream_silence_s` is taken for lost.
     """
 
     def __init__(
@@ -95,7 +94,12 @@ class Client:
         patience_s: float = 15.0,
         first_patience_s: float = 2.0,
         on_retry: Callable[[PlatformError], None] = _silent,
+        deadline_s: float = DEADLINE_S,
+        learning: bool = False,
+        remember: AddressFile | None = None,
+        stream_silence_s: float = STREAM_SILENCE_S,
     ) -> None:
+        self._stream_silence_s = stream_silence_s
         self._transport = Transport(
             endpoints,
             Access(token=token, ca_file=ca_file, anonymous=anonymous),
@@ -103,6 +107,9 @@ class Client:
             patience_s=patience_s,
             first_patience_s=first_patience_s,
             on_retry=on_retry,
+            deadline_s=deadline_s,
+            learning=learning,
+            remember=remember,
         )
 
     async def __aenter__(self) -> Client:
@@ -120,6 +127,11 @@ class Client:
     def endpoint(self) -> Endpoint:
         """The agent that is asked next."""
         return self._transport.endpoint
+
+    @property
+    def transport(self) -> Transport:
+        """What sends requests; for the typed client, which is made of this one."""
+        return self._transport
 
     # -- this host
 
@@ -157,7 +169,7 @@ class Client:
         limit: int = 0,
         fields: Iterable[str] = (),
         cursor: str = "",
-    ) -> Page:
+    ) -> Page[Item]:
         """Return a page of resources of a kind, e.g. `vms`; each query is `attribute=value` or another condition.
 
         docs/query.md has all of it. `fields` chooses what is shown. To go on, give `next` of a page as `cursor` with the
@@ -200,7 +212,7 @@ class Client:
         sort: str = "",
         limit: int = 0,
         fields: Iterable[str] = (),
-    ) -> Page:
+    ) -> Page[Item]:
         """Return all resources that match, or the first `limit`, as one page; its index is that of the first part."""
         query, fields, found = tuple(query), tuple(fields), list[Item]()
         page = await self.list(
@@ -240,11 +252,22 @@ class Client:
         """Change the fields that the body sets."""
         return await self._item(Request("PATCH", path_of(plural, name), body=_json(body)))
 
-    async def delete(self, plural: str, name: str) -> Started:
+    async def delete(self, plural: str, name: str) -> Started[Item]:
         """Delete by name or id; long work comes back as a task."""
         return _started(await self._transport.send(Request("DELETE", path_of(plural, name))))
 
-    async def act(self, plural: str, name: str, verb: str, body: Body | None = None) -> Started:
+    async def plan_delete(self, plural: str, name: str) -> Item:
+        """Return what a deletion would take along and what stands in its way; nothing is deleted.
+
+        Raises:
+            InvalidError: deletions of that kind have no preview.
+        """
+        request = Request("DELETE", path_of(plural, name), query=(("dry_run", "1"),))
+        return await self._item(request)
+
+    async def act(
+        self, plural: str, name: str, verb: str, body: Body | None = None
+    ) -> Started[Item]:
         """Do `POST /v1/<plural>/<name>/actions/<verb>`."""
         path = path_of(plural, name, "actions", verb)
         reply = await self._transport.send(Request("POST", path, body=_json(body or EmptyBody())))
@@ -261,6 +284,10 @@ class Client:
         body = _json(TagsBody(add=tuple(add), remove=tuple(remove)))
         request = Request("PATCH", path_of(plural, name, "tags"), body=body)
         return (await self._item(request)).texts("tags")
+
+    async def description(self) -> Item:
+        """Return the OpenAPI description of the agent that answers, types of its plug-ins included."""
+        return await self._item(Request("GET", path_of("openapi.json")))
 
     async def request(self, method: str, path: str, body: bytes = b"") -> Reply:
         """Send anything: `path` is quoted by the caller and may hold a query."""
@@ -281,7 +308,7 @@ class Client:
 
     # -- particular resources
 
-    async def create_vm(self, body: VMBody) -> Started:
+    async def create_vm(self, body: VMBody) -> Started[Item]:
         """Create a VM and, unless told otherwise, start it."""
         reply = await self._transport.send(Request("POST", path_of("vms"), body=_json(body)))
         return _started(reply, key="vm")
@@ -351,13 +378,16 @@ class Client:
 
     # -- tasks
 
-    async def get_task(self, task_id: str, *, wait_s: int = 0) -> TaskView:
-        """Return a task; with `wait_s` when it ended or changed, or after that time."""
+    async def get_task(self, task_id: str, *, wait_s: int = 0, seen: int = 0) -> TaskView:
+        """Return a task; with `wait_s` when it ended or changed, or after that time.
+
+        `seen` is the revision that is known already: a change since then is told at once.
+        """
+        headers = {"Prefer": f"wait={wait_s}"} if wait_s else {}
+        if wait_s and seen:
+            headers["If-None-Match"] = f'"{seen}"'
         request = Request(
-            "GET",
-            path_of("tasks", task_id),
-            headers={"Prefer": f"wait={wait_s}"} if wait_s else {},
-            timeout_s=30.0 + wait_s,
+            "GET", path_of("tasks", task_id), headers=headers, timeout_s=30.0 + wait_s
         )
         return task_of(await self._item(request))
 
@@ -365,23 +395,63 @@ class Client:
         """Ask that a task stop where it is safe to."""
         await self._transport.send(Request("DELETE", path_of("tasks", task_id)))
 
-    async def wait_task(self, task_id: str, on_progress: OnProgress | None = None) -> TaskView:
+    async def wait_task(
+        self, task_id: str, on_progress: OnProgress | None = None, *, known: bool = False
+    ) -> TaskView:
         """Return a task when it has ended, well or not; bound it with `asyncio.timeout`.
 
         `on_progress` hears of the task as it stands first, and of every change.
         """
+        last: TaskView | None = None
+        async for last in self.watch_task(task_id, known=known):
+            if on_progress is not None:
+                on_progress(last)
+        assert last is not None, "a task has at least one state"
+        return last
+
+    async def watch_task(
+        self, task_id: str, *, known: bool = False, timeout_s: float | None = None
+    ) -> AsyncGenerator[TaskView, None]:
+        """Yield a task as it stands first, after every change, and as it has ended; nothing for an empty id.
+
+        When the agent dies, the next one is asked for the same task; it may hear of the task a moment later, which is
+        waited for when the task is `known` to exist.
+
+        Raises:
+            TimeoutError: it takes longer than `timeout_s`; the work goes on.
+        """
         loop = asyncio.get_running_loop()
+        ends_s = None if timeout_s is None else loop.time() + timeout_s
         seen: TaskView | None = None
-        while True:
+        missing_s: float | None = None
+        while task_id:
             asked_s = loop.time()
-            task = await self.get_task(task_id, wait_s=TASK_WAIT_S if seen is not None else 0)
-            if task != seen and on_progress is not None:
-                on_progress(task)
+            try:
+                async with asyncio.timeout_at(ends_s):
+                    task = await self._next_state(task_id, seen)
+                    if (
+                        task == seen
+                    ):  # an agent that doesn't hold the answer back must not be hammered
+                        await asyncio.sleep(max(0.0, asked_s + TASK_POLL_S_MIN - loop.time()))
+            except NotFoundError:
+                missing_s = asked_s if missing_s is None else missing_s
+                if not (known or seen) or loop.time() - missing_s > TASK_LATE_S:
+                    raise
+                await asyncio.sleep(TASK_POLL_S_MIN)
+                continue
+            missing_s = None
+            if task != seen:
+                yield task
             if task.ended:
-                return task
-            if task == seen:  # an agent that does not hold the answer back must not be hammered
-                await asyncio.sleep(max(0.0, asked_s + TASK_POLL_S_MIN - loop.time()))
+                return
             seen = task
+
+    async def _next_state(self, task_id: str, seen: TaskView | None) -> TaskView:
+        """Return a task, after a wait if it is as it was; what an agent that lags behind says is passed over."""
+        if seen is None:
+            return await self.get_task(task_id)
+        task = await self.get_task(task_id, wait_s=TASK_WAIT_S, seen=seen.revision)
+        return task if task.revision >= seen.revision else seen
 
     # -- events
 
@@ -399,13 +469,18 @@ class Client:
             request = Request("GET", path_of("events"), headers=headers)
             try:
                 async with self._transport.open_stream(request) as reader:
-                    async for piece in reader.iter_any():
+                    while True:
+                        async with asyncio.timeout(self._stream_silence_s):
+                            piece = await reader.readany()
+                        if not piece:
+                            break
                         failures, tries = 0, FOLLOW_TRIES
+                        await self._transport.learn_if_due()
                         for message in decoder.feed(piece):
                             yield item_of(_decoded(message.data.encode()))
             except UnavailableError:
                 failures += 1
-                if failures >= tries * self._transport.endpoint_count:
+                if failures >= tries * len(self._transport.endpoints):
                     raise
             decoder = Decoder(decoder.last_id)
             await asyncio.sleep(min(2.0, 0.1 * 2 ** min(failures, 10)))
@@ -438,7 +513,7 @@ def _decoded(body: bytes) -> JsonValue:
     return value
 
 
-def _started(reply: Reply, key: str = "") -> Started:
+def _started(reply: Reply, key: str = "") -> Started[Item]:
     answer = item_of(_decoded(reply.body))
     task = answer.item("task") if "task" in answer.raw else answer
     item = answer.item(key) if key else answer

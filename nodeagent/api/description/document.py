@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from core.model import COLLECTIONS, Tagged
+from nodeagent.api.description.names import operation_ids
 from nodeagent.api.description.operations import (
     OPERATIONS,
     QUERY,
@@ -29,6 +30,8 @@ from nodeagent.api.requests import CONDITION_LENGTH_MAX
 from nodeagent.api.tags import ChangeTags
 
 OPENAPI = "3.1.0"
+# What hosts and their guards ask each other; programs have no use for it.
+BETWEEN_HOSTS = ("/v1/join/", "/v1/local/lease")
 CHANGES = frozenset({"POST", "PATCH", "DELETE"})
 VARIABLE = re.compile(r"\{(\w+)\}")
 PROBLEMS: Mapping[int, str] = {
@@ -81,8 +84,11 @@ def openapi(version: str) -> dict[str, Any]:
         listed = operations.pop(("GET", f"/v1/{plural}/{{ref}}"))
         operations.setdefault(("GET", same), listed)
     paths: dict[str, dict[str, Any]] = {}
+    ids = operation_ids(operations, _listings(operations))
     for (method, path), operation in sorted(operations.items()):
-        paths.setdefault(path, {})[method.lower()] = _operation(method, path, operation)
+        described = _operation(method, path, operation)
+        described["operationId"] = ids[method, path]
+        paths.setdefault(path, {})[method.lower()] = described
     return {
         "openapi": OPENAPI,
         "info": {
@@ -109,7 +115,6 @@ def _same_path(operations: Mapping[tuple[str, str], Operation], path: str) -> st
 
 def _operation(method: str, path: str, operation: Operation) -> dict[str, Any]:
     described: dict[str, Any] = {
-        "operationId": _id_of(method, path),
         "summary": operation.summary,
         "tags": [path.split("/")[2]],
         "parameters": [*_parameters(method, path, operation)],
@@ -119,6 +124,8 @@ def _operation(method: str, path: str, operation: Operation) -> dict[str, Any]:
     }
     if operation.open or operation.only_on_host:
         described["security"] = []
+    if f"{path}/".startswith(BETWEEN_HOSTS):
+        described["x-internal"] = True
     if operation.only_on_host:
         described["description"] = "Only on the host itself, through its unix socket, by root."
     if operation.file:
@@ -130,9 +137,15 @@ def _operation(method: str, path: str, operation: Operation) -> dict[str, Any]:
     return described
 
 
-def _id_of(method: str, path: str) -> str:
-    words = [word.strip("{}") for word in path.split("/")[2:]]
-    return "-".join((method.lower(), *words)).replace(".", "-")
+def _listings(operations: Mapping[tuple[str, str], Operation]) -> frozenset[str]:
+    """Return the paths that answer many: those whose answer has `items`."""
+    shapes = {p: o.answers[200][1] for (m, p), o in operations.items() if m == "GET"}
+    return frozenset(p for p, s in shapes.items() if isinstance(s, Mapping) and _has_items(s))
+
+
+def _has_items(shape: Mapping[str, object]) -> bool:
+    properties = shape.get("properties")
+    return isinstance(properties, Mapping) and "items" in properties
 
 
 def _has_required(type_: type[msgspec.Struct]) -> bool:

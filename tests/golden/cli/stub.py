@@ -101,6 +101,7 @@ class StubAgent:
         self.asked: list[Asked] = []
         self.faults: deque[Fault] = deque()
         self.streams: deque = deque()
+        self.silent_streams = False  # whether a stream stays open when all is sent
         self._dir = Path(tempfile.mkdtemp(prefix="kvt-cli-"))
         self.socket = self._dir / "api.sock"
         self.address = f"unix:{self.socket}"
@@ -197,6 +198,8 @@ class StubAgent:
             return response
         for piece in self.streams.popleft():
             await response.write(piece)
+        if self.silent_streams:
+            await self._stop.wait()
         return response
 
     def _page(self, items, query):
@@ -430,7 +433,7 @@ class StubAgent:
         if task["workflow"] == "vm-delete":
             self._all("vms").remove(vm)
         elif task["workflow"] == "vm-create":
-            vm["phase"] = "running" if vm["start"] else "stopped"
+            vm["phase"] = "running" if vm.get("start", True) else "stopped"
 
     def _made(self, plural, fields):
         word = plural.removesuffix("s").replace("-", " ")
