@@ -15,7 +15,7 @@ FROM ?= 0
 UNIT_DIRS := $(wildcard tests/unit tests/golden tests/contract)
 CODE := core raftstate netfabric storage ha nodeagent tools kvorum_sdk tests
 
-.PHONY: help setup demo test check format-check lint layers types unit sizes sim sim-long integration lab lab-down bench bench-raft bench-api docs sdk guests lock clean
+.PHONY: help setup demo test check format-check lint layers types unit sizes sim sim-long integration garbage lab lab-down bench bench-raft bench-api docs sdk guests lock clean
 help:
 	@sed -n 's/^## //p' Makefile
 
@@ -67,6 +67,10 @@ sim-long: setup
 integration: setup
 	$(PYTEST) -q -m integration tests
 
+## make garbage     kill agents, fail and cancel work at every point on real hosts, and look for what is left (root)
+garbage: setup
+	$(PYTEST) -q -m integration --every-step tests/integration/test_workflow_garbage.py
+
 ## make lab N=3       leave a cluster of N hosts standing to play with
 lab: setup
 	.venv/bin/kvorum-lab up $(N) --cluster
@@ -95,9 +99,9 @@ bench-api: setup
 		DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends lxd nghttp2-client >build/bench-api.apt
 	$(PY) -m tools.bench.api
 
-## make docs          check the documents: links, requirement ids, named tests, the page of resources
+## make docs          check the documents: links, requirement ids, named tests, the page of resources, the manual's examples
 docs: setup
-	$(PYTEST) -q tests/unit/test_docs.py tests/unit/test_model_attributes.py
+	$(PYTEST) -q tests/unit/test_docs.py tests/unit/test_model_attributes.py tests/unit/test_sdk_manual.py
 
 ## make sdk           write the typed part of the Python SDK anew, from the description of the API
 sdk: setup

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from core.errors import InvalidError
+from core.identity.hsm import KeySettings
 from nodeagent.services.work_kinds import Limits
 
 
@@ -20,6 +21,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     network file system. `disk_cache`: `none`, or `writeback` where the file system lacks O_DIRECT (no live
     migration is safe then). `log_level`: as in the standard library's logging. `limits`: how much work runs at once, by kind.
     `allocator`: which of the hosts that can take a VM gets it, by a plug-in's rule (docs/plugins.md); the same on all hosts.
+    `secrets_key`: whether the secrets key is kept in a file, or wrapped by an HSM.
     """
 
     api_port: int = 7443
@@ -29,6 +31,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     log_level: str = "INFO"
     allocator: str = ""
     limits: Limits = Limits()
+    secrets_key: KeySettings = KeySettings()
 
 
 def read_config(path: Path) -> Config:

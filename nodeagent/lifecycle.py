@@ -221,14 +221,15 @@ class Lifecycle:
         consensus: asyncio.Task[PlatformError | None] | None = None
         member: Member | None = None
         try:
-            way.write_identity()
+            await way.write_identity()
             member = Member(self._basics, record)
             consensus = self._group.create_task(
                 self._run_until_failure(member), name="member-consensus"
             )
             self._tasks = [consensus]
+            await member.open_keys()
             await self._enter(member, record, way, consensus)
-            FilesForOthers(member.node).write()
+            FilesForOthers(member.node, member.services.secrets.keys).write()
             self._write_record(record)
         except (PlatformError, OSError, asyncio.CancelledError) as error:
             taken_back = await way.take_back()
@@ -296,7 +297,8 @@ class Lifecycle:
         while True:
             try:
                 await become_member(member)
-                FilesForOthers(member.node).write()
+                await member.open_keys()
+                FilesForOthers(member.node, member.services.secrets.keys).write()
             except (PlatformError, OSError) as error:
                 log.info("joining goes on", extra={"error": str(error)})
                 await asyncio.sleep(TRY_AGAIN_S)

@@ -91,7 +91,7 @@ log = logging.getLogger(__name__)
 
 STEP_ASIDE_TIMEOUT_S = 2.0
 AUDITS_TIMEOUT_S = 1.0
-NOT_ON_WITNESSES = ("network", "vms", "images")
+NOT_ON_WITNESSES = ("network", "vms", "images", "incoming")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +170,7 @@ class Member:
         mesh = store.get(Mesh, MESH_ID)
         profile = profile_of(mesh.ha_profile if mesh else "default")
         self._placing = Placing(self.node, self._judge, profile, plugins.allocators.prefer)
-        secrets = SecretsRotation(self.node, Keyring(paths))
+        secrets = SecretsRotation(self.node, Keyring(paths, basics.config.secrets_key))
         self._api_tls = ApiTls(tls)
         bus = Bus(
             record.host_id,
@@ -199,7 +199,7 @@ class Member:
                 self.node, secrets_key=secrets.keys, reload=self._reload_identity
             ),
             secrets=secrets,
-            states=MemberStates(self.node),
+            states=MemberStates(self.node, secrets.kept),
             storages=storages,
             thin=ThinFeeds(self.node),
             vms=VmService(self.node, self._placing),
@@ -263,7 +263,7 @@ class Member:
 
         runs = {
             "leases": self.services.leases.run,
-            "files-for-others": FilesForOthers(self.node).run,
+            "files-for-others": FilesForOthers(self.node, self.services.secrets.keys).run,
             "membership": self._membership.run,
             "network": self.services.network.run,
             "host-reporter": HostReporter(self.node, str(self._accelerator), plugins.reports).run,
@@ -277,6 +277,7 @@ class Member:
             "ha": HaController(self.node, self._judge, self._events).run,
             "task-rescue": self._rescue.run,
             "images": self.services.images.run,
+            "incoming": self.services.incoming.run,
             "housekeeping": Housekeeping(self.node).run,
             "voters": VoterController(self.node, self.services.states, self._events).run,
             "feed": FeedFollower(self.node).run,
@@ -302,6 +303,10 @@ class Member:
 
     def _note_fault(self, name: str, error: Exception) -> None:
         self.node.faults.note(name, error, self._basics.clock.wall_ms())
+
+    async def open_keys(self) -> None:
+        """Open this host's secrets keys, if its HSM does so soon."""
+        await self.services.secrets.open()
 
     def api_context(self) -> ssl.SSLContext:
         """Return the HTTPS listener's context, which answers with what is imported for this host from the beginning."""

@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from core.clock import Clock, new_id
+from core.clock import Clock, new_ordered_id
 from core.errors import ConflictError, NotFoundError
 from core.model import KINDS, Resource, key_of, kind_of
 from raftstate.rider import RIDER
@@ -205,9 +205,10 @@ class Store:
     ) -> Txn:
         """Return a transaction in which everything named is guarded by the revision it was read at (0: absent)."""
         puts, deletes = tuple(puts), tuple(deletes)
+        now_ms = self._clock.wall_ms()
         return Txn(
-            request_id=request_id or new_id(self._rng),
-            stamp_ms=self._clock.wall_ms(),
+            request_id=request_id or new_ordered_id(self._rng, now_ms),
+            stamp_ms=now_ms,
             guards={key_of(r): r.revision for r in (*guards, *deletes, *puts)},
             puts=tuple(_put(resource) for resource in puts),
             deletes=tuple(key_of(resource) for resource in deletes),

@@ -1,9 +1,11 @@
-"""A member's API on unix sockets, for tests that use it as programs do; and a host that does at once what its tasks ask for."""
+"""A member's API over HTTPS, for tests that use it as programs do; and a host that does at once what its tasks ask for."""
 
 import asyncio
 import shutil
+import ssl
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -11,30 +13,45 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from core.model import VM, Disk, LogLine, Nic, Task, TaskState, VMPhase
-from nodeagent.api.app import serve_unix
+from nodeagent.api.app import serve_https
 from tests.api import app_of
-from tests.one_member import OneMember
+from tests.mesh_identity import Authority
+from tests.one_member import ADMIN_TOKEN, HOST_ID, OneMember
 
-PHASES = {"vm-stop": VMPhase.STOPPED, "stop-vm": VMPhase.STOPPED}
+
+@dataclass(frozen=True)
+class Agent:
+    """Where an agent listens, and whom to trust; the token is the administrator's."""
+
+    address: str
+    ca_file: str
+    token: str = ADMIN_TOKEN
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What a person would have in the environment."""
+        return {
+            "KVORUM_ADDRESS": self.address,
+            "KVORUM_TOKEN": self.token,
+            "KVORUM_CA": self.ca_file,
+        }
 
 
 @asynccontextmanager
-async def served(member: OneMember, *, agents: int = 1) -> AsyncIterator[list[web.AppRunner]]:
-    """Run several agents of one state; `address_of` says where each listens."""
+async def served(member: OneMember) -> AsyncIterator[Agent]:
+    """Serve the API over HTTPS, as other machines meet it."""
     home = Path(mkdtemp(prefix="kvt-served-"))
-    runners = [web.AppRunner(app_of(member), shutdown_timeout=0.1) for _ in range(agents)]
-    async with AsyncExitStack() as stack:
-        stack.callback(shutil.rmtree, home, ignore_errors=True)
-        for number, runner in enumerate(runners):
-            await runner.setup()
-            stack.push_async_callback(runner.cleanup)
-            await serve_unix(runner, home / f"{number}.sock")
-        yield runners
-
-
-def address_of(runner: web.AppRunner) -> str:
-    """Return where an agent listens."""
-    return f"unix:{runner.addresses[0]}"
+    files = Authority(home).issue(HOST_ID)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.certificate, files.key)
+    runner = web.AppRunner(app_of(member), shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await serve_https(runner, "127.0.0.1", 0, context)
+        yield Agent(f"127.0.0.1:{runner.addresses[0][1]}", str(files.ca))
+    finally:
+        await runner.cleanup()
+        shutil.rmtree(home, ignore_errors=True)
 
 
 @asynccontextmanager

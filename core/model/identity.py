@@ -127,6 +127,8 @@ class Audit(Resource, tag="audit.v1", frozen=True, kw_only=True):
     PLURAL: ClassVar[str] = "audits"
     # Relations would let whoever may look at hosts look at audits through them.
     NOT_RELATIONS: ClassVar[frozenset[str]] = frozenset({"account_id", "host_id", "request_id"})
+    # There is one for each change, so each index counts.
+    NOT_INDEXED: ClassVar[frozenset[str]] = NOT_RELATIONS
     INDEXED: ClassVar[tuple[str, ...]] = ("operator", "address", "subject", "created_ms")
 
     action: Annotated[str, attribute("What was asked, as method and path.", by=CLUSTER)]

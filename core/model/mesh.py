@@ -254,7 +254,10 @@ class SecretsKey(Resource, tag="secrets-key.v1", frozen=True, kw_only=True):
 
 
 class HostKey(Resource, tag="host-key.v1", frozen=True, kw_only=True):
-    """A host says which secrets key it has, while it is being changed; id and name = host id."""
+    """A host says which secrets key it has, while it is being changed; id and name = host id.
+
+    An empty `key_id`: its HSM doesn't open or keep keys now.
+    """
 
     NOT_RELATIONS: ClassVar[frozenset[str]] = frozenset({"host_id", "key_id"})
 

@@ -72,7 +72,8 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True):
     `created_ms` is Unix time in milliseconds, for people only.
     `SEALED` has the attributes that are sealed with the secrets key (docs/secrets.md), and the name that each is sealed under,
     in which `{id}` stands for the resource's id: what isn't listed is lost when the key is changed.
-    `INDEXED` names the scalar attributes that queries search by; name, revision and every `*_id` are in any case.
+    `INDEXED` names the scalar attributes that queries search by; name, revision and every `*_id` but `NOT_INDEXED`
+    ones are in any case.
     `PLURAL` is the API's collection; kinds without one are the cluster's own business. `RELATIONS` says what every
     `*_id` and `*_ids` means, `NOT_RELATIONS` which of them point to no resource. `SECRET` attributes are never shown
     and never searched by; `UNSEARCHED` ones, `struct.attribute`, are shown, but too long to be kept a second time.
@@ -82,6 +83,7 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True):
     PLURAL: ClassVar[str] = ""
     RELATIONS: ClassVar[tuple[Relation, ...]] = ()
     NOT_RELATIONS: ClassVar[frozenset[str]] = frozenset()
+    NOT_INDEXED: ClassVar[frozenset[str]] = frozenset()
     SECRET: ClassVar[frozenset[str]] = frozenset()
     UNSEARCHED: ClassVar[frozenset[str]] = frozenset()
     SEALED: ClassVar[dict[str, str]] = {}

@@ -6,8 +6,10 @@ needs, and refuses what the caller's roles don't allow. The few open routes are 
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
+from weakref import WeakKeyDictionary
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
@@ -19,10 +21,15 @@ from core.model import Account
 from nodeagent.api.keys import AGENT
 from nodeagent.api.permissions import Gate, Need, need_of
 from nodeagent.api.problems import Handler
+from nodeagent.api.requests import services_of
 from nodeagent.api.rights import CALLER, LIMITS, judge_path
-from nodeagent.identity.callers import HOW_TO, Caller, caller_of_bearer, root
+from nodeagent.identity.callers import HOW_TO, Caller, root
+
+Peers = WeakKeyDictionary[asyncio.Transport, int | None]
+"""The user at the other end of each open connection, None where it isn't this host's unix socket."""
 
 CLOCK: web.AppKey[Clock] = web.AppKey("clock", Clock)
+PEERS: web.AppKey[Peers] = web.AppKey("peers", Peers)
 LOCAL_PREFIX = "/v1/local/"
 FILTERED = (
     "/v1/{plural}"  # lists show what the caller may see, so a limited right to read is enough
@@ -50,7 +57,7 @@ def caller_of(request: web.Request) -> Caller:
 
 def address_of(request: web.Request) -> str:
     """Return the IP address that the request came from, `local` for the unix socket."""
-    return "local" if _unix_socket(request) else request.remote or ""
+    return request.remote or "" if _peer_uid(request) is None else "local"
 
 
 def check_again(request: web.Request) -> None:
@@ -64,18 +71,21 @@ def check_again(request: web.Request) -> None:
     _authorise(request, request[CALLER], need_of(request))
 
 
-def _unix_socket(request: web.Request) -> socket.socket | None:
-    connection: socket.socket | None = (
-        request.transport.get_extra_info("socket") if request.transport else None
-    )
-    unix = connection is not None and connection.family == socket.AF_UNIX
-    return connection if unix else None
+def _peer_uid(request: web.Request) -> int | None:
+    """Return who is at the other end of this host's unix socket, None for another connection; asked once for each."""
+    transport = request.transport
+    if transport is None or transport.get_extra_info("sslcontext") is not None:
+        return None  # there is TLS on TCP only
+    peers = request.app[PEERS]
+    if transport not in peers:
+        peers[transport] = _uid_behind(transport.get_extra_info("socket"))
+    return peers[transport]
 
 
 def _authenticated(request: web.Request) -> Caller:
-    connection = _unix_socket(request)
-    if connection is not None:
-        if _peer_uid(connection) != 0:
+    uid = _peer_uid(request)
+    if uid is not None:
+        if uid != 0:
             raise ForbiddenError(
                 "only root may use this socket: use sudo, or an access token over HTTPS"
             )
@@ -85,8 +95,7 @@ def _authenticated(request: web.Request) -> Caller:
     node = request.app[AGENT].node
     if node is None:
         raise UnauthenticatedError(HOW_TO)
-    return caller_of_bearer(
-        node.store,
+    return services_of(request).identity.callers.of_bearer(
         request.headers.get("Authorization", ""),
         address=request.remote or "",
         now_ms=request.app[CLOCK].wall_ms(),
@@ -124,7 +133,9 @@ def is_own(request: web.Request, caller: Caller) -> bool:
         return False
 
 
-def _peer_uid(connection: socket.socket) -> int:
+def _uid_behind(connection: socket.socket | None) -> int | None:
+    if connection is None or connection.family != socket.AF_UNIX:
+        return None
     credentials = connection.getsockopt(
         socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
     )

@@ -31,7 +31,7 @@ from nodeagent.api import (
     tasks,
     vms,
 )
-from nodeagent.api.access import CLOCK, access_middleware
+from nodeagent.api.access import CLOCK, PEERS, Peers, access_middleware
 from nodeagent.api.auditing import audit_middleware
 from nodeagent.api.deleting import dry_run_middleware
 from nodeagent.api.description import routes as description
@@ -79,6 +79,7 @@ def build_app(agent: Agent, *, clock: Clock, rng: random.Random) -> web.Applicat
     )
     app[AGENT] = agent
     app[CLOCK] = clock
+    app[PEERS] = Peers()
     for area in AREAS:
         area.add_routes(app)
     check_routes(app)

@@ -9,7 +9,8 @@ from aiohttp import web
 
 from core.errors import InvalidError, NotFoundError
 from core.model import COLLECTIONS, Audit, Resource
-from nodeagent.api.lists import list_of
+from nodeagent.api.list_items import ItemCache
+from nodeagent.api.lists import ITEMS, list_of
 from nodeagent.api.requests import (
     etag_of,
     found_of,
@@ -30,7 +31,7 @@ ONLY_POSTED = frozenset({"/v1/login", "/v1/logout"})  # the pattern of collectio
 
 def add_routes(app: web.Application) -> None:
     """Add the two routes; call it last, so that special collections win."""
-    app[CACHE] = []
+    app[CACHE], app[ITEMS] = [], ItemCache()
     app.router.add_get("/v1/{plural}", list_resources)
     app.router.add_get("/v1/{plural}/{ref}", show_resource)
 

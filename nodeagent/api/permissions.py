@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 
 from aiohttp import web
 
 from core.errors import FatalError
 from core.identity.permissions import CHANGE, CREATE, DELETE, OPERATE, READ
-from core.model import COLLECTIONS, kind_of
+from core.model import COLLECTIONS, Resource, kind_of
 
 
 class Gate(StrEnum):
@@ -149,7 +150,12 @@ def need_of(request: web.Request) -> Need | None:
     if need.kind or need.gate is not Gate.ROLE:
         return need
     type_ = COLLECTIONS.get(request.match_info["plural"])
-    return Need(Gate.ROLE, kind_of(type_), need.action, need.audited) if type_ else None
+    return _of_collection(need, type_) if type_ else None
+
+
+@cache
+def _of_collection(need: Need, type_: type[Resource]) -> Need:
+    return Need(Gate.ROLE, kind_of(type_), need.action, need.audited)
 
 
 def check_routes(app: web.Application) -> None:

@@ -13,7 +13,7 @@ import msgspec
 from aiohttp import web
 
 from core.attributes import check_bounds
-from core.clock import new_id
+from core.clock import new_ordered_id
 from core.errors import InvalidError, PreconditionError, UnavailableError
 from core.model import Resource
 from nodeagent.api.keys import AGENT
@@ -168,4 +168,7 @@ class Ids:
 def ids_of(request: web.Request) -> Ids:
     """Return the ids of a request, made from its Idempotency-Key if it has one."""
     key = request.headers.get("Idempotency-Key", "")
-    return Ids(f"{request.method} {request.path} {key}" if key else new_id(node_of(request).rng))
+    if key:
+        return Ids(f"{request.method} {request.path} {key}")
+    node = node_of(request)
+    return Ids(new_ordered_id(node.rng, node.clock.wall_ms()))

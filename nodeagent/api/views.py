@@ -24,7 +24,7 @@ def show(store: Store, resource: Resource, sight: Sight = EVERYTHING) -> Shown:
     shown = own_fields(resource)
     for relation in resource.RELATIONS:
         target = KINDS[relation.target]
-        found = (store.get(target, id_) if id_ else None for id_ in _ids(shown, relation))
+        found = (store.get(target, id_) if id_ else None for id_ in ids_behind(shown, relation))
         names = [one.name if one is not None and sight.sees(one) else None for one in found]
         add_names(shown, relation, names)
     if isinstance(resource, VM):
@@ -68,7 +68,8 @@ def name_field(id_field: str) -> str:
     return id_field.removesuffix("_id") + "_name"
 
 
-def _ids(shown: Shown, relation: Relation) -> list[str]:
+def ids_behind(shown: Shown, relation: Relation) -> list[str]:
+    """Return the ids of a relation as they are shown, in their order; an empty one stands for nothing."""
     holder, _, field = relation.field.rpartition(".")
     if holder:
         return [element[field] for element in shown[holder]]

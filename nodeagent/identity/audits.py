@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from core.clock import Clock, new_id
+from core.clock import Clock, new_ordered_id
 from core.errors import PlatformError
 from core.model import Audit
 from nodeagent.identity.audit_ends import AuditEnds
@@ -56,7 +56,8 @@ class Audits:
         self, caller: Caller | None, action: str, *, subject: str = "", request_id: str = ""
     ) -> Audit:
         """Return an audit that begins now and is not stored yet; without a caller, of a stranger."""
-        id_ = new_id(self._rng)
+        now_ms = self._clock.wall_ms()
+        id_ = new_ordered_id(self._rng, now_ms)
         return Audit(
             id=id_,
             name=id_,
@@ -68,7 +69,7 @@ class Audits:
             subject=subject[:TEXT_MAX],
             host_id=self._host_id,
             request_id=request_id,
-            created_ms=self._clock.wall_ms(),
+            created_ms=now_ms,
         )
 
     async def begin(self, audit: Audit) -> Audit:

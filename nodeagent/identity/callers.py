@@ -1,6 +1,6 @@
-"""From credentials to a caller and what they may do, by this agent's own copy of the state, anew for each request.
+"""From credentials to a caller and what they may do, by this agent's own copy of the state.
 
-So whatever is revoked, disabled or changed counts everywhere as soon as it is applied there. Look-ups are by id or by
+Asked for each request; what was found is used again only while nothing that it was found by has changed here. So whatever is revoked, disabled or changed counts everywhere as soon as it is applied there. Look-ups are by id or by
 index: nothing grows with the number of tokens or sessions.
 """
 
@@ -31,7 +31,8 @@ TOKEN_LENGTH_MAX = 200
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sent a request. `via` is `root`, `session` or `access-token`; an empty `account_id`: no account's."""
+    """Who sent a request. `via` is `root`, `session` or `access-token`; an empty `account_id`: no account's. `until_ms`:
+    when the credentials end, 0 if they don't."""
 
     name: str
     via: str
@@ -39,6 +40,7 @@ class Caller:
     address: str = ""
     account_id: str = ""
     session_id: str = ""
+    until_ms: int = 0
 
     def may(self, kind: str, action: str, tags: Collection[str] = ()) -> bool:
         """Tell whether the caller's roles allow an action on a kind, or on one of it that carries these tags."""
@@ -93,7 +95,14 @@ def _of_token(store: Store, secret: str, address: str, now_ms: int) -> Caller:
         permissions = permissions_of(store, account.role_ids)
     elif token.role_ids:
         permissions = permissions_of(store, token.role_ids)
-    return Caller(token.name, "access-token", permissions, address, token.account_id)
+    return Caller(
+        token.name,
+        "access-token",
+        permissions,
+        address,
+        token.account_id,
+        until_ms=token.expires_ms,
+    )
 
 
 def _of_session(store: Store, secret: str, address: str, now_ms: int) -> Caller:
@@ -110,4 +119,5 @@ def _of_session(store: Store, secret: str, address: str, now_ms: int) -> Caller:
         address,
         account.id,
         session.id,
+        session.expires_ms,
     )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from core.clock import Clock
 from core.identity.sealing import Keys
 from nodeagent.identity.audits import Audits
+from nodeagent.identity.known_callers import KnownCallers
 from nodeagent.identity.login import FAILURE_TAKES_S, Login
 from raftstate.store import Store
 
@@ -26,6 +27,7 @@ class Identity:
         failure_takes_s: float = FAILURE_TAKES_S,
     ) -> None:
         self.secrets_key = secrets_key
+        self.callers = KnownCallers(store)
         self.audits = Audits(store, host_id, clock=clock, rng=rng)
         self.login = Login(
             store,

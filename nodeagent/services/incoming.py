@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 
 import msgspec
 
 from core.errors import ConflictError, ForbiddenError, TemporaryError
 from core.model import VM
 from nodeagent.compute.hypervisor import DomainStatus
-from nodeagent.compute.tunnel import prepare_target, remove_vm_directory
+from nodeagent.compute.tunnel import (
+    MIGRATE_DIR,
+    directories_of_moves,
+    prepare_target,
+    remove_vm_directory,
+)
 from nodeagent.node import Node
 from nodeagent.services.network_controller import NetworkController
 from nodeagent.services.storages import Storages
@@ -58,6 +64,29 @@ class IncomingMigrations:
         self._power = power
         self._network = network
         self._storages = storages
+
+    async def run(self) -> None:
+        """Remove the directories of moves that are over, here and away, until cancelled."""
+        watch = self._node.store.watch(VM)
+        try:
+            while True:
+                await watch.next()
+                self.sweep()
+        finally:
+            self._node.store.unwatch(watch)
+
+    def sweep(self, *, directory: Path = MIGRATE_DIR) -> None:
+        """Remove what moves left that are not reserved any more: a guest that arrived needs its way no longer."""
+        here = self._node.host_id
+        for vm_id in directories_of_moves(directory=directory):
+            vm = self._node.store.get(VM, vm_id)
+            moves = (
+                vm is not None
+                and vm.migrating_to_host_id
+                and here in (vm.host_id, vm.migrating_to_host_id)
+            )
+            if not moves:
+                remove_vm_directory(vm_id, directory=directory)
 
     def is_allowed(self, peer_id: str, vm_id: str) -> bool:
         """Tell whether that host is moving that VM here now; asked for every tunnel stream."""

@@ -1,10 +1,9 @@
-"""The reading of h2load's words, and the report of `make bench-api`."""
+"""The reading of h2load's words in `make bench-api`."""
 
 import pytest
 
 from core.errors import UnavailableError
 from tools.bench.api.load import read
-from tools.bench.api.report import Figure, Report, table
 
 SAID = """
 finished in 2.00s, 1500.50 req/s, 556.74KB/s
@@ -31,19 +30,3 @@ def test_times_are_sorted_before_a_quantile_is_taken():
 def test_a_run_with_refusals_or_without_answers_is_no_measurement(said, log):
     with pytest.raises(UnavailableError):
         read(said, log)
-
-
-@pytest.mark.parametrize(
-    ("figure", "verdict"),
-    [
-        (Figure("a", "1/s", 50.0, 10.0, at_least=5), ">= 5 x LXD  ok"),
-        (Figure("a", "1/s", 49.0, 10.0, at_least=5), ">= 5 x LXD  missed"),
-        (Figure("a", "ms", 11.0, 10.0, at_most=1), "<= 1 x LXD  missed"),
-        (Figure("a", "%", 4.9, at_most=5), "<= 5  ok"),
-        (Figure("a", "%", 4.9), ""),
-    ],
-)
-def test_a_figure_says_whether_its_target_is_met(figure, verdict):
-    assert figure.verdict == verdict
-    shown = table(Report(seconds=1.0, load_average=0.1, figures=(figure,), rounds={}))
-    assert shown.splitlines()[1].startswith("a ")

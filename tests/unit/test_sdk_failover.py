@@ -10,6 +10,7 @@ import pytest
 
 from core.errors import InvalidError, NotFoundError, UnavailableError
 from kvorum_sdk import TaskFailedError
+from tests.golden.cli.cases import kvorum
 from tests.golden.cli.stub import Fault, StubAgent
 from tests.golden.cli.world import small_cluster
 from tests.mesh_identity import Authority
@@ -108,6 +109,20 @@ async def test_a_program_that_knows_one_dead_agent_finds_the_cluster_by_what_is_
         file.chmod(0o600)
         async with client() as known:
             assert len(known.transport.endpoints) == 1
+
+
+def test_the_command_finds_the_cluster_when_the_one_host_it_was_told_of_is_gone(
+    world, tls, files, tmp_path
+):
+    environ = {"HOME": str(tmp_path), "KVORUM_TOKEN": "kvt_x", "KVORUM_CA": str(files.ca)}
+    with StubAgent(world, tls=tls) as second:
+        with StubAgent(world, tls=tls) as first:
+            world.collections["hosts"] = hosts_at(first, second)
+            assert kvorum("vm list", first.address, environ=environ).code == 0
+        done = kvorum("vm show web1", first.address, environ=environ)
+        assert (done.code, done.err) == (0, "")
+        assert "web1" in done.out
+    assert [file.parent.name for file in tmp_path.rglob("agents-*.json")] == ["kvorum"]
 
 
 async def test_whoever_may_not_list_hosts_works_with_the_addresses_given(world, tls, files):

@@ -14,37 +14,45 @@ from core.errors import (
     InvalidError,
     NotFoundError,
     PreconditionError,
-    UnavailableError,
 )
 from core.model import Event, Severity, Task, TaskState
 from kvorum_sdk import TaskFailedError, models
 from tests.one_member import ADMIN_TOKEN
-from tests.served_member import address_of, obedient_host, served
+from tests.served_member import obedient_host, served
 from tools.sdk.client import Client
 from tools.sdk.collection import Collection
 from tools.sdk.endpoints import parse_endpoints
-from tools.sdk.kvorum import AsyncKvorum
+from tools.sdk.kvorum import AsyncKvorum, Kvorum
 from tools.sdk.transport import Request
 
 
 @pytest.fixture
 async def agent(member):
-    async with served(member) as (runner,):
-        yield address_of(runner)
+    async with served(member) as agent:
+        yield agent
 
 
 @pytest.fixture
 async def kvorum(agent):
-    client = Client(parse_endpoints(agent), rng=random.Random(1), patience_s=2.0)
-    async with AsyncKvorum(client) as kvorum:
+    async with AsyncKvorum(client_of(agent)) as kvorum:
         yield kvorum
+
+
+def client_of(agent):
+    return Client(
+        parse_endpoints(agent.address),
+        token=agent.token,
+        ca_file=agent.ca_file,
+        rng=random.Random(1),
+        patience_s=2.0,
+    )
 
 
 async def blocking(use, agent):
     """Let a function use the client that blocks, in a thread of its own as in a program of its own."""
 
     def work():
-        with kvorum_sdk.connect(agent) as kvorum:
+        with Kvorum(client_of(agent)) as kvorum:
             return use(kvorum)
 
     return await asyncio.to_thread(work)
@@ -194,7 +202,7 @@ async def test_a_stream_says_where_it_begins_so_that_nothing_is_lost_before_its_
     member, agent
 ):
     request = Request("GET", "/v1/events", headers={"Accept": "text/event-stream"})
-    async with Client(parse_endpoints(agent), rng=random.Random(1)) as client:
+    async with client_of(agent) as client:
         async with client.transport.open_stream(request) as reader:
             assert await reader.readline() == f"id: {member.store.index}\n".encode()
 
@@ -214,7 +222,7 @@ async def test_threads_share_one_client(agent):
 async def test_a_closed_client_says_so_and_leaves_no_thread(agent):
     def use():
         before = threading.active_count()
-        kvorum = kvorum_sdk.connect(agent)
+        kvorum = Kvorum(client_of(agent))
         vms = kvorum.vms.find()
         assert list(vms) == []
         kvorum.close()
@@ -238,9 +246,6 @@ def test_connecting_goes_by_the_environment_and_by_what_is_given(monkeypatch, tm
         assert [str(e) for e in kvorum.endpoints] == ["https://h3:7443", "https://h4:8443"]
     with pytest.raises(InvalidError, match="address"):
         kvorum_sdk.connect("http://h1", token="kvt_x")
-    with kvorum_sdk.connect("unix:/nowhere/api.sock") as kvorum:
-        with pytest.raises(UnavailableError, match="systemctl"):
-            kvorum.status()
 
 
 def test_no_text_about_a_secret_shows_it():

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from tools.cli.context import Context
+from tools.cli.deleting import preview
 from tools.cli.output import Column, texts, write_done, write_item, write_list
 from tools.cli.parser import Parser, UsageError, Verbs, add_wait, add_yes
 from tools.cli.units import positive
@@ -17,7 +18,7 @@ from tools.cli.waiting import finish
 from tools.sdk.items import Item
 
 Consequences = Callable[[Context, Item], Awaitable[list[str]]]
-"""Says what else a deletion takes away or leaves without it, a line each."""
+"""Says what a deletion means beside what it takes along, a line each."""
 
 
 TAGS, TAGS_FIELD = texts("TAGS", "tags"), texts("tags", "tags")
@@ -110,17 +111,22 @@ def add_show(verbs: Verbs, kind: Kind) -> None:
 def add_delete(
     verbs: Verbs, kind: Kind, *, verb: str = "delete", consequences: Consequences | None = None
 ) -> None:
-    """Add `delete`, or the same by another name; it asks on a terminal."""
+    """Add `delete`, or the same by another name; on a terminal it shows what goes along, and asks."""
     done = {"delete": "deleted", "remove": "removed", "revoke": "revoked"}[verb]
 
     async def run(args: Namespace, ctx: Context) -> int:
         title = f"{verb} {kind.word} {args.name}"
+        ref = args.name
         if ctx.interactive and not args.yes:
             item = await ctx.client.get(kind.plural, args.name)
             lines = await consequences(ctx, item) if consequences is not None else []
+            ref = item.text(
+                "id", ref
+            )  # what was shown goes, whatever has its name when the answer comes
+            lines += await preview(ctx, kind.plural, ref)
             first = f"This will {title}" + (" with:" if lines else ".")
             await ctx.confirm("\n  ".join([first, *lines]), yes=False)
-        started = await ctx.client.delete(kind.plural, args.name)
+        started = await ctx.client.delete(kind.plural, ref)
         if await finish(ctx, started, title, wait=args.wait):
             write_done(ctx, Item({"name": args.name, done: True}), f"{args.name}: {done}")
         return 0
@@ -134,6 +140,5 @@ def add_delete(
 
 
 async def related(ctx: Context, plural: str, key: str, value: str) -> tuple[Item, ...]:
-    """Return the resources whose field `key` is or holds `value`."""
-    page = await ctx.client.list_all(plural)
-    return tuple(item for item in page.items if item.text(key) == value or value in item.texts(key))
+    """Return the resources whose attribute `key` is `value`."""
+    return (await ctx.client.list_all(plural, query=(f"{key}={value}",))).items

@@ -189,5 +189,9 @@ class BlockingCollection(Generic[T]):
         return self._runner.run(self._collection.explain(q=q, sort=sort))
 
     def get(self, ref: str, /, *, consistency: Consistency = "local") -> T:
-        """Return one by name or id."""
+        """Return one by name or id.
+
+        Raises:
+            NotFoundError: there is none.
+        """
         return self._runner.run(self._collection.get(ref, consistency=consistency))

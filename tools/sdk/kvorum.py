@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
 import msgspec
 
-from core.clock import SystemClock, system_random
-from core.errors import PlatformError
-from tools.sdk.addresses import address_file
 from tools.sdk.blocking import BlockingCollection, Runner
 from tools.sdk.calls import Api
 from tools.sdk.client import Client, OnProgress
 from tools.sdk.collection import Collection
+from tools.sdk.connecting import OnRetry, client_of, silent
 from tools.sdk.endpoints import Endpoint
 from tools.sdk.generated import blocking, models, operations
 from tools.sdk.items import Item
@@ -30,37 +28,7 @@ from tools.sdk.started import Started, TaskFailedError
 from tools.sdk.tasks import NOTHING_TO_DO, TaskView
 from tools.sdk.transport import DEADLINE_S
 
-OnRetry = Callable[[PlatformError], None]
 Work = Started[object] | TaskView | models.Task | str
-
-
-def _silent(error: PlatformError) -> None:
-    """Say nothing of retries."""
-
-
-def client_of(
-    settings: Settings,
-    *,
-    anonymous: bool = False,
-    deadline_s: float = DEADLINE_S,
-    on_retry: OnRetry = _silent,
-) -> Client:
-    """Return the client of JSON objects for these settings; it learns all agents' addresses and remembers them."""
-    remember = None
-    if settings.cache is not None and settings.token:
-        named = settings.endpoints
-        remember = address_file(settings.cache, named, settings.ca_file, SystemClock())
-    return Client(
-        settings.endpoints,
-        token=settings.token,
-        anonymous=anonymous,
-        ca_file=settings.ca_file,
-        rng=system_random(),
-        on_retry=on_retry,
-        deadline_s=deadline_s,
-        learning=True,
-        remember=remember,
-    )
 
 
 class AsyncKvorum(operations.Operations):
@@ -264,7 +232,7 @@ def connect(
     ca_file: str = "",
     anonymous: bool = False,
     deadline_s: float = DEADLINE_S,
-    on_retry: OnRetry = _silent,
+    on_retry: OnRetry = silent,
 ) -> Kvorum:
     """Return a client that blocks. What isn't given comes from the environment and the user's files, as for `kvorum`.
 
@@ -287,7 +255,7 @@ def connect_async(
     ca_file: str = "",
     anonymous: bool = False,
     deadline_s: float = DEADLINE_S,
-    on_retry: OnRetry = _silent,
+    on_retry: OnRetry = silent,
 ) -> AsyncKvorum:
     """Return a client whose methods are awaited; otherwise as `connect`."""
     settings = _settings(addresses, token, ca_file, anonymous=anonymous)

@@ -10,6 +10,8 @@ from typing import ClassVar
 
 import msgspec
 
+from tools.sdk.items import Item, item_of
+
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
     """A JSON object of the API. Attributes that this version doesn't know are passed over.
@@ -31,6 +33,11 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         return [
             (n, "***" if n in self.HIDDEN else getattr(self, n)) for n in self.__struct_fields__
         ]
+
+
+def plain(model: Model) -> Item:
+    """Return a model as the JSON object that it was."""
+    return item_of(msgspec.json.decode(msgspec.json.encode(model)))
 
 
 class OpenEnum(StrEnum):

@@ -32,6 +32,8 @@ from nodeagent.api.tags import ChangeTags
 OPENAPI = "3.1.0"
 # What hosts and their guards ask each other; programs have no use for it.
 BETWEEN_HOSTS = ("/v1/join/", "/v1/local/lease")
+# How long becoming or ceasing to be a member may take; clients wait for the answer.
+MEMBERSHIP_TAKES_S = 120
 CHANGES = frozenset({"POST", "PATCH", "DELETE"})
 VARIABLE = re.compile(r"\{(\w+)\}")
 PROBLEMS: Mapping[int, str] = {
@@ -126,6 +128,8 @@ def _operation(method: str, path: str, operation: Operation) -> dict[str, Any]:
         described["security"] = []
     if f"{path}/".startswith(BETWEEN_HOSTS):
         described["x-internal"] = True
+    elif operation.only_on_host and method == "POST":
+        described["x-takes-s"] = MEMBERSHIP_TAKES_S
     if operation.only_on_host:
         described["description"] = "Only on the host itself, through its unix socket, by root."
     if operation.file:

@@ -259,6 +259,12 @@ SECRETS = titled(
         changing=FLAG,
         hosts_without_key=list_of(TEXT),
         secrets_by_key={**OBJECT, "additionalProperties": NUMBER},
+        hosts=list_of(
+            titled(
+                "SecretsKeyAtHost",
+                object_of(name=TEXT, state=TEXT, place=TEXT, key_id=TEXT, hsm=TEXT, fault=TEXT),
+            )
+        ),
     ),
 )
 GONE: Mapping[int, tuple[str, Shape]] = {204: ("It is gone.", None)}

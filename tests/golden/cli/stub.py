@@ -81,6 +81,33 @@ class World:
             "changing": True,
             "hosts_without_key": ["h3"],
             "secrets_by_key": {"0123456789abcdef": 2},
+            "hosts": [
+                {
+                    "name": "h1",
+                    "state": "ok",
+                    "place": "hsm",
+                    "key_id": "0123456789abcdef",
+                    "hsm": "key kvorum-1 in token kvorum",
+                    "fault": "",
+                },
+                {
+                    "name": "h2",
+                    "state": "fault",
+                    "place": "file",
+                    "key_id": "0123456789abcdef",
+                    "hsm": "",
+                    "fault": "the HSM can't be used for key kvorum-1 in token kvorum: "
+                    "it did not answer within 20 s",
+                },
+                {
+                    "name": "h3",
+                    "state": "no answer",
+                    "place": "",
+                    "key_id": "",
+                    "hsm": "",
+                    "fault": "",
+                },
+            ],
         }
     )
     joined: dict = field(default_factory=dict)
@@ -136,6 +163,11 @@ class StubAgent:
             self.address = f"127.0.0.1:{runner.addresses[0][1]}"
         self._ready.set()
         await self._stop.wait()
+        for (
+            connection
+        ) in runner.server.connections:  # it dies: no farewells, which TLS would wait for
+            if connection.transport is not None:
+                connection.transport.abort()
         await runner.cleanup()
 
     async def _handle(self, request):
@@ -264,6 +296,8 @@ class StubAgent:
                     tags = {*one.get("tags", ()), *asked.json["add"]} - {*asked.json["remove"]}
                     one["tags"] = sorted(tags)
                 return 200, {"tags": one.get("tags", [])}, {}
+            case "DELETE", [plural, name] if ("dry_run", "1") in asked.query:
+                return 200, self._plan(plural, self._one(plural, name)), {}
             case "DELETE", ["tasks", name]:
                 self._one("tasks", name)["cancel_requested"] = True
                 return 202, self._one("tasks", name), {}
@@ -381,6 +415,24 @@ class StubAgent:
             ),
             {},
         )
+
+    def _plan(self, plural, item):
+        """What goes along with a VM, and what else a disk or a VM would miss."""
+        kinds = {"disks": "disk", "nics": "nic", "vms": "vm"}
+
+        def those(of, attribute):
+            return [
+                {"kind": kinds[of], "id": one["id"], "name": one["name"], "to": item["name"]}
+                for one in self._all(of)
+                if one.get(attribute) == item["id"]
+            ]
+
+        along = those("disks", "vm_id") + those("nics", "vm_id") if plural == "vms" else []
+        needed = {"images": ("disks", "image_id"), "hosts": ("vms", "host_id")}
+        refused = those(*needed[plural]) if plural in needed else []
+        why = f"{item['name']} is needed by {refused[0]['name']}" if refused else ""
+        plan = {"deleted": along, "detached": item.get("detached", []), "refused": refused}
+        return plan | {"allowed": not refused, "why_not": why}
 
     def _change_rule(self, name, rule_id, asked):
         rules = self._one("security-groups", name)["rules"]

@@ -186,8 +186,9 @@ def _body_arguments(operation: Operation, shapes: Shapes) -> Iterator[Argument]:
     if schema.get("type") != "object" or "properties" not in schema:
         yield Argument("body", "Any", "", "The body, as JSON.", "body")
         return
-    name = class_name(name_of(operation.body) or f"{operation.group} {operation.name} body")
-    for one in shapes.struct_of(name, schema, body=True, shared=False).attributes:
+    for one in shapes.struct_of(
+        _body_class(operation, shapes), schema, body=True, shared=False
+    ).attributes:
         many = one.type.startswith("tuple[")
         type_ = one.type.replace("tuple[", "Sequence[").replace(", ...]", "]") if many else one.type
         value = f"listed({one.name})" if many else one.name
@@ -266,12 +267,16 @@ def _request(
 
 def _body(operation: Operation, shapes: Shapes, arguments: tuple[Argument, ...]) -> str:
     assert operation.body is not None, "asked only of operations with a body"
-    name = name_of(operation.body)
-    if name is None or [a.name for a in arguments] == ["body"]:
-        inside = ", ".join(f"{a.name!r}: {a.value}" for a in arguments)
-        return "body" if [a.name for a in arguments] == ["body"] else f"{{{inside}}}"
-    given = ", ".join(f"{a.name}={a.value}" for a in arguments)
-    return f"models.{class_name(name)}({given})"
+    if [argument.name for argument in arguments] == ["body"]:
+        return "body"
+    given = ", ".join(f"{argument.name}={argument.value}" for argument in arguments)
+    return f"models.{_body_class(operation, shapes)}({given})"
+
+
+def _body_class(operation: Operation, shapes: Shapes) -> str:
+    assert operation.body is not None, "asked only of operations with a body"
+    owner = class_name(operation.group, operation.name, "body")
+    return shapes.type_of(operation.body, owner, body=True)
 
 
 def _doc(operation: Operation, arguments: tuple[Argument, ...]) -> str:

@@ -1156,6 +1156,17 @@ class Rule(Model, frozen=True, kw_only=True):
     """Whether the group was made with it; such a rule can be switched off, not removed."""
 
 
+class SecretsKeyAtHost(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    name: str = ""
+    state: str = ""
+    place: str = ""
+    key_id: str = ""
+    hsm: str = ""
+    fault: str = ""
+
+
 class SecretsKeyStatus(Model, frozen=True, kw_only=True):
     """An object of the API."""
 
@@ -1165,6 +1176,7 @@ class SecretsKeyStatus(Model, frozen=True, kw_only=True):
     changing: bool = False
     hosts_without_key: tuple[str, ...] = ()
     secrets_by_key: dict[str, int] = field(default_factory=dict)
+    hosts: tuple[SecretsKeyAtHost, ...] = ()
 
 
 class SecurityGroup(Model, frozen=True, kw_only=True):

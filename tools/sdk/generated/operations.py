@@ -1138,6 +1138,7 @@ class Local:
                     cluster_name=cluster_name, host_name=host_name, address=address
                 ),
                 headers={"Idempotency-Key": idempotency_key},
+                timeout_s=120.0,
             ),
             models.NewCluster,
         )
@@ -1170,6 +1171,7 @@ class Local:
                     token=token, host_name=host_name, address=address, witness=witness
                 ),
                 headers={"Idempotency-Key": idempotency_key},
+                timeout_s=120.0,
             ),
             models.NewMember,
         )
@@ -1196,6 +1198,7 @@ class Local:
                 path_of("local", "leave"),
                 body=models.LeaveCluster(force=force, confirm=confirm),
                 headers={"Idempotency-Key": idempotency_key},
+                timeout_s=120.0,
             ),
             models.FormerMember,
         )
