@@ -187,10 +187,11 @@ class Lifecycle:
                 log.info("there are not as many voters yet as there should be")
             return record
 
-    async def leave(self, *, force: bool, confirm: str) -> MemberRecord:
+    async def leave(self, *, force: bool, confirm: str, audit_id: str = "") -> MemberRecord:
         """Leave the cluster in order, or by force one that has no place for this host any more; then forget it all.
 
-        Afterwards this host is as before `init` or `join`: images and disks stay.
+        Afterwards this host is as before `init` or `join`: images and disks stay. `audit_id` is the record of it, whose end
+        the host writes that removes this one.
 
         Raises:
             ConflictError: it belongs to none; VMs are on it; with force, the cluster still counts on it.
@@ -210,7 +211,7 @@ class Lifecycle:
                 )
             else:
                 await services.identity.audits.flush_ends(timeout_s=AUDITS_TIMEOUT_S)
-                await ask_out(node, services.exclusion)
+                await ask_out(node, services.exclusion, audit_id=audit_id)
             await self._forget_cluster(record)
             log.info("this host has left its cluster", extra={"host": record.host_id})
             return record

@@ -35,6 +35,7 @@ GUARDED_KINDS = (
     "role",
     "session",
     "access-token",
+    "access-key",
     "join-token",
     "audit",
     "state",

@@ -115,6 +115,56 @@ class Session(Tagged, tag="session.v1", frozen=True, kw_only=True):
         return ()
 
 
+class AccessKey(Tagged, tag="access-key.v1", frozen=True, kw_only=True):
+    """What a program of others signs its requests with; its id is part of each signature.
+
+    It may do what its `role_ids` allow or, if it has an `account_id`, what that account may; with neither, nothing. The
+    secret is sealed and not hashed, because a signature can be checked only with the secret itself. `expires_ms` 0: never.
+    """
+
+    PLURAL: ClassVar[str] = "access-keys"
+    RELATIONS: ClassVar[tuple[Relation, ...]] = (
+        Relation("account_id", target="account", name="account", reverse="access_keys"),
+    )
+    NOT_RELATIONS: ClassVar[frozenset[str]] = frozenset({"role_ids"})
+    SECRET: ClassVar[frozenset[str]] = frozenset({"sealed_secret"})
+    SEALED: ClassVar[dict[str, str]] = {"sealed_secret": "access-key/{id}"}
+
+    sealed_secret: Annotated[bytes, attribute("Its secret, sealed.", by=CLUSTER)]
+    account_id: Annotated[
+        str, attribute("It may do what this account may; empty: by its roles.")
+    ] = ""
+    role_ids: Annotated[tuple[str, ...], attribute("Roles that say what it may do.")] = ()
+    expires_ms: Annotated[int, attribute("Until when it is good; 0: for ever.")] = 0
+    disabled: Annotated[bool, attribute("Whether what it signs is refused.")] = False
+    description: Annotated[
+        str, attribute("A note for people.", length_max=DESCRIPTION_LENGTH_MAX)
+    ] = ""
+
+    def __repr__(self) -> str:
+        return f"AccessKey({self.id}, ***)"
+
+
+class UsedNonce(Resource, tag="used-nonce.v1", frozen=True, kw_only=True):
+    """A signed request that was let in, so that it never is again; its id is `<access key>.<nonce>`, its name empty.
+
+    Kept until no agent would take a signature of its time any more.
+    """
+
+    INDEXED: ClassVar[tuple[str, ...]] = ("signed_ms",)
+
+    signed_ms: Annotated[int, attribute("The time of the signature.", by=CLUSTER)]
+
+    def claims(self) -> tuple[str, ...]:
+        return ()
+
+
+class NonceFloor(Resource, tag="nonce-floor.v1", frozen=True, kw_only=True):
+    """No signature of this time or before is good, as nonces up to it may be forgotten; exactly one, id `nonce-floor`."""
+
+    signed_ms: Annotated[int, attribute("The time up to which none is good.", by=CLUSTER)]
+
+
 class Audit(Resource, tag="audit.v1", frozen=True, kw_only=True):
     """What somebody did or tried. Begins before the change is made, ends after it; name = id.
 

@@ -1,4 +1,4 @@
-"""Accounts and sessions: log in and out, passwords and time codes.
+"""Accounts and sessions: log in and out, and passwords. Time codes are in `nodeagent.api.two_factor`.
 
 Nobody gives an account a right that they don't hold, and nobody touches one that holds more than they do.
 """
@@ -13,27 +13,15 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from core.attributes import attribute
-from core.errors import ConflictError, ForbiddenError
+from core.errors import ConflictError
 from core.identity.passwords import check_new_password
-from core.identity.sealing import seal, unseal
-from core.identity.totp import (
-    accepted_step,
-    new_recovery_codes,
-    new_totp_secret,
-    qr_svg,
-    qr_text,
-    recovery_hash,
-    totp_uri,
-)
-from core.model import AccessToken, Account, Mesh, Session, check_name
+from core.model import AccessKey, AccessToken, Account, Session, check_name
 from nodeagent.api.access import address_of, caller_of, is_own
 from nodeagent.api.problems import REQUEST_ID
 from nodeagent.api.requests import body_of, ids_of, json_answer, node_of, services_of, target_of
 from nodeagent.api.roles import check_covered, role_ids
 from nodeagent.api.views import show
 from nodeagent.identity.callers import permissions_of
-from nodeagent.joining.founding import MESH_ID
-from nodeagent.services.sealing_guard import sealing_guards
 from raftstate.store import Store
 
 
@@ -89,12 +77,6 @@ class SetPassword(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return "SetPassword(***)"
 
 
-class TotpCode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`.../actions/confirm-totp` and `disable-totp`."""
-
-    code: Annotated[str, attribute("A time code.")] = ""
-
-
 def add_routes(app: web.Application) -> None:
     """Add the routes of accounts and sessions."""
     app.router.add_post("/v1/login", log_in)
@@ -105,9 +87,6 @@ def add_routes(app: web.Application) -> None:
     app.router.add_patch("/v1/accounts/{account}", change_account)
     app.router.add_delete("/v1/accounts/{account}", delete_account)
     app.router.add_post("/v1/accounts/{account}/actions/set-password", set_password)
-    app.router.add_post("/v1/accounts/{account}/actions/enable-totp", enable_totp)
-    app.router.add_post("/v1/accounts/{account}/actions/confirm-totp", confirm_totp)
-    app.router.add_post("/v1/accounts/{account}/actions/disable-totp", disable_totp)
 
 
 async def log_in(request: web.Request) -> web.Response:
@@ -191,7 +170,7 @@ async def change_account(request: web.Request) -> web.Response:
     store, body, account = (
         node_of(request).store,
         await body_of(request, ChangeAccount),
-        _account(request),
+        account_of(request),
     )
     if body.roles is not UNSET:
         account = replace(account, role_ids=role_ids(store, caller_of(request), body.roles))
@@ -204,9 +183,12 @@ async def change_account(request: web.Request) -> web.Response:
 
 
 async def delete_account(request: web.Request) -> web.Response:
-    """DELETE /v1/accounts/{account}. 204: with its sessions and the access tokens in its name."""
-    store, account = node_of(request).store, _account(request)
-    await store.apply(deletes=(account, *_sessions(store, account), *_tokens(store, account)))
+    """DELETE /v1/accounts/{account}. 204: with its sessions, and the access tokens and keys in its name."""
+    store, account = node_of(request).store, account_of(request)
+    sessions = store.with_value(Session, "account_id", account.id)
+    tokens = store.with_value(AccessToken, "account_id", account.id)
+    keys = store.with_value(AccessKey, "account_id", account.id)
+    await store.apply(deletes=(account, *sessions, *tokens, *keys))
     return web.Response(status=204)
 
 
@@ -214,7 +196,7 @@ async def set_password(request: web.Request) -> web.Response:
     """POST .../actions/set-password. 204: other sessions of the account are over. 403: the old one is wrong."""
     body, account, caller = (
         await body_of(request, SetPassword),
-        _account(request),
+        account_of(request),
         caller_of(request),
     )
     store, login = node_of(request).store, services_of(request).identity.login
@@ -229,62 +211,13 @@ async def set_password(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-async def enable_totp(request: web.Request) -> web.Response:
-    """POST .../actions/enable-totp. 200: address and QR code, until the first code confirms it. 409: it is on already."""
-    node, account = node_of(request), _account(request)
-    if account.totp_confirmed:
-        raise ConflictError("time codes are on already: switch them off first")
-    guards = sealing_guards(node.store)
-    key = services_of(request).identity.secrets_key()
-    name = f"totp/{account.id}"
-    secret = unseal(key, name, account.sealed_totp) if account.sealed_totp else new_totp_secret()
-    if not account.sealed_totp:
-        sealed = replace(account, sealed_totp=seal(key, name, secret))
-        await node.store.apply(puts=(sealed,), guards=guards)
-    cluster = node.store.need(Mesh, MESH_ID).name
-    uri = totp_uri(secret, account=account.name, cluster=cluster)
-    return json_answer(
-        {"uri": uri, "qr_svg": qr_svg(uri), "qr_text": qr_text(uri)},
-        headers={"Cache-Control": "no-store"},
-    )
+def account_of(request: web.Request) -> Account:
+    """Return the account of the path, if the caller may do all that it may, or is it.
 
-
-async def confirm_totp(request: web.Request) -> web.Response:
-    """POST .../actions/confirm-totp. 200: recovery codes, shown this once. 403: a wrong code. 409: nothing to confirm."""
-    node, account = node_of(request), _account(request)
-    code = (await body_of(request, TotpCode)).code
-    if account.totp_confirmed or not account.sealed_totp:
-        raise ConflictError("there is nothing to confirm: begin with enable-totp")
-    key = services_of(request).identity.secrets_key()
-    secret = unseal(key, f"totp/{account.id}", account.sealed_totp)
-    step = accepted_step(secret, code, now_ms=node.clock.wall_ms(), last_step=0)
-    if step is None:
-        raise ForbiddenError("the code is wrong: check the clock of the device, and take a new one")
-    codes = new_recovery_codes()
-    changed = replace(
-        account,
-        totp_confirmed=True,
-        totp_last_step=step,
-        recovery_sha256=tuple(recovery_hash(one) for one in codes),
-    )
-    await node.store.apply(puts=(changed,))
-    return json_answer({"recovery_codes": codes}, headers={"Cache-Control": "no-store"})
-
-
-async def disable_totp(request: web.Request) -> web.Response:
-    """POST .../actions/disable-totp. 204. Whoever switches their own off needs a code; an administrator doesn't."""
-    account, body = _account(request), await body_of(request, TotpCode)
-    login = services_of(request).identity.login
-    if account.totp_confirmed and is_own(request, caller_of(request)):
-        await login.use_code(account, body.code, address=caller_of(request).address)
-        account = node_of(request).store.need(Account, account.id)
-    plain = replace(account, sealed_totp=b"", totp_confirmed=False, recovery_sha256=())
-    await node_of(request).store.apply(puts=(plain,))
-    return web.Response(status=204)
-
-
-def _account(request: web.Request) -> Account:
-    """Return the account of the path, if the caller may do all that it may, or is it."""
+    Raises:
+        NotFoundError: there is none.
+        ForbiddenError: it may do more.
+    """
     store, caller = node_of(request).store, caller_of(request)
     account = target_of(request, Account, "account")
     if not is_own(request, caller):
@@ -294,7 +227,3 @@ def _account(request: web.Request) -> Account:
 
 def _sessions(store: Store, account: Account) -> list[Session]:
     return store.with_value(Session, "account_id", account.id)
-
-
-def _tokens(store: Store, account: Account) -> list[AccessToken]:
-    return store.with_value(AccessToken, "account_id", account.id)

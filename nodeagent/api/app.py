@@ -13,6 +13,7 @@ from aiohttp import web
 
 from core.clock import Clock
 from nodeagent.api import (
+    access_keys,
     accounts,
     certificates,
     collections,
@@ -29,6 +30,7 @@ from nodeagent.api import (
     storages,
     tags,
     tasks,
+    two_factor,
     vms,
 )
 from nodeagent.api.access import CLOCK, PEERS, Peers, access_middleware
@@ -43,6 +45,8 @@ UPLOAD_BYTES_MAX = 8 << 40
 AREAS = (
     description,
     accounts,
+    two_factor,
+    access_keys,
     roles,
     joining,
     members,

@@ -7,6 +7,7 @@ made. Audits are listed like all other resources.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -16,10 +17,10 @@ from msgspec.structs import replace
 
 from core.errors import ConflictError, NotFoundError, PlatformError
 from core.model import KINDS, Audit, Resource, key_of
-from nodeagent.api.access import address_of
+from nodeagent.api.access import PRESENTED, address_of, claim
 from nodeagent.api.deleting import is_dry
 from nodeagent.api.keys import AGENT
-from nodeagent.api.permissions import Audited, Need, need_of
+from nodeagent.api.permissions import Audited, Gate, Need, need_of
 from nodeagent.api.problems import REQUEST_ID, Handler
 from nodeagent.api.requests import node_of
 from nodeagent.api.rights import CALLER, named_in
@@ -29,6 +30,7 @@ from nodeagent.node import Node
 
 READING = frozenset({"GET", "HEAD"})
 DETAILS_MAX = 8192
+AUDIT_ID: web.RequestKey[str] = web.RequestKey("audit-id", str)
 MASKED = frozenset({"user_data"})  # audits are kept for long, and secrets aren't shown at all
 
 
@@ -40,11 +42,15 @@ def audit_middleware() -> Middleware:
         need = None if request.method in READING else need_of(request)
         preview = request.method == "DELETE" and is_dry(request)
         if need is None or need.audited is Audited.NO or preview:
+            await claim(request)
             return await handler(request)
         if need.audited is Audited.AFTER:
+            await claim(request)
             response = await handler(request)
             await _recorded_after(request, need, response.status)
             return response
+        if need.audited is Audited.IF_POSSIBLE:
+            return await _recorded_if_possible(request, need, handler)
         return await _Recorded(request, need).run(handler)
 
     return middleware
@@ -62,10 +68,13 @@ class _Recorded:
     async def run(self, handler: Handler) -> web.StreamResponse:
         audits = audits_of(self._request)
         audit = self._begun(audits)
-        if self._need.audited is Audited.WITHIN:
+        signed = PRESENTED in self._request
+        if self._need.audited is Audited.WITHIN and not signed:
             with audits.along(audit):
                 return await self._ended(audits, audit, handler)
-        return await self._ended(audits, await audits.begin(audit), handler)
+        # A signed request is claimed before anything is done for it, in the transaction of the begin.
+        together = partial(claim, self._request) if signed else None
+        return await self._ended(audits, await audits.begin(audit, together), handler)
 
     async def _ended(self, audits: Audits, audit: Audit, handler: Handler) -> web.StreamResponse:
         try:
@@ -113,6 +122,29 @@ async def _recorded_after(request: web.Request, need: Need, status: int) -> None
     audits.end(_audit(audits, request, need), result=status)
 
 
+async def _recorded_if_possible(
+    request: web.Request, need: Need, handler: Handler
+) -> web.StreamResponse:
+    """Record what must go on without quorum too. If this host is no member afterwards, whoever removed it writes the end."""
+    agent = request.app[AGENT]
+    audit = None
+    if agent.node is not None:
+        audits = audits_of(request)
+        audit = await audits.begin_if_possible(_audit(audits, request, need))
+    if audit is None:
+        return await handler(request)
+    request[AUDIT_ID] = audit.id
+    try:
+        response = await handler(request)
+    except PlatformError as error:
+        if agent.node is not None:
+            audits_of(request).end(audit, result=error.http_status, code=error.code)
+        raise
+    if agent.node is not None:
+        audits_of(request).end(audit, result=response.status)
+    return response
+
+
 def audits_of(request: web.Request) -> Audits:
     """Return this member's audit log."""
     services = request.app[AGENT].services
@@ -123,7 +155,10 @@ def audits_of(request: web.Request) -> Audits:
 def _audit(audits: Audits, request: web.Request, need: Need) -> Audit:
     resource = request.match_info.route.resource
     assert resource is not None, "there is a route, as something is needed"
-    named = named_in(request)
+    named, node = named_in(request), request.app[AGENT].node
+    own = node if need.gate is Gate.LOCAL else None  # such a change is about this very host
+    if own is not None:
+        named = own.host_id
     return replace(
         audits.make(
             request.get(CALLER),
@@ -131,6 +166,7 @@ def _audit(audits: Audits, request: web.Request, need: Need) -> Audit:
             subject=f"{need.kind}/{named}" if named else need.kind,
             request_id=REQUEST_ID.get(),
         ),
+        subject_name=own.host_name if own is not None else "",
         address=address_of(request),
     )
 

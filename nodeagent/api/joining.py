@@ -17,6 +17,7 @@ from core.identity.permissions import ADMIN
 from core.member_file import MemberRecord, bracketed
 from core.model import AccessToken, Account, Host, JoinToken, Mesh, check_name
 from nodeagent.api.access import caller_of
+from nodeagent.api.auditing import AUDIT_ID
 from nodeagent.api.keys import AGENT
 from nodeagent.api.members import voters_shown
 from nodeagent.api.requests import body_of, ids_of, json_answer, node_of, services_of, target_of
@@ -242,7 +243,9 @@ async def join_here(request: web.Request) -> web.Response:
 async def leave_here(request: web.Request) -> web.Response:
     """POST /v1/local/leave. 200: this host belongs to no cluster any more. 409: something is on it, or counts on it."""
     body = await body_of(request, LeaveCluster)
-    record = await request.app[AGENT].leave(force=body.force, confirm=body.confirm)
+    record = await request.app[AGENT].leave(
+        force=body.force, confirm=body.confirm, audit_id=request.get(AUDIT_ID, "")
+    )
     return json_answer({"host_name": record.host_name, "cluster_name": record.cluster_name})
 
 

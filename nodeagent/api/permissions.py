@@ -32,22 +32,28 @@ class Gate(StrEnum):
 
 class Audited(StrEnum):
     """When a change is recorded: before and after it; with the first transaction and after it, where all that the
-    handler changes is in transactions of its own; only after it worked (a stranger's); or by nobody."""
+    handler changes is in transactions of its own; only after it worked (a stranger's); around it, but it goes on where
+    it can't be recorded, as without quorum; or never."""
 
     AROUND = "around"
     WITHIN = "within"
     AFTER = "after"
+    IF_POSSIBLE = "if-possible"
     NO = "no"
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What one route needs. `kind` is empty for a route that serves a collection named in its path."""
+    """What one route needs. `kind` is empty for a route that serves a collection named in its path.
+
+    `streamed`: its body may be large, and the handler itself sees that it has the hash of `declared_sha256`.
+    """
 
     gate: Gate
     kind: str = ""
     action: str = ""
     audited: Audited = Audited.AROUND
+    streamed: bool = False
 
 
 def _role(kind: str, action: str) -> Need:
@@ -73,7 +79,7 @@ NEEDS: dict[str, Need] = {
     "GET /v1/local/status": Need(Gate.LOCAL),
     "POST /v1/local/init": Need(Gate.LOCAL, "host", audited=Audited.AFTER),
     "POST /v1/local/join": Need(Gate.LOCAL, "host", audited=Audited.AFTER),
-    "POST /v1/local/leave": Need(Gate.LOCAL, "host", audited=Audited.NO),  # works without quorum
+    "POST /v1/local/leave": Need(Gate.LOCAL, "host", audited=Audited.IF_POSSIBLE),
     "POST /v1/local/lease": Need(Gate.LOCAL, audited=Audited.NO),  # the guard's, every second
     "GET /v1/status": _role("host", READ),
     "GET /v1/state/backup": _role("state", READ),
@@ -81,6 +87,10 @@ NEEDS: dict[str, Need] = {
     "DELETE /v1/join-tokens/{token}": _stored("join-token", DELETE),
     "POST /v1/access-tokens": _stored("access-token", CREATE),
     "DELETE /v1/access-tokens/{token}": _stored("access-token", DELETE),
+    "POST /v1/access-keys": _stored("access-key", CREATE),
+    "PATCH /v1/access-keys/{key}": _stored("access-key", CHANGE),
+    "DELETE /v1/access-keys/{key}": _stored("access-key", DELETE),
+    "POST /v1/access-keys/{key}/actions/rotate": _stored("access-key", CHANGE),
     "GET /v1/members": _role("host", READ),
     "GET /v1/members/policy": _role("host", READ),
     "PATCH /v1/members/policy": _role("host", CHANGE),
@@ -104,7 +114,7 @@ NEEDS: dict[str, Need] = {
     "POST /v1/vms/{vm}/actions/stop": _stored("vm", OPERATE),
     "POST /v1/vms/{vm}/actions/reboot": _stored("vm", OPERATE),
     "POST /v1/vms/{vm}/actions/migrate": _stored("vm", OPERATE),
-    "POST /v1/images": _role("image", CREATE),
+    "POST /v1/images": Need(Gate.ROLE, "image", CREATE, streamed=True),
     "DELETE /v1/images/{image}": _role("image", DELETE),
     "POST /v1/data-storages": _role("data-storage", CREATE),
     "DELETE /v1/data-storages/{storage}": _role("data-storage", DELETE),
@@ -126,6 +136,7 @@ NEEDS: dict[str, Need] = {
     "POST /v1/accounts/{account}/actions/enable-totp": _own("account", CHANGE),
     "POST /v1/accounts/{account}/actions/confirm-totp": _own("account", CHANGE),
     "POST /v1/accounts/{account}/actions/disable-totp": _own("account", CHANGE),
+    "POST /v1/accounts/{account}/actions/renew-recovery-codes": _own("account", CHANGE),
     "GET /v1/roles": _role("role", READ),
     "POST /v1/roles": _stored("role", CREATE),
     "PATCH /v1/roles/{role}": _stored("role", CHANGE),

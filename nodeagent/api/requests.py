@@ -6,6 +6,7 @@ So a repeated request, at this or another agent, meets its own first outcome.
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from typing import TypeVar
 
@@ -14,7 +15,12 @@ from aiohttp import web
 
 from core.attributes import check_bounds
 from core.clock import new_ordered_id
-from core.errors import InvalidError, PreconditionError, UnavailableError
+from core.errors import (
+    InvalidError,
+    PreconditionError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from core.model import Resource
 from nodeagent.api.keys import AGENT
 from nodeagent.api.rights import judged, sight_of
@@ -28,6 +34,8 @@ R = TypeVar("R", bound=Resource)
 
 BODY_BYTES_MAX = 1 << 20
 CONDITION_LENGTH_MAX = 2000
+CONTENT: web.RequestKey[bytes] = web.RequestKey("content", bytes)
+DECLARED_SHA256: web.RequestKey[str] = web.RequestKey("declared-sha256", str)
 KEY_NAMESPACE = uuid.UUID("6f2f1d0e-8a53-4c11-9f0e-5b8f3f6a7c21")
 
 
@@ -105,12 +113,29 @@ def etag_of(resource: Resource) -> str:
     return f'"{resource.revision}"'
 
 
-async def body_of(request: web.Request, type_: type[T]) -> T:
-    """Return the JSON body as `type_`; an empty body counts as `{}`.
+def declared_sha256(request: web.Request) -> str:
+    """Return the hash that the body of a signed request must have; empty for any other request."""
+    declared: str = request.get(DECLARED_SHA256, "")
+    return declared
+
+
+async def content_of(request: web.Request) -> bytes:
+    """Return the whole body, also when asked again.
 
     Raises:
-        InvalidError: too large, not JSON, or not of the type, or beyond its bounds; the message names the field.
+        InvalidError: too large.
+        UnauthenticatedError: it isn't the one that was signed.
     """
+    if CONTENT not in request:
+        content = await _read_whole(request)
+        declared = declared_sha256(request)
+        if declared and hashlib.sha256(content).hexdigest() != declared:
+            raise UnauthenticatedError("the body is not the one that was signed")
+        request[CONTENT] = content
+    return request[CONTENT]
+
+
+async def _read_whole(request: web.Request) -> bytes:
     if request.content_length is not None and request.content_length > BODY_BYTES_MAX:
         raise InvalidError(f"the body is larger than {BODY_BYTES_MAX} bytes")
     content = await request.content.read(BODY_BYTES_MAX + 1)
@@ -121,6 +146,16 @@ async def body_of(request: web.Request, type_: type[T]) -> T:
             raise InvalidError(f"the body is larger than {BODY_BYTES_MAX} bytes")
         if not more:
             break
+    return content
+
+
+async def body_of(request: web.Request, type_: type[T]) -> T:
+    """Return the JSON body as `type_`; an empty body counts as `{}`.
+
+    Raises:
+        InvalidError: too large, not JSON, or not of the type, or beyond its bounds; the message names the field.
+    """
+    content = await content_of(request)
     try:
         body = msgspec.json.decode(content or b"{}", type=type_)
     except msgspec.ValidationError as error:

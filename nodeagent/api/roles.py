@@ -23,7 +23,16 @@ from core.identity.permissions import (
     LIMITABLE_KINDS,
     covers,
 )
-from core.model import KINDS, AccessToken, Account, Permission, Role, check_name, check_tag
+from core.model import (
+    KINDS,
+    AccessKey,
+    AccessToken,
+    Account,
+    Permission,
+    Role,
+    check_name,
+    check_tag,
+)
 from nodeagent.api.access import caller_of
 from nodeagent.api.collections import strong_if_asked
 from nodeagent.api.computed import answer_of
@@ -96,10 +105,14 @@ async def change_role(request: web.Request) -> web.Response:
 
 
 async def delete_role(request: web.Request) -> web.Response:
-    """DELETE /v1/roles/{role}. 204. 409: accounts or tokens have it."""
+    """DELETE /v1/roles/{role}. 204. 409: accounts, tokens or keys have it."""
     store, role = node_of(request).store, _role(request)
     check_covered(caller_of(request), role.permissions)
-    holders: list[Account | AccessToken] = [*store.all(Account), *store.all(AccessToken)]
+    holders: list[Account | AccessToken | AccessKey] = [
+        *store.all(Account),
+        *store.all(AccessToken),
+        *store.all(AccessKey),
+    ]
     having = [holder.name for holder in holders if role.id in holder.role_ids]
     if having:
         raise ConflictError(f"role {role.name!r} is held by {len(having)} (such as {having[0]})")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from core.errors import UnauthenticatedError
 from core.identity.permissions import ADMIN, BUILT_IN, allows, limits
-from core.model import AccessToken, Account, Permission, Role, Session
+from core.model import AccessKey, AccessToken, Account, Permission, Role, Session
 from nodeagent.identity.tokens import (
     ACCESS_PREFIX,
     SESSION_PREFIX,
@@ -24,15 +24,15 @@ from raftstate.store import Store
 
 HOW_TO = (
     "credentials are needed: send 'Authorization: Bearer kvt_...' (make a token with "
-    "'kvorum access-token create NAME' on a member) or log in with 'kvorum login NAME'"
+    "'kvorum access-token create NAME' on a member), log in with 'kvorum login NAME', or sign with an access key"
 )
 TOKEN_LENGTH_MAX = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sent a request. `via` is `root`, `session` or `access-token`; an empty `account_id`: no account's. `until_ms`:
-    when the credentials end, 0 if they don't."""
+    """Who sent a request. `via` is `root`, `session`, `access-token` or `access-key`; an empty `account_id`: no account's.
+    `until_ms`: when the credentials end, 0 if they don't."""
 
     name: str
     via: str
@@ -78,6 +78,26 @@ def caller_of_bearer(store: Store, header: str, *, address: str, now_ms: int) ->
         if secret.startswith(SESSION_PREFIX):
             return _of_session(store, secret, address, now_ms)
     raise UnauthenticatedError(HOW_TO)
+
+
+def caller_of_key(store: Store, key: AccessKey, *, address: str, now_ms: int) -> Caller | None:
+    """Return whom an access key stands for, None when it doesn't let anybody in now. The signature is another matter."""
+    if key.disabled or 0 < key.expires_ms <= now_ms:
+        return None
+    if key.account_id:
+        account = store.get(Account, key.account_id)
+        if account is None or account.disabled:
+            return None
+    permissions = permissions_of_key(store, key)
+    return Caller(key.name, "access-key", permissions, address, key.account_id)
+
+
+def permissions_of_key(store: Store, key: AccessKey) -> tuple[Permission, ...]:
+    """Return what an access key allows while it is good: its account's rights, or its own roles'."""
+    if not key.account_id:
+        return permissions_of(store, key.role_ids)
+    account = store.get(Account, key.account_id)
+    return permissions_of(store, account.role_ids) if account else ()
 
 
 def _of_token(store: Store, secret: str, address: str, now_ms: int) -> Caller:

@@ -392,7 +392,7 @@ async def test_a_change_whose_begin_cannot_be_recorded_is_not_made(member, agent
     """Of the kind that is recorded before; others have their begin in the transaction of the change."""
     from core.errors import UnavailableError
 
-    async def begin(audit):
+    async def begin(audit, together):
         raise UnavailableError("no quorum")
 
     before = member.store.need(Host, HOST_ID)

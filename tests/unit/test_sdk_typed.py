@@ -17,7 +17,7 @@ from core.errors import (
 )
 from core.model import Event, Severity, Task, TaskState
 from kvorum_sdk import TaskFailedError, models
-from tests.one_member import ADMIN_TOKEN
+from tests.one_member import ADMIN_TOKEN, OTHER_ID, THIRD_ID
 from tests.served_member import obedient_host, served
 from tools.sdk.client import Client
 from tools.sdk.collection import Collection
@@ -38,13 +38,14 @@ async def kvorum(agent):
         yield kvorum
 
 
-def client_of(agent):
+def client_of(agent, **options):
     return Client(
         parse_endpoints(agent.address),
         token=agent.token,
         ca_file=agent.ca_file,
         rng=random.Random(1),
         patience_s=2.0,
+        **options,
     )
 
 
@@ -177,6 +178,15 @@ async def test_a_wait_ends_in_time_and_the_work_goes_on(kvorum):
     assert (await kvorum.tasks.get(started.task.id)).state is models.TaskState.PENDING
     with pytest.raises(NotFoundError):
         await kvorum.wait("no-such-task")
+
+
+async def test_where_all_agents_are_is_learned_from_a_real_one(member, agent):
+    await member.add_host(OTHER_ID, "h2", "192.0.2.2", api_port=8443)
+    await member.add_host(THIRD_ID, "h3", "fd00::3", joining=True)
+    async with AsyncKvorum(client_of(agent, learning=True)) as kvorum:
+        assert (await kvorum.hosts.count()) == 3
+        learned = [str(endpoint) for endpoint in kvorum.endpoints]
+    assert learned[1:] == ["https://192.0.2.1:7443", "https://192.0.2.2:8443"]
 
 
 async def test_events_are_followed_from_now_on(member, agent):

@@ -20,7 +20,7 @@ from core.errors import (
 from core.identity.hsm import KeySettings, SecretsLockedError
 from core.identity.keyring import Keyring
 from core.identity.sealing import key_id, make_key, seal, sealed_by, unseal
-from core.model import RESOURCE_TYPES, Account, Event, Host, HostKey, Mesh, SecretsKey
+from core.model import RESOURCE_TYPES, AccessKey, Account, Event, Host, HostKey, Mesh, SecretsKey
 from core.paths import Paths, write_file
 from nodeagent.services.own_certificates import OwnCertificates
 from nodeagent.services.sealing_guard import sealing_guards
@@ -453,6 +453,21 @@ async def test_time_codes_are_sealed_anew_and_accounts_without_them_are_left_alo
     keys = world.keyrings[OTHER_ID].keys()
     assert unseal(keys, "totp/a", alice.sealed_totp) == b"of a device"
     assert store.need(Account, "b") == bob
+
+
+async def test_access_keys_are_sealed_anew_and_go_on_signing(world):
+    store, before = world.member.store, world.member.secrets_key
+    key = AccessKey(
+        id="kvk_a", name="ci", sealed_secret=seal(before, "access-key/kvk_a", b"of a program")
+    )
+    await store.apply(puts=(key,))
+    await world.hosts[HOST_ID].rotate()
+    await world.step_all()
+    anew = store.need(AccessKey, "kvk_a").sealed_secret
+    assert sealed_by(anew) == world.record().key_id
+    for host_id in IDS:
+        keys = world.keyrings[host_id].keys()
+        assert unseal(keys, "access-key/kvk_a", anew) == b"of a program"
 
 
 async def test_a_secret_sealed_with_a_key_that_was_changed_meanwhile_is_not_stored(world):

@@ -33,6 +33,7 @@ NOUNS: dict[str, tuple[str, str]] = {
     "role": ("tools.cli.role", "what accounts and tokens may do"),
     "audit": ("tools.cli.audit", "who did what"),
     "access-token": ("tools.cli.access_token", "tokens of people and programs for the API"),
+    "access-key": ("tools.cli.access_key", "keys with which programs of others sign requests"),
     "certificate": ("tools.cli.certificate", "the certificate of the HTTPS API"),
     "secrets": ("tools.cli.secrets", "the key by which the cluster's secrets are sealed"),
     "host": ("tools.cli.host", "servers that run VMs"),

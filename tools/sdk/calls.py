@@ -168,15 +168,17 @@ async def uploading(
     """
     file = Path(file)
     size_bytes = size_of(file)
-    query = asked.query
+    query, known = asked.query, sha256
     if sha256 is UNSET:
-        query = (*query, ("sha256", await sha256_of(file, silent)))
+        known = await sha256_of(file, silent)
+        query = (*query, ("sha256", known))
     with file.open("rb") as opened:
         yield replace(
             asked,
             query=query,
             stream=lambda: pieces_of(opened, size_bytes, on_bytes),
             size_bytes=size_bytes,
+            sha256=known if isinstance(known, str) else "",
             timeout_s=UPLOAD_WORK_S_MAX + size_bytes / UPLOAD_BYTES_PER_S_MIN,
         )
 

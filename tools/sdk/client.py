@@ -1,9 +1,9 @@
 """The client of the HTTP API in JSON objects: lists, changes, waits for tasks, uploads, follows events.
 
 Used by the `kvorum` command, which prints whatever an agent answers, and by `tools.sdk.kvorum`, which gives programs typed
-models instead. Construct it with endpoints and a token, use it as `async with Client(...) as client`. Every method may
-raise the errors of `core.errors`: UnavailableError when no agent answers or there is no quorum, others when the request is
-refused.
+models instead. Construct it with endpoints and a token or an access key, use it as `async with Client(...) as client`. Every
+method may raise the errors of `core.errors`: UnavailableError when no agent answers or there is no quorum, others when the
+request is refused.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, S
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import msgspec
 
+from core.clock import Clock, SystemClock
 from core.errors import InvalidError, NotFoundError, PlatformError, UnavailableError
 from tools.sdk.addresses import AddressFile
 from tools.sdk.bodies import (
+    AccessKeyBody,
     AccessTokenBody,
     Body,
     EmptyBody,
@@ -77,10 +79,11 @@ class Client:
     """A connection to a cluster through any of its agents.
 
     `patience_s`: how long a lost agent or quorum is waited for; a client that never had an answer gives
-    up after `first_patience_s`. `deadline_s` bounds each request with all its tries. `anonymous`: no token is needed, as
-    for logging in. `on_retry` hears of every error that is tried again. With `learning` the cluster tells, once a minute of
-    use, where all its agents are, so that the loss of those in `endpoints` doesn't matter; `remember` keeps that. An agent
-    that says nothing on a stream of events for `stream_silence_s` is taken for lost.
+    up after `first_patience_s`. `deadline_s` bounds each request with all its tries. `access_key`: id and secret, with which
+    each try is signed. `anonymous`: no token is needed, as for logging in. `on_retry` hears of every error that is tried
+    again. With `learning` the cluster tells, once a minute of use, where all its agents are, so that the loss of those in
+    `endpoints` doesn't matter; `remember` keeps that. An agent that says nothing on a stream of events for
+    `stream_silence_s` is taken for lost.
     """
 
     def __init__(
@@ -88,9 +91,11 @@ class Client:
         endpoints: Sequence[Endpoint],
         *,
         token: str = "",
+        access_key: tuple[str, str] = ("", ""),
         anonymous: bool = False,
         ca_file: str = "",
         rng: random.Random,
+        clock: Clock | None = None,
         patience_s: float = 15.0,
         first_patience_s: float = 2.0,
         on_retry: Callable[[PlatformError], None] = _silent,
@@ -102,7 +107,8 @@ class Client:
         self._stream_silence_s = stream_silence_s
         self._transport = Transport(
             endpoints,
-            Access(token=token, ca_file=ca_file, anonymous=anonymous),
+            Access(token=token, access_key=access_key, ca_file=ca_file, anonymous=anonymous),
+            clock=clock or SystemClock(),
             rng=rng,
             patience_s=patience_s,
             first_patience_s=first_patience_s,
@@ -293,7 +299,7 @@ class Client:
         """Send anything: `path` is quoted by the caller and may hold a query."""
         path, _, query = path.partition("?")
         pairs = tuple(
-            (name, value)
+            (unquote(name), unquote(value))
             for name, _, value in (pair.partition("=") for pair in query.split("&") if pair)
         )
         return await self._transport.send(Request(method, path, query=pairs, body=body))
@@ -320,6 +326,10 @@ class Client:
     async def create_access_token(self, body: AccessTokenBody) -> Item:
         """Return `token` and `id`; the token is never shown again."""
         return await self._item(Request("POST", path_of("access-tokens"), body=_json(body)))
+
+    async def create_access_key(self, body: AccessKeyBody) -> Item:
+        """Return `id` and `secret`; the secret is never shown again."""
+        return await self._item(Request("POST", path_of("access-keys"), body=_json(body)))
 
     async def log_in(self, body: LoginBody) -> Item:
         """Return a session's `token` and `expires_ms`."""
@@ -362,7 +372,8 @@ class Client:
         A broken connection starts the upload over, with the same Idempotency-Key.
         """
         size_bytes = size_of(file)
-        query = [("name", name), ("sha256", await sha256_of(file, on_hash))]
+        sha256 = await sha256_of(file, on_hash)
+        query = [("name", name), ("sha256", sha256)]
         if source_format:
             query.append(("format", source_format))
         with file.open("rb") as opened:
@@ -372,6 +383,7 @@ class Client:
                 query=tuple(query),
                 stream=lambda: pieces_of(opened, size_bytes, on_bytes),
                 size_bytes=size_bytes,
+                sha256=sha256,
                 timeout_s=UPLOAD_CONVERSION_S_MAX + size_bytes / UPLOAD_BYTES_PER_S_MIN,
             )
             return await self._item(request)

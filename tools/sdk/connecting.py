@@ -28,12 +28,13 @@ def client_of(
 ) -> Client:
     """Return the client of JSON objects for these settings; it learns all agents' addresses and remembers them."""
     remember = None
-    if settings.cache is not None and settings.token:
+    if settings.cache is not None and (settings.token or settings.access_key[0]):
         named = settings.endpoints
         remember = address_file(settings.cache, named, settings.ca_file, SystemClock())
     return Client(
         settings.endpoints,
         token=settings.token,
+        access_key=settings.access_key,
         anonymous=anonymous,
         ca_file=settings.ca_file,
         rng=system_random(),

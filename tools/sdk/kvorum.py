@@ -213,15 +213,20 @@ class Kvorum(blocking.Operations):
 
 
 def _settings(
-    addresses: str | Sequence[str], token: str, ca_file: str, *, anonymous: bool
+    addresses: str | Sequence[str],
+    token: str,
+    access_key: tuple[str, str],
+    ca_file: str,
+    *,
+    anonymous: bool,
 ) -> Settings:
     """Return the settings of the environment, but for what is given."""
     environ = dict(os.environ)
     if addresses:
         environ["KVORUM_ADDRESS"] = addresses if isinstance(addresses, str) else ",".join(addresses)
-    found = settings_from(environ, needs_token=not (anonymous or token))
-    if token:
-        found = replace(found, token=token)
+    found = settings_from(environ, needs_token=not (anonymous or token or access_key[0]))
+    if token or access_key[0]:
+        found = replace(found, token=token, access_key=access_key)
     return replace(found, ca_file=ca_file) if ca_file else found
 
 
@@ -229,6 +234,7 @@ def connect(
     addresses: str | Sequence[str] = "",
     *,
     token: str = "",
+    access_key: tuple[str, str] = ("", ""),
     ca_file: str = "",
     anonymous: bool = False,
     deadline_s: float = DEADLINE_S,
@@ -236,13 +242,13 @@ def connect(
 ) -> Kvorum:
     """Return a client that blocks. What isn't given comes from the environment and the user's files, as for `kvorum`.
 
-    `addresses` are agents (`h1`, `10.0.0.1:7443`, `unix:/run/kvorum/api.sock`); one that answers is enough. `anonymous` is
-    for logging in. No request takes longer than `deadline_s` with all its tries, but for uploads and waits.
+    `addresses` are agents (`h1`, `10.0.0.1:7443`, `unix:/run/kvorum/api.sock`); one that answers is enough. `access_key`
+    is the id and the secret of a key with which each request is signed, in place of a token. `anonymous` is for logging in. No request takes longer than `deadline_s` with all its tries, but for uploads and waits.
 
     Raises:
         InvalidError: an address is none, or there is no token.
     """
-    settings = _settings(addresses, token, ca_file, anonymous=anonymous)
+    settings = _settings(addresses, token, access_key, ca_file, anonymous=anonymous)
     return Kvorum(
         client_of(settings, anonymous=anonymous, deadline_s=deadline_s, on_retry=on_retry)
     )
@@ -252,13 +258,14 @@ def connect_async(
     addresses: str | Sequence[str] = "",
     *,
     token: str = "",
+    access_key: tuple[str, str] = ("", ""),
     ca_file: str = "",
     anonymous: bool = False,
     deadline_s: float = DEADLINE_S,
     on_retry: OnRetry = silent,
 ) -> AsyncKvorum:
     """Return a client whose methods are awaited; otherwise as `connect`."""
-    settings = _settings(addresses, token, ca_file, anonymous=anonymous)
+    settings = _settings(addresses, token, access_key, ca_file, anonymous=anonymous)
     return AsyncKvorum(
         client_of(settings, anonymous=anonymous, deadline_s=deadline_s, on_retry=on_retry)
     )

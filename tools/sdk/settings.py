@@ -26,6 +26,7 @@ class Settings:
 
     endpoints: tuple[Endpoint, ...]
     token: str = field(default="", repr=False)
+    access_key: tuple[str, str] = field(default=("", ""), repr=False)  # id and secret
     ca_file: str = LOCAL_CA_FILE
     cache: Path | None = None
 

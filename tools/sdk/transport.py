@@ -7,6 +7,7 @@ request whose answer was lost is not done twice. The protocol library (aiohttp) 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -17,8 +18,9 @@ from types import TracebackType
 import aiohttp
 from yarl import URL
 
-from core.clock import new_id
+from core.clock import Clock, new_id
 from core.errors import PlatformError, UnauthenticatedError, UnavailableError
+from core.identity.signing import Signed, authorization
 from tools.sdk.addresses import Addresses, AddressFile
 from tools.sdk.agents import ASK_TIMEOUT_S, FRESH_S, agents_of, agents_query
 from tools.sdk.endpoints import Endpoint
@@ -37,7 +39,7 @@ SYSTEM_CA = "system"
 class Request:
     """What to send. `path` is quoted already. `timeout_s` bounds one try, not the sum of them.
 
-    `stream` gives the body anew for each try and has `size_bytes` bytes; without it `body` is sent.
+    `stream` gives the body anew for each try and has `size_bytes` bytes and the hash `sha256`; without it `body` is sent.
     """
 
     method: str
@@ -47,6 +49,7 @@ class Request:
     body: bytes = b""
     stream: Callable[[], AsyncIterator[bytes]] | None = None
     size_bytes: int = 0
+    sha256: str = ""
     timeout_s: float = TRY_TIMEOUT_S
     idempotency_key: str = ""
 
@@ -65,6 +68,7 @@ class Access:
     """How to be let in. `ca_file` is a file of PEM certificates, or `system` for the machine's own set."""
 
     token: str = field(default="", repr=False)
+    access_key: tuple[str, str] = field(default=("", ""), repr=False)  # id and secret
     ca_file: str = ""
     anonymous: bool = False  # to log in, which needs no token but brings one
 
@@ -91,6 +95,7 @@ class Transport:
         endpoints: Sequence[Endpoint],
         access: Access,
         *,
+        clock: Clock,
         rng: random.Random,
         patience_s: float,
         first_patience_s: float,
@@ -104,10 +109,13 @@ class Transport:
         self._remember = remember
         self._deadline_s = deadline_s
         # The machine's own certificates are for names, and hosts are known by their addresses.
-        self._learning = learning and bool(access.token) and access.ca_file != SYSTEM_CA
+        self._learning = (
+            learning and bool(access.token or access.access_key[0]) and access.ca_file != SYSTEM_CA
+        )
         self._learn_in_s = 0.0 if age_s > FRESH_S else FRESH_S
         self._learn_at_s: float | None = None
         self._access = access
+        self._clock = clock
         self._rng = rng
         self._patience_s = patience_s
         self._first_patience_s = first_patience_s
@@ -279,11 +287,18 @@ class Transport:
             if request.stream is not None
             else request.body or None
         )
+        if self._access.access_key[0] and not endpoint.local:
+            headers = {**headers, "Authorization": self._signature(request, headers, url)}
         try:
             async with (
                 asyncio.timeout(timeout_s) as limit,
                 self._session(endpoint).request(
-                    request.method, url, data=data, headers=headers, allow_redirects=False
+                    request.method,
+                    url,
+                    data=data,
+                    headers=headers,
+                    allow_redirects=False,
+                    skip_auto_headers=("Content-Type",),  # what is added later isn't signed
                 ) as response,
             ):
                 self._answered = True
@@ -308,6 +323,16 @@ class Transport:
             headers.setdefault("Content-Type", "application/json")
         return headers
 
+    def _signature(self, request: Request, headers: Mapping[str, str], url: URL) -> str:
+        """Return what signs one try, with the time of now and a nonce of its own."""
+        key_id, secret = self._access.access_key
+        sha256 = request.sha256 or hashlib.sha256(request.body).hexdigest()
+        assert request.stream is None or request.sha256, "the hash of a stream is known before"
+        small = {name.lower(): value for name, value in headers.items()}
+        signed = Signed(request.method, url.raw_path_qs, small, sha256)
+        time_s, nonce = self._clock.wall_ms() // 1000, new_id(self._rng)
+        return authorization(secret, key_id, signed, time_s=time_s, nonce=nonce)
+
     def _session(self, endpoint: Endpoint) -> aiohttp.ClientSession:
         session = self._sessions.get(endpoint)
         if session is None:
@@ -321,12 +346,13 @@ class Transport:
     def _connector(self, endpoint: Endpoint) -> aiohttp.BaseConnector:
         if endpoint.local:
             return aiohttp.UnixConnector(path=endpoint.socket_path)
-        if not self._access.token and not self._access.anonymous:
+        access = self._access
+        if not access.token and not access.access_key[0] and not access.anonymous:
             raise UnauthenticatedError(
                 f"{endpoint} needs an access token: log in with kvorum login NAME, set KVORUM_TOKEN, or put one into "
                 "~/.config/kvorum/token (make one on a host: kvorum access-token create NAME)"
             )
-        return aiohttp.TCPConnector(ssl=tls_context(self._access.ca_file))
+        return aiohttp.TCPConnector(ssl=tls_context(access.ca_file))
 
     def _unreachable(self, endpoint: Endpoint, error: Exception, timeout_s: float) -> Unreachable:
         cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error

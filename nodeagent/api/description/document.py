@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from core.identity.signing import SCHEME, SIGNED_HEADERS, WINDOW_S
 from core.model import COLLECTIONS, Tagged
 from nodeagent.api.description.names import operation_ids
 from nodeagent.api.description.operations import (
@@ -44,8 +45,26 @@ PROBLEMS: Mapping[int, str] = {
     409: "The state forbids it now: a name taken, something in use, changed by someone else meanwhile.",
     412: "It isn't as `If-Match` expects.",
     413: "The request is too large.",
+    429: "Too many: of wrong log-ins or signatures from this address, or of signed requests.",
     500: "A fault of the agent; its log says more, under the request id.",
     503: "No quorum in time, or this host isn't ready: repeat with the same Idempotency-Key.",
+}
+
+SECURITY_SCHEMES: Mapping[str, Mapping[str, str]] = {
+    "token": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An access token (`kvt_...`), or a session (`kvs_...`) from logging in.",
+    },
+    "signature": {
+        "type": "http",
+        "scheme": SCHEME,
+        "description": f"`Authorization: {SCHEME} key=kvk_..., time=<Unix seconds>, nonce=<16 to 64 of A-Z a-z 0-9 _ ->, "
+        "sha256=<of the body>, signature=<HMAC-SHA256 with the secret of the access key, 64 hex digits>`. The signed text is, "
+        f"a line each and without a line feed at its end: `{SCHEME}`, key, time, nonce, method, path with query as sent, "
+        f"sha256, and `<name>:<value>` for each of these headers that is sent: {', '.join(SIGNED_HEADERS)}. The time is "
+        f"right within {WINDOW_S // 60} minutes; a nonce works once.",
+    },
 }
 
 
@@ -99,10 +118,10 @@ def openapi(version: str) -> dict[str, Any]:
             "description": "Any agent answers any request. Names work wherever ids do.",
         },
         "servers": [{"url": "/"}],
-        "security": [{"token": []}],
+        "security": [{"token": []}, {"signature": []}],
         "paths": paths,
         "components": {
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": SECURITY_SCHEMES,
             "schemas": schemas_of(_types(operations)),
         },
     }

@@ -13,6 +13,7 @@ import msgspec
 
 from core.model import (
     VM,
+    AccessKey,
     Account,
     DataStorage,
     Event,
@@ -27,12 +28,12 @@ from core.model import (
     Task,
 )
 from ha.lease import Renewal
+from nodeagent.api.access_keys import ChangeAccessKey, MakeAccessKey
 from nodeagent.api.accounts import (
     ChangeAccount,
     CreateAccount,
     LogIn,
     SetPassword,
-    TotpCode,
 )
 from nodeagent.api.certificates import ImportCertificate
 from nodeagent.api.hosts import ChangeHost, ConfirmOff
@@ -47,6 +48,7 @@ from nodeagent.api.members import ChangePolicy
 from nodeagent.api.networks import ChangeRule, CreatePortGroup, CreateRule, CreateSecurityGroup
 from nodeagent.api.roles import WriteRole
 from nodeagent.api.storages import CreateDataStorage
+from nodeagent.api.two_factor import TotpCode
 from nodeagent.joining.messages import AboutStanding, JoinAnswer, JoinCancel, JoinRequest, Standing
 from nodeagent.services.vm_requests import ChangeVM, CreateVM, MigrateVM, StopVM
 
@@ -266,6 +268,9 @@ SECRETS = titled(
             )
         ),
     ),
+)
+NEW_SECRET = titled(
+    "AccessKeySecret", object_of(id=TEXT, name=TEXT, secret=PASSWORD, expires_ms=NUMBER)
 )
 GONE: Mapping[int, tuple[str, Shape]] = {204: ("It is gone.", None)}
 TOUCHED: Schema = list_of(
@@ -494,6 +499,23 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("DELETE", "/v1/access-tokens/{token}"): Operation(
         "Revoke an access token, everywhere at once.", GONE
     ),
+    ("POST", "/v1/access-keys"): Operation(
+        "Make an access key, with which a program signs its requests.",
+        {201: ("The secret, shown this once.", NEW_SECRET)},
+        body=MakeAccessKey,
+    ),
+    ("PATCH", "/v1/access-keys/{key}"): Operation(
+        "Change an access key; a disabled one is refused everywhere at once.",
+        {200: ("The changed key.", AccessKey)},
+        body=ChangeAccessKey,
+    ),
+    ("POST", "/v1/access-keys/{key}/actions/rotate"): Operation(
+        "Give an access key a new secret; the former one ends everywhere at once.",
+        {200: ("The secret, shown this once.", NEW_SECRET)},
+    ),
+    ("DELETE", "/v1/access-keys/{key}"): Operation(
+        "Delete an access key; it is refused everywhere at once.", GONE
+    ),
     ("POST", "/v1/login"): Operation(
         "Log in with name, password and perhaps a time code.",
         {200: ("A session's token, shown this once.", SESSION)},
@@ -514,7 +536,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         body=ChangeAccount,
     ),
     ("DELETE", "/v1/accounts/{account}"): Operation(
-        "Delete an account with its sessions and access tokens.", GONE
+        "Delete an account with its sessions, access tokens and access keys.", GONE
     ),
     ("POST", "/v1/accounts/{account}/actions/set-password"): Operation(
         "Set a password and end the account's other sessions; one's own needs the old one.",
@@ -533,6 +555,11 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("POST", "/v1/accounts/{account}/actions/disable-totp"): Operation(
         "Switch time codes off; one's own need a code.",
         {204: ("They are off.", None)},
+        body=TotpCode,
+    ),
+    ("POST", "/v1/accounts/{account}/actions/renew-recovery-codes"): Operation(
+        "Make new recovery codes of one's own, for a time code; the old ones end.",
+        {200: ("Recovery codes, shown this once.", RECOVERY)},
         body=TotpCode,
     ),
     ("GET", "/v1/roles"): Operation(

@@ -21,10 +21,11 @@ from core.errors import PlatformError, UnavailableError
 from tools.bench.api.creates import WRITERS, Order, creates_per_second
 from tools.bench.api.delays import Delays, measure_delays
 from tools.bench.api.load import Load, get
-from tools.bench.api.lxd import PROFILES, client, lxd
+from tools.bench.api.lxd import PROFILES, client, lxd, pid_behind
 from tools.bench.api.subscribers import SUBSCRIBERS, idle_percent
 from tools.bench.figures import Figure, make_report, table
 from tools.bench.measure import API_SOCKET, SHARED
+from tools.bench.usage import Spent
 from tools.demo.operator import Operator
 from tools.guests.build import guest_image
 from tools.lab.cluster import form_cluster
@@ -67,6 +68,7 @@ class Ours:
     https: str
     token: str
     pid: int
+    pids: tuple[int, ...]
 
     @property
     def socket(self) -> Path:
@@ -107,11 +109,18 @@ async def prepared(lab: Lab, image: str) -> Ours:
     follower = next(m["name"] for m in members if not m["leader"])
     address = next(m["address"] for m in members if m["name"] == follower)
     made = await operator.asks(first, "api", "POST", "access-tokens", "--data", '{"name": "bench"}')
-    pid = lab.service_pid(follower, "agent")
-    assert pid is not None, "a lab's host has an agent"
+    pids = {m["name"]: lab.service_pid(m["name"], "agent") or 0 for m in members}
+    assert all(pids.values()), "a lab's host has an agent"
     sockets = {m["id"]: lab.inside(m["name"], API_SOCKET) for m in members}
     host_id = next(m["id"] for m in members if m["name"] == follower)
-    return Ours(host_id, sockets, f"https://{address}:7443", made["token"], pid)
+    return Ours(
+        host_id=host_id,
+        sockets=sockets,
+        https=f"https://{address}:7443",
+        token=made["token"],
+        pid=pids[follower],
+        pids=tuple(pids.values()),
+    )
 
 
 async def measure_reads(
@@ -126,6 +135,7 @@ async def measure_reads(
         ("list", unix, GROUP_LIST, {}),
         ("LXD list", theirs, PROFILE_LIST, {}),
     ):
+        spent = Spent((pid_behind(peer),) if base == theirs else (ours.pid,))
         try:
             load = await get(
                 base,
@@ -138,6 +148,7 @@ async def measure_reads(
         except PlatformError as error:
             raise UnavailableError(f"{name} ({path}): {error.message}") from None
         rounds.add_load(name, load)
+        rounds.add(f"{name}, us", spent.us() / (load.per_second * seconds))
 
 
 async def measure_creates(
@@ -152,9 +163,13 @@ async def measure_creates(
         seconds=seconds,
         headers=ours.headers,
     )
-    rounds.add("creates", await creates_per_second(order, inside=ours.network))
+    spent = Spent(ours.pids)
+    rounds.add("creates", rate := await creates_per_second(order, inside=ours.network))
+    rounds.add("creates, us", spent.us() / (rate * seconds))
     order = Order(base="http://host", path=PROFILES, prefix=made, seconds=seconds, socket=str(peer))
-    rounds.add("LXD creates", await creates_per_second(order))
+    spent = Spent((pid_behind(peer),))
+    rounds.add("LXD creates", rate := await creates_per_second(order))
+    rounds.add("LXD creates, us", spent.us() / (rate * seconds))
 
 
 def figures(rounds: Rounds, idle: tuple[float, float], delays: Delays) -> tuple[Figure, ...]:
@@ -163,20 +178,31 @@ def figures(rounds: Rounds, idle: tuple[float, float], delays: Delays) -> tuple[
         figure("GET of one by root, unix socket", "1/s",
                rounds.of("get, per second"), rounds.of("LXD get, per second"), at_least=5),
         figure("p99 of it", "ms", rounds.of("get, p99 ms"), rounds.of("LXD get, p99 ms"), at_most=1),
+        cost("processor time of it", rounds, "get", "LXD get", at_most=0.2),
         figure("GET of one, access token checked, HTTPS; LXD: unix socket", "1/s",
                rounds.of("get over HTTPS, per second"), rounds.of("LXD get, per second"), at_least=5),
         figure("p99 of it", "ms", rounds.of("get over HTTPS, p99 ms"), rounds.of("LXD get, p99 ms"), at_most=1),
+        cost("processor time of it", rounds, "get over HTTPS", "LXD get", at_most=0.2),
         figure(f"list of {LISTED} with two filters, LXD: {PROFILES_LISTED}, unix socket", "1/s",
                rounds.of("list, per second"), rounds.of("LXD list, per second"), at_least=5),
         figure("p99 of it", "ms", rounds.of("list, p99 ms"), rounds.of("LXD list, p99 ms")),
+        cost("processor time of it", rounds, "list", "LXD list", at_most=0.2),
         figure(f"creates by quorum over HTTPS, {WRITERS} clients; LXD: one member, unix socket", "1/s",
                rounds.of("creates"), rounds.of("LXD creates"), at_least=3),
+        cost("processor time of it, on all three hosts", rounds, "creates", "LXD creates"),
         figure("one create by quorum, one client", "ms", delays.commit_ms),
         figure("an event at other agents' subscribers, from before its commit", "ms", delays.event_ms),
         figure("the same", "x create", delays.event_ms / delays.commit_ms, at_most=2),
         figure("idle agent", "% of a core", idle[0]),
         figure(f"idle agent with {SUBSCRIBERS} subscribers of events", "% of a core", idle[1], at_most=5),
     )  # fmt: skip
+
+
+def cost(
+    name: str, rounds: Rounds, ours: str, peers: str, *, at_most: float | None = None
+) -> Figure:
+    """Return what one answer costs. Unlike rates it is nearly the same on a machine that others use too."""
+    return figure(name, "us", rounds.of(f"{ours}, us"), rounds.of(f"{peers}, us"), at_most=at_most)
 
 
 def figure(

@@ -17,7 +17,7 @@ from pathlib import Path
 import aiohttp
 import msgspec
 
-from core.errors import UnavailableError
+from core.errors import PlatformError, UnavailableError, first_in
 from tools.bench.api.lxd import client
 
 CHANGES = 8
@@ -50,6 +50,15 @@ async def measure_delays(sockets: Mapping[str, Path], writer: str) -> Delays:
     Raises:
         UnavailableError: something was refused, or an event did not come.
     """
+    try:
+        return await _measured(sockets, writer)
+    except BaseExceptionGroup as errors:
+        if (error := first_in(errors, PlatformError)) is not None:
+            raise error from errors
+        raise
+
+
+async def _measured(sockets: Mapping[str, Path], writer: str) -> Delays:
     arrived: asyncio.Queue[tuple[str, float, Told]] = asyncio.Queue(1000)
     async with client(sockets[writer]) as http, asyncio.TaskGroup() as group:
         async with _subscribed(group, sockets, arrived):

@@ -16,6 +16,137 @@ from tools.sdk.items import Page
 from tools.sdk.started import Started
 
 
+class AccessKeys(BlockingCollection[models.AccessKey]):
+    """`/v1/access-keys`."""
+
+    def __init__(self, calls: operations.AccessKeys, runner: Runner) -> None:
+        super().__init__(calls, runner)
+        self._calls = calls
+        self._runner = runner
+
+    def create(
+        self,
+        *,
+        name: str,
+        account: str | UnsetType = UNSET,
+        roles: Sequence[str] | UnsetType = UNSET,
+        ttl_s: int | UnsetType = UNSET,
+        description: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> models.AccessKeySecret:
+        """Make an access key, with which a program signs its requests.
+
+        Args:
+            name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            account: Name or id of the account whose rights it has; empty: none's.
+            roles: Names of the roles that say what it may do.
+            ttl_s: How long it is good; 0: for ever. 0..315360000. Default: `0`.
+            description: A note for people. At most 1000 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.create(
+                name=name,
+                account=account,
+                roles=roles,
+                ttl_s=ttl_s,
+                description=description,
+                idempotency_key=idempotency_key,
+            )
+        )
+
+    def update(
+        self,
+        key: str,
+        /,
+        *,
+        disabled: bool | UnsetType = UNSET,
+        description: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.AccessKey:
+        """Change an access key; a disabled one is refused everywhere at once.
+
+        Args:
+            key: Name or id.
+            disabled: Whether what it signs is refused.
+            description: A note for people. At most 1000 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.update(
+                key,
+                disabled=disabled,
+                description=description,
+                idempotency_key=idempotency_key,
+                if_match=if_match,
+            )
+        )
+
+    def delete(self, key: str, /, *, idempotency_key: str = "", if_match: int | str = "") -> None:
+        """Delete an access key; it is refused everywhere at once.
+
+        Args:
+            key: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        self._runner.run(
+            self._calls.delete(key, idempotency_key=idempotency_key, if_match=if_match)
+        )
+
+    def rotate(
+        self, key: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> models.AccessKeySecret:
+        """Give an access key a new secret; the former one ends everywhere at once.
+
+        Args:
+            key: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.rotate(key, idempotency_key=idempotency_key, if_match=if_match)
+        )
+
+    def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the access keys.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return self._runner.run(self._calls.list_tags(ref, consistency=consistency))
+
+    def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the access keys, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.update_tags(
+                ref, add=add, remove=remove, idempotency_key=idempotency_key, if_match=if_match
+            )
+        )
+
+
 class AccessTokens(BlockingCollection[models.AccessToken]):
     """`/v1/access-tokens`."""
 
@@ -172,7 +303,7 @@ class Accounts(BlockingCollection[models.Account]):
     def delete(
         self, account: str, /, *, idempotency_key: str = "", if_match: int | str = ""
     ) -> None:
-        """Delete an account with its sessions and access tokens.
+        """Delete an account with its sessions, access tokens and access keys.
 
         Args:
             account: Name or id.
@@ -241,6 +372,29 @@ class Accounts(BlockingCollection[models.Account]):
         """
         return self._runner.run(
             self._calls.enable_totp(account, idempotency_key=idempotency_key, if_match=if_match)
+        )
+
+    def renew_recovery_codes(
+        self,
+        account: str,
+        /,
+        *,
+        code: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.RecoveryCodes:
+        """Make new recovery codes of one's own, for a time code; the old ones end.
+
+        Args:
+            account: Name or id.
+            code: A time code.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.renew_recovery_codes(
+                account, code=code, idempotency_key=idempotency_key, if_match=if_match
+            )
         )
 
     def set_password(
@@ -2092,6 +2246,7 @@ class Operations:
     def __init__(self, calls: operations.Operations, runner: Runner) -> None:
         self._calls = calls
         self._runner = runner
+        self.access_keys = AccessKeys(calls.access_keys, runner)
         self.access_tokens = AccessTokens(calls.access_tokens, runner)
         self.accounts = Accounts(calls.accounts, runner)
         self.audits = Audits(calls.audits, runner)

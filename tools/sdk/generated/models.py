@@ -117,6 +117,48 @@ class Vote(OpenEnum):
     NEVER = "never"
 
 
+class AccessKey(Model, frozen=True, kw_only=True):
+    """What a program of others signs its requests with; its id is part of each signature.
+
+    It may do what its `role_ids` allow or, if it has an `account_id`, what that account may; with neither, nothing. The
+    secret is sealed and not hashed, because a signature can be checked only with the secret itself. `expires_ms` 0: never.
+    """
+
+    id: str
+    """A UUID, or a name where the kind says so; never changes."""
+    name: str = ""
+    """What people call it, unique among its kind; of records of the cluster the same as the id."""
+    revision: int = 0
+    """Log index of its last change; guards the next one."""
+    created_ms: int = 0
+    """When it was made, by the clock of the host that was asked."""
+    tags: tuple[str, ...] = ()
+    """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
+    account_id: str = ""
+    """It may do what this account may; empty: by its roles."""
+    role_ids: tuple[str, ...] = ()
+    """Roles that say what it may do."""
+    expires_ms: int = 0
+    """Until when it is good; 0: for ever."""
+    disabled: bool = False
+    """Whether what it signs is refused."""
+    description: str = ""
+    """A note for people. At most 1000 characters."""
+    account_name: str = ""
+    """The name behind `account_id`; empty without one."""
+
+
+class AccessKeySecret(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    HIDDEN: ClassVar[frozenset[str]] = frozenset({"secret"})
+
+    id: str
+    name: str = ""
+    secret: str = ""
+    expires_ms: int = 0
+
+
 class AccessToken(Model, frozen=True, kw_only=True):
     """A bearer token of the HTTPS API; only the SHA-256 of its secret is kept.
 
@@ -254,6 +296,15 @@ class Certificate(Model, frozen=True, kw_only=True):
     not_after_ms: int = 0
     sha256: str = ""
     warnings: tuple[str, ...] = ()
+
+
+class ChangeAccessKey(Model, frozen=True, kw_only=True):
+    """`PATCH /v1/access-keys/{key}`: absent fields stay."""
+
+    disabled: bool | UnsetType = UNSET
+    """Whether what it signs is refused."""
+    description: str | UnsetType = UNSET
+    """A note for people. At most 1000 characters."""
 
 
 class ChangeAccount(Model, frozen=True, kw_only=True):
@@ -857,6 +908,21 @@ class LogIn(Model, frozen=True, kw_only=True):
     """A time code or a recovery code; empty without two-factor log-in."""
 
 
+class MakeAccessKey(Model, frozen=True, kw_only=True):
+    """`POST /v1/access-keys`. Either `account` or `roles`. `ttl_s` 0: never expires."""
+
+    name: str
+    """Its name: 1 to 63 of a-z, 0-9, `-` and `.`."""
+    account: str | UnsetType = UNSET
+    """Name or id of the account whose rights it has; empty: none's."""
+    roles: tuple[str, ...] | UnsetType = UNSET
+    """Names of the roles that say what it may do."""
+    ttl_s: int | UnsetType = UNSET
+    """How long it is good; 0: for ever. 0..315360000. Default: `0`."""
+    description: str | UnsetType = UNSET
+    """A note for people. At most 1000 characters."""
+
+
 class MakeAccessToken(Model, frozen=True, kw_only=True):
     """`POST /v1/access-tokens`. `ttl_s` 0: never expires. Without `account` and `roles` it may do everything."""
 
@@ -1339,7 +1405,7 @@ class TaskStep(Model, frozen=True, kw_only=True):
 
 
 class TotpCode(Model, frozen=True, kw_only=True):
-    """`.../actions/confirm-totp` and `disable-totp`."""
+    """`.../actions/confirm-totp`, `disable-totp` and `renew-recovery-codes`."""
 
     HIDDEN: ClassVar[frozenset[str]] = frozenset({"code"})
 

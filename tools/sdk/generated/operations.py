@@ -23,6 +23,159 @@ PREVIEWED = frozenset(
 """The collections whose deletions can be previewed."""
 
 
+class AccessKeys(Collection[models.AccessKey]):
+    """`/v1/access-keys`."""
+
+    async def create(
+        self,
+        *,
+        name: str,
+        account: str | UnsetType = UNSET,
+        roles: Sequence[str] | UnsetType = UNSET,
+        ttl_s: int | UnsetType = UNSET,
+        description: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> models.AccessKeySecret:
+        """Make an access key, with which a program signs its requests.
+
+        Args:
+            name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            account: Name or id of the account whose rights it has; empty: none's.
+            roles: Names of the roles that say what it may do.
+            ttl_s: How long it is good; 0: for ever. 0..315360000. Default: `0`.
+            description: A note for people. At most 1000 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("access-keys"),
+                body=models.MakeAccessKey(
+                    name=name,
+                    account=account,
+                    roles=listed(roles),
+                    ttl_s=ttl_s,
+                    description=description,
+                ),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.AccessKeySecret,
+        )
+
+    async def update(
+        self,
+        key: str,
+        /,
+        *,
+        disabled: bool | UnsetType = UNSET,
+        description: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.AccessKey:
+        """Change an access key; a disabled one is refused everywhere at once.
+
+        Args:
+            key: Name or id.
+            disabled: Whether what it signs is refused.
+            description: A note for people. At most 1000 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("access-keys", key),
+                body=models.ChangeAccessKey(disabled=disabled, description=description),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.AccessKey,
+        )
+
+    async def delete(
+        self, key: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> None:
+        """Delete an access key; it is refused everywhere at once.
+
+        Args:
+            key: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        await self._api.nothing(
+            request(
+                "DELETE",
+                path_of("access-keys", key),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            )
+        )
+
+    async def rotate(
+        self, key: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> models.AccessKeySecret:
+        """Give an access key a new secret; the former one ends everywhere at once.
+
+        Args:
+            key: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("access-keys", key, "actions", "rotate"),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.AccessKeySecret,
+        )
+
+    async def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the access keys.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return await self._api.answer(
+            request(
+                "GET",
+                path_of("access-keys", ref, "tags"),
+                query=(*one("consistency", consistency),),
+            ),
+            models.Tags,
+        )
+
+    async def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the access keys, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("access-keys", ref, "tags"),
+                body=models.ChangeTags(add=listed(add), remove=listed(remove)),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.Tags,
+        )
+
+
 class AccessTokens(Collection[models.AccessToken]):
     """`/v1/access-tokens`."""
 
@@ -191,7 +344,7 @@ class Accounts(Collection[models.Account]):
     async def delete(
         self, account: str, /, *, idempotency_key: str = "", if_match: int | str = ""
     ) -> None:
-        """Delete an account with its sessions and access tokens.
+        """Delete an account with its sessions, access tokens and access keys.
 
         Args:
             account: Name or id.
@@ -276,6 +429,33 @@ class Accounts(Collection[models.Account]):
                 headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
             ),
             models.NewTotp,
+        )
+
+    async def renew_recovery_codes(
+        self,
+        account: str,
+        /,
+        *,
+        code: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.RecoveryCodes:
+        """Make new recovery codes of one's own, for a time code; the old ones end.
+
+        Args:
+            account: Name or id.
+            code: A time code.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("accounts", account, "actions", "renew-recovery-codes"),
+                body=models.TotpCode(code=code),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.RecoveryCodes,
         )
 
     async def set_password(
@@ -2449,6 +2629,7 @@ class Operations:
 
     def __init__(self, api: Api) -> None:
         self._api = api
+        self.access_keys = AccessKeys(api, "access-keys", models.AccessKey)
         self.access_tokens = AccessTokens(api, "access-tokens", models.AccessToken)
         self.accounts = Accounts(api, "accounts", models.Account)
         self.audits = Audits(api, "audits", models.Audit)
