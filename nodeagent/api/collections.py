@@ -59,9 +59,8 @@ async def show_resource(request: web.Request) -> web.Response:
     """GET /v1/<plural>/<name or id>. 404: none of that name or id."""
     type_ = type_of(request)
     await _brought_up_to_date(request, type_)
-    if not sight_of(request).whole(
-        kinds_shown(type_)
-    ):  # only answers to those who see all are kept
+    # Only answers to those who see all that is in them are kept.
+    if not sight_of(request).whole(kinds_shown(type_)):
         resource = found_of(request, type_, "ref")
         return json_answer(shown_to(request, resource), headers={"ETag": etag_of(resource)})
     answer = _cache(request).answer(type_, request.match_info["ref"])

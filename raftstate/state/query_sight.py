@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from core.model import Link, Resource, Tagged, kind_of
+from raftstate.state.nested import to_json
 from raftstate.state.query import Sql
 
 
@@ -40,10 +41,13 @@ class Sight:
             return Sql("", ())
         if not wanted:
             return Sql("0", ())
-        marks = ", ".join("?" * len(wanted))
+        tags, column = sorted(wanted), f'{alias}."tags"'
+        # To look for the text first spares taking most rows apart, which is what takes the time.
+        written = " OR ".join([f"instr({column}, ?)"] * len(tags))
+        marks = ", ".join("?" * len(tags))
         return Sql(
-            f'EXISTS (SELECT 1 FROM json_each({alias}."tags") AS seen WHERE seen.value IN ({marks}))',
-            tuple(sorted(wanted)),
+            f"(({written}) AND EXISTS (SELECT 1 FROM json_each({column}) AS seen WHERE seen.value IN ({marks})))",
+            (*map(to_json, tags), *tags),
         )
 
     def and_sql(self, kind: str, alias: str) -> Sql:

@@ -331,6 +331,10 @@ async def test_lists_counts_and_pages_have_only_what_one_may_see(member, api, pe
     await problem_of(await api.get("/v1/vms?explain=1", headers=head), 403, "forbidden")
     none = await people.may("vm:operate@x")
     await problem_of(await api.get("/v1/vms", headers=none), 403, "forbidden")
+    odd = 'k="a\\b"[]'
+    await retag(member, VM, vms["theirs"], (odd, "x"))
+    assert await seen(api, await people.may(f"vm:read@{odd}"), "vms") == ["theirs"]
+    await retag(member, VM, vms["theirs"], (OTHERS,))
     both = await people.may(f"vm:read@{MINE},read@{OTHERS}")
     assert await seen(api, both, "vms") == ["bare", "mine", "theirs"]
 
@@ -404,7 +408,7 @@ async def test_words_of_a_query_stay_values_for_limited_callers_too(api, people,
 
 def test_a_sight_without_tags_sees_nothing_and_binds_what_it_compares():
     sight = Sight({"vm": frozenset({"a'--", "b"}), "host": frozenset()}.get)
-    assert sight.sql("vm", "t").parameters == ("a'--", "b")
+    assert sight.sql("vm", "t").parameters == ('"a\'--"', '"b"', "a'--", "b")
     assert "a'--" not in sight.sql("vm", "t").text
     assert sight.sql("host", "t").text == "0"
     assert sight.sql("image", "t").text == ""
