@@ -24,7 +24,7 @@ from core.mesh.client import MeshClient
 from core.mesh.dialer import MeshDialer
 from core.mesh.server import MeshServer
 from core.mesh.tls import TlsFiles
-from core.model import Host, Lease, Mesh
+from core.model import KINDS, Host, Lease, Mesh, Plugin
 from core.paths import Paths
 from core.supervise import keep_running
 from core.work_queue import WorkQueues
@@ -102,6 +102,7 @@ class Basics:
     paths: Paths
     clock: Clock
     rng: random.Random
+    resource_types: tuple[Plugin, ...] = ()
 
 
 class Member:
@@ -119,7 +120,7 @@ class Member:
         me = Peer(NodeId(record.host_id), f"{bracketed(record.address)}:{record.mesh_port}")
         tls = TlsFiles.in_directory(paths.identity)
         self._dialer = MeshDialer(tls)
-        self._machine = Machine(paths.database)
+        self._machine = Machine(paths.database, types=KINDS.values())
         self._links = MeshLinks(me, self._dialer, rng=rng)
         self._engine = PySyncObjEngine(
             me=me,
@@ -156,7 +157,7 @@ class Member:
         network = NetworkController(store, record.host_id, LinuxNetwork(paths.run), clock)
         whereabouts = Whereabouts(self.node, leases)
         images = ImageService(self.node, self._kept, leases, whereabouts)
-        plugins = Plugins(allocator=basics.config.allocator)
+        plugins = Plugins(allocator=basics.config.allocator, types=basics.resource_types)
         storages = Storages(self.node, images, plugins.storage_drivers)
         self._accelerator = read_accelerator(Architecture(platform.machine()))
         self._power = VmPower(

@@ -65,10 +65,10 @@ ADMIN = Role(
 BUILT_IN = {role.id: role for role in (ADMIN, OPERATOR, VIEWER)}
 
 
-LIMITABLE_KINDS = frozenset(
-    kind for kind, type_ in KINDS.items() if issubclass(type_, Tagged) and kind not in GUARDED_KINDS
-)
-"""The kinds to which a right may be limited by a tag."""
+def is_limitable(kind: str) -> bool:
+    """Tell whether a right to a kind may be limited by a tag. Kinds of plug-ins come later, so this is asked each time."""
+    type_ = KINDS.get(kind)
+    return type_ is not None and issubclass(type_, Tagged) and kind not in GUARDED_KINDS
 
 
 def split_action(text: str) -> tuple[str, str]:
@@ -93,7 +93,7 @@ def limits(held: Iterable[Permission], kind: str, action: str) -> frozenset[str]
                 continue
             if not at:
                 return None
-            if kind in LIMITABLE_KINDS and action not in (CREATE, ANY):
+            if is_limitable(kind) and action not in (CREATE, ANY):
                 tags.add(tag)
     return frozenset(tags)
 

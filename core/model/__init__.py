@@ -5,7 +5,7 @@ The store keeps these, the API shows them, controllers act on them. `KINDS` is t
 
 from __future__ import annotations
 
-from core.model.cascade import DeletePlan, Touched, plan_delete
+from core.model.cascade import DeletePlan, Touched, ids_in, plan_delete
 from core.model.compute import VM, CloudInit, PowerState, VMPhase
 from core.model.identity import (
     AccessKey,
@@ -175,6 +175,7 @@ __all__ = [
     "changed_tags",
     "check_name",
     "check_tag",
+    "ids_in",
     "is_system",
     "key_of",
     "kind_of",

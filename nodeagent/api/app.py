@@ -17,6 +17,7 @@ from nodeagent.api import (
     accounts,
     certificates,
     collections,
+    declared,
     events,
     hosts,
     images,
@@ -62,6 +63,7 @@ AREAS = (
     events,
     plugins,
     tags,
+    declared,
     collections,
 )
 

@@ -146,6 +146,9 @@ NEEDS: dict[str, Need] = {
     "GET /v1/system-tags": Need(Gate.CALLER),
     "GET /v1/{plural}/{ref}/tags": Need(Gate.ROLE, "", READ),
     "PATCH /v1/{plural}/{ref}/tags": Need(Gate.ROLE, "", CHANGE, Audited.WITHIN),
+    "POST /v1/{plural}": Need(Gate.ROLE, "", CREATE),
+    "PATCH /v1/{plural}/{ref}": Need(Gate.ROLE, "", CHANGE),
+    "DELETE /v1/{plural}/{ref}": Need(Gate.ROLE, "", DELETE),
     "GET /v1/{plural}": Need(Gate.ROLE, "", READ),
     "GET /v1/{plural}/{ref}": Need(Gate.ROLE, "", READ),
 }

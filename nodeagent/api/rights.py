@@ -27,8 +27,7 @@ LIMITS: web.RequestKey[frozenset[str]] = web.RequestKey("limits", frozenset)
 
 def named_in(request: web.Request) -> str:
     """Return the name or id of the resource that the path is about, empty when it is about none."""
-    named = request.match_info
-    return named["ref"] if "ref" in named else next(iter(named.values()), "")
+    return next((value for key, value in request.match_info.items() if key != "plural"), "")
 
 
 def judged(request: web.Request, resource: R) -> R:

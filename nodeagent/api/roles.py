@@ -20,8 +20,8 @@ from core.identity.permissions import (
     BUILT_IN,
     CREATE,
     GUARDED_KINDS,
-    LIMITABLE_KINDS,
     covers,
+    is_limitable,
 )
 from core.model import (
     KINDS,
@@ -174,10 +174,10 @@ def _check_limit(permission: Permission, action: str, tag: str) -> None:
             f"'create' can't be limited to the tag {tag[:60]!r}, as what is new has none yet: leave 'create' out, or "
             "allow it for all"
         )
-    wrong = sorted({*permission.kinds} - LIMITABLE_KINDS - {ANY})
+    wrong = sorted(kind for kind in permission.kinds if kind != ANY and not is_limitable(kind))
     if wrong:
         raise InvalidError(
-            f"rights on {wrong[0]!r} can't be limited to a tag: only those on {', '.join(sorted(LIMITABLE_KINDS))} can"
+            f"rights on {wrong[0]!r} can't be limited to a tag: only those on {', '.join(sorted(filter(is_limitable, KINDS)))} can"
         )
 
 

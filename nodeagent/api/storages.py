@@ -20,6 +20,8 @@ from nodeagent.api.requests import (
     shown_to,
     target_of,
 )
+from nodeagent.api.rights import check_named
+from nodeagent.services.places import data_center_of
 
 
 class CreateDataStorage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,6 +36,7 @@ class CreateDataStorage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     kind: DataStorageKind
     path: str
     driver: str = ""
+    data_center: Annotated[str, attribute("Name or id of its data center; empty: the first.")] = ""
 
 
 def add_routes(app: web.Application) -> None:
@@ -45,11 +48,12 @@ def add_routes(app: web.Application) -> None:
 async def create_storage(request: web.Request) -> web.Response:
     """POST /v1/data-storages. 201. 400: the path can't serve. 409: name taken."""
     node, body, ids = node_of(request), await body_of(request, CreateDataStorage), ids_of(request)
+    check_named(request, node.store, (DataCenter, body.data_center))
     before = node.store.get(DataStorage, ids.id_for("storage"))
     storage = before or DataStorage(
         id=ids.id_for("storage"),
         name=check_name(body.name, "data storage"),
-        data_center_id=node.store.all(DataCenter)[0].id,
+        data_center_id=data_center_of(node.store, body.data_center).id,
         kind=body.kind,
         path=body.path,
         driver=body.driver,

@@ -25,8 +25,14 @@ from nodeagent.workflows.registry import Registering
 class Plugins:
     """What plug-ins give to this agent, and what became of each."""
 
-    def __init__(self, found: Iterable[EntryPoint] | None = None, *, allocator: str = "") -> None:
-        """Load what is installed, or what is given.
+    def __init__(
+        self,
+        found: Iterable[EntryPoint] | None = None,
+        *,
+        allocator: str = "",
+        types: tuple[Plugin, ...] = (),
+    ) -> None:
+        """Load what is installed, or what is given. `types` are the resource types, which are loaded before.
 
         Raises:
             FatalError: a workflow of the product itself is broken.
@@ -43,8 +49,9 @@ class Plugins:
             self.storage_drivers.group(),
             self.allocators.group(),
         )
-        self._reports = load(groups, installed(groups) if found is None else found)
-        self.registry = registering.registry(self._reports)
+        loaded = load(groups, installed(groups) if found is None else found)
+        self._reports = (*types, *loaded)
+        self.registry = registering.registry(loaded)
 
     def reports(self) -> tuple[Plugin, ...]:
         """Return what became of each entry point, and how it does now."""

@@ -13,9 +13,9 @@ from core.identity.permissions import (
     BUILT_IN,
     CREATE,
     GUARDED_KINDS,
-    LIMITABLE_KINDS,
     allows,
     covers,
+    is_limitable,
     limits,
 )
 from core.model import (
@@ -45,6 +45,7 @@ from tests.api import ADMIN, FakeAgent, app_of, problem_of
 from tests.one_member import OTHER_ID
 
 MINE, OTHERS = "env=test", "env=prod"
+LIMITABLE_KINDS = frozenset(filter(is_limitable, KINDS))
 SECRET = "canary-of-the-others"
 
 

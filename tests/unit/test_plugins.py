@@ -12,7 +12,17 @@ from aiohttp.test_utils import TestClient, TestServer
 from msgspec.structs import replace
 
 from core.errors import ConflictError, InvalidError, PermanentError, PlatformError, TemporaryError
-from core.model import VM, DataStorage, DataStorageKind, Disk, Event, Host, PluginState, Severity
+from core.model import (
+    VM,
+    DataCenter,
+    DataStorage,
+    DataStorageKind,
+    Disk,
+    Event,
+    Host,
+    PluginState,
+    Severity,
+)
 from core.workflow_definition import StepRule
 from ha.placement import Candidate, PlacementRequest
 from nodeagent.compute.domain_xml import domain_xml
@@ -285,7 +295,7 @@ async def test_a_data_storage_may_be_driven_by_a_plug_in(example, tmp_path):
     member = await founded()
     storages = Storages(member.node, NO_IMAGES, Plugins().storage_drivers)
     (tmp_path / "example").mkdir()
-    storage = DataStorage(id=UUID, name="s", data_center_id="", kind=DataStorageKind.LOCAL, path=str(tmp_path), driver="example-below")  # fmt: skip
+    storage = DataStorage(id=UUID, name="s", data_center_id=member.store.all(DataCenter)[0].id, kind=DataStorageKind.LOCAL, path=str(tmp_path), driver="example-below")  # fmt: skip
     await storages.prepare_new(storage)
     await member.store.apply(puts=(storage,))
     disk = Disk(id=UUID, name="d", vm_id=UUID, data_storage_id=storage.id, size_bytes=1 << 20)
@@ -328,7 +338,7 @@ async def test_a_storage_driver_that_fails_is_a_storage_that_fails(install):
     await member.store.apply(deletes=member.store.all(DataStorage))
     for n, (error, make, expected) in enumerate(FAILING_DRIVERS):
         id_ = f"{UUID[:-1]}{n}"
-        storage = DataStorage(id=id_, name=f"s{n}", data_center_id="", kind=DataStorageKind.LOCAL, path="/x", driver=f"thing{n}")  # fmt: skip
+        storage = DataStorage(id=id_, name=f"s{n}", data_center_id=member.store.all(DataCenter)[0].id, kind=DataStorageKind.LOCAL, path="/x", driver=f"thing{n}")  # fmt: skip
         with pytest.raises(PlatformError) as raised:
             await storages.prepare_new(storage)
         assert type(raised.value) is expected, (error, make)

@@ -32,8 +32,13 @@ async def create(args: Namespace, ctx: Context) -> int:
     """Create a data storage."""
     if not args.path.startswith("/"):
         raise UsageError(f"path {args.path!r} is not absolute: it must be the same on every host")
-    driver = args.driver or UNSET
-    body = DataStorageBody(name=args.name, kind=args.kind, path=args.path, driver=driver)
+    body = DataStorageBody(
+        name=args.name,
+        kind=args.kind,
+        path=args.path,
+        driver=args.driver or UNSET,
+        data_center=args.data_center or UNSET,
+    )
     made = await ctx.client.create(KIND.plural, body)
     write_done(ctx, made, f"{made.text('name', args.name)}: created")
     return 0
@@ -54,6 +59,13 @@ def _add(root: Root, parser: Parser) -> None:
     made.add_argument("--path", required=True, help="absolute path, the same on every host")
     made.add_argument(
         "--driver", default="", metavar="NAME", help="a plug-in's storage driver, on every host"
+    )
+    made.add_argument(
+        "--data-center",
+        default="",
+        metavar="NAME",
+        names_of="data-centers",
+        help="the data center that it belongs to (default: the first)",
     )
     add_list(verbs, KIND)
     add_show(verbs, KIND)

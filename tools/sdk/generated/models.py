@@ -318,11 +318,37 @@ class ChangeAccount(Model, frozen=True, kw_only=True):
     """A note for people. At most 1000 characters."""
 
 
+class ChangeCluster(Model, frozen=True, kw_only=True):
+    """What users say of one of the clusters."""
+
+    name: str | UnsetType = UNSET
+    """Its name: 1 to 63 of a-z, 0-9, `-` and `.`."""
+    data_center: str | UnsetType = UNSET
+    """The data center that it lies in. Name or id, of data-centers."""
+    tags: tuple[str, ...] | UnsetType = UNSET
+    """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
+    description: str | UnsetType = UNSET
+    """A note for people. At most 1000 characters."""
+
+
+class ChangeDataCenter(Model, frozen=True, kw_only=True):
+    """What users say of one of the data-centers."""
+
+    name: str | UnsetType = UNSET
+    """Its name: 1 to 63 of a-z, 0-9, `-` and `.`."""
+    tags: tuple[str, ...] | UnsetType = UNSET
+    """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
+    description: str | UnsetType = UNSET
+    """A note for people. At most 1000 characters."""
+
+
 class ChangeHost(Model, frozen=True, kw_only=True):
     """`PATCH /v1/hosts/{host}`: hosts of one failure domain fail together."""
 
     failure_domain: str | UnsetType | None = UNSET
     """Hosts of one domain fail together; empty: it shares its fate with no other."""
+    cluster: str | UnsetType | None = UNSET
+    """Name or id of another cluster; only for a host without VMs."""
 
 
 class ChangePolicy(Model, frozen=True, kw_only=True):
@@ -387,6 +413,8 @@ class Cluster(Model, frozen=True, kw_only=True):
     """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
     data_center_id: str = ""
     """The data center that it lies in."""
+    description: str = ""
+    """A note for people. At most 1000 characters."""
     data_center_name: str = ""
     """The name behind `data_center_id`; empty without one."""
 
@@ -425,6 +453,30 @@ class CreateAccount(Model, frozen=True, kw_only=True):
     """A note for people. At most 1000 characters."""
 
 
+class CreateCluster(Model, frozen=True, kw_only=True):
+    """What users say of one of the clusters."""
+
+    name: str
+    """Its name: 1 to 63 of a-z, 0-9, `-` and `.`."""
+    data_center: str
+    """The data center that it lies in. Name or id, of data-centers."""
+    tags: tuple[str, ...] | UnsetType = UNSET
+    """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
+    description: str | UnsetType = UNSET
+    """A note for people. At most 1000 characters."""
+
+
+class CreateDataCenter(Model, frozen=True, kw_only=True):
+    """What users say of one of the data-centers."""
+
+    name: str
+    """Its name: 1 to 63 of a-z, 0-9, `-` and `.`."""
+    tags: tuple[str, ...] | UnsetType = UNSET
+    """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
+    description: str | UnsetType = UNSET
+    """A note for people. At most 1000 characters."""
+
+
 class CreateDataStorage(Model, frozen=True, kw_only=True):
     """`path` must exist on every host and, for `shared`, be the same directory everywhere.
 
@@ -439,6 +491,8 @@ class CreateDataStorage(Model, frozen=True, kw_only=True):
     """Absolute path, the same on every host."""
     driver: str | UnsetType = UNSET
     """The plug-in's driver that it is used by; empty: the product's own."""
+    data_center: str | UnsetType = UNSET
+    """Name or id of its data center; empty: the first."""
 
 
 class CreatePortGroup(Model, frozen=True, kw_only=True):
@@ -492,6 +546,8 @@ class CreateSecurityGroup(Model, frozen=True, kw_only=True):
 
     name: str
     """Its name: 1 to 63 of a-z, 0-9, `-` and `.`."""
+    data_center: str | UnsetType = UNSET
+    """Name or id of its data center; empty: the first."""
 
 
 class CreateVM(Model, frozen=True, kw_only=True):
@@ -513,6 +569,8 @@ class CreateVM(Model, frozen=True, kw_only=True):
     """Name or id of the network of its NIC. Default: `default`."""
     security_groups: tuple[str, ...] | UnsetType = UNSET
     """Names or ids of the firewalls of its NIC. Default: `['default']`."""
+    cluster: str | UnsetType = UNSET
+    """Name or id of its cluster; empty: that of `host`, else the first."""
     host: str | UnsetType = UNSET
     """Name or id of the host that it starts on; empty: the one with most room."""
     ha: bool | UnsetType = UNSET
@@ -542,6 +600,8 @@ class DataCenter(Model, frozen=True, kw_only=True):
     """When it was made, by the clock of the host that was asked."""
     tags: tuple[str, ...] = ()
     """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
+    description: str = ""
+    """A note for people. At most 1000 characters."""
 
 
 class DataStorage(Model, frozen=True, kw_only=True):
@@ -728,6 +788,8 @@ class Host(Model, frozen=True, kw_only=True):
     """Admitted, but doesn't have the state yet."""
     plugins: tuple[Plugin, ...] = ()
     """What plug-ins its agent found when it started."""
+    resource_types: tuple[str, ...] = ()
+    """Collections that plug-ins bring on it."""
     cluster_name: str = ""
     """The name behind `cluster_id`; empty without one."""
 
@@ -861,8 +923,12 @@ class JoinToken(Model, frozen=True, kw_only=True):
     """Until when a host can join with it."""
     used_by_host_id: str = ""
     """The host that joined with it; empty: none yet."""
+    cluster_id: str = ""
+    """The cluster that a host joins into; empty: the first."""
     used_by_host_name: str = ""
     """The name behind `used_by_host_id`; empty without one."""
+    cluster_name: str = ""
+    """The name behind `cluster_id`; empty without one."""
 
 
 class JournalEntry(Model, frozen=True, kw_only=True):
@@ -943,6 +1009,8 @@ class MakeJoinTokens(Model, frozen=True, kw_only=True):
     """How many. 1..100. Default: `1`."""
     ttl_s: int | UnsetType = UNSET
     """How long they are good. 1..604800. Default: `10800`."""
+    cluster: str | UnsetType = UNSET
+    """Name or id of the cluster that hosts join into; empty: the first."""
 
 
 class Member(Model, frozen=True, kw_only=True):

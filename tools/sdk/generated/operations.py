@@ -18,7 +18,17 @@ from tools.sdk.items import Page
 from tools.sdk.started import Started
 
 PREVIEWED = frozenset(
-    {"data-storages", "hosts", "images", "members", "port-groups", "security-groups", "vms"}
+    {
+        "clusters",
+        "data-centers",
+        "data-storages",
+        "hosts",
+        "images",
+        "members",
+        "port-groups",
+        "security-groups",
+        "vms",
+    }
 )
 """The collections whose deletions can be previewed."""
 
@@ -594,6 +604,100 @@ class Certificates:
 class Clusters(Collection[models.Cluster]):
     """`/v1/clusters`."""
 
+    async def create(
+        self,
+        *,
+        name: str,
+        data_center: str,
+        tags: Sequence[str] | UnsetType = UNSET,
+        description: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> models.Cluster:
+        """Make one of the clusters.
+
+        Args:
+            name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            data_center: The data center that it lies in. Name or id, of data-centers.
+            tags: Names and `key=value` pairs, to find it by, to limit rights, to change what it does.
+            description: A note for people. At most 1000 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("clusters"),
+                body=models.CreateCluster(
+                    name=name, data_center=data_center, tags=listed(tags), description=description
+                ),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.Cluster,
+        )
+
+    async def update(
+        self,
+        ref: str,
+        /,
+        *,
+        name: str | UnsetType = UNSET,
+        data_center: str | UnsetType = UNSET,
+        tags: Sequence[str] | UnsetType = UNSET,
+        description: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Cluster:
+        """Change one of the clusters; what is absent stays.
+
+        Args:
+            ref: Name or id.
+            name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            data_center: The data center that it lies in. Name or id, of data-centers.
+            tags: Names and `key=value` pairs, to find it by, to limit rights, to change what it does.
+            description: A note for people. At most 1000 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("clusters", ref),
+                body=models.ChangeCluster(
+                    name=name, data_center=data_center, tags=listed(tags), description=description
+                ),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.Cluster,
+        )
+
+    async def delete(
+        self, ref: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> None:
+        """Delete one of the clusters, with what goes along.
+
+        Args:
+            ref: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        await self._api.nothing(
+            request(
+                "DELETE",
+                path_of("clusters", ref),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            )
+        )
+
+    async def plan_delete(self, ref: str, /) -> models.DeletionPlan:
+        """Say what would go along and what stands in the way, and change nothing.
+
+        Args:
+            ref: Name or id.
+        """
+        return await self._api.answer(
+            request("DELETE", path_of("clusters", ref), query=(("dry_run", "1"),)),
+            models.DeletionPlan,
+        )
+
     async def list_tags(
         self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
     ) -> models.Tags:
@@ -642,6 +746,92 @@ class Clusters(Collection[models.Cluster]):
 
 class DataCenters(Collection[models.DataCenter]):
     """`/v1/data-centers`."""
+
+    async def create(
+        self,
+        *,
+        name: str,
+        tags: Sequence[str] | UnsetType = UNSET,
+        description: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> models.DataCenter:
+        """Make one of the data centers.
+
+        Args:
+            name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            tags: Names and `key=value` pairs, to find it by, to limit rights, to change what it does.
+            description: A note for people. At most 1000 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("data-centers"),
+                body=models.CreateDataCenter(name=name, tags=listed(tags), description=description),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.DataCenter,
+        )
+
+    async def update(
+        self,
+        ref: str,
+        /,
+        *,
+        name: str | UnsetType = UNSET,
+        tags: Sequence[str] | UnsetType = UNSET,
+        description: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.DataCenter:
+        """Change one of the data centers; what is absent stays.
+
+        Args:
+            ref: Name or id.
+            name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            tags: Names and `key=value` pairs, to find it by, to limit rights, to change what it does.
+            description: A note for people. At most 1000 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("data-centers", ref),
+                body=models.ChangeDataCenter(name=name, tags=listed(tags), description=description),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.DataCenter,
+        )
+
+    async def delete(
+        self, ref: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> None:
+        """Delete one of the data centers, with what goes along.
+
+        Args:
+            ref: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        await self._api.nothing(
+            request(
+                "DELETE",
+                path_of("data-centers", ref),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            )
+        )
+
+    async def plan_delete(self, ref: str, /) -> models.DeletionPlan:
+        """Say what would go along and what stands in the way, and change nothing.
+
+        Args:
+            ref: Name or id.
+        """
+        return await self._api.answer(
+            request("DELETE", path_of("data-centers", ref), query=(("dry_run", "1"),)),
+            models.DeletionPlan,
+        )
 
     async def list_tags(
         self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
@@ -701,6 +891,7 @@ class DataStorages(Collection[models.DataStorage]):
         kind: models.DataStorageKind | str,
         path: str,
         driver: str | UnsetType = UNSET,
+        data_center: str | UnsetType = UNSET,
         idempotency_key: str = "",
     ) -> models.DataStorage:
         """Add a data storage.
@@ -710,6 +901,7 @@ class DataStorages(Collection[models.DataStorage]):
             kind: Whether each host has a directory of its own, or all mount the same.
             path: Absolute path, the same on every host.
             driver: The plug-in's driver that it is used by; empty: the product's own.
+            data_center: Name or id of its data center; empty: the first.
             idempotency_key: A repetition with the same key gives the first result.
         """
         return await self._api.answer(
@@ -717,7 +909,11 @@ class DataStorages(Collection[models.DataStorage]):
                 "POST",
                 path_of("data-storages"),
                 body=models.CreateDataStorage(
-                    name=name, kind=word(models.DataStorageKind, kind), path=path, driver=driver
+                    name=name,
+                    kind=word(models.DataStorageKind, kind),
+                    path=path,
+                    driver=driver,
+                    data_center=data_center,
                 ),
                 headers={"Idempotency-Key": idempotency_key},
             ),
@@ -914,6 +1110,7 @@ class Hosts(Collection[models.Host]):
         /,
         *,
         failure_domain: str | UnsetType | None = UNSET,
+        cluster: str | UnsetType | None = UNSET,
         idempotency_key: str = "",
         if_match: int | str = "",
     ) -> models.Host:
@@ -922,6 +1119,7 @@ class Hosts(Collection[models.Host]):
         Args:
             host: Name or id.
             failure_domain: Hosts of one domain fail together; empty: it shares its fate with no other.
+            cluster: Name or id of another cluster; only for a host without VMs.
             idempotency_key: A repetition with the same key gives the first result.
             if_match: Do it only if the thing still has this revision.
         """
@@ -929,7 +1127,7 @@ class Hosts(Collection[models.Host]):
             request(
                 "PATCH",
                 path_of("hosts", host),
-                body=models.ChangeHost(failure_domain=failure_domain),
+                body=models.ChangeHost(failure_domain=failure_domain, cluster=cluster),
                 headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
             ),
             models.Host,
@@ -1201,6 +1399,7 @@ class JoinTokens(Collection[models.JoinToken]):
         *,
         count: int | UnsetType = UNSET,
         ttl_s: int | UnsetType = UNSET,
+        cluster: str | UnsetType = UNSET,
         idempotency_key: str = "",
     ) -> models.NewJoinTokens:
         """Make single-use join tokens.
@@ -1208,13 +1407,14 @@ class JoinTokens(Collection[models.JoinToken]):
         Args:
             count: How many. 1..100. Default: `1`.
             ttl_s: How long they are good. 1..604800. Default: `10800`.
+            cluster: Name or id of the cluster that hosts join into; empty: the first.
             idempotency_key: A repetition with the same key gives the first result.
         """
         return await self._api.answer(
             request(
                 "POST",
                 path_of("join-tokens"),
-                body=models.MakeJoinTokens(count=count, ttl_s=ttl_s),
+                body=models.MakeJoinTokens(count=count, ttl_s=ttl_s, cluster=cluster),
                 headers={"Idempotency-Key": idempotency_key},
             ),
             models.NewJoinTokens,
@@ -1978,18 +2178,21 @@ class Secrets:
 class SecurityGroups(Collection[models.SecurityGroup]):
     """`/v1/security-groups`."""
 
-    async def create(self, *, name: str, idempotency_key: str = "") -> models.SecurityGroup:
+    async def create(
+        self, *, name: str, data_center: str | UnsetType = UNSET, idempotency_key: str = ""
+    ) -> models.SecurityGroup:
         """Make a security group with its default rules.
 
         Args:
             name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            data_center: Name or id of its data center; empty: the first.
             idempotency_key: A repetition with the same key gives the first result.
         """
         return await self._api.answer(
             request(
                 "POST",
                 path_of("security-groups"),
-                body=models.CreateSecurityGroup(name=name),
+                body=models.CreateSecurityGroup(name=name, data_center=data_center),
                 headers={"Idempotency-Key": idempotency_key},
             ),
             models.SecurityGroup,
@@ -2367,6 +2570,7 @@ class Vms(Collection[models.VM]):
         data_storage: str | UnsetType = UNSET,
         port_group: str | UnsetType = UNSET,
         security_groups: Sequence[str] | UnsetType = UNSET,
+        cluster: str | UnsetType = UNSET,
         host: str | UnsetType = UNSET,
         ha: bool | UnsetType = UNSET,
         hostname: str | UnsetType = UNSET,
@@ -2387,6 +2591,7 @@ class Vms(Collection[models.VM]):
             data_storage: Name or id of where its disk lies; empty: the only shared one, else the local one.
             port_group: Name or id of the network of its NIC. Default: `default`.
             security_groups: Names or ids of the firewalls of its NIC. Default: `['default']`.
+            cluster: Name or id of its cluster; empty: that of `host`, else the first.
             host: Name or id of the host that it starts on; empty: the one with most room.
             ha: Whether it is started elsewhere when its host is lost. Default: `True`.
             hostname: Host name of the guest; empty: its name. At most 253 characters.
@@ -2409,6 +2614,7 @@ class Vms(Collection[models.VM]):
                     data_storage=data_storage,
                     port_group=port_group,
                     security_groups=listed(security_groups),
+                    cluster=cluster,
                     host=host,
                     ha=ha,
                     hostname=hostname,
