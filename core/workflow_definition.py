@@ -52,7 +52,8 @@ class StepRule:
 
     def pause_after(self, error: PlatformError, *, tries: int, spent_s: float) -> float | None:
         """Return how long to wait before the next try, or None to give up."""
-        passes = isinstance(error, TemporaryError)
+        # Somebody else wrote the same record at the same moment: looking again is all that it takes.
+        passes = isinstance(error, TemporaryError) or error.code == "conflict-guard"
         if self.retry is Retry.NEVER or (self.retry is Retry.TEMPORARY and not passes):
             return None
         if self.pause_s is not None:

@@ -6,7 +6,7 @@ starts only when the host's guard allows it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from core.errors import ConflictError
@@ -59,6 +59,25 @@ class Placement:
     reasons: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A host that can take the VM. `cpus_taken` are the virtual CPUs placed on it so far."""
+
+    host: Host
+    free_mib: int
+    cpus_taken: int
+
+
+Prefer = Callable[[PlacementRequest, tuple[Candidate, ...]], str]
+"""Chooses one of the candidates, which are in order of their hosts' names, and returns its host's id."""
+
+
+def most_memory_free(request: PlacementRequest, candidates: tuple[Candidate, ...]) -> str:
+    """Return the host with the most free memory; ties go to the first name."""
+    del request
+    return max(candidates, key=lambda candidate: candidate.free_mib).host.id
+
+
 @dataclass(slots=True)
 class Load:
     """What is placed on a host."""
@@ -96,9 +115,12 @@ def pinned_host_id(disks: Iterable[Disk], storages: Mapping[str, DataStorage]) -
 
 
 def choose_host(
-    request: PlacementRequest, view: PlacementView, loads: Mapping[str, Load] | None = None
+    request: PlacementRequest,
+    view: PlacementView,
+    loads: Mapping[str, Load] | None = None,
+    prefer: Prefer = most_memory_free,
 ) -> Placement:
-    """Return the host with the most free memory among those that can take the VM; ties go to the first name.
+    """Return the host that is preferred among those that can take the VM.
 
     `loads` replaces what would be counted from the view (recovery plans many VMs at once).
 
@@ -106,20 +128,20 @@ def choose_host(
         PlacementError: none can; the message says why for each.
     """
     counted = loads_of(view.vms, except_vm_id=request.vm_id) if loads is None else loads
-    best: tuple[int, str] | None = None
+    candidates: list[Candidate] = []
     reasons: list[str] = []
     for host in sorted(view.hosts, key=lambda host: host.name):
         load = counted.get(host.id, Load())
         free_mib = host.memory_mib - view.reserve_mib - load.memory_mib
         why_not = _why_not(request, view, host, load, free_mib)
         reasons.append(f"{host.name}: {why_not or f'{free_mib} MiB free'}")
-        if not why_not and (best is None or free_mib > best[0]):
-            best = (free_mib, host.id)
-    if best is None:
+        if not why_not:
+            candidates.append(Candidate(host, free_mib, load.cpus))
+    if not candidates:
         raise PlacementError(
             "no host can take the VM: " + ("; ".join(reasons) or "there are no hosts")
         )
-    return Placement(best[1], tuple(reasons))
+    return Placement(prefer(request, tuple(candidates)), tuple(reasons))
 
 
 def _why_not(

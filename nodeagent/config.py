@@ -20,6 +20,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     `trust_shared_storage`: live migration is allowed on shared directories that libvirt does not recognise as a
     network file system. `disk_cache`: `none`, or `writeback` where the file system lacks O_DIRECT (no live
     migration is safe then). `log_level`: as in the standard library's logging. `limits`: how much work runs at once, by kind.
+    `allocator`: which of the hosts that can take a VM gets it, by a plug-in's rule (docs/plugins.md); the same on all hosts.
     `secrets_key`: whether the secrets key is kept in a file, or wrapped by an HSM.
     """
 
@@ -28,6 +29,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     trust_shared_storage: bool = False
     disk_cache: str = "none"
     log_level: str = "INFO"
+    allocator: str = ""
     limits: Limits = Limits()
     secrets_key: KeySettings = KeySettings()
 

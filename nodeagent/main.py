@@ -49,8 +49,8 @@ def main() -> None:
     try:
         config = read_config(arguments.config)
         set_up_logging(config.log_level)
-        refused = load_resource_types()
-        basics = Basics(config, Paths(), SystemClock(), system_random(), refused)
+        types = load_resource_types()
+        basics = Basics(config, Paths(), SystemClock(), system_random(), types)
         basics.paths.state.mkdir(parents=True, exist_ok=True, mode=0o711)
         with only_process(basics.paths.lock, RUNS_ALREADY):
             serve(basics)

@@ -24,7 +24,7 @@ from core.mesh.client import MeshClient
 from core.mesh.dialer import MeshDialer
 from core.mesh.server import MeshServer
 from core.mesh.tls import TlsFiles
-from core.model import KINDS, Host, Lease, Mesh
+from core.model import KINDS, Host, Lease, Mesh, Plugin
 from core.paths import Paths
 from core.supervise import keep_running
 from core.work_queue import WorkQueues
@@ -45,6 +45,8 @@ from nodeagent.joining.doorkeeper import Doorkeeper
 from nodeagent.joining.founding import IMAGES_PATH, MESH_ID
 from nodeagent.mesh_rpc import MeshRpc
 from nodeagent.node import Node
+from nodeagent.plugins.observing import Observing
+from nodeagent.plugins.plugins import Plugins
 from nodeagent.services.certificate_renewal import CertificateRenewal
 from nodeagent.services.event_log import EventLog
 from nodeagent.services.exclusion import Exclusion
@@ -76,7 +78,7 @@ from nodeagent.services.vm_power import VmPower
 from nodeagent.services.vm_service import VmService
 from nodeagent.services.voter_controller import VoterController
 from nodeagent.services.whereabouts import Whereabouts
-from nodeagent.workflows.registry import StepMaker, load_registry, report_refused
+from nodeagent.workflows.registry import StepMaker
 from nodeagent.workflows.work import Workshop
 from raftstate.consensus.engine import NodeId, Peer
 from raftstate.consensus.links import RAFT_CHANNEL, MeshLinks
@@ -100,7 +102,7 @@ class Basics:
     paths: Paths
     clock: Clock
     rng: random.Random
-    refused_types: tuple[str, ...] = ()
+    resource_types: tuple[Plugin, ...] = ()
 
 
 class Member:
@@ -155,7 +157,8 @@ class Member:
         network = NetworkController(store, record.host_id, LinuxNetwork(paths.run), clock)
         whereabouts = Whereabouts(self.node, leases)
         images = ImageService(self.node, self._kept, leases, whereabouts)
-        storages = Storages(self.node, images)
+        plugins = Plugins(allocator=basics.config.allocator, types=basics.resource_types)
+        storages = Storages(self.node, images, plugins.storage_drivers)
         self._accelerator = read_accelerator(Architecture(platform.machine()))
         self._power = VmPower(
             self.node,
@@ -163,10 +166,11 @@ class Member:
             network,
             accelerator=self._accelerator,
             cache=DiskCache(basics.config.disk_cache),
+            shape=plugins.system_tags.shape,
         )
         mesh = store.get(Mesh, MESH_ID)
         profile = profile_of(mesh.ha_profile if mesh else "default")
-        self._placing = Placing(self.node, self._judge, profile)
+        self._placing = Placing(self.node, self._judge, profile, plugins.allocators.prefer)
         secrets = SecretsRotation(self.node, Keyring(paths, basics.config.secrets_key))
         self._api_tls = ApiTls(tls)
         bus = Bus(
@@ -191,6 +195,7 @@ class Member:
             incoming=IncomingMigrations(self.node, self._power, network, storages),
             leases=leases,
             network=network,
+            plugins=plugins,
             renewal=CertificateRenewal(
                 self.node, secrets_key=secrets.keys, reload=self._reload_identity
             ),
@@ -250,19 +255,19 @@ class Member:
                 trust_shared_storage=self._basics.config.trust_shared_storage,
             ),
         )
-        registry = load_registry()
+        plugins = self.services.plugins
+        registry = plugins.registry
 
         async def before_tasks() -> None:
             await self.services.storages.sweep()
-            refused = (*registry.refused, *self._basics.refused_types)
-            await report_refused(refused, self.node, self._events)
+            await plugins.report_refused(self.node, self._events)
 
         runs = {
             "leases": self.services.leases.run,
             "files-for-others": FilesForOthers(self.node, self.services.secrets.keys).run,
             "membership": self._membership.run,
             "network": self.services.network.run,
-            "host-reporter": HostReporter(self.node, str(self._accelerator)).run,
+            "host-reporter": HostReporter(self.node, str(self._accelerator), plugins.reports).run,
             "vms": VmController(self.node, self._power, self._events).run,
             "tasks": TaskRunner(
                 self.node,
@@ -284,6 +289,9 @@ class Member:
             "renewal": self.services.renewal.run,
             "expiry": ExpiryWarnings(self.node).run,
             "faults": FaultReporter(self.node).run,
+            "observers": Observing(
+                self.node, self._events, plugins.observers.all(), plugins.tell
+            ).run,
         }
         if self._record.witness:
             for name in NOT_ON_WITNESSES:

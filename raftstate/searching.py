@@ -14,6 +14,7 @@ from core.errors import InvalidError
 from raftstate.state.entry import in_batches
 from raftstate.state.query import Position, Sql
 from raftstate.state.query_paths import Tables
+from raftstate.state.query_sight import EVERYTHING, Sight
 from raftstate.state.query_sql import Search, matches_sql, scanned_kind, search_sql
 from raftstate.state.query_text import Where
 from raftstate.state.schema import Scalar
@@ -57,7 +58,8 @@ class Step:
 async def search(
     store: Store, asked: Search, make: Callable[[Sequence[Match], NamesOf], list[T]]
 ) -> Found[T]:
-    """Return the matches, made into what is shown; `make` runs on the reader's thread, its names are of the same state.
+    """Return the matches, made into what is shown; `make` runs on the reader's thread, its names are of the same state, and of
+    what may be seen.
 
     Raises:
         InvalidError: a bound is exceeded, a value doesn't fit, the answer is too large, or the time was over.
@@ -77,7 +79,7 @@ async def search(
                 raise InvalidError("the answer would be too large: ask for fewer items or fields")
             matches.append(Match(id_, body, revision, tuple(picks)))
             last = key, id_
-        items = make(matches, lambda pairs: _names(db, store.machine.table, pairs))
+        items = make(matches, lambda pairs: _names(db, store.machine.table, pairs, asked.sight))
         next_ = _position(*last, last_type) if more and last else None
         return Found(items, _applied(db), next_)
 
@@ -89,7 +91,7 @@ def _position(key: Scalar, id_: str, type_: type) -> Position:
 
 
 def _names(
-    db: sqlite3.Connection, tables: Tables, pairs: Collection[tuple[str, str]]
+    db: sqlite3.Connection, tables: Tables, pairs: Collection[tuple[str, str]], sight: Sight
 ) -> dict[tuple[str, str], str]:
     by_kind: dict[str, list[str]] = {}
     for kind, id_ in pairs:
@@ -97,18 +99,23 @@ def _names(
     found: dict[tuple[str, str], str] = {}
     for kind, ids in by_kind.items():
         table = tables(kind)
-        rows = in_batches(db, table.names_by_ids, table.head, ids)
-        found.update(((kind, id_), name) for id_, name in rows)
+        query, seen = table.names_by_ids, sight.sql(kind, table.name)
+        head: tuple[Scalar, ...] = (*seen.parameters, *table.head)
+        if seen.text:
+            query = query.replace(" WHERE ", f" WHERE {seen.text} AND ", 1)
+        found.update(((kind, id_), name) for id_, name in in_batches(db, query, head, ids))
     return found
 
 
-async def count_matches(store: Store, kind: str, where: Sequence[Where]) -> tuple[int, int]:
-    """Return how many resources of a kind meet all conditions, and as of which log index.
+async def count_matches(
+    store: Store, kind: str, where: Sequence[Where], sight: Sight = EVERYTHING
+) -> tuple[int, int]:
+    """Return how many resources of a kind that may be seen meet all conditions, and as of which log index.
 
     Raises:
         InvalidError: as for `search`.
     """
-    sql = matches_sql(store.machine.table, kind, where)
+    sql = matches_sql(store.machine.table, kind, where, sight)
 
     def read(db: sqlite3.Connection) -> tuple[int, int]:
         (number,) = db.execute(*sql).fetchone()
@@ -118,13 +125,17 @@ async def count_matches(store: Store, kind: str, where: Sequence[Where]) -> tupl
 
 
 async def explain(store: Store, asked: Search, *, only_count: bool = False) -> list[Step]:
-    """Return how SQLite would go about a search or a count, without running it.
+    """Return how SQLite would go about a search or a count, without running it. It tells how many rows tables have.
 
     Raises:
         InvalidError: as for `search`.
     """
     table = store.machine.table
-    sql = matches_sql(table, asked.kind, asked.where) if only_count else search_sql(table, asked)
+    sql = (
+        matches_sql(table, asked.kind, asked.where, asked.sight)
+        if only_count
+        else search_sql(table, asked)
+    )
 
     def rows_of(db: sqlite3.Connection, kind: str) -> int:
         return int(db.execute(*matches_sql(table, kind, ())).fetchone()[0])

@@ -96,7 +96,7 @@ class Store:
             return by_id
         ids = self._machine.ids_by_name(kind_of(type_), ref)
         if not ids:
-            raise NotFoundError(f"{_spoken(type_)} {ref[:80]!r} does not exist")
+            raise not_found(type_, ref)
         if len(ids) > 1:
             raise ConflictError(f"{_spoken(type_)} name {ref!r} is not unique: use the id")
         return self.need(type_, ids[0])
@@ -325,6 +325,11 @@ class Store:
     def unwatch(self, watch: Watch) -> None:
         """Stop telling a watch."""
         self._hub.unwatch(watch)
+
+
+def not_found(type_: type[Resource], ref: str) -> NotFoundError:
+    """Return what is said of a resource that isn't there."""
+    return NotFoundError(f"{_spoken(type_)} {ref[:80]!r} does not exist")
 
 
 def describe_rejection(rejected: Rejected) -> str:

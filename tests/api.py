@@ -18,6 +18,7 @@ from nodeagent.api.app import build_app, serve_unix
 from nodeagent.identity.identity import Identity
 from nodeagent.joining.doorkeeper import Doorkeeper
 from nodeagent.node import Node
+from nodeagent.plugins.plugins import Plugins
 from nodeagent.services.exclusion import Exclusion
 from nodeagent.services.member_states import MemberStates
 from nodeagent.services.own_certificates import OwnCertificates
@@ -103,6 +104,7 @@ class FakeAgent:
                 incoming=None,
                 leases=Ages(),
                 network=None,
+                plugins=Plugins([]),
                 renewal=None,
                 secrets=secrets,
                 states=MemberStates(member.node),

@@ -28,6 +28,8 @@ from core.model.mesh import (
     JoinToken,
     Lease,
     Mesh,
+    Plugin,
+    PluginState,
     SecretsKey,
     Vote,
 )
@@ -41,7 +43,15 @@ from core.model.network import (
     SecurityGroup,
 )
 from core.model.relations import Link, links_of
-from core.model.resource import OnDelete, Relation, Resource, check_name, key_of, kind_of
+from core.model.resource import (
+    OnDelete,
+    Relation,
+    Resource,
+    Tagged,
+    check_name,
+    key_of,
+    kind_of,
+)
 from core.model.storage import (
     DataStorage,
     DataStorageKind,
@@ -50,6 +60,7 @@ from core.model.storage import (
     ImageState,
     ImageStorage,
 )
+from core.model.tags import changed_tags, check_tag, is_system, system_parts
 from core.model.work import (
     Deletion,
     Event,
@@ -140,6 +151,8 @@ __all__ = [
     "OnDelete",
     "Permission",
     "PlannedStep",
+    "Plugin",
+    "PluginState",
     "PortGroup",
     "PowerState",
     "Protocol",
@@ -152,16 +165,21 @@ __all__ = [
     "Session",
     "Severity",
     "StepMark",
+    "Tagged",
     "Task",
     "TaskState",
     "Touched",
     "UsedNonce",
     "VMPhase",
     "Vote",
+    "changed_tags",
     "check_name",
+    "check_tag",
     "ids_in",
+    "is_system",
     "key_of",
     "kind_of",
     "links_of",
     "plan_delete",
+    "system_parts",
 ]

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar
 import msgspec
 
 from core.attributes import CLUSTER, OWNER, attribute
-from core.model.resource import DESCRIPTION_LENGTH_MAX, Relation, Resource
+from core.model.resource import DESCRIPTION_LENGTH_MAX, Relation, Tagged
 
 CPUS_MAX = 255
 MEMORY_MIB_MIN, MEMORY_MIB_MAX = 64, 16 << 20
@@ -50,7 +50,7 @@ class CloudInit(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
 
 
-class VM(Resource, tag="vm.v1", frozen=True, kw_only=True):
+class VM(Tagged, tag="vm.v1", frozen=True, kw_only=True):
     """A virtual machine.
 
     Users write `power`, sizes and cloud-init. `host_id` with `generation` says who may run it: the generation

@@ -11,20 +11,25 @@ from typing import Annotated, ClassVar
 import msgspec
 
 from core.attributes import CLUSTER, attribute
-from core.model.resource import DESCRIPTION_LENGTH_MAX, Relation, Resource
+from core.model.resource import DESCRIPTION_LENGTH_MAX, Relation, Resource, Tagged
 
 
 class Permission(msgspec.Struct, frozen=True, kw_only=True):
-    """The right to do each of `actions` to each of `kinds`; `*` stands for all of them."""
+    """The right to do each of `actions` to each of `kinds`; `*` stands for all of them.
+
+    `action@tag` is limited to resources that carry the tag.
+    """
 
     kinds: Annotated[tuple[str, ...], attribute("Kinds of resources; `*` is all of them.")]
     actions: Annotated[
         tuple[str, ...],
-        attribute("`read`, `create`, `change`, `delete`, `operate`; `*` is all of them."),
+        attribute(
+            "`read`, `create`, `change`, `delete`, `operate`; `*` is all of them. `read@env=test`: only of what carries the tag."
+        ),
     ]
 
 
-class Role(Resource, tag="role.v1", frozen=True, kw_only=True):
+class Role(Tagged, tag="role.v1", frozen=True, kw_only=True):
     """A named set of permissions, given to accounts and access tokens.
 
     Its id is its name. The built-in roles (`core.identity.permissions`) are not stored.
@@ -38,7 +43,7 @@ class Role(Resource, tag="role.v1", frozen=True, kw_only=True):
     ] = ""
 
 
-class Account(Resource, tag="account.v1", frozen=True, kw_only=True):
+class Account(Tagged, tag="account.v1", frozen=True, kw_only=True):
     """A person, or a program.
 
     `password_hash` is an argon2id text, empty as long as there is no password. `sealed_totp` is the secret of the time
@@ -92,7 +97,7 @@ class Account(Resource, tag="account.v1", frozen=True, kw_only=True):
     ] = ()
 
 
-class Session(Resource, tag="session.v1", frozen=True, kw_only=True):
+class Session(Tagged, tag="session.v1", frozen=True, kw_only=True):
     """A log-in that lasts until `expires_ms`. The token names the id, so it is found without a search; name = id."""
 
     PLURAL: ClassVar[str] = "sessions"
@@ -110,7 +115,7 @@ class Session(Resource, tag="session.v1", frozen=True, kw_only=True):
         return ()
 
 
-class AccessKey(Resource, tag="access-key.v1", frozen=True, kw_only=True):
+class AccessKey(Tagged, tag="access-key.v1", frozen=True, kw_only=True):
     """What a program of others signs its requests with; its id is part of each signature.
 
     It may do what its `role_ids` allow or, if it has an `account_id`, what that account may; with neither, nothing. The

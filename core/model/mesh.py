@@ -8,11 +8,13 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
+import msgspec
+
 from core.attributes import CLUSTER, OWNER, attribute
-from core.model.resource import DESCRIPTION_LENGTH_MAX, OnDelete, Relation, Resource
+from core.model.resource import DESCRIPTION_LENGTH_MAX, OnDelete, Relation, Resource, Tagged
 
 
-class DataCenter(Resource, tag="data-center.v1", frozen=True, kw_only=True):
+class DataCenter(Tagged, tag="data-center.v1", frozen=True, kw_only=True):
     """The largest name space; holds clusters."""
 
     PLURAL: ClassVar[str] = "data-centers"
@@ -23,7 +25,7 @@ class DataCenter(Resource, tag="data-center.v1", frozen=True, kw_only=True):
     ] = ""
 
 
-class Cluster(Resource, tag="cluster.v1", frozen=True, kw_only=True):
+class Cluster(Tagged, tag="cluster.v1", frozen=True, kw_only=True):
     """A logical group of hosts inside a data center."""
 
     PLURAL: ClassVar[str] = "clusters"
@@ -94,12 +96,35 @@ class Vote(StrEnum):
     NEVER = "never"
 
 
-class Host(Resource, tag="host.v1", frozen=True, kw_only=True):
+class PluginState(StrEnum):
+    """`REFUSED`: left out when it was loaded. `FAILING`: its last call failed, or took too long and it is called no
+    more; `why` says which."""
+
+    ACTIVE = "active"
+    REFUSED = "refused"
+    FAILING = "failing"
+
+
+class Plugin(msgspec.Struct, frozen=True, kw_only=True):
+    """What one entry point of an installed package gives to the agent of a host, and why not."""
+
+    package: Annotated[str, attribute("The package that it is from.", by=OWNER)]
+    version: Annotated[str, attribute("The package's version.", by=OWNER)]
+    group: Annotated[str, attribute("The group of entry points: what it gives.", by=OWNER)]
+    name: Annotated[str, attribute("The entry point's name.", by=OWNER)]
+    state: Annotated[
+        PluginState, attribute("Whether it is in use, was left out, or fails.", by=OWNER)
+    ] = PluginState.ACTIVE
+    why: Annotated[str, attribute("Why it was left out, or what failed last.", by=OWNER)] = ""
+
+
+class Host(Tagged, tag="host.v1", frozen=True, kw_only=True):
     """A server that runs the agent. `address` is its IP on the management network.
 
     Hosts of one `failure_domain` (a rack, a room) fail together; empty: this host shares its fate with no other. A
     `witness` votes and holds the state, but runs no VMs. `feature_level` is what its agent understands. `joining` from
-    its admission until it has the state and says so: it gets no vote, and may give up without a trace.
+    its admission until it has the state and says so: it gets no vote, and may give up without a trace. `plugins` are what
+    its agent found installed when it started.
     """
 
     PLURAL: ClassVar[str] = "hosts"
@@ -152,6 +177,9 @@ class Host(Resource, tag="host.v1", frozen=True, kw_only=True):
     joining: Annotated[bool, attribute("Admitted, but doesn't have the state yet.", by=OWNER)] = (
         False
     )
+    plugins: Annotated[
+        tuple[Plugin, ...], attribute("What plug-ins its agent found when it started.", by=OWNER)
+    ] = ()
     resource_types: Annotated[
         tuple[str, ...], attribute("Collections that plug-ins bring on it.", by=OWNER)
     ] = ()
@@ -184,7 +212,7 @@ class Lease(Resource, tag="lease.v1", frozen=True, kw_only=True):
         return ()
 
 
-class JoinToken(Resource, tag="join-token.v1", frozen=True, kw_only=True):
+class JoinToken(Tagged, tag="join-token.v1", frozen=True, kw_only=True):
     """A single-use right to join. Only the SHA-256 of its secret is kept; name = id."""
 
     PLURAL: ClassVar[str] = "join-tokens"
@@ -268,7 +296,7 @@ class HostKey(Resource, tag="host-key.v1", frozen=True, kw_only=True):
     key_id: Annotated[str, attribute("The key that it has.", by=OWNER)]
 
 
-class AccessToken(Resource, tag="access-token.v1", frozen=True, kw_only=True):
+class AccessToken(Tagged, tag="access-token.v1", frozen=True, kw_only=True):
     """A bearer token of the HTTPS API; only the SHA-256 of its secret is kept.
 
     It may do what its `role_ids` allow or, if it has an `account_id`, what that account may; with neither, everything.

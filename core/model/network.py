@@ -11,13 +11,13 @@ from typing import Annotated, ClassVar
 import msgspec
 
 from core.attributes import CLUSTER, attribute
-from core.model.resource import OnDelete, Relation, Resource
+from core.model.resource import OnDelete, Relation, Tagged
 
 NIC_GROUPS_MAX = 16
 SECURITY_RULES_MAX = 500
 
 
-class DistributedSwitch(Resource, tag="distributed-switch.v1", frozen=True, kw_only=True):
+class DistributedSwitch(Tagged, tag="distributed-switch.v1", frozen=True, kw_only=True):
     """A switch that spans the hosts of a cluster."""
 
     PLURAL: ClassVar[str] = "distributed-switches"
@@ -34,7 +34,7 @@ class DistributedSwitch(Resource, tag="distributed-switch.v1", frozen=True, kw_o
     cluster_id: Annotated[str, attribute("The cluster whose hosts it spans.")]
 
 
-class PortGroup(Resource, tag="port-group.v1", frozen=True, kw_only=True):
+class PortGroup(Tagged, tag="port-group.v1", frozen=True, kw_only=True):
     """Uniform configuration of the ports of one VXLAN network.
 
     `vni` 1..16777215, unique in the mesh. `cidr` is IPv4. `service_ip` answers DHCP and DNS on every host and
@@ -76,7 +76,7 @@ class PortGroup(Resource, tag="port-group.v1", frozen=True, kw_only=True):
         return (f"port-group.name/{self.name}", f"port-group.vni/{self.vni}")
 
 
-class Nic(Resource, tag="nic.v1", frozen=True, kw_only=True):
+class Nic(Tagged, tag="nic.v1", frozen=True, kw_only=True):
     """A VM's network card; name = `<vm name>.<index>`."""
 
     PLURAL: ClassVar[str] = "nics"
@@ -159,7 +159,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     ] = False
 
 
-class SecurityGroup(Resource, tag="security-group.v1", frozen=True, kw_only=True):
+class SecurityGroup(Tagged, tag="security-group.v1", frozen=True, kw_only=True):
     """A stateful firewall shared by NICs."""
 
     PLURAL: ClassVar[str] = "security-groups"

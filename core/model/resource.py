@@ -118,6 +118,17 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True):
         return (f"{kind_of(self)}.name/{self.name}",)
 
 
+class Tagged(Resource, frozen=True, kw_only=True):
+    """A resource that users may tag (`core.model.tags`); `tags` are sorted."""
+
+    tags: Annotated[
+        tuple[str, ...],
+        attribute(
+            "Names and `key=value` pairs, to find it by, to limit rights, to change what it does."
+        ),
+    ] = ()
+
+
 def kind_of(resource: Resource | type[Resource]) -> str:
     """Return the store's name of a resource type, e.g. `port-group`."""
     tag = resource.__struct_config__.tag

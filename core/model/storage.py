@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Annotated, ClassVar
 
 from core.attributes import CLUSTER, OWNER, attribute
-from core.model.resource import OnDelete, Relation, Resource
+from core.model.resource import OnDelete, Relation, Tagged
 
 DISK_BYTES_MAX = 64 << 40
 
@@ -21,7 +21,7 @@ class DataStorageKind(StrEnum):
     SHARED = "shared"
 
 
-class DataStorage(Resource, tag="data-storage.v1", frozen=True, kw_only=True):
+class DataStorage(Tagged, tag="data-storage.v1", frozen=True, kw_only=True):
     """Where disks live. `path` is absolute and the same on every host."""
 
     PLURAL: ClassVar[str] = "data-storages"
@@ -41,9 +41,12 @@ class DataStorage(Resource, tag="data-storage.v1", frozen=True, kw_only=True):
         attribute("Whether each host has a directory of its own, or all mount the same."),
     ]
     path: Annotated[str, attribute("Absolute path, the same on every host.")]
+    driver: Annotated[
+        str, attribute("The plug-in's driver that it is used by; empty: the product's own.")
+    ] = ""
 
 
-class ImageStorage(Resource, tag="image-storage.v1", frozen=True, kw_only=True):
+class ImageStorage(Tagged, tag="image-storage.v1", frozen=True, kw_only=True):
     """Where images live: a directory of the same path on every host; images are copied between hosts by hash."""
 
     PLURAL: ClassVar[str] = "image-storages"
@@ -68,7 +71,7 @@ class ImageState(StrEnum):
     READY = "ready"
 
 
-class Image(Resource, tag="image.v1", frozen=True, kw_only=True):
+class Image(Tagged, tag="image.v1", frozen=True, kw_only=True):
     """A disk template. Always stored as a standalone qcow2 file named by its SHA-256.
 
     `sha256` and `size_bytes` are of that stored file; `virtual_size_bytes` is what a guest sees.
@@ -114,7 +117,7 @@ class Image(Resource, tag="image.v1", frozen=True, kw_only=True):
     ] = ()
 
 
-class Disk(Resource, tag="disk.v1", frozen=True, kw_only=True):
+class Disk(Tagged, tag="disk.v1", frozen=True, kw_only=True):
     """A virtual disk: qcow2, linked to its image's cached copy on the same data storage (or empty: no image).
 
     `index` orders the disks of a VM, 0 is the one it boots from. `host_id` is set for local storage only.

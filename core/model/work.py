@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar
 import msgspec
 
 from core.attributes import CLUSTER, OWNER, attribute
-from core.model.resource import OnDelete, Relation, Resource
+from core.model.resource import OnDelete, Relation, Resource, Tagged
 
 
 class TaskState(StrEnum):
@@ -66,7 +66,7 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True):
     text: Annotated[str, attribute("What it says.", by=OWNER)] = ""
 
 
-class Task(Resource, tag="task.v1", frozen=True, kw_only=True):
+class Task(Tagged, tag="task.v1", frozen=True, kw_only=True):
     """A run of a workflow on a resource; name = id.
 
     `workflow` names the definition, `subject` the resource as `kind/id`. `arguments` are strings only.

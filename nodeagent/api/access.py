@@ -17,23 +17,25 @@ from aiohttp.typedefs import Middleware
 
 from core.clock import Clock
 from core.errors import ForbiddenError, InvalidError, NotFoundError, UnauthenticatedError
+from core.identity.permissions import READ
 from core.identity.signing import SIGNED_HEADERS, Signed, is_signed_scheme, parse
 from core.model import Account, Resource
 from nodeagent.api.keys import AGENT
 from nodeagent.api.permissions import Gate, Need, need_of
 from nodeagent.api.problems import Handler
 from nodeagent.api.requests import DECLARED_SHA256, content_of, services_of
+from nodeagent.api.rights import CALLER, LIMITS, judge_path
 from nodeagent.identity.access_keys import AccessKeys, Presented
 from nodeagent.identity.callers import HOW_TO, Caller, root
 
 Peers = WeakKeyDictionary[asyncio.Transport, int | None]
 """The user at the other end of each open connection, None where it isn't this host's unix socket."""
 
-CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
 PRESENTED: web.RequestKey[Presented] = web.RequestKey("presented", Presented)
 CLOCK: web.AppKey[Clock] = web.AppKey("clock", Clock)
 PEERS: web.AppKey[Peers] = web.AppKey("peers", Peers)
 LOCAL_PREFIX = "/v1/local/"
+FILTERED = "/v1/{plural}"  # lists show what may be seen: a limited right to read is enough
 MALFORMED = (
     "the signature can't be read: the header is 'Authorization: KVORUM-HMAC-SHA256 key=..., time=..., nonce=..., "
     "sha256=..., signature=...', it comes once, and each signed header once at most (docs/identity.md)"
@@ -71,7 +73,7 @@ def address_of(request: web.Request) -> str:
 
 
 def check_again(request: web.Request) -> None:
-    """Judge a request anew that has been served for long; for streams.
+    """Judge a request anew that has been served for long: for streams, and for those that wait.
 
     Raises:
         UnauthenticatedError: the caller may not come in any more.
@@ -79,6 +81,7 @@ def check_again(request: web.Request) -> None:
     """
     presented = request.get(PRESENTED)
     caller = _keys(request).again(presented) if presented else _authenticated(request)
+    request[CALLER] = caller
     _authorise(request, caller, need_of(request))
 
 
@@ -150,14 +153,23 @@ def _keys(request: web.Request) -> AccessKeys:
 
 
 def _authorise(request: web.Request, caller: Caller, need: Need | None) -> None:
+    request.pop(LIMITS, None)
     if need is None or need.gate is Gate.CALLER or caller.via == "root":
         return
     if need.gate is Gate.OWN and is_own(request, caller):
         return
-    if need.gate is Gate.LOCAL or not caller.may(need.kind, need.action):
+    wanted = caller.limits(need.kind, need.action) if need.gate is not Gate.LOCAL else frozenset()
+    if wanted is None:
+        return
+    if not wanted:
         raise ForbiddenError(
             f"{caller.name!r} may not do this: its roles don't allow '{need.action}' on '{need.kind}'"
         )
+    resource, node = request.match_info.route.resource, request.app[AGENT].node
+    assert resource is not None and node is not None, "known callers of a member ask for a route"
+    request[LIMITS] = wanted
+    if not (resource.canonical == FILTERED and need.action == READ):
+        judge_path(request, node.store, need.kind)
 
 
 def is_own(request: web.Request, caller: Caller) -> bool:

@@ -17,12 +17,13 @@ from msgspec.structs import replace
 
 from core.errors import ConflictError, NotFoundError, PlatformError
 from core.model import KINDS, Audit, Resource, key_of
-from nodeagent.api.access import CALLER, PRESENTED, address_of, claim
+from nodeagent.api.access import PRESENTED, address_of, claim
 from nodeagent.api.deleting import is_dry
 from nodeagent.api.keys import AGENT
 from nodeagent.api.permissions import Audited, Gate, Need, need_of
 from nodeagent.api.problems import REQUEST_ID, Handler
 from nodeagent.api.requests import node_of
+from nodeagent.api.rights import CALLER, named_in
 from nodeagent.api.views import Shown, show
 from nodeagent.identity.audits import Audits
 from nodeagent.node import Node
@@ -154,7 +155,7 @@ def audits_of(request: web.Request) -> Audits:
 def _audit(audits: Audits, request: web.Request, need: Need) -> Audit:
     resource = request.match_info.route.resource
     assert resource is not None, "there is a route, as something is needed"
-    named, node = _named(request), request.app[AGENT].node
+    named, node = named_in(request), request.app[AGENT].node
     own = node if need.gate is Gate.LOCAL else None  # such a change is about this very host
     if own is not None:
         named = own.host_id
@@ -170,13 +171,8 @@ def _audit(audits: Audits, request: web.Request, need: Need) -> Audit:
     )
 
 
-def _named(request: web.Request) -> str:
-    """Return what the path names within its collection, as the caller wrote it; empty for a whole collection."""
-    return next((value for key, value in request.match_info.items() if key != "plural"), "")
-
-
 def _subject(node: Node, request: web.Request, need: Need) -> Resource | None:
-    type_, ref = KINDS.get(need.kind), _named(request)
+    type_, ref = KINDS.get(need.kind), named_in(request)
     if type_ is None or not ref:
         return None
     try:

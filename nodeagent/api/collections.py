@@ -12,8 +12,16 @@ from core.model import COLLECTIONS, Audit, Host, Resource
 from nodeagent.api.keys import AGENT
 from nodeagent.api.list_items import ItemCache
 from nodeagent.api.lists import ITEMS, list_of
-from nodeagent.api.requests import node_of, services_of
-from nodeagent.api.shown_cache import ShownCache
+from nodeagent.api.requests import (
+    etag_of,
+    found_of,
+    json_answer,
+    node_of,
+    services_of,
+    shown_to,
+)
+from nodeagent.api.rights import sight_of
+from nodeagent.api.shown_cache import ShownCache, kinds_shown
 
 AUDITS_TIMEOUT_S = 1.0
 
@@ -63,6 +71,10 @@ async def show_resource(request: web.Request) -> web.Response:
     """GET /v1/<plural>/<name or id>. 404: none of that name or id."""
     type_ = type_of(request)
     await _brought_up_to_date(request, type_)
+    # Only answers to those who see all that is in them are kept.
+    if not sight_of(request).whole(kinds_shown(type_)):
+        resource = found_of(request, type_, "ref")
+        return json_answer(shown_to(request, resource), headers={"ETag": etag_of(resource)})
     answer = _cache(request).answer(type_, request.match_info["ref"])
     return web.Response(
         body=answer.body, content_type="application/json", headers={"ETag": answer.etag}

@@ -14,6 +14,7 @@ from core.errors import InvalidError
 from nodeagent.api.lists import fields_of, flag_of, limit_of
 from nodeagent.api.views import Shown
 from raftstate.state.query import Op
+from raftstate.state.query_paths import TAG
 from raftstate.state.query_text import split, split_list
 from raftstate.state.query_values import value_of
 
@@ -43,6 +44,8 @@ def _select(items: list[Shown], request: web.Request) -> list[Shown]:
     """Return the items that the request's filters leave, in its order."""
     for condition in request.query.getall("q", []):
         attribute, op, text = split(condition)
+        if attribute == TAG and any("tags" in item for item in items):
+            attribute = "tags"
         _known(attribute, items)
         items = [item for item in items if _meets(attribute, item.get(attribute), op, text)]
     sort = request.query.get("sort", "")
@@ -67,7 +70,9 @@ def _meets(
     text: str,
 ) -> bool:
     if op in (Op.IS_NULL, Op.NOT_NULL):
-        return (value is None or value == "") == (op is Op.IS_NULL)
+        return (value in (None, "", [], ())) == (op is Op.IS_NULL)
+    if isinstance(value, list | tuple):  # it is met when one of its values meets it
+        return any(_meets(attribute, one, op, text) for one in value)
     if value is None:
         return False
     if op is Op.MATCH:

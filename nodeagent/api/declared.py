@@ -23,10 +23,9 @@ from nodeagent.api.bodies import (
 )
 from nodeagent.api.collections import type_of
 from nodeagent.api.deleting import deleted
-from nodeagent.api.requests import body_of, ids_of, json_answer, node_of, target_of
-from nodeagent.api.views import show
+from nodeagent.api.requests import body_of, ids_of, json_answer, node_of, shown_to, target_of
+from nodeagent.api.rights import check_named
 from nodeagent.services.cascade import word
-from raftstate.store import Store
 
 
 def add_routes(app: web.Application) -> None:
@@ -52,12 +51,12 @@ async def create(request: web.Request) -> web.Response:
             id=id_,
             name=check_name(given["name"], word(kind_of(type_))),
             created_ms=node.clock.wall_ms(),
-            **_stored(node.store, type_, given),
+            **_stored(request, type_, given),
         )
         made.check()
         await node.store.apply(puts=(made,), request_id=ids.request_id)
     return json_answer(
-        show(node.store, node.store.need(type_, id_)),
+        shown_to(request, node.store.need(type_, id_)),
         status=201,
         headers={"Location": f"/v1/{type_.PLURAL}/{id_}"},
     )
@@ -71,14 +70,14 @@ async def change(request: web.Request) -> web.Response:
     given = {k: v for k, v in msgspec.structs.asdict(body).items() if v is not msgspec.UNSET}
     if not given:
         raise InvalidError(f"nothing to change: {', '.join(body.__struct_fields__)} can be given")
-    changed: dict[str, Any] = _stored(node.store, type_, given)
+    changed: dict[str, Any] = _stored(request, type_, given)
     if "name" in given:
         changed["name"] = check_name(given["name"], word(kind_of(type_)))
     after = replace(before, **changed)
     if after != before:
         after.check()
         await node.store.apply(puts=(after,), request_id=ids.request_id)
-    return json_answer(show(node.store, node.store.need(type_, before.id)))
+    return json_answer(shown_to(request, node.store.need(type_, before.id)))
 
 
 async def delete(request: web.Request) -> web.Response:
@@ -107,13 +106,17 @@ def _other_methods(request: web.Request) -> list[str]:
     return sorted(found)
 
 
-def _stored(store: Store, type_: type[Resource], given: dict[str, Any]) -> dict[str, Any]:
+def _stored(request: web.Request, type_: type[Resource], given: dict[str, Any]) -> dict[str, Any]:
     """Return the attributes that a body gives, with ids in the place of names."""
+    store = node_of(request).store
     stored = {one.name: given[one.name] for one in written_attributes(type_) if one.name in given}
     for relation in written_relations(type_):
         if relation.name not in given:
             continue
         target, refs = KINDS[relation.target], given[relation.name]
+        check_named(
+            request, store, *((target, ref) for ref in (refs if relation.many else (refs,)))
+        )
         stored[relation.field] = (
             tuple(dict.fromkeys(store.find(target, ref).id for ref in refs))
             if relation.many

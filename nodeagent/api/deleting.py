@@ -10,10 +10,11 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from core.errors import InvalidError
+from core.errors import ConflictError, InvalidError
 from core.model import Resource
 from nodeagent.api.requests import json_answer, node_of
-from nodeagent.services.cascade import delete_cascading, plan_of, shown_plan
+from nodeagent.api.rights import sight_of, without_names
+from nodeagent.services.cascade import delete_cascading, plan_of, shown_plan, why_refused
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 YES, NO = frozenset({"1", "true", "yes"}), frozenset({"0", "false", "no"})
@@ -35,7 +36,13 @@ async def deleted(request: web.Request, resource: Resource) -> web.Response:
     """Answer a DELETE of a record: 200 with the plan for a dry run, else 204 when it is gone with all that goes along."""
     if (preview := preview_if_asked(request, resource)) is not None:
         return preview
-    await delete_cascading(node_of(request), resource)
+    sight = sight_of(request)
+    if why := why_refused(plan_of(node_of(request).store, resource), sight.sees):
+        raise ConflictError(why)
+    try:
+        await delete_cascading(node_of(request), resource)
+    except ConflictError as error:
+        raise without_names(request, error) from None
     return web.Response(status=204)
 
 
@@ -47,7 +54,8 @@ def preview_if_asked(request: web.Request, resource: Resource) -> web.Response |
     """
     if not is_dry(request):
         return None
-    return json_answer(shown_plan(plan_of(node_of(request).store, resource)))
+    plan = plan_of(node_of(request).store, resource)
+    return json_answer(shown_plan(plan, sight_of(request).sees))
 
 
 @web.middleware

@@ -12,8 +12,8 @@ from core.errors import ConflictError, InvalidError
 from core.model import Cluster, Host
 from ha.lease import Renewal
 from nodeagent.api.deleting import preview_if_asked
-from nodeagent.api.requests import body_of, json_answer, node_of, services_of, target_of
-from nodeagent.api.views import show
+from nodeagent.api.requests import body_of, json_answer, node_of, services_of, shown_to, target_of
+from nodeagent.api.rights import check_named, without_names
 from nodeagent.services.host_service import confirm_off, remove_host, set_failure_domain
 from nodeagent.services.places import move_host
 
@@ -52,9 +52,10 @@ async def change_host(request: web.Request) -> web.Response:
     if body.failure_domain is not None:
         await set_failure_domain(node, host, body.failure_domain)
     if body.cluster is not None:
+        check_named(request, node.store, (Cluster, body.cluster))
         cluster = node.store.find(Cluster, body.cluster)
         await move_host(node, node.store.need(Host, host.id), cluster)
-    return json_answer(show(node.store, node.store.need(Host, host.id)))
+    return json_answer(shown_to(request, node.store.need(Host, host.id)))
 
 
 async def delete_host(request: web.Request) -> web.Response:
@@ -62,7 +63,10 @@ async def delete_host(request: web.Request) -> web.Response:
     node, host = node_of(request), target_of(request, Host, "host")
     if (preview := preview_if_asked(request, host)) is not None:
         return preview
-    await remove_host(node, host)
+    try:
+        await remove_host(node, host)
+    except ConflictError as error:
+        raise without_names(request, error) from None
     return web.Response(status=204)
 
 

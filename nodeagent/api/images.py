@@ -16,11 +16,10 @@ from nodeagent.api.requests import (
     declared_sha256,
     ids_of,
     json_answer,
-    node_of,
     services_of,
+    shown_to,
     target_of,
 )
-from nodeagent.api.views import show
 
 CHUNK_BYTES = 1 << 20
 
@@ -53,7 +52,7 @@ async def upload_image(request: web.Request) -> web.Response:
         ids=ids_of(request),
     )
     return json_answer(
-        show(node_of(request).store, image),
+        shown_to(request, image),
         status=201,
         headers={"Location": f"/v1/images/{image.id}"},
     )

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import msgspec
 from aiohttp import web
 
-from core.errors import InvalidError
+from core.errors import ForbiddenError, InvalidError
 from core.model import VM, Audit, Event, Resource, kind_of
 from nodeagent.api.cursors import decode_cursor, encode_cursor
 from nodeagent.api.list_items import Extra, ItemCache, whole_items
 from nodeagent.api.requests import json_answer, node_of
+from nodeagent.api.rights import sight_of
 from nodeagent.api.views import own_fields
 from raftstate.searching import Match, NamesOf, count_matches, explain, search
 from raftstate.state.nested import Form
@@ -58,9 +59,10 @@ async def list_of(request: web.Request, type_: type[Resource]) -> web.Response:
     store = node_of(request).store
     asked, plan = read_request(request, type_, store.machine.table)
     if flag_of(request, "explain"):
+        _check_explained(asked)
         return await _explained(store, asked, only_count=flag_of(request, "count"))
     if flag_of(request, "count"):
-        number, index = await count_matches(store, asked.kind, asked.where)
+        number, index = await count_matches(store, asked.kind, asked.where, asked.sight)
         return json_answer({"items": [], "count": number, "index": index})
     found = await search(store, asked, plan.make)
     answer: dict[str, object] = {"items": found.items, "index": found.index}
@@ -89,6 +91,7 @@ def read_request(
         after=decode_cursor(_question(request, type_), cursor) if cursor else None,
         picks=plan.picks,
         bodies=plan.bodies,
+        sight=sight_of(request),
     )
     return search_, plan
 
@@ -114,6 +117,15 @@ async def _explained(store: Store, asked: Search, *, only_count: bool) -> web.Re
     plan = [{"step": step.detail, "reads_rows": step.reads_rows} for step in steps]
     cost = sum(step.reads_rows for step in steps)
     return json_answer({"items": [], "plan": plan, "reads_rows": cost, "index": store.index})
+
+
+def _check_explained(asked: Search) -> None:
+    """An explanation counts the rows of tables, so it is for those who see all of them."""
+    paths = [where.path for where in asked.where]
+    paths += [pick.path for pick in asked.picks if isinstance(pick, PickPath)]
+    kinds = {asked.kind, *(link.target for path in paths for link in path.links)}
+    if not asked.sight.whole(kinds):
+        raise ForbiddenError("an explanation is for those who may see all that the query reads")
 
 
 def _question(request: web.Request, type_: type[Resource]) -> tuple[str, ...]:

@@ -13,11 +13,13 @@ import msgspec
 from aiohttp import web
 
 from core.attributes import attribute
+from core.errors import ConflictError
 from core.model import VM, Event, Host, Lease, Mesh, Severity, Vote
 from nodeagent.api.collections import strong_if_asked
 from nodeagent.api.computed import answer_of
 from nodeagent.api.hosts import delete_host
-from nodeagent.api.requests import body_of, json_answer, node_of, services_of, target_of
+from nodeagent.api.requests import body_of, found_of, json_answer, node_of, services_of, target_of
+from nodeagent.api.rights import without_names
 from nodeagent.api.views import Shown, show
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.node import Node
@@ -139,12 +141,15 @@ def _policy(node: Node) -> Shown:
 
 
 def _host(request: web.Request) -> Host:
-    return node_of(request).store.find(Host, request.match_info["host"])
+    return found_of(request, Host, "host")
 
 
 async def _pin(request: web.Request, vote: Vote) -> web.Response:
     node, host = node_of(request), target_of(request, Host, "host")
-    await set_vote(node, host, vote)
+    try:
+        await set_vote(node, host, vote)
+    except ConflictError as error:
+        raise without_names(request, error, "host") from None
     votes = host.id in {peer.id for peer in node.engine.voters()}
     return json_answer(
         {"id": host.id, "name": host.name, "vote": str(vote), "role": _role(host, votes=votes)}

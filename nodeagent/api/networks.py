@@ -26,8 +26,8 @@ from core.model.network import SECURITY_RULES_MAX
 from netfabric.port_group import check_port_group, checked_network
 from netfabric.security_group import checked_rule, default_rules
 from nodeagent.api.deleting import deleted
-from nodeagent.api.requests import body_of, ids_of, json_answer, node_of, target_of
-from nodeagent.api.views import show
+from nodeagent.api.requests import body_of, ids_of, json_answer, node_of, shown_to, target_of
+from nodeagent.api.rights import check_named
 from nodeagent.services.places import data_center_of
 from nodeagent.services.port_groups import default_addresses, free_vni
 
@@ -105,6 +105,7 @@ def add_routes(app: web.Application) -> None:
 async def create_port_group(request: web.Request) -> web.Response:
     """POST /v1/port-groups. 201. 400: addresses don't fit together. 409: name or VNI taken."""
     node, body, ids = node_of(request), await body_of(request, CreatePortGroup), ids_of(request)
+    check_named(request, node.store, (DistributedSwitch, body.switch))
     existing = node.store.all(PortGroup)
     service_ip, pool_first, pool_last = default_addresses(checked_network(body.cidr))
     group = PortGroup(
@@ -159,6 +160,7 @@ async def add_rule(request: web.Request) -> web.Response:
     """POST /v1/security-groups/{group}/rules. 201: the rule; hosts have it within a second."""
     node, body, ids = node_of(request), await body_of(request, CreateRule), ids_of(request)
     group = _group(request)
+    check_named(request, node.store, (SecurityGroup, body.remote_group))
     remote = node.store.find(SecurityGroup, body.remote_group).id if body.remote_group else ""
     rule = checked_rule(
         Rule(
@@ -218,7 +220,7 @@ def _created(
     request: web.Request, resource: PortGroup | SecurityGroup, plural: str
 ) -> web.Response:
     return json_answer(
-        show(node_of(request).store, resource),
+        shown_to(request, resource),
         status=201,
         headers={"Location": f"/v1/{plural}/{resource.id}"},
     )

@@ -142,6 +142,10 @@ NEEDS: dict[str, Need] = {
     "PATCH /v1/roles/{role}": _stored("role", CHANGE),
     "DELETE /v1/roles/{role}": _stored("role", DELETE),
     "DELETE /v1/sessions/{session}": _stored("session", DELETE),
+    "GET /v1/plugins": _role("host", READ),
+    "GET /v1/system-tags": Need(Gate.CALLER),
+    "GET /v1/{plural}/{ref}/tags": Need(Gate.ROLE, "", READ),
+    "PATCH /v1/{plural}/{ref}/tags": Need(Gate.ROLE, "", CHANGE, Audited.WITHIN),
     "POST /v1/{plural}": Need(Gate.ROLE, "", CREATE),
     "PATCH /v1/{plural}/{ref}": Need(Gate.ROLE, "", CHANGE),
     "DELETE /v1/{plural}/{ref}": Need(Gate.ROLE, "", DELETE),
@@ -160,12 +164,12 @@ def need_of(request: web.Request) -> Need | None:
     if need.kind or need.gate is not Gate.ROLE:
         return need
     type_ = COLLECTIONS.get(request.match_info["plural"])
-    return _of_collection(need.action, type_) if type_ else None
+    return _of_collection(need, type_) if type_ else None
 
 
 @cache
-def _of_collection(action: str, type_: type[Resource]) -> Need:
-    return Need(Gate.ROLE, kind_of(type_), action)
+def _of_collection(need: Need, type_: type[Resource]) -> Need:
+    return Need(Gate.ROLE, kind_of(type_), need.action, need.audited)
 
 
 def check_routes(app: web.Application) -> None:

@@ -23,6 +23,8 @@ from core.errors import (
 )
 from core.model import Resource
 from nodeagent.api.keys import AGENT
+from nodeagent.api.rights import judged, sight_of
+from nodeagent.api.views import Shown, show
 from nodeagent.node import Node
 from nodeagent.services.services import Services
 from raftstate.txn import Applied
@@ -66,10 +68,10 @@ def target_of(request: web.Request, type_: type[R], variable: str) -> R:
     The revision is that of this agent's copy; the transaction that follows guards it, so nothing slips in between.
 
     Raises:
-        NotFoundError: there is none of that name or id.
+        NotFoundError, ForbiddenError: as for `found_of`.
         PreconditionError: it has another revision than all those named.
     """
-    resource = node_of(request).store.find(type_, request.match_info[variable])
+    resource = found_of(request, type_, variable)
     expected = request.headers.get("If-Match")
     if expected is None or expected.strip() == "*" or _was_applied(request):
         return resource
@@ -81,6 +83,21 @@ def target_of(request: web.Request, type_: type[R], variable: str) -> R:
             f"{resource.name!r} is at {tag} now, not at {expected.strip()}: look again, then decide anew"
         )
     return resource
+
+
+def found_of(request: web.Request, type_: type[R], variable: str) -> R:
+    """Return the resource that the path names, if the caller's right reaches it now.
+
+    Raises:
+        NotFoundError: there is none of that name or id, or none that the caller may see.
+        ForbiddenError: the caller's right doesn't reach it.
+    """
+    return judged(request, node_of(request).store.find(type_, request.match_info[variable]))
+
+
+def shown_to(request: web.Request, resource: Resource) -> Shown:
+    """Return a resource as the caller may see it."""
+    return show(node_of(request).store, resource, sight_of(request))
 
 
 def _was_applied(request: web.Request) -> bool:

@@ -14,8 +14,25 @@ from msgspec.structs import replace
 
 from core.attributes import attribute
 from core.errors import ConflictError, ForbiddenError, InvalidError
-from core.identity.permissions import ACTIONS, ANY, BUILT_IN, GUARDED_KINDS, covers
-from core.model import KINDS, AccessKey, AccessToken, Account, Permission, Role, check_name
+from core.identity.permissions import (
+    ACTIONS,
+    ANY,
+    BUILT_IN,
+    CREATE,
+    GUARDED_KINDS,
+    covers,
+    is_limitable,
+)
+from core.model import (
+    KINDS,
+    AccessKey,
+    AccessToken,
+    Account,
+    Permission,
+    Role,
+    check_name,
+    check_tag,
+)
 from nodeagent.api.access import caller_of
 from nodeagent.api.collections import strong_if_asked
 from nodeagent.api.computed import answer_of
@@ -49,7 +66,7 @@ async def list_roles(request: web.Request) -> web.Response:
     """GET /v1/roles. 200: the built-in ones and those that were made."""
     store = node_of(request).store
     await strong_if_asked(request)
-    items = [show(store, role) for role in _all_roles(store)]
+    items = [show(store, role) for role in all_roles(store)]
     return json_answer({**answer_of(items, request), "index": store.index})
 
 
@@ -137,13 +154,31 @@ def _permissions(caller: Caller, wanted: tuple[Permission, ...]) -> tuple[Permis
                 raise InvalidError(
                     f"there is no kind {kind[:60]!r}: there are {', '.join(sorted(known))}"
                 )
-        for action in permission.actions:
+        for text in permission.actions:
+            action, at, tag = text.partition("@")
             if action not in (*ACTIONS, ANY):
                 raise InvalidError(
                     f"there is no action {action[:60]!r}: there are {', '.join(ACTIONS)}, *"
                 )
+            if at:
+                _check_limit(permission, action, tag)
     check_covered(caller, wanted)
     return wanted
+
+
+def _check_limit(permission: Permission, action: str, tag: str) -> None:
+    """See whether an action on these kinds can be limited to what carries a tag."""
+    check_tag(tag)
+    if action == CREATE:
+        raise InvalidError(
+            f"'create' can't be limited to the tag {tag[:60]!r}, as what is new has none yet: leave 'create' out, or "
+            "allow it for all"
+        )
+    wrong = sorted(kind for kind in permission.kinds if kind != ANY and not is_limitable(kind))
+    if wrong:
+        raise InvalidError(
+            f"rights on {wrong[0]!r} can't be limited to a tag: only those on {', '.join(sorted(filter(is_limitable, KINDS)))} can"
+        )
 
 
 def _role(request: web.Request) -> Role:
@@ -153,5 +188,6 @@ def _role(request: web.Request) -> Role:
     return target_of(request, Role, "role")
 
 
-def _all_roles(store: Store) -> list[Role]:
+def all_roles(store: Store) -> list[Role]:
+    """Return the built-in roles and those that were made."""
     return [*BUILT_IN.values(), *store.all(Role)]

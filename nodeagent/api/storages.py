@@ -9,21 +9,33 @@ from aiohttp import web
 
 from core.attributes import attribute
 from core.errors import ConflictError
-from core.model import DataStorage, DataStorageKind, check_name
+from core.model import DataCenter, DataStorage, DataStorageKind, check_name
 from nodeagent.api.deleting import deleted
-from nodeagent.api.requests import body_of, ids_of, json_answer, node_of, services_of, target_of
-from nodeagent.api.views import show
+from nodeagent.api.requests import (
+    body_of,
+    ids_of,
+    json_answer,
+    node_of,
+    services_of,
+    shown_to,
+    target_of,
+)
+from nodeagent.api.rights import check_named
 from nodeagent.services.places import data_center_of
 
 
 class CreateDataStorage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`path` must exist on every host and, for `shared`, be the same directory everywhere."""
+    """`path` must exist on every host and, for `shared`, be the same directory everywhere.
+
+    `driver` names one that a plug-in brings, on every host; empty: the product's.
+    """
 
     OF: ClassVar[type[msgspec.Struct]] = DataStorage
 
     name: Annotated[str, attribute("Its name: 1 to 63 of a-z, 0-9, `-` and `.`.")]
     kind: DataStorageKind
     path: str
+    driver: str = ""
     data_center: Annotated[str, attribute("Name or id of its data center; empty: the first.")] = ""
 
 
@@ -36,6 +48,7 @@ def add_routes(app: web.Application) -> None:
 async def create_storage(request: web.Request) -> web.Response:
     """POST /v1/data-storages. 201. 400: the path can't serve. 409: name taken."""
     node, body, ids = node_of(request), await body_of(request, CreateDataStorage), ids_of(request)
+    check_named(request, node.store, (DataCenter, body.data_center))
     before = node.store.get(DataStorage, ids.id_for("storage"))
     storage = before or DataStorage(
         id=ids.id_for("storage"),
@@ -43,6 +56,7 @@ async def create_storage(request: web.Request) -> web.Response:
         data_center_id=data_center_of(node.store, body.data_center).id,
         kind=body.kind,
         path=body.path,
+        driver=body.driver,
         created_ms=node.clock.wall_ms(),
     )
     if before is None:
@@ -52,7 +66,7 @@ async def create_storage(request: web.Request) -> web.Response:
         await services_of(request).storages.prepare_new(storage)
         await node.store.apply(puts=(storage,), request_id=ids.request_id)
     return json_answer(
-        show(node.store, node.store.need(DataStorage, storage.id)),
+        shown_to(request, node.store.need(DataStorage, storage.id)),
         status=201,
         headers={"Location": f"/v1/data-storages/{storage.id}"},
     )

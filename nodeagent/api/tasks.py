@@ -13,8 +13,8 @@ from msgspec.structs import replace
 
 from core.errors import ConflictError
 from core.model import LogLine, Task
-from nodeagent.api.requests import etag_of, json_answer, node_of, target_of
-from nodeagent.api.views import show
+from nodeagent.api.access import check_again
+from nodeagent.api.requests import etag_of, found_of, json_answer, node_of, shown_to, target_of
 from nodeagent.services.task_journal import ENDED, with_line
 
 WAIT_S_MAX = 60.0
@@ -32,9 +32,9 @@ async def show_task(request: web.Request) -> web.Response:
 
     With `If-None-Match` a change since that revision counts too, so that none between two calls is missed.
     """
-    node = node_of(request)
-    task = await waited(request, node.store.find(Task, request.match_info["task"]))
-    return json_answer(show(node.store, task), headers={"ETag": etag_of(task)})
+    task = await waited(request, found_of(request, Task, "task"))
+    check_again(request)
+    return json_answer(shown_to(request, task), headers={"ETag": etag_of(task)})
 
 
 async def cancel_task(request: web.Request) -> web.Response:
@@ -57,7 +57,7 @@ async def cancel_task(request: web.Request) -> web.Response:
             task = target_of(request, Task, "task")
         else:
             break
-    return json_answer(show(node.store, node.store.need(Task, task.id)), status=202)
+    return json_answer(shown_to(request, node.store.need(Task, task.id)), status=202)
 
 
 async def waited(request: web.Request, task: Task) -> Task:

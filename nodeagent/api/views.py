@@ -13,18 +13,20 @@ import msgspec
 
 from core.model import KINDS, VM, Disk, Nic, Relation, Resource, Task, kind_of
 from nodeagent.api.task_story import task_story
+from raftstate.state.query_sight import EVERYTHING, Sight
 from raftstate.store import Store
 
 Shown = dict[str, Any]
 
 
-def show(store: Store, resource: Resource) -> Shown:
-    """Return a resource as JSON-able fields, with `<thing>_name` beside each `<thing>_id`."""
+def show(store: Store, resource: Resource, sight: Sight = EVERYTHING) -> Shown:
+    """Return a resource as JSON-able fields, with `<thing>_name` beside each `<thing>_id` that leads to what is seen."""
     shown = own_fields(resource)
     for relation in resource.RELATIONS:
         target = KINDS[relation.target]
         found = (store.get(target, id_) if id_ else None for id_ in ids_behind(shown, relation))
-        add_names(shown, relation, [one.name if one else None for one in found])
+        names = [one.name if one is not None and sight.sees(one) else None for one in found]
+        add_names(shown, relation, names)
     if isinstance(resource, VM):
         shown |= _vm_extras(store, resource)
     return shown

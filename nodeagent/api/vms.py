@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from core.errors import ConflictError
-from core.model import VM
+from core.model import VM, DataStorage, Host, Image, PortGroup, SecurityGroup
+from ha.placement import PlacementError
 from nodeagent.api.deleting import preview_if_asked
 from nodeagent.api.requests import (
     Ids,
@@ -19,10 +20,11 @@ from nodeagent.api.requests import (
     json_answer,
     node_of,
     services_of,
+    shown_to,
     target_of,
 )
+from nodeagent.api.rights import check_named, without_names
 from nodeagent.api.tasks import waited
-from nodeagent.api.views import show
 from nodeagent.services.vm_requests import ChangeVM, CreateVM, MigrateVM, StopVM
 from nodeagent.services.vm_service import Opened
 
@@ -43,14 +45,21 @@ def add_routes(app: web.Application) -> None:
 async def create_vm(request: web.Request) -> web.Response:
     """POST /v1/vms. 202: recorded, being made. 409: name taken, no room, no address. 503: outcome unknown."""
     body = await body_of(request, CreateVM)
-    return await _answer(request, await services_of(request).vms.create(body, ids_of(request)))
+    named = ((Image, body.image), (PortGroup, body.port_group), (DataStorage, body.data_storage))
+    groups = ((SecurityGroup, ref) for ref in body.security_groups)
+    check_named(request, node_of(request).store, *named, *groups, (Host, body.host))
+    try:
+        opened = await services_of(request).vms.create(body, ids_of(request))
+    except PlacementError as error:
+        raise without_names(request, error, "host") from None
+    return await _answer(request, opened)
 
 
 async def change_vm(request: web.Request) -> web.Response:
     """PATCH /v1/vms/{vm}. 200: the changed VM."""
     body = await body_of(request, ChangeVM)
     vm = await services_of(request).vms.change(_vm(request), body, ids_of(request))
-    return json_answer(show(node_of(request).store, vm))
+    return json_answer(shown_to(request, vm))
 
 
 async def delete_vm(request: web.Request) -> web.Response:
@@ -80,6 +89,7 @@ async def reboot_vm(request: web.Request) -> web.Response:
 async def migrate_vm(request: web.Request) -> web.Response:
     """POST .../actions/migrate. 409: not running, on local storage, or no host fits."""
     body = await body_of(request, MigrateVM)
+    check_named(request, node_of(request).store, (Host, body.host))
     vms = services_of(request).vms
     return await _act(request, lambda vm, ids: vms.migrate(vm, body, ids))
 
@@ -94,6 +104,8 @@ async def _act(request: web.Request, verb: Callable[[VM, Ids], Awaitable[Opened]
     for attempt in range(ATTEMPTS - 1):
         try:
             return await _answer(request, await verb(_vm(request), ids.again(attempt)))
+        except PlacementError as error:
+            raise without_names(request, error, "host") from None
         except ConflictError as error:
             if error.code != "conflict-guard":
                 raise
@@ -103,11 +115,11 @@ async def _act(request: web.Request, verb: Callable[[VM, Ids], Awaitable[Opened]
 async def _answer(request: web.Request, opened: Opened) -> web.Response:
     node = node_of(request)
     if opened.task is None:
-        return json_answer({"vm": show(node.store, opened.vm), "task": None})
+        return json_answer({"vm": shown_to(request, opened.vm), "task": None})
     task = await waited(request, opened.task)
     vm = node.store.get(VM, opened.vm.id) or opened.vm
     return json_answer(
-        {"vm": show(node.store, vm), "task": show(node.store, task)},
+        {"vm": shown_to(request, vm), "task": shown_to(request, task)},
         status=202,
         headers={"Location": f"/v1/tasks/{task.id}"},
     )

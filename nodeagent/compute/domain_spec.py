@@ -16,6 +16,7 @@ DOMAIN_PREFIX = "kvorum-"
 MEMORY_MIB_MIN = 16
 CPUS_MAX = 255
 MTU_MIN, MTU_MAX = 576, 65535
+OEM_STRINGS_MAX = 16
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _DEVICE_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,14}")
@@ -73,6 +74,7 @@ class DomainSpec:
     that whoever finds it later can tell whether it may still run. `host_name` is where it starts; a guest reads
     it as its chassis asset tag (it keeps that value when it migrates). `seed_path` is a cloud-init NoCloud ISO.
     `console_log_path` gets everything the guest writes to its serial console; empty: libvirt's log directory.
+    `smbios_serial` (empty: the id), `smbios_family` and `oem_strings` are texts that the guest reads in its firmware tables.
     """
 
     vm_id: str
@@ -87,6 +89,9 @@ class DomainSpec:
     seed_path: str = ""
     architecture: Architecture = Architecture.X86_64
     console_log_path: str = ""
+    smbios_serial: str = ""
+    smbios_family: str = ""
+    oem_strings: tuple[str, ...] = ()
 
 
 def check_vm_id(vm_id: str) -> str:
@@ -125,6 +130,11 @@ def check_spec(spec: DomainSpec) -> DomainSpec:
     _check(spec.generation >= 0, f"a generation is not negative, but it is {spec.generation}")
     _check_match(_TEXT, spec.name, "VM name", "1 to 200 printable ASCII characters")
     _check_match(_TEXT, spec.host_name, "host name", "1 to 200 printable ASCII characters")
+    _check(
+        len(spec.oem_strings) <= OEM_STRINGS_MAX, f"a VM has {OEM_STRINGS_MAX} OEM strings at most"
+    )
+    for text in (spec.smbios_serial or "-", spec.smbios_family or "-", *spec.oem_strings):
+        _check_match(_TEXT, text, "SMBIOS text", "1 to 200 printable ASCII characters")
     for path in (
         *(disk.path for disk in spec.disks),
         spec.seed_path or "/seed",

@@ -164,7 +164,8 @@ def _text(parent: ET.Element, tag: str, text: str, **attributes: str) -> ET.Elem
 
 
 def _add_firmware(root: ET.Element, spec: DomainSpec) -> None:
-    """Boot from disk. SMBIOS tells the guest its id (system serial) and where it started (chassis asset)."""
+    """Boot from disk. SMBIOS tells the guest its id (system serial, unless it has another) and where it started
+    (chassis asset)."""
     x86 = spec.architecture is Architecture.X86_64
     os = ET.SubElement(root, "os") if x86 else ET.SubElement(root, "os", firmware="efi")
     _text(os, "type", "hvm", arch=str(spec.architecture), machine="q35" if x86 else "virt")
@@ -174,11 +175,17 @@ def _add_firmware(root: ET.Element, spec: DomainSpec) -> None:
     system = ET.SubElement(sysinfo, "system")
     _text(system, "entry", "Kvorum", name="manufacturer")
     _text(system, "entry", "Virtual Machine", name="product")
-    _text(system, "entry", spec.vm_id, name="serial")
+    _text(system, "entry", spec.smbios_serial or spec.vm_id, name="serial")
     _text(system, "entry", spec.vm_id, name="uuid")
+    if spec.smbios_family:
+        _text(system, "entry", spec.smbios_family, name="family")
     chassis = ET.SubElement(sysinfo, "chassis")
     _text(chassis, "entry", "Kvorum", name="manufacturer")
     _text(chassis, "entry", spec.host_name, name="asset")
+    if spec.oem_strings:
+        strings = ET.SubElement(sysinfo, "oemStrings")
+        for text in spec.oem_strings:
+            _text(strings, "entry", text)
 
 
 def _add_processor(root: ET.Element, spec: DomainSpec) -> None:

@@ -6,10 +6,11 @@ index: nothing grows with the number of tokens or sessions.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from core.errors import UnauthenticatedError
-from core.identity.permissions import ADMIN, BUILT_IN, allows
+from core.identity.permissions import ADMIN, BUILT_IN, allows, limits
 from core.model import AccessKey, AccessToken, Account, Permission, Role, Session
 from nodeagent.identity.tokens import (
     ACCESS_PREFIX,
@@ -41,9 +42,13 @@ class Caller:
     session_id: str = ""
     until_ms: int = 0
 
-    def may(self, kind: str, action: str) -> bool:
-        """Tell whether the caller's roles allow an action on a kind."""
-        return allows(self.permissions, kind, action)
+    def may(self, kind: str, action: str, tags: Collection[str] = ()) -> bool:
+        """Tell whether the caller's roles allow an action on a kind, or on one of it that carries these tags."""
+        return allows(self.permissions, kind, action, tags)
+
+    def limits(self, kind: str, action: str) -> frozenset[str] | None:
+        """Return the tags of which one must be there for an action on a kind, None for no limit; none: not allowed."""
+        return limits(self.permissions, kind, action)
 
 
 def root() -> Caller:

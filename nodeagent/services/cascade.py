@@ -9,7 +9,7 @@ which housekeeping removes after a minute; the second transaction of a slow agen
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from core.errors import ConflictError, PlatformError
@@ -32,6 +32,8 @@ from nodeagent.node import Node
 from raftstate.store import Store
 
 log = logging.getLogger(__name__)
+
+Named = Callable[[Resource], bool]
 
 WORDS = {"vm": "VM", "nic": "NIC"}
 
@@ -64,8 +66,14 @@ def refuse_if_used(plan: DeletePlan) -> None:
         raise ConflictError(why_refused(plan))
 
 
-def why_refused(plan: DeletePlan) -> str:
-    """Return what stands in the way, in one line; empty when nothing does."""
+def everything(resource: Resource) -> bool:
+    """Tell that any resource may be named."""
+    del resource
+    return True
+
+
+def why_refused(plan: DeletePlan, named: Named = everything) -> str:
+    """Return what stands in the way, in one line; empty when nothing does. `named` tells what may be named."""
     if not plan.refused:
         return ""
     first = plan.refused[0]
@@ -82,7 +90,8 @@ def why_refused(plan: DeletePlan) -> str:
     )
     count = f"{len(same)} {word(kind)}{'s' if len(same) > 1 else ''}"
     target = f"{word(kind_of(plan.target))} {plan.target.name!r}"
-    return f"{target} is used by {count} (such as {first.resource.name}): {advice}"
+    example = f" (such as {first.resource.name})" if named(first.resource) else ""
+    return f"{target} is used by {count}{example}: {advice}"
 
 
 def word(kind: str) -> str:
@@ -151,25 +160,34 @@ def _fence(resource: Resource, now_ms: int = 0) -> Deletion:
     return Deletion(id=id_, name=id_, target=key_of(resource), created_ms=now_ms)
 
 
-def shown_plan(plan: DeletePlan) -> dict[str, object]:
-    """Return a plan as a caller sees it."""
+def shown_plan(plan: DeletePlan, named: Named = everything) -> dict[str, object]:
+    """Return a plan as a caller sees it; what may not be named has neither id nor name."""
+
+    def shown(touched: tuple[Touched, ...]) -> list[dict[str, object]]:
+        return [_shown_touched(one, named) for one in touched]
+
     return {
-        "target": _shown(plan.target),
+        "target": _shown(plan.target, named),
         "allowed": not plan.refused,
-        "why_not": why_refused(plan),
-        "deleted": [_shown_touched(touched) for touched in plan.along],
-        "detached": [_shown_touched(touched) for touched in plan.detached],
-        "refused": [_shown_touched(touched) for touched in plan.refused],
+        "why_not": why_refused(plan, named),
+        "deleted": shown(plan.along),
+        "detached": shown(plan.detached),
+        "refused": shown(plan.refused),
     }
 
 
-def _shown(resource: Resource) -> dict[str, object]:
-    return {"kind": kind_of(resource), "id": resource.id, "name": resource.name}
-
-
-def _shown_touched(touched: Touched) -> dict[str, object]:
+def _shown(resource: Resource, named: Named) -> dict[str, object]:
+    known = named(resource)
     return {
-        **_shown(touched.resource),
+        "kind": kind_of(resource),
+        "id": resource.id if known else "",
+        "name": resource.name if known else "",
+    }
+
+
+def _shown_touched(touched: Touched, named: Named) -> dict[str, object]:
+    return {
+        **_shown(touched.resource, named),
         "relation": touched.relation.name,
-        "to": touched.target.name,
+        "to": touched.target.name if named(touched.target) else "",
     }

@@ -1,4 +1,4 @@
-"""Keeps this host's own record true: version, processors, memory, accelerator, watchdog.
+"""Keeps this host's own record true: version, processors, memory, accelerator, watchdog, plug-ins.
 
 Placement counts on it. Asks libvirt once after each start of the agent, and again now and then; a witness has none.
 """
@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from msgspec.structs import replace
 
 from core.errors import PlatformError
-from core.model import Host
+from core.model import Host, Plugin
 from core.model.additions import added_types
 from nodeagent.joining.messages import FEATURE_LEVEL, VERSION
 from nodeagent.node import Node
@@ -30,9 +31,15 @@ def collections_of_plugins() -> tuple[str, ...]:
 class HostReporter:
     """Writes what is true of this host."""
 
-    def __init__(self, node: Node, accelerator: str) -> None:
+    def __init__(
+        self,
+        node: Node,
+        accelerator: str,
+        plugins: Callable[[], tuple[Plugin, ...]] = lambda: (),
+    ) -> None:
         self._node = node
         self._accelerator = accelerator
+        self._plugins = plugins
 
     async def run(self) -> None:
         """Report until cancelled."""
@@ -54,6 +61,7 @@ class HostReporter:
                 version=VERSION,
                 feature_level=FEATURE_LEVEL,
                 resource_types=collections_of_plugins(),
+                plugins=self._plugins(),
             )
             await self._write(host, told)
             return
@@ -69,6 +77,7 @@ class HostReporter:
             arch=facts.architecture,
             accelerator=self._accelerator,
             watchdog=status.watchdog.kind,
+            plugins=self._plugins(),
             resource_types=collections_of_plugins(),
         )
         await self._write(host, true)

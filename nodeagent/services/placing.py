@@ -8,7 +8,15 @@ from __future__ import annotations
 from core.errors import ConflictError
 from core.model import VM, DataStorage, Disk, Host
 from ha.lease import LeaseJudge
-from ha.placement import NOT_ITS_DISKS, PlacementRequest, PlacementView, choose_host, pinned_host_id
+from ha.placement import (
+    NOT_ITS_DISKS,
+    PlacementRequest,
+    PlacementView,
+    Prefer,
+    choose_host,
+    most_memory_free,
+    pinned_host_id,
+)
 from ha.profile import Profile
 from nodeagent.node import Node
 
@@ -16,13 +24,20 @@ from nodeagent.node import Node
 class Placing:
     """The `Placer` of the VM service."""
 
-    def __init__(self, node: Node, judge: LeaseJudge, profile: Profile) -> None:
+    def __init__(
+        self,
+        node: Node,
+        judge: LeaseJudge,
+        profile: Profile,
+        prefer: Prefer = most_memory_free,
+    ) -> None:
         self._node = node
+        self._prefer = prefer
         self._judge = judge
         self._profile = profile
 
     def choose(self, vm: VM, disks: tuple[Disk, ...], *, only: str = "", never: str = "") -> str:
-        """Return the id of the host with most room; `only` and `never` are names or ids.
+        """Return the id of the host that is preferred (by default that with most room); `only` and `never` are names or ids.
 
         Raises:
             ConflictError: no host will do; the message says why for each.
@@ -55,4 +70,4 @@ class Placing:
             lease_ages_s=ages,
             fresh_s=self._profile.lease_s / 2,
         )
-        return choose_host(request, view).host_id
+        return choose_host(request, view, prefer=self._prefer).host_id

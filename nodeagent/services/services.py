@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from core.bus import Bus
 from nodeagent.identity.identity import Identity
 from nodeagent.joining.doorkeeper import Doorkeeper
+from nodeagent.plugins.plugins import Plugins
 from nodeagent.services.certificate_renewal import CertificateRenewal
 from nodeagent.services.exclusion import Exclusion
 from nodeagent.services.image_service import ImageService
@@ -34,6 +35,7 @@ class Services:
     incoming: IncomingMigrations
     leases: LeaseRelay
     network: NetworkController
+    plugins: Plugins
     renewal: CertificateRenewal
     secrets: SecretsRotation
     states: MemberStates

@@ -13,6 +13,7 @@ from pathlib import Path
 from core.errors import NotFoundError, PlatformError
 from core.model import VM, DataStorage, DataStorageKind, Disk
 from nodeagent.node import Node
+from nodeagent.plugins.storage_drivers import StorageDrivers
 from nodeagent.services.image_service import ImageService
 from storage.directory_driver import LocalDriver, SharedDriver
 from storage.driver import DataStorageDriver
@@ -34,8 +35,11 @@ class _Mounted:
 class Storages:
     """Drivers by data storage, made when first needed."""
 
-    def __init__(self, node: Node, images: ImageService) -> None:
+    def __init__(
+        self, node: Node, images: ImageService, drivers: StorageDrivers | None = None
+    ) -> None:
         self._node = node
+        self._drivers = drivers or StorageDrivers()
         self._images = images
         self._mounted: dict[str, _Mounted] = {}
 
@@ -134,6 +138,8 @@ class Storages:
         return mounted
 
     def _driver(self, storage: DataStorage) -> DataStorageDriver:
+        if storage.driver:
+            return self._drivers.make(storage, self._node.host_id)
         match storage.kind:
             case DataStorageKind.LOCAL:
                 return LocalDriver(storage.id, storage.path, host_id=self._node.host_id)

@@ -37,6 +37,15 @@ NETWORK_TIMEOUT_S = 20.0
 POLL_S = 0.3
 
 
+Shape = Callable[[DomainSpec, tuple[str, ...]], DomainSpec]
+
+
+def unshaped(spec: DomainSpec, tags: tuple[str, ...]) -> DomainSpec:
+    """Return the spec as it is."""
+    del tags
+    return spec
+
+
 class VmPower:
     """Starts and stops guests of this host; never two operations on one VM at a time."""
 
@@ -48,7 +57,10 @@ class VmPower:
         *,
         accelerator: Accelerator,
         cache: DiskCache,
+        shape: Shape = unshaped,
     ) -> None:
+        """`shape` gives a VM's system tags their effect on what is started."""
+        self._shape = shape
         self._node = node
         self._store = node.store
         self._storages = storages
@@ -208,7 +220,7 @@ class VmPower:
 
     def _spec(self, vm: VM) -> DomainSpec:
         disks, nics = disks_of(self._store, vm.id), nics_of(self._store, vm.id)
-        return DomainSpec(
+        spec = DomainSpec(
             vm_id=vm.id,
             name=vm.name,
             generation=vm.generation,
@@ -228,6 +240,7 @@ class VmPower:
             accelerator=self._accelerator,
             architecture=Architecture(self._node.host().arch),
         )
+        return self._shape(spec, vm.tags)
 
     def _nic(self, nic: Nic) -> NicSpec:
         group = self._store.need(PortGroup, nic.port_group_id)

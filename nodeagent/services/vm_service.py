@@ -369,5 +369,6 @@ class VmService:
             subject_name=vm.name,
             arguments=arguments,
             runner_host_id=vm.host_id,
+            tags=vm.tags,
             created_ms=self._node.clock.wall_ms(),
         )

@@ -1,34 +1,28 @@
 """Which step a name in a workflow definition means, and the definitions themselves: the product's and plug-ins'.
 
-The composition root loads them once. A plug-in is an installed Python package with entry points: `kvorum.steps` names
-step classes, `kvorum.workflows` names packages with definitions. One that is broken or takes a name that is in use is
-left out, and the agent says so; it never keeps the agent from starting.
+The composition root loads them once, with all other plug-ins (`nodeagent.plugins`): the entry points `kvorum.steps` name
+step classes, `kvorum.workflows` packages with definitions.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
+from typing import cast
 
 from core.errors import FatalError
-from core.model import Severity, Task
+from core.model import Plugin, PluginState, Task
 from core.workflow import Step
-from core.workflow_definition import NAME, Definition, Source, parse_definitions
-from nodeagent.node import Node
-from nodeagent.services.event_log import EventLog
+from core.workflow_definition import Definition, Source, parse_definitions
+from nodeagent.plugins.loading import Group, installed, load, refused_line
 from nodeagent.workflows import migrate_steps, vm_steps
 from nodeagent.workflows.work import VmWork, Workshop
-
-log = logging.getLogger(__name__)
 
 STEPS_GROUP = "kvorum.steps"
 WORKFLOWS_GROUP = "kvorum.workflows"
 DEFINITIONS_PACKAGE = "nodeagent.workflows.definitions"
-
-REFUSED_LENGTH_MAX = 1000
 
 MakeStep = Callable[[VmWork], Step]
 
@@ -59,27 +53,49 @@ class Registry:
     refused: tuple[str, ...] = ()
 
 
-def load_registry(plugins: Iterable[EntryPoint] | None = None) -> Registry:
-    """Return the product's steps and workflows with those of plug-ins, by default of all that are installed.
+class Registering:
+    """The registry while plug-ins add to it.
 
     Raises:
         FatalError: a definition of the product itself is broken; the agent does not start.
     """
-    sources = _sources_in(DEFINITIONS_PACKAGE)
-    definitions = parse_definitions(sources, frozenset(STEPS))
-    found = _installed() if plugins is None else plugins
-    loading = _Loading(dict(STEPS), sources, definitions)
-    # Steps first: a definition may name those of any plug-in. In order of their names, so that a clash between two
-    # plug-ins ends the same way on every host.
-    for plugin in sorted(found, key=lambda p: (p.group != STEPS_GROUP, _owner(p), p.name)):
-        loading.take(plugin)
-    return Registry(loading.steps, loading.definitions, tuple(loading.refused))
+
+    def __init__(self) -> None:
+        self._steps = dict(STEPS)
+        self._sources = _sources_in(DEFINITIONS_PACKAGE)
+        self._definitions = parse_definitions(self._sources, frozenset(STEPS))
+
+    def groups(self) -> tuple[Group, ...]:
+        """Return how plug-ins add to it. Steps first: a definition may name those of any plug-in."""
+        return (
+            Group(STEPS_GROUP, "step", _load_step, self._accept_step, tuple(STEPS)),
+            Group(WORKFLOWS_GROUP, "workflow", _load_sources, self._accept_workflows, names=None),
+        )
+
+    def registry(self, plugins: Iterable[Plugin]) -> Registry:
+        """Return what is there now; `plugins` are what became of those that were looked at."""
+        refused = tuple(refused_line(p) for p in plugins if p.state is PluginState.REFUSED)
+        return Registry(self._steps, self._definitions, refused)
+
+    def _accept_step(self, name: str, loaded: object) -> None:
+        self._steps[name] = cast(MakeStep, loaded)
+
+    def _accept_workflows(self, name: str, loaded: object) -> None:
+        del name  # the files say how their workflows are called
+        sources = [*self._sources, *cast(list[Source], loaded)]
+        self._definitions = parse_definitions(sources, frozenset(self._steps))
+        self._sources = sources
 
 
-async def report_refused(refused: Iterable[str], node: Node, events: EventLog) -> None:
-    """Let everybody see which plug-ins this host goes without, and why."""
-    for why in refused:
-        await events.record("plugin-refused", node.host(), why, severity=Severity.WARNING)
+def load_registry(plugins: Iterable[EntryPoint] | None = None) -> Registry:
+    """Return the product's steps and workflows with those of plug-ins, by default of all that are installed.
+
+    Raises:
+        FatalError: a definition of the product itself is broken.
+    """
+    registering = Registering()
+    groups = registering.groups()
+    return registering.registry(load(groups, installed(groups) if plugins is None else plugins))
 
 
 class StepMaker:
@@ -104,68 +120,22 @@ class StepMaker:
         return steps
 
 
-class _Loading:
-    """What is accepted so far."""
-
-    def __init__(
-        self,
-        steps: dict[str, MakeStep],
-        sources: list[Source],
-        definitions: dict[str, Definition],
-    ) -> None:
-        self.steps = steps
-        self.definitions = definitions
-        self.refused: list[str] = []
-        self._sources = sources
-        self._owners = dict.fromkeys(steps, "kvorum")
-
-    def take(self, plugin: EntryPoint) -> None:
-        """Add what an entry point names, or note why not."""
-        try:
-            if plugin.group == STEPS_GROUP:
-                self._take_step(plugin)
-            else:
-                self._take_workflows(plugin)
-        # Foreign code runs when it is loaded: whatever it does there, the agent starts without it.
-        except (Exception, SystemExit) as error:
-            why = str(error) or type(error).__name__
-            if not isinstance(error, FatalError):
-                why = f"loading {plugin.value} failed with {type(error).__name__}: {error}"
-            line = f"plug-in {_owner(plugin)}, {plugin.group} {plugin.name!r}: {why}"
-            self.refused.append(line[:REFUSED_LENGTH_MAX])
-            log.exception(
-                "a plug-in is left out", extra={"plugin": _owner(plugin), "entry": plugin.name}
-            )
-
-    def _take_step(self, plugin: EntryPoint) -> None:
-        if not NAME.fullmatch(plugin.name):
-            raise FatalError(
-                "a step's name has 1 to 63 of a-z, 0-9 and '-', beginning with a letter"
-            )
-        if (owner := self._owners.get(plugin.name)) is not None:
-            raise FatalError(f"the step name is taken by {owner} already: choose another")
-        make = plugin.load()
-        name = getattr(make, "name", None)
-        for method in ("do", "undo"):
-            if not callable(getattr(make, method, None)):
-                raise FatalError(f"{plugin.value} has no method {method!r}: it is not a step")
-        if isinstance(name, str) and name != plugin.name:  # else it is told by an instance only
-            raise FatalError(
-                f"{plugin.value} calls itself {name!r}: name and entry point must agree"
-            )
-        self.steps[plugin.name] = make
-        self._owners[plugin.name] = f"plug-in {_owner(plugin)}"
-
-    def _take_workflows(self, plugin: EntryPoint) -> None:
-        sources = [*self._sources, *_sources_in(plugin.value)]
-        if len(sources) == len(self._sources):
-            raise FatalError(f"package {plugin.value} holds no file *.xml")
-        self.definitions = parse_definitions(sources, frozenset(self.steps))
-        self._sources = sources
+def _load_step(plugin: EntryPoint) -> object:
+    make = plugin.load()
+    name = getattr(make, "name", None)
+    for method in ("do", "undo"):
+        if not callable(getattr(make, method, None)):
+            raise FatalError(f"{plugin.value} has no method {method!r}: it is not a step")
+    if isinstance(name, str) and name != plugin.name:  # else it is told by an instance only
+        raise FatalError(f"{plugin.value} calls itself {name!r}: name and entry point must agree")
+    return make
 
 
-def _installed() -> list[EntryPoint]:
-    return [*entry_points(group=STEPS_GROUP), *entry_points(group=WORKFLOWS_GROUP)]
+def _load_sources(plugin: EntryPoint) -> object:
+    sources = _sources_in(plugin.value)
+    if not sources:
+        raise FatalError(f"package {plugin.value} holds no file *.xml")
+    return sources
 
 
 def _sources_in(package: str) -> list[Source]:
@@ -175,7 +145,3 @@ def _sources_in(package: str) -> list[Source]:
         for file in files
         if file.name.endswith(".xml")
     ]
-
-
-def _owner(plugin: EntryPoint) -> str:
-    return plugin.dist.name if plugin.dist is not None else plugin.value.partition(":")[0]

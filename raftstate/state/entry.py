@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from raftstate.state.digest import claim_hash, request_hash, resource_hash
-from raftstate.state.schema import Table
+from raftstate.state.schema import Scalar, Table
 from raftstate.txn import Applied, Put, Rejected, Txn
 
 NO_CLAIMS = msgspec.msgpack.encode(())
@@ -269,7 +269,7 @@ def _lets_go(txn: Txn, holder: str, claim: str) -> bool:
 
 
 def in_batches(
-    db: sqlite3.Connection, query: str, head: tuple[str, ...], values: list[str]
+    db: sqlite3.Connection, query: str, head: tuple[Scalar, ...], values: list[str]
 ) -> Iterator[tuple[Any, ...]]:  # as sqlite3 gives them
     """Yield the rows of `query (?, ...)` for all values; few lengths, so that the statements are prepared once."""
     for start in range(0, len(values), BATCH):

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from core.errors import InvalidError
-from core.model import KINDS, LINKS, Link
+from core.model import KINDS, LINKS, Link, Tagged
 from raftstate.state.nested import Form, Nested, PlainType
 from raftstate.state.schema import Table
 
 HOPS_MAX = 5
 PATH_MAX = 200
+TAG = "tag"  # as people ask: `tag = web` is one of the `tags`
 
 Tables = Callable[[str], Table]
 
@@ -102,6 +103,8 @@ def _by_name_field(kind: str, parts: list[str]) -> Link | None:
 
 def _leaf(table: Table, parts: list[str]) -> Leaf:
     name, rest = parts[0], ".".join(parts[1:])
+    if name == TAG and issubclass(KINDS[table.kind], Tagged):
+        name = "tags"
     if name in attributes_of(table):
         if column := table.searchable.get(name):
             if not rest:

@@ -17,6 +17,7 @@ from core.model import LINKS, Link
 from raftstate.state.nested import Form
 from raftstate.state.query import Sql
 from raftstate.state.query_paths import Leaf, Path, Tables
+from raftstate.state.query_sight import Sight
 from raftstate.state.schema import Scalar
 
 SHOWN_MAX = 1000  # values of one field of one item
@@ -31,7 +32,10 @@ class PickPath:
 
 @dataclass(frozen=True, slots=True)
 class PickRows:
-    """Plain attributes of all resources that point here, as a list of objects in the order of one of them."""
+    """Plain attributes of all resources that point here, as a list of objects in the order of one of them.
+
+    They belong to what is shown, so whoever sees that sees them.
+    """
 
     kind: str
     link: str
@@ -42,15 +46,15 @@ class PickRows:
 Pick = PickPath | PickRows
 
 
-def pick_sql(tables: Tables, pick: Pick, here: str) -> Sql:
-    """Return the expression of a pick for a row of the table called `here`."""
+def pick_sql(tables: Tables, pick: Pick, here: str, sight: Sight) -> Sql:
+    """Return the expression of a pick for a row of the table called `here`; what relations lead to must be seen."""
     match pick:
         case PickPath(path=path) if path.single or (path.leaf.whole and not _many(path.links)):
-            return _one(tables, path.links, path.leaf, here, 0)
+            return _one(tables, sight, path.links, path.leaf, here)
         case PickPath(path=path) if not path.links and not path.leaf.inner:
             return Sql(f'{here}."{path.leaf.column}"', ())
         case PickPath(path=path):
-            return _list(tables, path, here)
+            return _list(tables, sight, path, here)
         case PickRows(kind=kind, link=name, attributes=attributes, order_by=order):
             link = LINKS[kind][name]
             columns = ", ".join(f'b."{attribute}"' for attribute in attributes)
@@ -98,15 +102,18 @@ def _many(links: Sequence[Link]) -> bool:
     return any(link.many for link in links)
 
 
-def _one(tables: Tables, links: Sequence[Link], leaf: Leaf, here: str, depth: int) -> Sql:
+def _one(
+    tables: Tables, sight: Sight, links: Sequence[Link], leaf: Leaf, here: str, depth: int = 0
+) -> Sql:
     if not links:
         return _value(leaf, here)
-    there = f"o{depth}"
-    sql = _one(tables, links[1:], leaf, there, depth + 1)
-    table, field = tables(links[0].target).name, links[0].relation.field
+    there, target = f"o{depth}", links[0].target
+    sql = _one(tables, sight, links[1:], leaf, there, depth + 1)
+    table, field = tables(target).name, links[0].relation.field
+    seen = sight.and_sql(target, there)
     return Sql(
-        f'(SELECT {sql.text} FROM {table} AS {there} WHERE {there}.id = {here}."{field}")',
-        sql.parameters,
+        f'(SELECT {sql.text} FROM {table} AS {there} WHERE {there}.id = {here}."{field}"{seen.text})',
+        (*sql.parameters, *seen.parameters),
     )
 
 
@@ -117,9 +124,10 @@ def _value(leaf: Leaf, here: str) -> Sql:
     return Sql(f"json_extract({column}, '$.{leaf.inner}')" if leaf.inner else column, ())
 
 
-def _list(tables: Tables, path: Path, here: str) -> Sql:
+def _list(tables: Tables, sight: Sight, path: Path, here: str) -> Sql:
     """Return a JSON array of the values at the end of a path; one more than can be shown, if there are."""
     sources, orders = [], []
+    parameters: list[Scalar] = []
     for number, link in enumerate(path.links):
         there, ids = f"b{number}", f"i{number}"
         table = f"{tables(link.target).name} AS {there}"
@@ -146,6 +154,10 @@ def _list(tables: Tables, path: Path, here: str) -> Sql:
             if link.relation.many and not link.reverse
             else [f"{there}.name", f"{there}.id"]
         )
+        table, on = sources[-1]
+        seen = sight.and_sql(link.target, there)
+        sources[-1] = (table, f"{on}{seen.text}")
+        parameters += seen.parameters
         here = there
     value = _value(path.leaf, here)
     if path.leaf.many:
@@ -160,5 +172,5 @@ def _list(tables: Tables, path: Path, here: str) -> Sql:
         f"{' CROSS JOIN '.join(source for source, _ in sources)} "
         f"WHERE {' AND '.join(on for _, on in sources)} "
         f"ORDER BY {', '.join(orders)} LIMIT {SHOWN_MAX + 1}))",
-        value.parameters,
+        (*value.parameters, *parameters),
     )

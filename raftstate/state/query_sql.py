@@ -17,6 +17,7 @@ from raftstate.state.nested import Form
 from raftstate.state.query import LIMIT_MAX, Op, Position, Sql, after_sql, condition_sql
 from raftstate.state.query_paths import Leaf, Path, Tables
 from raftstate.state.query_picks import Pick, pick_sql
+from raftstate.state.query_sight import EVERYTHING, Sight, kinds_along
 from raftstate.state.query_text import Where
 from raftstate.state.schema import Column, Scalar
 
@@ -37,7 +38,8 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What is asked of a kind. `picks` are what to show of each match; `bodies`: the whole of it too."""
+    """What is asked of a kind. `picks` are what to show of each match; `bodies`: the whole of it too. `sight` is what
+    whoever asks may see, of this kind and of all others."""
 
     kind: str
     where: tuple[Where, ...]
@@ -46,6 +48,7 @@ class Search:
     after: Position | None = None
     picks: tuple[Pick, ...] = ()
     bodies: bool = True
+    sight: Sight = EVERYTHING
 
 
 def search_sql(tables: Tables, search: Search) -> Sql:
@@ -58,11 +61,11 @@ def search_sql(tables: Tables, search: Search) -> Sql:
         raise InvalidError(f"limit must be 1 to {LIMIT_MAX}")
     if len(search.picks) > PICKS_MAX:
         raise InvalidError(f"at most {PICKS_MAX} fields can be asked for")
-    builder = _Builder(tables)
+    builder = _Builder(tables, search.sight)
     table = tables(search.kind).name
     key = builder.order_by(search.order)
     where = builder.all_of(search.where, "t")
-    parts = [where]
+    parts = [where, search.sight.sql(search.kind, "t")]
     if search.after is not None:
         leaf = search.order.path.leaf
         column = Column(leaf.column, leaf.type, _may_be_null(search.order.path), None, False)
@@ -70,7 +73,7 @@ def search_sql(tables: Tables, search: Search) -> Sql:
         parts.append(Sql(text, tuple(parameters)))
     condition = _joined(parts)
     down = " DESC" if search.order.descending else ""
-    shown = [pick_sql(tables, pick, "r") for pick in search.picks]
+    shown = [pick_sql(tables, pick, "r", search.sight) for pick in search.picks]
     picks = "".join(f", {sql.text}" for sql in shown)
     return Sql(
         f"SELECT r.id, p.k, {'r.body' if search.bodies else 'NULL'}, r.revision{picks} FROM ("
@@ -85,13 +88,16 @@ def search_sql(tables: Tables, search: Search) -> Sql:
     )
 
 
-def matches_sql(tables: Tables, kind: str, where: Sequence[Where]) -> Sql:
+def matches_sql(
+    tables: Tables, kind: str, where: Sequence[Where], sight: Sight = EVERYTHING
+) -> Sql:
     """Return a query for how many there are.
 
     Raises:
         InvalidError: as for `search_sql`.
     """
-    condition = _Builder(tables).all_of(where, "t")
+    parts = (_Builder(tables, sight).all_of(where, "t"), sight.sql(kind, "t"))
+    condition = _joined(parts)
     return Sql(
         f"SELECT count(*) FROM {tables(kind).name} AS t WHERE {condition.text}",
         condition.parameters,
@@ -101,8 +107,9 @@ def matches_sql(tables: Tables, kind: str, where: Sequence[Where]) -> Sql:
 class _Builder:
     """Makes conditions, with a name of its own for each table in them."""
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: Tables, sight: Sight) -> None:
         self._tables = tables
+        self._sight = sight
         self._numbers = count(1)
 
     def all_of(self, where: Sequence[Where], here: str) -> Sql:
@@ -114,6 +121,10 @@ class _Builder:
         path = order.path
         if not path.single or path.leaf.form in (Form.MAP, Form.STRUCTS) or path.leaf.whole:
             raise InvalidError(f"can't sort by {path.text!r}: there may be several values of it")
+        if not self._sight.whole(kinds_along(path.links)):
+            raise InvalidError(
+                f"can't sort by {path.text!r}: it leads to resources that you may not all see"
+            )
         return self._one_value(path.links, path.leaf, "t")
 
     def _one_value(self, links: Sequence[Link], leaf: Leaf, here: str) -> str:
@@ -153,7 +164,7 @@ class _Builder:
             return inner(here)
         link = links[0]
         there, element = self._alias(link.target), self._alias("ids")
-        sql = self._along(links[1:], there, inner)
+        sql = _joined((self._sight.sql(link.target, there), self._along(links[1:], there, inner)))
         table = f"{self._tables(link.target).name} AS {there}"
         column, key = id_places(link, element)
         if not link.relation.many:

@@ -2,12 +2,12 @@
 
 from aiohttp.test_utils import TestClient, TestServer
 
-from core.model import COLLECTIONS
+from core.model import COLLECTIONS, Tagged
 from nodeagent.api.declared import is_declared
 from nodeagent.api.description.document import all_operations, openapi
 from tests.api import app_of
 
-GENERIC = {"/v1/{plural}", "/v1/{plural}/{ref}"}
+GENERIC = {"/v1/{plural}", "/v1/{plural}/{ref}", "/v1/{plural}/{ref}/tags"}
 
 
 async def test_it_has_every_route_and_no_other(member):
@@ -20,6 +20,11 @@ async def test_it_has_every_route_and_no_other(member):
         ("GET", path)
         for plural in COLLECTIONS
         for path in (f"/v1/{plural}", f"/v1/{plural}/{{ref}}")
+    } | {
+        (method, f"/v1/{plural}/{{ref}}/tags")
+        for plural, type_ in COLLECTIONS.items()
+        for method in ("GET", "PATCH")
+        if issubclass(type_, Tagged)
     }
     of_collections |= {
         (method, path)

@@ -61,6 +61,7 @@ class Agent:
             incoming=None,
             leases=Ages(),
             network=None,
+            plugins=None,
             renewal=None,
             secrets=None,
             states=MemberStates(many.node),

@@ -22,17 +22,19 @@ from core.model import (
     Event,
     Host,
     Image,
+    PluginState,
     VMPhase,
     key_of,
     links_of,
 )
 from core.model.additions import added_types, remove_type
 from nodeagent.api.app import serve_unix
+from nodeagent.plugins.loading import refused_line
+from nodeagent.plugins.plugins import Plugins
 from nodeagent.services.cascade import delete_cascading, plan_of
 from nodeagent.services.event_log import EventLog
 from nodeagent.services.host_reporter import collections_of_plugins
 from nodeagent.services.host_service import remove_host
-from nodeagent.workflows.registry import report_refused
 from nodeagent.workflows.resource_types import load_resource_types
 from raftstate.state.machine import Machine
 from raftstate.txn import Put, Txn, encode_txn
@@ -49,11 +51,17 @@ def forget_all() -> None:
         remove_type(type_)
 
 
+def left_out() -> tuple[str, ...]:
+    """Load the types that are installed; return which were left out and why."""
+    reports = load_resource_types()
+    return tuple(refused_line(p) for p in reports if p.state is PluginState.REFUSED)
+
+
 @pytest.fixture
 def plugin(monkeypatch):
     """Return the example's type, installed for the length of a test."""
     monkeypatch.syspath_prepend(str(EXAMPLE))
-    assert load_resource_types() == ()
+    assert left_out() == ()
     yield KINDS["licence"]
     forget_all()
 
@@ -338,7 +346,7 @@ async def test_a_host_without_it_keeps_it_whole_and_says_which_has_it(plugin, tm
         assert ("licence", "gold") in {(one["kind"], one["name"]) for one in plan["deleted"]}
     without.machine.close()
 
-    assert load_resource_types() == ()
+    assert left_out() == ()
     again = OneMember(machine=Machine(tmp_path / "db", types=KINDS.values()))
     kept = again.store.need(KINDS["licence"], licence["id"])
     assert (kept.name, kept.seats, kept.vm_id) == ("gold", 5, licence["vm_id"])
@@ -464,7 +472,7 @@ def test_a_broken_type_is_left_out_with_a_reason_and_the_rest_works(case, instal
     code, complaint = BROKEN[case]
     monkeypatch.syspath_prepend(str(EXAMPLE))
     install("broken", code)
-    (refused,) = load_resource_types()
+    (refused,) = left_out()
     assert refused.startswith("plug-in broken, kvorum.resources 'badge': ")
     assert complaint in refused
     assert [type_.PLURAL for type_ in added_types()] == ["licences"]
@@ -474,7 +482,7 @@ def test_a_broken_type_is_left_out_with_a_reason_and_the_rest_works(case, instal
 
 def test_the_good_one_that_the_broken_ones_are_made_of_is_taken(install):
     install("good", GOOD)
-    assert load_resource_types() == ()
+    assert left_out() == ()
     assert LINKS["host"]["badges"].target == "badge"
 
 
@@ -482,17 +490,18 @@ def test_the_good_one_that_the_broken_ones_are_made_of_is_taken(install):
 def test_of_two_plugins_with_one_kind_the_same_wins_on_every_host(order, install):
     for name in order:
         install(name, GOOD)
-    (refused,) = load_resource_types()
+    (refused,) = left_out()
     assert refused.startswith("plug-in second, ")
 
 
 async def test_a_type_left_out_is_an_event_of_its_host(install):
     install("broken", "1 / 0")
-    refused = load_resource_types()
+    plugins = Plugins([], types=load_resource_types())
     member = await founded()
-    await report_refused(refused, member.node, EventLog(member.node))
+    await plugins.report_refused(member.node, EventLog(member.node))
     (event,) = (e for e in member.store.all(Event) if e.code == "plugin-refused")
-    assert (event.message, event.subject_name) == (refused[0], "h1")
+    assert event.message.startswith("plug-in broken, kvorum.resources 'badge': ")
+    assert event.subject_name == "h1"
 
 
 async def test_a_vm_with_what_refuses_is_not_deleted(plugin):

@@ -14,6 +14,7 @@ from nodeagent.api import (
     networks,
     roles,
     storages,
+    tags,
     two_factor,
 )
 from nodeagent.api.bodies import change_body, create_body
@@ -81,6 +82,7 @@ PAIRS = [
         ),
         vm_requests.CreateVM,
     ),
+    (bodies.TagsBody(add=("prod",), remove=("old",)), tags.ChangeTags),
     (bodies.VMPatch(ha=False, description="x"), vm_requests.ChangeVM),
     (bodies.StopBody(force=True, timeout_s=5), vm_requests.StopVM),
     (bodies.MigrateBody(host="h2"), vm_requests.MigrateVM),

@@ -33,6 +33,7 @@ from netfabric.memory import InMemoryNetwork
 from nodeagent.compute.domain_spec import Accelerator, DiskCache
 from nodeagent.compute.hypervisor import DomainStatus, EventKind
 from nodeagent.compute.memory_hypervisor import InMemoryHypervisor
+from nodeagent.plugins.plugins import Plugins
 from nodeagent.services.event_log import EventLog
 from nodeagent.services.network_controller import NetworkController
 from nodeagent.services.vm_controller import VmController
@@ -172,6 +173,24 @@ async def test_the_guard_is_asked_with_the_index_of_the_claim_or_later(bench):
         await bench.power.start(vm.id)
     grant = next(line for line in bench.told if line.startswith("grant"))
     assert int(grant.split(" at ")[1]) > before
+
+
+@bench_test
+async def test_a_system_tag_takes_effect_at_the_start(bench):
+    power = VmPower(
+        bench.member.node,
+        PathsOnly(),
+        bench.network,
+        accelerator=Accelerator.TCG,
+        cache=DiskCache.NONE,
+        shape=Plugins([]).system_tags.shape,
+    )
+    vm = await bench.member.add_vm()
+    await bench.member.change_vm(vm.id, tags=("prod", "smbios::serial::S-1"))
+    async with bench.without_controller():
+        await power.start(vm.id)
+    assert bench.hypervisor.spec.smbios_serial == "S-1"
+    assert words(bench.told) == START
 
 
 @bench_test

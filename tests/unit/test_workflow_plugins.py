@@ -6,9 +6,10 @@ import pytest
 from msgspec.structs import replace
 
 from core.model import Event, Severity, TaskState, VMPhase
+from nodeagent.plugins.plugins import Plugins
 from nodeagent.services.event_log import EventLog
 from nodeagent.services.vm_requests import StopVM
-from nodeagent.workflows.registry import STEPS, load_registry, report_refused
+from nodeagent.workflows.registry import STEPS, load_registry
 from tests.one_member import LoopClock, founded, in_virtual_time, until
 from tests.workflow_world import ENDED, World
 
@@ -178,8 +179,8 @@ def test_of_two_plugins_with_one_name_the_same_wins_on_every_host(order, install
 async def test_a_plugin_left_out_is_an_event_of_its_host(install):
     install("badflow", "[kvorum.workflows]\nmine = badflow\n", badflow__w_xml="<")
     member = await founded()
-    registry = load_registry()
-    await report_refused(registry.refused, member.node, EventLog(member.node))
+    plugins = Plugins()
+    await plugins.report_refused(member.node, EventLog(member.node))
     (event,) = (e for e in member.store.all(Event) if e.code == "plugin-refused")
     assert (event.severity, event.subject_name) == (Severity.WARNING, "h1")
-    assert event.message == registry.refused[0]
+    assert event.message == plugins.registry.refused[0]

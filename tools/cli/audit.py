@@ -26,6 +26,7 @@ KIND = Kind(
         Column("ON", lambda a: a.text("subject_name") or a.text("subject", "-")),
         Column("RESULT", _result),
     ),
+    tagged=False,
 )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tools.cli.context import Context
 from tools.cli.deleting import preview
-from tools.cli.output import Column, write_done, write_item, write_list
+from tools.cli.output import Column, texts, write_done, write_item, write_list
 from tools.cli.parser import Parser, UsageError, Verbs, add_wait, add_yes
 from tools.cli.units import positive
 from tools.cli.waiting import finish
@@ -21,9 +21,12 @@ Consequences = Callable[[Context, Item], Awaitable[list[str]]]
 """Says what a deletion means beside what it takes along, a line each."""
 
 
+TAGS, TAGS_FIELD = texts("TAGS", "tags"), texts("tags", "tags")
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of resource on the command line."""
+    """A kind of resource on the command line. `tagged`: it can carry tags."""
 
     noun: str
     plural: str
@@ -31,6 +34,7 @@ class Kind:
     columns: tuple[Column, ...]
     fields: tuple[Column, ...] = ()
     empty: str = ""
+    tagged: bool = True
 
 
 def add_name(parser: Parser, kind: Kind) -> None:
@@ -45,7 +49,8 @@ def add_list(verbs: Verbs, kind: Kind) -> None:
         page = await ctx.client.list_all(
             kind.plural, query=queries(args.query), sort=args.sort, limit=args.limit
         )
-        write_list(ctx, page.items, kind.columns, kind.empty or f"no {kind.word}s")
+        columns = (*kind.columns, TAGS) if kind.tagged and args.tags else kind.columns
+        write_list(ctx, page.items, columns, kind.empty or f"no {kind.word}s")
         return 0
 
     parser = verbs.add(
@@ -56,6 +61,8 @@ def add_list(verbs: Verbs, kind: Kind) -> None:
         f"kvorum {kind.noun} list --where 'name~=web*' --sort=-created_ms --limit 10",
     )
     add_query(parser)
+    if kind.tagged:
+        parser.add_argument("--tags", action="store_true", help="with a column of tags")
 
 
 def add_query(parser: Parser) -> None:
@@ -90,7 +97,9 @@ def add_show(verbs: Verbs, kind: Kind) -> None:
     """Add `show`."""
 
     async def run(args: Namespace, ctx: Context) -> int:
-        write_item(ctx, await ctx.client.get(kind.plural, args.name), kind.fields or kind.columns)
+        item = await ctx.client.get(kind.plural, args.name)
+        fields = kind.fields or kind.columns
+        write_item(ctx, item, (*fields, TAGS_FIELD) if item.texts("tags") else fields)
         return 0
 
     parser = verbs.add(

@@ -22,6 +22,7 @@ KIND = Kind(
         text("id", "id"),
         text("kind", "kind"),
         text("path", "path"),
+        text("driver", "driver"),
         text("data center", "data_center_name", "data_center_id"),
     ),
 )
@@ -32,7 +33,11 @@ async def create(args: Namespace, ctx: Context) -> int:
     if not args.path.startswith("/"):
         raise UsageError(f"path {args.path!r} is not absolute: it must be the same on every host")
     body = DataStorageBody(
-        name=args.name, kind=args.kind, path=args.path, data_center=args.data_center or UNSET
+        name=args.name,
+        kind=args.kind,
+        path=args.path,
+        driver=args.driver or UNSET,
+        data_center=args.data_center or UNSET,
     )
     made = await ctx.client.create(KIND.plural, body)
     write_done(ctx, made, f"{made.text('name', args.name)}: created")
@@ -52,6 +57,9 @@ def _add(root: Root, parser: Parser) -> None:
     made.add_argument("name", metavar="NAME", help="its name")
     made.add_argument("--kind", required=True, choices=("local", "shared"), help="local or shared")
     made.add_argument("--path", required=True, help="absolute path, the same on every host")
+    made.add_argument(
+        "--driver", default="", metavar="NAME", help="a plug-in's storage driver, on every host"
+    )
     made.add_argument(
         "--data-center",
         default="",

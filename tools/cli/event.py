@@ -30,6 +30,7 @@ KIND = Kind(
         text("CODE", "code"),
         text("MESSAGE", "message"),
     ),
+    tagged=False,
 )
 
 

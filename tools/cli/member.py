@@ -55,6 +55,7 @@ MEMBER = Kind(
         text("HEALTH", "health"),
     ),
     empty="this host belongs to no cluster yet: kvorum init, or kvorum join TOKEN",
+    tagged=False,
 )
 
 POLICY = (

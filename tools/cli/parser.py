@@ -48,6 +48,8 @@ NOUNS: dict[str, tuple[str, str]] = {
     "security-group": ("tools.cli.security_group", "firewalls of network cards"),
     "task": ("tools.cli.task", "long work: progress, result, cancelling"),
     "event": ("tools.cli.event", "what happened"),
+    "tag": ("tools.cli.tag", "names on resources, to find them and to say who may do what"),
+    "plugin": ("tools.cli.plugin", "what installed packages add to the hosts' agents"),
     "query": ("tools.cli.query", "ask for any resources by any of their attributes"),
     "resource": ("tools.cli.resource", "resources of any kind, also of those that plug-ins bring"),
     "explain": ("tools.cli.explain", "what a kind of resource or an attribute is"),

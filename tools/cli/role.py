@@ -13,10 +13,16 @@ from tools.sdk.items import Item
 
 
 def _permissions(role: Item) -> str:
-    return "; ".join(
-        f"{','.join(p.texts('kinds'))}:{','.join(p.texts('actions'))}"
-        for p in role.items("permissions")
-    )
+    """Return permissions as `--allow` takes them: a tag limits all actions before it."""
+    shown: list[str] = []
+    for held in role.items("permissions"):
+        by_tag: dict[str, list[str]] = {}
+        for one in held.texts("actions"):
+            action, at, tag = one.partition("@")
+            by_tag.setdefault(at + tag, []).append(action)
+        kinds = ",".join(held.texts("kinds"))
+        shown += [f"{kinds}:{','.join(actions)}{limit}" for limit, actions in by_tag.items()]
+    return "; ".join(shown)
 
 
 KIND = Kind(
@@ -32,15 +38,21 @@ KIND = Kind(
 
 
 def permission(given: str) -> PermissionBody:
-    """Return a permission such as `vm,disk:read,operate`.
+    """Return a permission such as `vm,disk:read,operate`, or `vm:read,operate@env=test`: all of it limited to the tag.
 
     Raises:
         UsageError: it has not this form.
     """
-    kinds, colon, actions = given.partition(":")
-    if not colon or not kinds or not actions:
-        raise UsageError(f"permission {given!r} is not KIND[,KIND]:ACTION[,ACTION]")
-    return PermissionBody(kinds=tuple(kinds.split(",")), actions=tuple(actions.split(",")))
+    kinds, colon, rest = given.partition(":")
+    actions, at, tag = rest.partition("@")
+    if not colon or not kinds or not actions or (at and not tag):
+        raise UsageError(f"permission {given!r} is not KIND[,KIND]:ACTION[,ACTION][@TAG]")
+    if "," in tag:
+        raise UsageError(
+            f"permission {given!r}: one tag can follow, which limits all actions before it; write --allow once for each"
+        )
+    limited = tuple(f"{action}{at}{tag}" for action in actions.split(","))
+    return PermissionBody(kinds=tuple(kinds.split(",")), actions=limited)
 
 
 async def create(args: Namespace, ctx: Context) -> int:
@@ -67,8 +79,9 @@ def _add_allow(parser: Parser) -> None:
         action="append",
         default=[],
         required=True,
-        metavar="KINDS:ACTIONS",
-        help="e.g. vm,disk:read,operate (read, create, change, delete, operate or *); may be given several times",
+        metavar="KINDS:ACTIONS[@TAG]",
+        help="e.g. vm,disk:read,operate (read, create, change, delete, operate or *), or vm:read,operate@env=test: "
+        "only those with the tag; may be given several times",
     )
 
 

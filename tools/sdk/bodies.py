@@ -119,10 +119,17 @@ class CodeBody(Body, frozen=True, kw_only=True):
 
 
 class PermissionBody(Body, frozen=True, kw_only=True):
-    """Each of `actions` on each of `kinds`; `*` is all of them."""
+    """Each of `actions` on each of `kinds`; `*` is all of them. `operate@env=test`: only on what carries the tag."""
 
     kinds: tuple[str, ...]
     actions: tuple[str, ...]
+
+
+class TagsBody(Body, frozen=True, kw_only=True):
+    """Tags to add and to remove."""
+
+    add: tuple[str, ...] = ()
+    remove: tuple[str, ...] = ()
 
 
 class RoleBody(Body, frozen=True, kw_only=True):
@@ -145,11 +152,12 @@ class CertificateBody(Body, frozen=True, kw_only=True):
 
 
 class DataStorageBody(Body, frozen=True, kw_only=True):
-    """A data storage; `kind` is local or shared."""
+    """A data storage; `kind` is local or shared. `driver`: a plug-in's, instead of the product's."""
 
     name: str
     kind: str
     path: str
+    driver: str | UnsetType = UNSET
     data_center: str | UnsetType = UNSET
 
 

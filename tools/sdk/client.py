@@ -33,6 +33,7 @@ from tools.sdk.bodies import (
     LoginBody,
     RuleBody,
     RulePatch,
+    TagsBody,
     VMBody,
 )
 from tools.sdk.endpoints import Endpoint
@@ -289,6 +290,18 @@ class Client:
         path = path_of(plural, name, "actions", verb)
         reply = await self._transport.send(Request("POST", path, body=_json(body or EmptyBody())))
         return _started(reply)
+
+    async def tags(self, plural: str, name: str) -> tuple[str, ...]:
+        """Return the tags of a resource."""
+        return (await self._item(Request("GET", path_of(plural, name, "tags")))).texts("tags")
+
+    async def change_tags(
+        self, plural: str, name: str, *, add: Iterable[str] = (), remove: Iterable[str] = ()
+    ) -> tuple[str, ...]:
+        """Add and remove tags; what is there already, or isn't, is no error. Returns the tags it has then."""
+        body = _json(TagsBody(add=tuple(add), remove=tuple(remove)))
+        request = Request("PATCH", path_of(plural, name, "tags"), body=body)
+        return (await self._item(request)).texts("tags")
 
     async def description(self) -> Item:
         """Return the OpenAPI description of the agent that answers, types of its plug-ins included."""

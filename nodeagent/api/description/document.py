@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from core.identity.signing import SCHEME, SIGNED_HEADERS, WINDOW_S
-from core.model import COLLECTIONS, Resource
+from core.model import COLLECTIONS, Resource, Tagged
 from nodeagent.api.bodies import change_body, create_body
 from nodeagent.api.declared import is_declared
 from nodeagent.api.description.names import operation_ids
@@ -23,6 +23,7 @@ from nodeagent.api.description.operations import (
     OPERATIONS,
     QUERY,
     STRONG,
+    TAGS,
     Operation,
     Shape,
     page_of,
@@ -31,6 +32,7 @@ from nodeagent.api.description.operations import (
 from nodeagent.api.description.schemas import SchemaOf, reference_to, schemas_of
 from nodeagent.api.problems import KEY_LENGTH_MAX, Problem
 from nodeagent.api.requests import CONDITION_LENGTH_MAX
+from nodeagent.api.tags import ChangeTags
 
 OPENAPI = "3.1.0"
 # What hosts and their guards ask each other; programs have no use for it.
@@ -81,6 +83,14 @@ def all_operations() -> dict[tuple[str, str], Operation]:
         found["GET", f"/v1/{plural}/{{ref}}"] = Operation(
             f"Show one of the {spoken}, by name or id.", {200: ("It.", type_)}, query=(STRONG,)
         )
+        if issubclass(type_, Tagged):
+            path = f"/v1/{plural}/{{ref}}/tags"
+            found["GET", path] = Operation(
+                f"Show the tags of one of the {spoken}.", TAGS, query=(STRONG,)
+            )
+            found["PATCH", path] = Operation(
+                f"Add tags to one of the {spoken}, and remove others.", TAGS, body=ChangeTags
+            )
         if is_declared(type_):
             found |= _of_declared(type_)
     return found | OPERATIONS

@@ -19,7 +19,7 @@ ON_ALL = {
 }
 ON_ONE = {"GET": "get", "POST": "post", "PATCH": "update", "PUT": "replace", "DELETE": "delete"}
 ON_PART = {"GET": "get", "POST": "", "PATCH": "update", "PUT": "set", "DELETE": "delete"}
-ON_PARTS = {**ON_ALL, "POST": "add"}
+ON_PARTS = {**ON_ALL, "POST": "add", "PATCH": "update"}
 
 Place = tuple[str, str]
 

@@ -180,6 +180,23 @@ POLICY = titled(
     "VoterPolicy",
     object_of(voters_max=NUMBER, voter_replace_after_s=NUMBER, feature_level=NUMBER, **VOTES),
 )
+TAGS: Mapping[int, tuple[str, Shape]] = {
+    200: ("The tags now.", titled("Tags", object_of(tags=list_of(TEXT))))
+}
+PLUGIN = titled(
+    "HostPlugin",
+    object_of(
+        host_id=TEXT,
+        host_name=TEXT,
+        package=TEXT,
+        version=TEXT,
+        group=TEXT,
+        name=TEXT,
+        state=TEXT,
+        why=TEXT,
+    ),
+)
+SYSTEM_TAG = titled("SystemTag", object_of(name=TEXT, description=TEXT))
 PINNED = titled("MemberVote", object_of(id=TEXT, name=TEXT, vote=TEXT, role=TEXT))
 STATUS = titled(
     "ClusterStatus",
@@ -457,6 +474,16 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "Events, oldest first; with `Accept: text/event-stream` a stream that `Last-Event-ID` resumes at any agent.",
         {200: ("The events.", page_of(shown(Event)))},
         query=QUERY,
+    ),
+    ("GET", "/v1/plugins"): Operation(
+        "What plug-ins each host has, and whether they work.",
+        {200: ("One item for each entry point of each host.", items_of(PLUGIN))},
+        query=LIST,
+    ),
+    ("GET", "/v1/system-tags"): Operation(
+        "The patterns of system tags that this agent knows.",
+        {200: ("Name and meaning.", items_of(SYSTEM_TAG))},
+        query=LISTED,
     ),
     ("POST", "/v1/join-tokens"): Operation(
         "Make single-use join tokens.",

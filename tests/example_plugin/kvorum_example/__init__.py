@@ -1,1 +1,1 @@
-"""An example of a plug-in for Kvorum: a step and a workflow, found through entry points. See docs/workflows.md."""
+"""An example of a plug-in for Kvorum: one thing of each kind, found through entry points. See docs/plugins.md."""

@@ -290,6 +290,12 @@ class StubAgent:
                 return 200, self._worked_on(self._one("tasks", name)), {}
             case "GET", [plural, name]:
                 return 200, self._one(plural, name), {}
+            case (("GET" | "PATCH"), [plural, name, "tags"]):
+                one = self._one(plural, name)
+                if asked.body:
+                    tags = {*one.get("tags", ()), *asked.json["add"]} - {*asked.json["remove"]}
+                    one["tags"] = sorted(tags)
+                return 200, {"tags": one.get("tags", [])}, {}
             case "DELETE", [plural, name] if ("dry_run", "1") in asked.query:
                 return 200, self._plan(plural, self._one(plural, name)), {}
             case "DELETE", ["tasks", name]:

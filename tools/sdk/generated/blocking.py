@@ -110,6 +110,42 @@ class AccessKeys(BlockingCollection[models.AccessKey]):
             self._calls.rotate(key, idempotency_key=idempotency_key, if_match=if_match)
         )
 
+    def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the access keys.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return self._runner.run(self._calls.list_tags(ref, consistency=consistency))
+
+    def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the access keys, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.update_tags(
+                ref, add=add, remove=remove, idempotency_key=idempotency_key, if_match=if_match
+            )
+        )
+
 
 class AccessTokens(BlockingCollection[models.AccessToken]):
     """`/v1/access-tokens`."""
@@ -144,6 +180,42 @@ class AccessTokens(BlockingCollection[models.AccessToken]):
                 account=account,
                 roles=roles,
                 idempotency_key=idempotency_key,
+            )
+        )
+
+    def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the access tokens.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return self._runner.run(self._calls.list_tags(ref, consistency=consistency))
+
+    def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the access tokens, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.update_tags(
+                ref, add=add, remove=remove, idempotency_key=idempotency_key, if_match=if_match
             )
         )
 
@@ -354,6 +426,42 @@ class Accounts(BlockingCollection[models.Account]):
             )
         )
 
+    def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the accounts.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return self._runner.run(self._calls.list_tags(ref, consistency=consistency))
+
+    def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the accounts, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.update_tags(
+                ref, add=add, remove=remove, idempotency_key=idempotency_key, if_match=if_match
+            )
+        )
+
 
 class Audits(BlockingCollection[models.Audit]):
     """`/v1/audits`."""
@@ -423,6 +531,7 @@ class Clusters(BlockingCollection[models.Cluster]):
         *,
         name: str,
         data_center: str,
+        tags: Sequence[str] | UnsetType = UNSET,
         description: str | UnsetType = UNSET,
         idempotency_key: str = "",
     ) -> models.Cluster:
@@ -431,6 +540,7 @@ class Clusters(BlockingCollection[models.Cluster]):
         Args:
             name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
             data_center: The data center that it lies in. Name or id, of data-centers.
+            tags: Names and `key=value` pairs, to find it by, to limit rights, to change what it does.
             description: A note for people. At most 1000 characters.
             idempotency_key: A repetition with the same key gives the first result.
         """
@@ -438,6 +548,7 @@ class Clusters(BlockingCollection[models.Cluster]):
             self._calls.create(
                 name=name,
                 data_center=data_center,
+                tags=tags,
                 description=description,
                 idempotency_key=idempotency_key,
             )
@@ -450,6 +561,7 @@ class Clusters(BlockingCollection[models.Cluster]):
         *,
         name: str | UnsetType = UNSET,
         data_center: str | UnsetType = UNSET,
+        tags: Sequence[str] | UnsetType = UNSET,
         description: str | UnsetType = UNSET,
         idempotency_key: str = "",
         if_match: int | str = "",
@@ -460,6 +572,7 @@ class Clusters(BlockingCollection[models.Cluster]):
             ref: Name or id.
             name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
             data_center: The data center that it lies in. Name or id, of data-centers.
+            tags: Names and `key=value` pairs, to find it by, to limit rights, to change what it does.
             description: A note for people. At most 1000 characters.
             idempotency_key: A repetition with the same key gives the first result.
             if_match: Do it only if the thing still has this revision.
@@ -469,6 +582,7 @@ class Clusters(BlockingCollection[models.Cluster]):
                 ref,
                 name=name,
                 data_center=data_center,
+                tags=tags,
                 description=description,
                 idempotency_key=idempotency_key,
                 if_match=if_match,
@@ -495,6 +609,42 @@ class Clusters(BlockingCollection[models.Cluster]):
         """
         return self._runner.run(self._calls.plan_delete(ref))
 
+    def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the clusters.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return self._runner.run(self._calls.list_tags(ref, consistency=consistency))
+
+    def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the clusters, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.update_tags(
+                ref, add=add, remove=remove, idempotency_key=idempotency_key, if_match=if_match
+            )
+        )
+
 
 class DataCenters(BlockingCollection[models.DataCenter]):
     """`/v1/data-centers`."""
@@ -505,17 +655,25 @@ class DataCenters(BlockingCollection[models.DataCenter]):
         self._runner = runner
 
     def create(
-        self, *, name: str, description: str | UnsetType = UNSET, idempotency_key: str = ""
+        self,
+        *,
+        name: str,
+        tags: Sequence[str] | UnsetType = UNSET,
+        description: str | UnsetType = UNSET,
+        idempotency_key: str = "",
     ) -> models.DataCenter:
         """Make one of the data centers.
 
         Args:
             name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            tags: Names and `key=value` pairs, to find it by, to limit rights, to change what it does.
             description: A note for people. At most 1000 characters.
             idempotency_key: A repetition with the same key gives the first result.
         """
         return self._runner.run(
-            self._calls.create(name=name, description=description, idempotency_key=idempotency_key)
+            self._calls.create(
+                name=name, tags=tags, description=description, idempotency_key=idempotency_key
+            )
         )
 
     def update(
@@ -524,6 +682,7 @@ class DataCenters(BlockingCollection[models.DataCenter]):
         /,
         *,
         name: str | UnsetType = UNSET,
+        tags: Sequence[str] | UnsetType = UNSET,
         description: str | UnsetType = UNSET,
         idempotency_key: str = "",
         if_match: int | str = "",
@@ -533,6 +692,7 @@ class DataCenters(BlockingCollection[models.DataCenter]):
         Args:
             ref: Name or id.
             name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            tags: Names and `key=value` pairs, to find it by, to limit rights, to change what it does.
             description: A note for people. At most 1000 characters.
             idempotency_key: A repetition with the same key gives the first result.
             if_match: Do it only if the thing still has this revision.
@@ -541,6 +701,7 @@ class DataCenters(BlockingCollection[models.DataCenter]):
             self._calls.update(
                 ref,
                 name=name,
+                tags=tags,
                 description=description,
                 idempotency_key=idempotency_key,
                 if_match=if_match,
@@ -567,6 +728,42 @@ class DataCenters(BlockingCollection[models.DataCenter]):
         """
         return self._runner.run(self._calls.plan_delete(ref))
 
+    def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the data centers.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return self._runner.run(self._calls.list_tags(ref, consistency=consistency))
+
+    def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the data centers, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.update_tags(
+                ref, add=add, remove=remove, idempotency_key=idempotency_key, if_match=if_match
+            )
+        )
+
 
 class DataStorages(BlockingCollection[models.DataStorage]):
     """`/v1/data-storages`."""
@@ -582,6 +779,7 @@ class DataStorages(BlockingCollection[models.DataStorage]):
         name: str,
         kind: models.DataStorageKind | str,
         path: str,
+        driver: str | UnsetType = UNSET,
         data_center: str | UnsetType = UNSET,
         idempotency_key: str = "",
     ) -> models.DataStorage:
@@ -591,6 +789,7 @@ class DataStorages(BlockingCollection[models.DataStorage]):
             name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
             kind: Whether each host has a directory of its own, or all mount the same.
             path: Absolute path, the same on every host.
+            driver: The plug-in's driver that it is used by; empty: the product's own.
             data_center: Name or id of its data center; empty: the first.
             idempotency_key: A repetition with the same key gives the first result.
         """
@@ -599,8 +798,45 @@ class DataStorages(BlockingCollection[models.DataStorage]):
                 name=name,
                 kind=kind,
                 path=path,
+                driver=driver,
                 data_center=data_center,
                 idempotency_key=idempotency_key,
+            )
+        )
+
+    def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the data storages.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return self._runner.run(self._calls.list_tags(ref, consistency=consistency))
+
+    def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the data storages, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.update_tags(
+                ref, add=add, remove=remove, idempotency_key=idempotency_key, if_match=if_match
             )
         )
 
@@ -635,6 +871,42 @@ class Disks(BlockingCollection[models.Disk]):
         self._calls = calls
         self._runner = runner
 
+    def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the disks.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return self._runner.run(self._calls.list_tags(ref, consistency=consistency))
+
+    def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the disks, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.update_tags(
+                ref, add=add, remove=remove, idempotency_key=idempotency_key, if_match=if_match
+            )
+        )
+
 
 class DistributedSwitches(BlockingCollection[models.DistributedSwitch]):
     """`/v1/distributed-switches`."""
@@ -643,6 +915,42 @@ class DistributedSwitches(BlockingCollection[models.DistributedSwitch]):
         super().__init__(calls, runner)
         self._calls = calls
         self._runner = runner
+
+    def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the distributed switches.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return self._runner.run(self._calls.list_tags(ref, consistency=consistency))
+
+    def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the distributed switches, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.update_tags(
+                ref, add=add, remove=remove, idempotency_key=idempotency_key, if_match=if_match
+            )
+        )
 
 
 class Events(BlockingCollection[models.Event]):
@@ -728,6 +1036,42 @@ class Hosts(BlockingCollection[models.Host]):
             )
         )
 
+    def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the hosts.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return self._runner.run(self._calls.list_tags(ref, consistency=consistency))
+
+    def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the hosts, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.update_tags(
+                ref, add=add, remove=remove, idempotency_key=idempotency_key, if_match=if_match
+            )
+        )
+
 
 class ImageStorages(BlockingCollection[models.ImageStorage]):
     """`/v1/image-storages`."""
@@ -736,6 +1080,42 @@ class ImageStorages(BlockingCollection[models.ImageStorage]):
         super().__init__(calls, runner)
         self._calls = calls
         self._runner = runner
+
+    def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the image storages.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return self._runner.run(self._calls.list_tags(ref, consistency=consistency))
+
+    def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the image storages, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.update_tags(
+                ref, add=add, remove=remove, idempotency_key=idempotency_key, if_match=if_match
+            )
+        )
 
 
 class Images(BlockingCollection[models.Image]):
@@ -797,6 +1177,42 @@ class Images(BlockingCollection[models.Image]):
         """
         return self._runner.run(self._calls.plan_delete(image))
 
+    def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the images.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return self._runner.run(self._calls.list_tags(ref, consistency=consistency))
+
+    def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the images, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.update_tags(
+                ref, add=add, remove=remove, idempotency_key=idempotency_key, if_match=if_match
+            )
+        )
+
 
 class JoinTokens(BlockingCollection[models.JoinToken]):
     """`/v1/join-tokens`."""
@@ -825,6 +1241,42 @@ class JoinTokens(BlockingCollection[models.JoinToken]):
         return self._runner.run(
             self._calls.create(
                 count=count, ttl_s=ttl_s, cluster=cluster, idempotency_key=idempotency_key
+            )
+        )
+
+    def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the join tokens.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return self._runner.run(self._calls.list_tags(ref, consistency=consistency))
+
+    def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the join tokens, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.update_tags(
+                ref, add=add, remove=remove, idempotency_key=idempotency_key, if_match=if_match
             )
         )
 
@@ -1065,6 +1517,70 @@ class Nics(BlockingCollection[models.Nic]):
         self._calls = calls
         self._runner = runner
 
+    def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the nics.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return self._runner.run(self._calls.list_tags(ref, consistency=consistency))
+
+    def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the nics, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.update_tags(
+                ref, add=add, remove=remove, idempotency_key=idempotency_key, if_match=if_match
+            )
+        )
+
+
+class Plugins:
+    """`/v1/plugins`."""
+
+    def __init__(self, calls: operations.Plugins, runner: Runner) -> None:
+        self._calls = calls
+        self._runner = runner
+
+    def list(
+        self,
+        *,
+        q: Sequence[str] = (),
+        sort: str | UnsetType = UNSET,
+        limit: int | UnsetType = UNSET,
+        consistency: Literal["local", "strong"] | UnsetType = UNSET,
+    ) -> Page[models.HostPlugin]:
+        """What plug-ins each host has, and whether they work.
+
+        Args:
+            q: A condition: attribute, operator, value; all given must hold. Operators are `=`, `!=`, `>`, `>=`, `<`, `<=`, `~=` (pattern), `?=` (in), `!?=` (not in), `is:null`, `!is:null`.
+            sort: The attribute to sort by; with `-` in front, descending.
+            limit: How many at most. 1..10000.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return self._runner.run(
+            self._calls.list(q=q, sort=sort, limit=limit, consistency=consistency)
+        )
+
 
 class PortGroups(BlockingCollection[models.PortGroup]):
     """`/v1/port-groups`."""
@@ -1143,6 +1659,42 @@ class PortGroups(BlockingCollection[models.PortGroup]):
         """
         return self._runner.run(self._calls.plan_delete(group))
 
+    def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the port groups.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return self._runner.run(self._calls.list_tags(ref, consistency=consistency))
+
+    def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the port groups, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.update_tags(
+                ref, add=add, remove=remove, idempotency_key=idempotency_key, if_match=if_match
+            )
+        )
+
 
 class Roles:
     """`/v1/roles`."""
@@ -1193,6 +1745,42 @@ class Roles:
                 name=name,
                 description=description,
                 idempotency_key=idempotency_key,
+            )
+        )
+
+    def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the roles.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return self._runner.run(self._calls.list_tags(ref, consistency=consistency))
+
+    def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the roles, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.update_tags(
+                ref, add=add, remove=remove, idempotency_key=idempotency_key, if_match=if_match
             )
         )
 
@@ -1398,6 +1986,42 @@ class SecurityGroups(BlockingCollection[models.SecurityGroup]):
             self._calls.delete_rule(group, rule, idempotency_key=idempotency_key, if_match=if_match)
         )
 
+    def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the security groups.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return self._runner.run(self._calls.list_tags(ref, consistency=consistency))
+
+    def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the security groups, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.update_tags(
+                ref, add=add, remove=remove, idempotency_key=idempotency_key, if_match=if_match
+            )
+        )
+
 
 class Sessions(BlockingCollection[models.Session]):
     """`/v1/sessions`."""
@@ -1406,6 +2030,42 @@ class Sessions(BlockingCollection[models.Session]):
         super().__init__(calls, runner)
         self._calls = calls
         self._runner = runner
+
+    def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the sessions.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return self._runner.run(self._calls.list_tags(ref, consistency=consistency))
+
+    def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the sessions, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.update_tags(
+                ref, add=add, remove=remove, idempotency_key=idempotency_key, if_match=if_match
+            )
+        )
 
     def delete(
         self, session: str, /, *, idempotency_key: str = "", if_match: int | str = ""
@@ -1438,6 +2098,30 @@ class State:
         return self._runner.stream(self._calls.get_backup(of=of))
 
 
+class SystemTags:
+    """`/v1/system-tags`."""
+
+    def __init__(self, calls: operations.SystemTags, runner: Runner) -> None:
+        self._calls = calls
+        self._runner = runner
+
+    def list(
+        self,
+        *,
+        q: Sequence[str] = (),
+        sort: str | UnsetType = UNSET,
+        limit: int | UnsetType = UNSET,
+    ) -> Page[models.SystemTag]:
+        """The patterns of system tags that this agent knows.
+
+        Args:
+            q: A condition: attribute, operator, value; all given must hold. Operators are `=`, `!=`, `>`, `>=`, `<`, `<=`, `~=` (pattern), `?=` (in), `!?=` (not in), `is:null`, `!is:null`.
+            sort: The attribute to sort by; with `-` in front, descending.
+            limit: How many at most. 1..10000.
+        """
+        return self._runner.run(self._calls.list(q=q, sort=sort, limit=limit))
+
+
 class Tasks(BlockingCollection[models.Task]):
     """`/v1/tasks`."""
 
@@ -1445,6 +2129,42 @@ class Tasks(BlockingCollection[models.Task]):
         super().__init__(calls, runner)
         self._calls = calls
         self._runner = runner
+
+    def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the tasks.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return self._runner.run(self._calls.list_tags(ref, consistency=consistency))
+
+    def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the tasks, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.update_tags(
+                ref, add=add, remove=remove, idempotency_key=idempotency_key, if_match=if_match
+            )
+        )
 
     def delete(
         self, task: str, /, *, idempotency_key: str = "", if_match: int | str = ""
@@ -1530,6 +2250,42 @@ class Vms(BlockingCollection[models.VM]):
                 start=start,
                 description=description,
                 idempotency_key=idempotency_key,
+            )
+        )
+
+    def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the vms.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return self._runner.run(self._calls.list_tags(ref, consistency=consistency))
+
+    def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the vms, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.update_tags(
+                ref, add=add, remove=remove, idempotency_key=idempotency_key, if_match=if_match
             )
         )
 
@@ -1687,12 +2443,14 @@ class Operations:
         self.local = Local(calls.local, runner)
         self.members = Members(calls.members, runner)
         self.nics = Nics(calls.nics, runner)
+        self.plugins = Plugins(calls.plugins, runner)
         self.port_groups = PortGroups(calls.port_groups, runner)
         self.roles = Roles(calls.roles, runner)
         self.secrets = Secrets(calls.secrets, runner)
         self.security_groups = SecurityGroups(calls.security_groups, runner)
         self.sessions = Sessions(calls.sessions, runner)
         self.state = State(calls.state, runner)
+        self.system_tags = SystemTags(calls.system_tags, runner)
         self.tasks = Tasks(calls.tasks, runner)
         self.vms = Vms(calls.vms, runner)
 

@@ -42,6 +42,16 @@ class ImageState(OpenEnum):
     UPLOADING = "uploading"
 
 
+class PluginState(OpenEnum):
+    """`REFUSED`: left out when it was loaded. `FAILING`: its last call failed, or took too long and it is called no
+    more; `why` says which.
+    """
+
+    ACTIVE = "active"
+    FAILING = "failing"
+    REFUSED = "refused"
+
+
 class PowerState(OpenEnum):
     """What the user wants of a VM."""
 
@@ -122,6 +132,8 @@ class AccessKey(Model, frozen=True, kw_only=True):
     """Log index of its last change; guards the next one."""
     created_ms: int = 0
     """When it was made, by the clock of the host that was asked."""
+    tags: tuple[str, ...] = ()
+    """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
     account_id: str = ""
     """It may do what this account may; empty: by its roles."""
     role_ids: tuple[str, ...] = ()
@@ -161,6 +173,8 @@ class AccessToken(Model, frozen=True, kw_only=True):
     """Log index of its last change; guards the next one."""
     created_ms: int = 0
     """When it was made, by the clock of the host that was asked."""
+    tags: tuple[str, ...] = ()
+    """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
     expires_ms: int = 0
     """Until when it is good; 0: for ever."""
     account_id: str = ""
@@ -189,6 +203,8 @@ class Account(Model, frozen=True, kw_only=True):
     """Log index of its last change; guards the next one."""
     created_ms: int = 0
     """When it was made, by the clock of the host that was asked."""
+    tags: tuple[str, ...] = ()
+    """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
     role_ids: tuple[str, ...] = ()
     """Roles that say what it may do."""
     description: str = ""
@@ -309,6 +325,8 @@ class ChangeCluster(Model, frozen=True, kw_only=True):
     """Its name: 1 to 63 of a-z, 0-9, `-` and `.`."""
     data_center: str | UnsetType = UNSET
     """The data center that it lies in. Name or id, of data-centers."""
+    tags: tuple[str, ...] | UnsetType = UNSET
+    """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
     description: str | UnsetType = UNSET
     """A note for people. At most 1000 characters."""
 
@@ -318,6 +336,8 @@ class ChangeDataCenter(Model, frozen=True, kw_only=True):
 
     name: str | UnsetType = UNSET
     """Its name: 1 to 63 of a-z, 0-9, `-` and `.`."""
+    tags: tuple[str, ...] | UnsetType = UNSET
+    """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
     description: str | UnsetType = UNSET
     """A note for people. At most 1000 characters."""
 
@@ -345,6 +365,17 @@ class ChangeRule(Model, frozen=True, kw_only=True):
 
     enabled: bool
     """Whether it is in force."""
+
+
+class ChangeTags(Model, frozen=True, kw_only=True):
+    """`PATCH /v1/<plural>/{ref}/tags`. What is there already, or isn't, is no error. A key has one value: a new one
+    takes the place of the old.
+    """
+
+    add: tuple[str, ...] | UnsetType = UNSET
+    """Tags that it shall have."""
+    remove: tuple[str, ...] | UnsetType = UNSET
+    """Tags that it shall not have any more."""
 
 
 class ChangeVM(Model, frozen=True, kw_only=True):
@@ -378,6 +409,8 @@ class Cluster(Model, frozen=True, kw_only=True):
     """Log index of its last change; guards the next one."""
     created_ms: int = 0
     """When it was made, by the clock of the host that was asked."""
+    tags: tuple[str, ...] = ()
+    """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
     data_center_id: str = ""
     """The data center that it lies in."""
     description: str = ""
@@ -427,6 +460,8 @@ class CreateCluster(Model, frozen=True, kw_only=True):
     """Its name: 1 to 63 of a-z, 0-9, `-` and `.`."""
     data_center: str
     """The data center that it lies in. Name or id, of data-centers."""
+    tags: tuple[str, ...] | UnsetType = UNSET
+    """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
     description: str | UnsetType = UNSET
     """A note for people. At most 1000 characters."""
 
@@ -436,12 +471,17 @@ class CreateDataCenter(Model, frozen=True, kw_only=True):
 
     name: str
     """Its name: 1 to 63 of a-z, 0-9, `-` and `.`."""
+    tags: tuple[str, ...] | UnsetType = UNSET
+    """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
     description: str | UnsetType = UNSET
     """A note for people. At most 1000 characters."""
 
 
 class CreateDataStorage(Model, frozen=True, kw_only=True):
-    """`path` must exist on every host and, for `shared`, be the same directory everywhere."""
+    """`path` must exist on every host and, for `shared`, be the same directory everywhere.
+
+    `driver` names one that a plug-in brings, on every host; empty: the product's.
+    """
 
     name: str
     """Its name: 1 to 63 of a-z, 0-9, `-` and `.`."""
@@ -449,6 +489,8 @@ class CreateDataStorage(Model, frozen=True, kw_only=True):
     """Whether each host has a directory of its own, or all mount the same."""
     path: str
     """Absolute path, the same on every host."""
+    driver: str | UnsetType = UNSET
+    """The plug-in's driver that it is used by; empty: the product's own."""
     data_center: str | UnsetType = UNSET
     """Name or id of its data center; empty: the first."""
 
@@ -556,6 +598,8 @@ class DataCenter(Model, frozen=True, kw_only=True):
     """Log index of its last change; guards the next one."""
     created_ms: int = 0
     """When it was made, by the clock of the host that was asked."""
+    tags: tuple[str, ...] = ()
+    """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
     description: str = ""
     """A note for people. At most 1000 characters."""
 
@@ -571,12 +615,16 @@ class DataStorage(Model, frozen=True, kw_only=True):
     """Log index of its last change; guards the next one."""
     created_ms: int = 0
     """When it was made, by the clock of the host that was asked."""
+    tags: tuple[str, ...] = ()
+    """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
     data_center_id: str = ""
     """The data center that it belongs to."""
     kind: DataStorageKind = DataStorageKind("")
     """Whether each host has a directory of its own, or all mount the same."""
     path: str = ""
     """Absolute path, the same on every host."""
+    driver: str = ""
+    """The plug-in's driver that it is used by; empty: the product's own."""
     data_center_name: str = ""
     """The name behind `data_center_id`; empty without one."""
 
@@ -606,6 +654,8 @@ class Disk(Model, frozen=True, kw_only=True):
     """Log index of its last change; guards the next one."""
     created_ms: int = 0
     """When it was made, by the clock of the host that was asked."""
+    tags: tuple[str, ...] = ()
+    """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
     vm_id: str = ""
     """The VM that it belongs to."""
     data_storage_id: str = ""
@@ -641,6 +691,8 @@ class DistributedSwitch(Model, frozen=True, kw_only=True):
     """Log index of its last change; guards the next one."""
     created_ms: int = 0
     """When it was made, by the clock of the host that was asked."""
+    tags: tuple[str, ...] = ()
+    """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
     cluster_id: str = ""
     """The cluster whose hosts it spans."""
     cluster_name: str = ""
@@ -686,7 +738,8 @@ class Host(Model, frozen=True, kw_only=True):
 
     Hosts of one `failure_domain` (a rack, a room) fail together; empty: this host shares its fate with no other. A
     `witness` votes and holds the state, but runs no VMs. `feature_level` is what its agent understands. `joining` from
-    its admission until it has the state and says so: it gets no vote, and may give up without a trace.
+    its admission until it has the state and says so: it gets no vote, and may give up without a trace. `plugins` are what
+    its agent found installed when it started.
     """
 
     id: str
@@ -697,6 +750,8 @@ class Host(Model, frozen=True, kw_only=True):
     """Log index of its last change; guards the next one."""
     created_ms: int = 0
     """When it was made, by the clock of the host that was asked."""
+    tags: tuple[str, ...] = ()
+    """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
     cluster_id: str = ""
     """The cluster that it belongs to."""
     address: str = ""
@@ -731,10 +786,25 @@ class Host(Model, frozen=True, kw_only=True):
     """What its agent understands of the replicated state."""
     joining: bool = False
     """Admitted, but doesn't have the state yet."""
+    plugins: tuple[Plugin, ...] = ()
+    """What plug-ins its agent found when it started."""
     resource_types: tuple[str, ...] = ()
     """Collections that plug-ins bring on it."""
     cluster_name: str = ""
     """The name behind `cluster_id`; empty without one."""
+
+
+class HostPlugin(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    host_id: str = ""
+    host_name: str = ""
+    package: str = ""
+    version: str = ""
+    group: str = ""
+    name: str = ""
+    state: str = ""
+    why: str = ""
 
 
 class Image(Model, frozen=True, kw_only=True):
@@ -752,6 +822,8 @@ class Image(Model, frozen=True, kw_only=True):
     """Log index of its last change; guards the next one."""
     created_ms: int = 0
     """When it was made, by the clock of the host that was asked."""
+    tags: tuple[str, ...] = ()
+    """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
     image_storage_id: str = ""
     """Where its file is kept."""
     state: ImageState = ImageState("uploading")
@@ -785,6 +857,8 @@ class ImageStorage(Model, frozen=True, kw_only=True):
     """Log index of its last change; guards the next one."""
     created_ms: int = 0
     """When it was made, by the clock of the host that was asked."""
+    tags: tuple[str, ...] = ()
+    """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
     data_center_id: str = ""
     """The data center that it belongs to."""
     path: str = ""
@@ -843,6 +917,8 @@ class JoinToken(Model, frozen=True, kw_only=True):
     """Log index of its last change; guards the next one."""
     created_ms: int = 0
     """When it was made, by the clock of the host that was asked."""
+    tags: tuple[str, ...] = ()
+    """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
     expires_ms: int = 0
     """Until when a host can join with it."""
     used_by_host_id: str = ""
@@ -1054,6 +1130,8 @@ class Nic(Model, frozen=True, kw_only=True):
     """Log index of its last change; guards the next one."""
     created_ms: int = 0
     """When it was made, by the clock of the host that was asked."""
+    tags: tuple[str, ...] = ()
+    """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
     vm_id: str = ""
     """The VM that it belongs to."""
     port_group_id: str = ""
@@ -1075,12 +1153,32 @@ class Nic(Model, frozen=True, kw_only=True):
 
 
 class Permission(Model, frozen=True, kw_only=True):
-    """The right to do each of `actions` to each of `kinds`; `*` stands for all of them."""
+    """The right to do each of `actions` to each of `kinds`; `*` stands for all of them.
+
+    `action@tag` is limited to resources that carry the tag.
+    """
 
     kinds: tuple[str, ...]
     """Kinds of resources; `*` is all of them."""
     actions: tuple[str, ...]
-    """`read`, `create`, `change`, `delete`, `operate`; `*` is all of them."""
+    """`read`, `create`, `change`, `delete`, `operate`; `*` is all of them. `read@env=test`: only of what carries the tag."""
+
+
+class Plugin(Model, frozen=True, kw_only=True):
+    """What one entry point of an installed package gives to the agent of a host, and why not."""
+
+    package: str = ""
+    """The package that it is from."""
+    version: str = ""
+    """The package's version."""
+    group: str = ""
+    """The group of entry points: what it gives."""
+    name: str = ""
+    """The entry point's name."""
+    state: PluginState = PluginState("active")
+    """Whether it is in use, was left out, or fails."""
+    why: str = ""
+    """Why it was left out, or what failed last."""
 
 
 class PortGroup(Model, frozen=True, kw_only=True):
@@ -1099,6 +1197,8 @@ class PortGroup(Model, frozen=True, kw_only=True):
     """Log index of its last change; guards the next one."""
     created_ms: int = 0
     """When it was made, by the clock of the host that was asked."""
+    tags: tuple[str, ...] = ()
+    """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
     switch_id: str = ""
     """The switch that it is on."""
     vni: int = 0
@@ -1152,6 +1252,8 @@ class Role(Model, frozen=True, kw_only=True):
     """Log index of its last change; guards the next one."""
     created_ms: int = 0
     """When it was made, by the clock of the host that was asked."""
+    tags: tuple[str, ...] = ()
+    """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
     permissions: tuple[Permission, ...] = ()
     """What it allows."""
     description: str = ""
@@ -1222,6 +1324,8 @@ class SecurityGroup(Model, frozen=True, kw_only=True):
     """Log index of its last change; guards the next one."""
     created_ms: int = 0
     """When it was made, by the clock of the host that was asked."""
+    tags: tuple[str, ...] = ()
+    """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
     data_center_id: str = ""
     """The data center that it belongs to."""
     rules: tuple[Rule, ...] = ()
@@ -1241,6 +1345,8 @@ class Session(Model, frozen=True, kw_only=True):
     """Log index of its last change; guards the next one."""
     created_ms: int = 0
     """When it was made, by the clock of the host that was asked."""
+    tags: tuple[str, ...] = ()
+    """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
     account_id: str = ""
     """Who logged in."""
     expires_ms: int = 0
@@ -1271,6 +1377,19 @@ class StopVM(Model, frozen=True, kw_only=True):
     """How long the guest may take to shut down. 1..3600. Default: `90`."""
 
 
+class SystemTag(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    name: str = ""
+    description: str = ""
+
+
+class Tags(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    tags: tuple[str, ...] = ()
+
+
 class Target(Model, frozen=True, kw_only=True):
     """An object of the API."""
 
@@ -1297,6 +1416,8 @@ class Task(Model, frozen=True, kw_only=True):
     """Log index of its last change; guards the next one."""
     created_ms: int = 0
     """When it was made, by the clock of the host that was asked."""
+    tags: tuple[str, ...] = ()
+    """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
     workflow: str = ""
     """Name of the workflow."""
     subject: str = ""
@@ -1387,6 +1508,8 @@ class VM(Model, frozen=True, kw_only=True):
     """Log index of its last change; guards the next one."""
     created_ms: int = 0
     """When it was made, by the clock of the host that was asked."""
+    tags: tuple[str, ...] = ()
+    """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
     cluster_id: str = ""
     """The cluster on whose hosts it runs."""
     host_id: str = ""

@@ -138,6 +138,53 @@ class AccessKeys(Collection[models.AccessKey]):
             models.AccessKeySecret,
         )
 
+    async def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the access keys.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return await self._api.answer(
+            request(
+                "GET",
+                path_of("access-keys", ref, "tags"),
+                query=(*one("consistency", consistency),),
+            ),
+            models.Tags,
+        )
+
+    async def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the access keys, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("access-keys", ref, "tags"),
+                body=models.ChangeTags(add=listed(add), remove=listed(remove)),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.Tags,
+        )
+
 
 class AccessTokens(Collection[models.AccessToken]):
     """`/v1/access-tokens`."""
@@ -170,6 +217,53 @@ class AccessTokens(Collection[models.AccessToken]):
                 headers={"Idempotency-Key": idempotency_key},
             ),
             models.NewAccessToken,
+        )
+
+    async def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the access tokens.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return await self._api.answer(
+            request(
+                "GET",
+                path_of("access-tokens", ref, "tags"),
+                query=(*one("consistency", consistency),),
+            ),
+            models.Tags,
+        )
+
+    async def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the access tokens, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("access-tokens", ref, "tags"),
+                body=models.ChangeTags(add=listed(add), remove=listed(remove)),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.Tags,
         )
 
     async def delete(
@@ -402,6 +496,51 @@ class Accounts(Collection[models.Account]):
             )
         )
 
+    async def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the accounts.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return await self._api.answer(
+            request(
+                "GET", path_of("accounts", ref, "tags"), query=(*one("consistency", consistency),)
+            ),
+            models.Tags,
+        )
+
+    async def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the accounts, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("accounts", ref, "tags"),
+                body=models.ChangeTags(add=listed(add), remove=listed(remove)),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.Tags,
+        )
+
 
 class Audits(Collection[models.Audit]):
     """`/v1/audits`."""
@@ -470,6 +609,7 @@ class Clusters(Collection[models.Cluster]):
         *,
         name: str,
         data_center: str,
+        tags: Sequence[str] | UnsetType = UNSET,
         description: str | UnsetType = UNSET,
         idempotency_key: str = "",
     ) -> models.Cluster:
@@ -478,6 +618,7 @@ class Clusters(Collection[models.Cluster]):
         Args:
             name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
             data_center: The data center that it lies in. Name or id, of data-centers.
+            tags: Names and `key=value` pairs, to find it by, to limit rights, to change what it does.
             description: A note for people. At most 1000 characters.
             idempotency_key: A repetition with the same key gives the first result.
         """
@@ -486,7 +627,7 @@ class Clusters(Collection[models.Cluster]):
                 "POST",
                 path_of("clusters"),
                 body=models.CreateCluster(
-                    name=name, data_center=data_center, description=description
+                    name=name, data_center=data_center, tags=listed(tags), description=description
                 ),
                 headers={"Idempotency-Key": idempotency_key},
             ),
@@ -500,6 +641,7 @@ class Clusters(Collection[models.Cluster]):
         *,
         name: str | UnsetType = UNSET,
         data_center: str | UnsetType = UNSET,
+        tags: Sequence[str] | UnsetType = UNSET,
         description: str | UnsetType = UNSET,
         idempotency_key: str = "",
         if_match: int | str = "",
@@ -510,6 +652,7 @@ class Clusters(Collection[models.Cluster]):
             ref: Name or id.
             name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
             data_center: The data center that it lies in. Name or id, of data-centers.
+            tags: Names and `key=value` pairs, to find it by, to limit rights, to change what it does.
             description: A note for people. At most 1000 characters.
             idempotency_key: A repetition with the same key gives the first result.
             if_match: Do it only if the thing still has this revision.
@@ -519,7 +662,7 @@ class Clusters(Collection[models.Cluster]):
                 "PATCH",
                 path_of("clusters", ref),
                 body=models.ChangeCluster(
-                    name=name, data_center=data_center, description=description
+                    name=name, data_center=data_center, tags=listed(tags), description=description
                 ),
                 headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
             ),
@@ -555,17 +698,68 @@ class Clusters(Collection[models.Cluster]):
             models.DeletionPlan,
         )
 
+    async def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the clusters.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return await self._api.answer(
+            request(
+                "GET", path_of("clusters", ref, "tags"), query=(*one("consistency", consistency),)
+            ),
+            models.Tags,
+        )
+
+    async def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the clusters, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("clusters", ref, "tags"),
+                body=models.ChangeTags(add=listed(add), remove=listed(remove)),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.Tags,
+        )
+
 
 class DataCenters(Collection[models.DataCenter]):
     """`/v1/data-centers`."""
 
     async def create(
-        self, *, name: str, description: str | UnsetType = UNSET, idempotency_key: str = ""
+        self,
+        *,
+        name: str,
+        tags: Sequence[str] | UnsetType = UNSET,
+        description: str | UnsetType = UNSET,
+        idempotency_key: str = "",
     ) -> models.DataCenter:
         """Make one of the data centers.
 
         Args:
             name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            tags: Names and `key=value` pairs, to find it by, to limit rights, to change what it does.
             description: A note for people. At most 1000 characters.
             idempotency_key: A repetition with the same key gives the first result.
         """
@@ -573,7 +767,7 @@ class DataCenters(Collection[models.DataCenter]):
             request(
                 "POST",
                 path_of("data-centers"),
-                body=models.CreateDataCenter(name=name, description=description),
+                body=models.CreateDataCenter(name=name, tags=listed(tags), description=description),
                 headers={"Idempotency-Key": idempotency_key},
             ),
             models.DataCenter,
@@ -585,6 +779,7 @@ class DataCenters(Collection[models.DataCenter]):
         /,
         *,
         name: str | UnsetType = UNSET,
+        tags: Sequence[str] | UnsetType = UNSET,
         description: str | UnsetType = UNSET,
         idempotency_key: str = "",
         if_match: int | str = "",
@@ -594,6 +789,7 @@ class DataCenters(Collection[models.DataCenter]):
         Args:
             ref: Name or id.
             name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            tags: Names and `key=value` pairs, to find it by, to limit rights, to change what it does.
             description: A note for people. At most 1000 characters.
             idempotency_key: A repetition with the same key gives the first result.
             if_match: Do it only if the thing still has this revision.
@@ -602,7 +798,7 @@ class DataCenters(Collection[models.DataCenter]):
             request(
                 "PATCH",
                 path_of("data-centers", ref),
-                body=models.ChangeDataCenter(name=name, description=description),
+                body=models.ChangeDataCenter(name=name, tags=listed(tags), description=description),
                 headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
             ),
             models.DataCenter,
@@ -637,6 +833,53 @@ class DataCenters(Collection[models.DataCenter]):
             models.DeletionPlan,
         )
 
+    async def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the data centers.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return await self._api.answer(
+            request(
+                "GET",
+                path_of("data-centers", ref, "tags"),
+                query=(*one("consistency", consistency),),
+            ),
+            models.Tags,
+        )
+
+    async def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the data centers, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("data-centers", ref, "tags"),
+                body=models.ChangeTags(add=listed(add), remove=listed(remove)),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.Tags,
+        )
+
 
 class DataStorages(Collection[models.DataStorage]):
     """`/v1/data-storages`."""
@@ -647,6 +890,7 @@ class DataStorages(Collection[models.DataStorage]):
         name: str,
         kind: models.DataStorageKind | str,
         path: str,
+        driver: str | UnsetType = UNSET,
         data_center: str | UnsetType = UNSET,
         idempotency_key: str = "",
     ) -> models.DataStorage:
@@ -656,6 +900,7 @@ class DataStorages(Collection[models.DataStorage]):
             name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
             kind: Whether each host has a directory of its own, or all mount the same.
             path: Absolute path, the same on every host.
+            driver: The plug-in's driver that it is used by; empty: the product's own.
             data_center: Name or id of its data center; empty: the first.
             idempotency_key: A repetition with the same key gives the first result.
         """
@@ -667,11 +912,59 @@ class DataStorages(Collection[models.DataStorage]):
                     name=name,
                     kind=word(models.DataStorageKind, kind),
                     path=path,
+                    driver=driver,
                     data_center=data_center,
                 ),
                 headers={"Idempotency-Key": idempotency_key},
             ),
             models.DataStorage,
+        )
+
+    async def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the data storages.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return await self._api.answer(
+            request(
+                "GET",
+                path_of("data-storages", ref, "tags"),
+                query=(*one("consistency", consistency),),
+            ),
+            models.Tags,
+        )
+
+    async def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the data storages, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("data-storages", ref, "tags"),
+                body=models.ChangeTags(add=listed(add), remove=listed(remove)),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.Tags,
         )
 
     async def delete(
@@ -707,9 +1000,101 @@ class DataStorages(Collection[models.DataStorage]):
 class Disks(Collection[models.Disk]):
     """`/v1/disks`."""
 
+    async def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the disks.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return await self._api.answer(
+            request(
+                "GET", path_of("disks", ref, "tags"), query=(*one("consistency", consistency),)
+            ),
+            models.Tags,
+        )
+
+    async def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the disks, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("disks", ref, "tags"),
+                body=models.ChangeTags(add=listed(add), remove=listed(remove)),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.Tags,
+        )
+
 
 class DistributedSwitches(Collection[models.DistributedSwitch]):
     """`/v1/distributed-switches`."""
+
+    async def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the distributed switches.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return await self._api.answer(
+            request(
+                "GET",
+                path_of("distributed-switches", ref, "tags"),
+                query=(*one("consistency", consistency),),
+            ),
+            models.Tags,
+        )
+
+    async def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the distributed switches, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("distributed-switches", ref, "tags"),
+                body=models.ChangeTags(add=listed(add), remove=listed(remove)),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.Tags,
+        )
 
 
 class Events(Collection[models.Event]):
@@ -798,9 +1183,101 @@ class Hosts(Collection[models.Host]):
             models.ReleasedHost,
         )
 
+    async def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the hosts.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return await self._api.answer(
+            request(
+                "GET", path_of("hosts", ref, "tags"), query=(*one("consistency", consistency),)
+            ),
+            models.Tags,
+        )
+
+    async def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the hosts, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("hosts", ref, "tags"),
+                body=models.ChangeTags(add=listed(add), remove=listed(remove)),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.Tags,
+        )
+
 
 class ImageStorages(Collection[models.ImageStorage]):
     """`/v1/image-storages`."""
+
+    async def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the image storages.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return await self._api.answer(
+            request(
+                "GET",
+                path_of("image-storages", ref, "tags"),
+                query=(*one("consistency", consistency),),
+            ),
+            models.Tags,
+        )
+
+    async def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the image storages, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("image-storages", ref, "tags"),
+                body=models.ChangeTags(add=listed(add), remove=listed(remove)),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.Tags,
+        )
 
 
 class Images(Collection[models.Image]):
@@ -868,6 +1345,51 @@ class Images(Collection[models.Image]):
             models.DeletionPlan,
         )
 
+    async def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the images.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return await self._api.answer(
+            request(
+                "GET", path_of("images", ref, "tags"), query=(*one("consistency", consistency),)
+            ),
+            models.Tags,
+        )
+
+    async def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the images, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("images", ref, "tags"),
+                body=models.ChangeTags(add=listed(add), remove=listed(remove)),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.Tags,
+        )
+
 
 class JoinTokens(Collection[models.JoinToken]):
     """`/v1/join-tokens`."""
@@ -896,6 +1418,53 @@ class JoinTokens(Collection[models.JoinToken]):
                 headers={"Idempotency-Key": idempotency_key},
             ),
             models.NewJoinTokens,
+        )
+
+    async def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the join tokens.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return await self._api.answer(
+            request(
+                "GET",
+                path_of("join-tokens", ref, "tags"),
+                query=(*one("consistency", consistency),),
+            ),
+            models.Tags,
+        )
+
+    async def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the join tokens, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("join-tokens", ref, "tags"),
+                body=models.ChangeTags(add=listed(add), remove=listed(remove)),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.Tags,
         )
 
     async def delete(
@@ -1190,6 +1759,86 @@ class Members:
 class Nics(Collection[models.Nic]):
     """`/v1/nics`."""
 
+    async def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the nics.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return await self._api.answer(
+            request("GET", path_of("nics", ref, "tags"), query=(*one("consistency", consistency),)),
+            models.Tags,
+        )
+
+    async def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the nics, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("nics", ref, "tags"),
+                body=models.ChangeTags(add=listed(add), remove=listed(remove)),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.Tags,
+        )
+
+
+class Plugins:
+    """`/v1/plugins`."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    async def list(
+        self,
+        *,
+        q: Sequence[str] = (),
+        sort: str | UnsetType = UNSET,
+        limit: int | UnsetType = UNSET,
+        consistency: Literal["local", "strong"] | UnsetType = UNSET,
+    ) -> Page[models.HostPlugin]:
+        """What plug-ins each host has, and whether they work.
+
+        Args:
+            q: A condition: attribute, operator, value; all given must hold. Operators are `=`, `!=`, `>`, `>=`, `<`, `<=`, `~=` (pattern), `?=` (in), `!?=` (not in), `is:null`, `!is:null`.
+            sort: The attribute to sort by; with `-` in front, descending.
+            limit: How many at most. 1..10000.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return await self._api.page(
+            request(
+                "GET",
+                path_of("plugins"),
+                query=(
+                    *many("q", q),
+                    *one("sort", sort),
+                    *one("limit", limit),
+                    *one("consistency", consistency),
+                ),
+            ),
+            models.HostPlugin,
+        )
+
 
 class PortGroups(Collection[models.PortGroup]):
     """`/v1/port-groups`."""
@@ -1277,6 +1926,53 @@ class PortGroups(Collection[models.PortGroup]):
             models.DeletionPlan,
         )
 
+    async def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the port groups.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return await self._api.answer(
+            request(
+                "GET",
+                path_of("port-groups", ref, "tags"),
+                query=(*one("consistency", consistency),),
+            ),
+            models.Tags,
+        )
+
+    async def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the port groups, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("port-groups", ref, "tags"),
+                body=models.ChangeTags(add=listed(add), remove=listed(remove)),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.Tags,
+        )
+
 
 class Roles:
     """`/v1/roles`."""
@@ -1340,6 +2036,51 @@ class Roles:
                 headers={"Idempotency-Key": idempotency_key},
             ),
             models.Role,
+        )
+
+    async def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the roles.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return await self._api.answer(
+            request(
+                "GET", path_of("roles", ref, "tags"), query=(*one("consistency", consistency),)
+            ),
+            models.Tags,
+        )
+
+    async def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the roles, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("roles", ref, "tags"),
+                body=models.ChangeTags(add=listed(add), remove=listed(remove)),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.Tags,
         )
 
     async def get(
@@ -1581,9 +2322,101 @@ class SecurityGroups(Collection[models.SecurityGroup]):
             )
         )
 
+    async def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the security groups.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return await self._api.answer(
+            request(
+                "GET",
+                path_of("security-groups", ref, "tags"),
+                query=(*one("consistency", consistency),),
+            ),
+            models.Tags,
+        )
+
+    async def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the security groups, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("security-groups", ref, "tags"),
+                body=models.ChangeTags(add=listed(add), remove=listed(remove)),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.Tags,
+        )
+
 
 class Sessions(Collection[models.Session]):
     """`/v1/sessions`."""
+
+    async def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the sessions.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return await self._api.answer(
+            request(
+                "GET", path_of("sessions", ref, "tags"), query=(*one("consistency", consistency),)
+            ),
+            models.Tags,
+        )
+
+    async def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the sessions, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("sessions", ref, "tags"),
+                body=models.ChangeTags(add=listed(add), remove=listed(remove)),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.Tags,
+        )
 
     async def delete(
         self, session: str, /, *, idempotency_key: str = "", if_match: int | str = ""
@@ -1621,8 +2454,87 @@ class State:
         return self._api.stream(request("GET", path_of("state", "backup"), query=(*one("of", of),)))
 
 
+class SystemTags:
+    """`/v1/system-tags`."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    async def list(
+        self,
+        *,
+        q: Sequence[str] = (),
+        sort: str | UnsetType = UNSET,
+        limit: int | UnsetType = UNSET,
+    ) -> Page[models.SystemTag]:
+        """The patterns of system tags that this agent knows.
+
+        Args:
+            q: A condition: attribute, operator, value; all given must hold. Operators are `=`, `!=`, `>`, `>=`, `<`, `<=`, `~=` (pattern), `?=` (in), `!?=` (not in), `is:null`, `!is:null`.
+            sort: The attribute to sort by; with `-` in front, descending.
+            limit: How many at most. 1..10000.
+        """
+        return await self._api.page(
+            request(
+                "GET",
+                path_of("system-tags"),
+                query=(
+                    *many("q", q),
+                    *one("sort", sort),
+                    *one("limit", limit),
+                ),
+            ),
+            models.SystemTag,
+        )
+
+
 class Tasks(Collection[models.Task]):
     """`/v1/tasks`."""
+
+    async def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the tasks.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return await self._api.answer(
+            request(
+                "GET", path_of("tasks", ref, "tags"), query=(*one("consistency", consistency),)
+            ),
+            models.Tags,
+        )
+
+    async def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the tasks, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("tasks", ref, "tags"),
+                body=models.ChangeTags(add=listed(add), remove=listed(remove)),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.Tags,
+        )
 
     async def delete(
         self, task: str, /, *, idempotency_key: str = "", if_match: int | str = ""
@@ -1715,6 +2627,49 @@ class Vms(Collection[models.VM]):
             ),
             models.VM,
             "vm",
+        )
+
+    async def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the vms.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return await self._api.answer(
+            request("GET", path_of("vms", ref, "tags"), query=(*one("consistency", consistency),)),
+            models.Tags,
+        )
+
+    async def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the vms, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("vms", ref, "tags"),
+                body=models.ChangeTags(add=listed(add), remove=listed(remove)),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.Tags,
         )
 
     async def update(
@@ -1900,12 +2855,14 @@ class Operations:
         self.local = Local(api)
         self.members = Members(api)
         self.nics = Nics(api, "nics", models.Nic)
+        self.plugins = Plugins(api)
         self.port_groups = PortGroups(api, "port-groups", models.PortGroup)
         self.roles = Roles(api)
         self.secrets = Secrets(api)
         self.security_groups = SecurityGroups(api, "security-groups", models.SecurityGroup)
         self.sessions = Sessions(api, "sessions", models.Session)
         self.state = State(api)
+        self.system_tags = SystemTags(api)
         self.tasks = Tasks(api, "tasks", models.Task)
         self.vms = Vms(api, "vms", models.VM)
 

@@ -1,0 +1,1 @@
+"""Plug-ins: installed Python packages that add to the product through entry points. See docs/plugins.md."""
