@@ -45,6 +45,9 @@ from nodeagent.joining.doorkeeper import Doorkeeper
 from nodeagent.joining.founding import IMAGES_PATH, MESH_ID
 from nodeagent.mesh_rpc import MeshRpc
 from nodeagent.node import Node
+from nodeagent.services.callback_sender import CallbackSender
+from nodeagent.services.callback_targets import CallbackTargets, is_own_address
+from nodeagent.services.callbacks import Callbacks
 from nodeagent.services.certificate_renewal import CertificateRenewal
 from nodeagent.services.event_log import EventLog
 from nodeagent.services.exclusion import Exclusion
@@ -175,8 +178,20 @@ class Member:
             self.node.faults,
             clock,
         )
+        targets = CallbackTargets(
+            basics.config.callbacks,
+            hosts=lambda: (host.address for host in store.all(Host)),
+            is_own=is_own_address,
+        )
         self.services = Services(
             bus=bus,
+            callbacks=Callbacks(
+                self.node,
+                whereabouts,
+                CallbackSender(targets),
+                targets=targets,
+                secrets_key=secrets.keys,
+            ),
             certificates=OwnCertificates(self.node, self._api_tls, secrets_key=secrets.keys),
             doorkeeper=Doorkeeper(
                 store, self._engine, clock=clock, rng=rng, secrets_key=secrets.keys
@@ -279,6 +294,7 @@ class Member:
             "renewal": self.services.renewal.run,
             "expiry": ExpiryWarnings(self.node).run,
             "faults": FaultReporter(self.node).run,
+            "callbacks": self.services.callbacks.run,
         }
         if self._record.witness:
             for name in NOT_ON_WITNESSES:

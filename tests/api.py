@@ -18,6 +18,9 @@ from nodeagent.api.app import build_app, serve_unix
 from nodeagent.identity.identity import Identity
 from nodeagent.joining.doorkeeper import Doorkeeper
 from nodeagent.node import Node
+from nodeagent.services.callback_sender import CallbackSender
+from nodeagent.services.callback_targets import CallbackPolicy, CallbackTargets
+from nodeagent.services.callbacks import Callbacks
 from nodeagent.services.exclusion import Exclusion
 from nodeagent.services.member_states import MemberStates
 from nodeagent.services.own_certificates import OwnCertificates
@@ -67,6 +70,14 @@ def with_identity(node: Node, directory: Path) -> Node:
     return dataclasses.replace(node, paths=paths)
 
 
+class OwnsAll:
+    """This host does all the work."""
+
+    def owners(self, key: str, *, records_only: bool) -> list[str]:
+        del key, records_only
+        return [HOST_ID]
+
+
 class FakeAgent:
     """An agent that is a member, or not yet."""
 
@@ -80,8 +91,16 @@ class FakeAgent:
             node = with_identity(member.node, home)
             write_file(node.paths.secrets_key, member.secrets_key)
             secrets = SecretsRotation(node, Keyring(node.paths))
+            targets = CallbackTargets(CallbackPolicy(), hosts=tuple, is_own=lambda _: False)
             self.services = Services(
                 bus=None,
+                callbacks=Callbacks(
+                    node,
+                    OwnsAll(),
+                    CallbackSender(targets),
+                    targets=targets,
+                    secrets_key=secrets.keys,
+                ),
                 certificates=OwnCertificates(node, NoTls(), secrets_key=secrets.keys),
                 doorkeeper=Doorkeeper(
                     member.store,

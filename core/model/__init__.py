@@ -42,6 +42,8 @@ from core.model.storage import (
     ImageStorage,
 )
 from core.model.work import (
+    Callback,
+    CallbackKey,
     Deletion,
     Event,
     JournalEntry,
@@ -80,6 +82,8 @@ RESOURCE_TYPES: tuple[type[Resource], ...] = (
     Task,
     Event,
     Deletion,
+    Callback,
+    CallbackKey,
 )
 
 KINDS: dict[str, type[Resource]] = {kind_of(type_): type_ for type_ in RESOURCE_TYPES}
@@ -99,6 +103,8 @@ __all__ = [
     "Account",
     "ApiCertificate",
     "Audit",
+    "Callback",
+    "CallbackKey",
     "CloudInit",
     "Cluster",
     "DataCenter",

@@ -1,4 +1,4 @@
-"""Tasks (long work with progress, log and result) and events (what happened, for people and programs).
+"""Tasks (long work with progress, log and result), who is told of their end, and events (what happened, for people and programs).
 
 Written by the workflow runner and the controllers; any agent can show them after the writer is gone.
 """
@@ -101,6 +101,38 @@ class Task(Resource, tag="task.v1", frozen=True, kw_only=True):
         """A resource has one open task at a time: work on it is serial."""
         ended = (TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED)
         return () if self.state in ended else (f"task.subject/{self.subject}",)
+
+
+class Callback(Resource, tag="callback.v1", frozen=True, kw_only=True):
+    """The wish to be told of a task's end; id = the task's id, name = id. Stored with the task, gone when it was delivered or given up.
+
+    `sealed_url` is where to; it may hold a password of the receiver's, so nobody sees it. `receiver` is its scheme, host and port.
+    `tries` have begun, the next may begin at `next_ms`.
+    """
+
+    SECRET: ClassVar[frozenset[str]] = frozenset({"sealed_url"})
+    SEALED: ClassVar[dict[str, str]] = {"sealed_url": "callback/{id}"}
+
+    receiver: str
+    sealed_url: bytes
+    tries: int = 0
+    next_ms: int = 0
+
+    def claims(self) -> tuple[str, ...]:
+        return ()
+
+
+class CallbackKey(Resource, tag="callback-key.v1", frozen=True, kw_only=True):
+    """The key that signs what receivers of callbacks get; exactly one, id `callback-key`. `public_key` is in base64."""
+
+    SECRET: ClassVar[frozenset[str]] = frozenset({"sealed_key"})
+    SEALED: ClassVar[dict[str, str]] = {"sealed_key": "callback-key"}
+
+    public_key: str
+    sealed_key: bytes
+
+    def claims(self) -> tuple[str, ...]:
+        return ()
 
 
 class Severity(StrEnum):

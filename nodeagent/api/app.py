@@ -14,6 +14,7 @@ from aiohttp import web
 from core.clock import Clock
 from nodeagent.api import (
     accounts,
+    callbacks,
     certificates,
     collections,
     events,
@@ -30,8 +31,10 @@ from nodeagent.api import (
 )
 from nodeagent.api.access import CLOCK, access_middleware
 from nodeagent.api.auditing import audit_middleware
+from nodeagent.api.callbacks import callback_middleware
 from nodeagent.api.deleting import dry_run_middleware
 from nodeagent.api.description import routes as description
+from nodeagent.api.description.operations import STARTING_TASKS
 from nodeagent.api.keys import AGENT, Agent
 from nodeagent.api.permissions import check_routes
 from nodeagent.api.problems import problem_middleware
@@ -51,6 +54,7 @@ AREAS = (
     storages,
     networks,
     tasks,
+    callbacks,
     events,
     collections,
 )
@@ -67,6 +71,7 @@ def build_app(agent: Agent, *, clock: Clock, rng: random.Random) -> web.Applicat
             problem_middleware(rng),
             access_middleware(),
             dry_run_middleware,
+            callback_middleware(STARTING_TASKS),
             audit_middleware(),
         ],
         client_max_size=UPLOAD_BYTES_MAX,

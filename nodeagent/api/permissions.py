@@ -110,6 +110,8 @@ NEEDS: dict[str, Need] = {
     "DELETE /v1/security-groups/{group}/rules/{rule}": _role("security-group", CHANGE),
     "GET /v1/tasks/{task}": _role("task", READ),
     "DELETE /v1/tasks/{task}": _role("task", DELETE),
+    "GET /v1/callback-key": Need(Gate.OPEN),
+    "POST /v1/callback-key/actions/rotate": _role("callback-key", OPERATE),
     "GET /v1/events": _role("event", READ),
     "GET /v1/openapi.json": Need(Gate.CALLER),
     "POST /v1/accounts": _role("account", CREATE),

@@ -14,9 +14,10 @@ from aiohttp import web
 
 from core.clock import new_id
 from core.errors import InvalidError, PreconditionError, UnavailableError
-from core.model import Resource
+from core.model import Resource, Task
 from nodeagent.api.keys import AGENT
 from nodeagent.node import Node
+from nodeagent.services.callbacks import CallBack
 from nodeagent.services.services import Services
 from raftstate.txn import Applied
 
@@ -25,6 +26,7 @@ R = TypeVar("R", bound=Resource)
 
 BODY_BYTES_MAX = 1 << 20
 CONDITION_LENGTH_MAX = 2000
+CALLBACK_HEADER = "Callback-URL"
 KEY_NAMESPACE = uuid.UUID("6f2f1d0e-8a53-4c11-9f0e-5b8f3f6a7c21")
 
 
@@ -124,11 +126,12 @@ def json_answer(
 
 
 class Ids:
-    """Ids of what one request creates: the same for a repeated request."""
+    """Ids of what one request creates, the same for a repeated request; and who wants to be called back."""
 
-    def __init__(self, key: str, attempt: int = 0) -> None:
+    def __init__(self, key: str, attempt: int = 0, *, callback: CallBack | None = None) -> None:
         self._key = key
         self._attempt = attempt
+        self._callback = callback
 
     @property
     def request_id(self) -> str:
@@ -137,14 +140,25 @@ class Ids:
 
     def again(self, attempt: int) -> Ids:
         """Return the ids of a further attempt at the same request: it makes the same things."""
-        return Ids(self._key, attempt)
+        return Ids(self._key, attempt, callback=self._callback)
+
+    def item(self, id_: str) -> Ids:
+        """Return the ids for one of the things that the request is about."""
+        return Ids(f"{self._key}\n{id_}", callback=self._callback)
 
     def id_for(self, purpose: str) -> str:
         """Return the id of the thing that the request creates for that purpose."""
         return str(uuid.uuid5(KEY_NAMESPACE, f"{self._key}\n{purpose}"))
 
+    def beside(self, task: Task) -> tuple[tuple[Resource, ...], tuple[Resource, ...]]:
+        """Return what is stored together with the task that the request starts, and what that has to guard."""
+        return self._callback.beside(task) if self._callback is not None else ((), ())
+
 
 def ids_of(request: web.Request) -> Ids:
     """Return the ids of a request, made from its Idempotency-Key if it has one."""
-    key = request.headers.get("Idempotency-Key", "")
-    return Ids(f"{request.method} {request.path} {key}" if key else new_id(node_of(request).rng))
+    key, url = request.headers.get("Idempotency-Key", ""), request.headers.get(CALLBACK_HEADER)
+    return Ids(
+        f"{request.method} {request.path} {key}" if key else new_id(node_of(request).rng),
+        callback=services_of(request).callbacks.wish(url) if url is not None else None,
+    )

@@ -56,6 +56,8 @@ class IdSource(Protocol):
 
     def id_for(self, purpose: str) -> str: ...
 
+    def beside(self, task: Task) -> tuple[tuple[Resource, ...], tuple[Resource, ...]]: ...
+
 
 class Placer(Protocol):
     """Chooses hosts (`nodeagent.services.placing`)."""
@@ -130,11 +132,12 @@ class VmService:
         host = self._store.need(Host, host_id)
         members_of = (self._store.need(SecurityGroup, id_) for id_ in groups)
         uses: tuple[Resource, ...] = (image, storage, port_group, host, *members_of)
+        beside, guards = ids.beside(task)
         for attempt in range(ADDRESS_TRIES):
             nic = self._nic(vm, port_group, groups, ids, now_ms)
             txn = self._store.change(
-                puts=(vm, disk, nic, task),
-                guards=(*uses, *fences_absent(*uses)),
+                puts=(vm, disk, nic, task, *beside),
+                guards=(*uses, *fences_absent(*uses), *guards),
                 request_id=ids.request_id if attempt == 0 else f"{ids.request_id}#{attempt}",
             )
             match await self._store.commit(txn):
@@ -333,9 +336,10 @@ class VmService:
             return Opened(self._store.get(VM, vm.id) or vm, before)
         task = self._task(workflow, vm, ids, **arguments)
         hosts = [h for id_ in new_hosts if (h := self._store.get(Host, id_)) is not None]
+        beside, guards = ids.beside(task)
         await self._store.apply(
-            puts=(vm, task),
-            guards=(*hosts, *fences_absent(*hosts)),
+            puts=(vm, task, *beside),
+            guards=(*hosts, *fences_absent(*hosts), *guards),
             request_id=ids.request_id,
         )
         opened = self._store.get(Task, task.id)

@@ -78,6 +78,16 @@ async def test_two_changes_have_two_keys(agent):
     assert agent.asked[0].key != agent.asked[1].key
 
 
+async def test_who_shall_be_called_back_is_named_with_what_starts_the_work(agent):
+    url = "https://hooks.example.org/"
+    async with client_of(agent.address) as client:
+        await client.act("vms", "web1", "stop", callback_url=url)
+        await client.act("vms", "web1", "start")
+        await client.create_vm(VMBody(name="web2", image="debian-12"), callback_url=url)
+        await client.delete("vms", "web1", callback_url=url)
+    assert [asked.headers.get("Callback-URL") for asked in agent.asked] == [url, None, url, url]
+
+
 async def test_when_quorum_stays_lost_the_last_word_is_the_agents(agent):
     agent.faults.extend(Fault(503, "no quorum: h2 and h3 are missing") for _ in range(99))
     async with client_of(agent.address, patience_s=0.3) as client:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tools.cli.context import Context
 from tools.cli.output import Column, write_done, write_item, write_list
-from tools.cli.parser import Parser, UsageError, Verbs, add_wait, add_yes
+from tools.cli.parser import Parser, UsageError, Verbs, add_callback, add_wait, add_yes
 from tools.cli.units import positive
 from tools.cli.waiting import finish
 from tools.sdk.items import Item
@@ -99,9 +99,14 @@ def add_show(verbs: Verbs, kind: Kind) -> None:
 
 
 def add_delete(
-    verbs: Verbs, kind: Kind, *, verb: str = "delete", consequences: Consequences | None = None
+    verbs: Verbs,
+    kind: Kind,
+    *,
+    verb: str = "delete",
+    consequences: Consequences | None = None,
+    callback: bool = False,
 ) -> None:
-    """Add `delete`, or the same by another name; it asks on a terminal."""
+    """Add `delete`, or the same by another name; it asks on a terminal. `callback`: it is long work."""
     done = {"delete": "deleted", "remove": "removed", "revoke": "revoked"}[verb]
 
     async def run(args: Namespace, ctx: Context) -> int:
@@ -111,7 +116,8 @@ def add_delete(
             lines = await consequences(ctx, item) if consequences is not None else []
             first = f"This will {title}" + (" with:" if lines else ".")
             await ctx.confirm("\n  ".join([first, *lines]), yes=False)
-        started = await ctx.client.delete(kind.plural, args.name)
+        url = args.callback_url if callback else ""
+        started = await ctx.client.delete(kind.plural, args.name, callback_url=url)
         if await finish(ctx, started, title, wait=args.wait):
             write_done(ctx, Item({"name": args.name, done: True}), f"{args.name}: {done}")
         return 0
@@ -122,6 +128,8 @@ def add_delete(
     add_name(parser, kind)
     add_yes(parser)
     add_wait(parser)
+    if callback:
+        add_callback(parser)
 
 
 async def related(ctx: Context, plural: str, key: str, value: str) -> tuple[Item, ...]:

@@ -35,6 +35,7 @@ NOUNS: dict[str, tuple[str, str]] = {
     "access-token": ("tools.cli.access_token", "tokens of people and programs for the API"),
     "certificate": ("tools.cli.certificate", "the certificate of the HTTPS API"),
     "secrets": ("tools.cli.secrets", "the key by which the cluster's secrets are sealed"),
+    "callback-key": ("tools.cli.callback_key", "the key that signs what callbacks bring"),
     "host": ("tools.cli.host", "servers that run VMs"),
     "vm": ("tools.cli.vm", "virtual machines"),
     "image": ("tools.cli.image", "disk templates"),
@@ -228,6 +229,16 @@ def add_wait(parser: Parser) -> None:
         dest="wait",
         action="store_false",
         help="return as soon as the work is accepted and print its task",
+    )
+
+
+def add_callback(parser: Parser) -> None:
+    """Add --callback-url, for commands that start a task."""
+    parser.add_argument(
+        "--callback-url",
+        default="",
+        metavar="URL",
+        help="post the result there, signed, when the work has ended",
     )
 
 

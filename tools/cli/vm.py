@@ -19,7 +19,7 @@ from tools.cli.output import (
     write_rows,
     write_value,
 )
-from tools.cli.parser import Parser, Root, UsageError, Verbs, add_wait
+from tools.cli.parser import Parser, Root, UsageError, Verbs, add_callback, add_wait
 from tools.cli.units import duration_s, shown_size
 from tools.cli.vm_create import add_create
 from tools.cli.waiting import finish
@@ -140,7 +140,7 @@ async def update(args: Namespace, ctx: Context) -> int:
 async def _act(
     args: Namespace, ctx: Context, verb: str, body: EmptyBody | StopBody | MigrateBody
 ) -> int:
-    started = await ctx.client.act("vms", args.name, verb, body)
+    started = await ctx.client.act("vms", args.name, verb, body, callback_url=args.callback_url)
     if await finish(ctx, started, f"{verb} {args.name}", wait=args.wait):
         vm = await ctx.client.get("vms", args.name)
         nothing = " already" if started.task is None else ""
@@ -191,6 +191,7 @@ def _add_actions(verbs: Verbs) -> None:
     for parser in (started, stopped, rebooted, moved):
         add_name(parser, KIND)
         add_wait(parser)
+        add_callback(parser)
     stopped.add_argument("--force", action="store_true", help="at once, like pulling the plug")
     stopped.add_argument(
         "--timeout", type=duration_s, default=0, metavar="TIME", help="how long the guest may take"
@@ -212,7 +213,7 @@ def _add(root: Root, parser: Parser) -> None:
     add_name(shown, KIND)
     _add_update(verbs)
     _add_actions(verbs)
-    add_delete(verbs, KIND, consequences=_consequences)
+    add_delete(verbs, KIND, consequences=_consequences, callback=True)
 
 
 ADD = {"vm": _add}

@@ -239,15 +239,25 @@ class Client:
         """Change the fields that the body sets."""
         return await self._item(Request("PATCH", path_of(plural, name), body=_json(body)))
 
-    async def delete(self, plural: str, name: str) -> Started:
-        """Delete by name or id; long work comes back as a task."""
-        return _started(await self._transport.send(Request("DELETE", path_of(plural, name))))
+    async def delete(self, plural: str, name: str, *, callback_url: str = "") -> Started:
+        """Delete by name or id; long work comes back as a task, of whose end `callback_url` is told."""
+        headers = _callback(callback_url)
+        request = Request("DELETE", path_of(plural, name), headers=headers)
+        return _started(await self._transport.send(request))
 
-    async def act(self, plural: str, name: str, verb: str, body: Body | None = None) -> Started:
-        """Do `POST /v1/<plural>/<name>/actions/<verb>`."""
-        path = path_of(plural, name, "actions", verb)
-        reply = await self._transport.send(Request("POST", path, body=_json(body or EmptyBody())))
-        return _started(reply)
+    async def act(
+        self,
+        plural: str,
+        name: str,
+        verb: str,
+        body: Body | None = None,
+        *,
+        callback_url: str = "",
+    ) -> Started:
+        """Do `POST /v1/<plural>/<name>/actions/<verb>`; `callback_url` is told of the end of the task, if one begins."""
+        path, headers = path_of(plural, name, "actions", verb), _callback(callback_url)
+        request = Request("POST", path, headers=headers, body=_json(body or EmptyBody()))
+        return _started(await self._transport.send(request))
 
     async def request(self, method: str, path: str, body: bytes = b"") -> Reply:
         """Send anything: `path` is quoted by the caller and may hold a query."""
@@ -268,10 +278,15 @@ class Client:
 
     # -- particular resources
 
-    async def create_vm(self, body: VMBody) -> Started:
-        """Create a VM and, unless told otherwise, start it."""
-        reply = await self._transport.send(Request("POST", path_of("vms"), body=_json(body)))
-        return _started(reply, key="vm")
+    async def create_vm(self, body: VMBody, *, callback_url: str = "") -> Started:
+        """Create a VM and, unless told otherwise, start it; `callback_url` is told of the end."""
+        headers = _callback(callback_url)
+        request = Request("POST", path_of("vms"), headers=headers, body=_json(body))
+        return _started(await self._transport.send(request), key="vm")
+
+    async def callback_key(self) -> str:
+        """Return the public key, `whpk_` and base64, with which receivers check what they are sent."""
+        return (await self._item(Request("GET", path_of("callback-key")))).text("public_key")
 
     async def create_join_tokens(self, body: JoinTokenBody) -> Item:
         """Return `tokens` and `expires_ms`; the agent keeps only hashes of the tokens."""
@@ -407,6 +422,10 @@ def _with(field: str, answer: Item) -> Item:
     if field not in answer.raw:
         raise InvalidError(f"the agent that answered knows no {field}: upgrade its host")
     return answer
+
+
+def _callback(url: str) -> dict[str, str]:
+    return {"Callback-URL": url} if url else {}
 
 
 def _json(body: Body) -> bytes:

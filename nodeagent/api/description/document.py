@@ -24,7 +24,8 @@ from nodeagent.api.description.operations import (
 )
 from nodeagent.api.description.schemas import SchemaOf, reference_to, schemas_of
 from nodeagent.api.problems import KEY_LENGTH_MAX, Problem
-from nodeagent.api.requests import CONDITION_LENGTH_MAX
+from nodeagent.api.requests import CALLBACK_HEADER, CONDITION_LENGTH_MAX
+from nodeagent.services.callback_targets import URL_LENGTH_MAX
 
 OPENAPI = "3.1.0"
 CHANGES = frozenset({"POST", "PATCH", "DELETE"})
@@ -160,6 +161,12 @@ def _parameters(method: str, path: str, operation: Operation) -> Iterator[dict[s
     if operation.task:
         yield _header(
             "Prefer", "`wait=N`: answer when the task ends or changes, N seconds at most."
+        )
+    if operation.task and method in CHANGES:
+        yield _header(
+            CALLBACK_HEADER,
+            "Post the task here when it has ended, signed.",
+            length_max=URL_LENGTH_MAX,
         )
 
 

@@ -347,6 +347,15 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("DELETE", "/v1/tasks/{task}"): Operation(
         "Ask a task to stop at its next safe point.", {202: ("It is asked.", Task)}
     ),
+    ("GET", "/v1/callback-key"): Operation(
+        "The public key that receivers of callbacks check signatures with.",
+        {200: ("`whpk_` and the Ed25519 key in base64.", object_of(public_key=TEXT))},
+        open=True,
+    ),
+    ("POST", "/v1/callback-key/actions/rotate"): Operation(
+        "Sign callbacks with a new key from now on.",
+        {200: ("The new public key.", object_of(public_key=TEXT))},
+    ),
     ("GET", "/v1/events"): Operation(
         "Events, oldest first; with `Accept: text/event-stream` a stream that `Last-Event-ID` resumes at any agent.",
         {200: ("The events.", page_of(shown(Event)))},
@@ -466,3 +475,8 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         only_on_host=True,
     ),
 }
+
+STARTING_TASKS = frozenset(
+    route for route, operation in OPERATIONS.items() if operation.task and route[0] != "GET"
+)
+"""The routes that answer with a task that they have started, by method and path."""

@@ -238,6 +238,8 @@ class StubAgent:
                 return self._local(what, asked)
             case _, ["secrets", *_]:
                 return 200, self.world.secrets, {}
+            case _, ["callback-key", *_]:
+                return 200, {"public_key": "whpk_AAAA"}, {}
             case "GET", [plural]:
                 items = self._all(plural)
                 for condition in (value for name, value in asked.query if name == "q"):
