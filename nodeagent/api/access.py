@@ -14,7 +14,7 @@ from aiohttp.typedefs import Middleware
 
 from core.clock import Clock
 from core.errors import ForbiddenError, NotFoundError, UnauthenticatedError
-from core.model import Account
+from core.model import Account, Resource, kind_of
 from nodeagent.api.keys import AGENT
 from nodeagent.api.permissions import Gate, Need, need_of
 from nodeagent.api.problems import Handler
@@ -47,6 +47,15 @@ def caller_of(request: web.Request) -> Caller:
 def address_of(request: web.Request) -> str:
     """Return the IP address that the request came from, `local` for the unix socket."""
     return "local" if _unix_socket(request) else request.remote or ""
+
+
+def check_may(request: web.Request, action: str, resource: Resource) -> None:
+    """Judge one of the things that a request is about, after the request itself.
+
+    Raises:
+        ForbiddenError: the caller may not do this to it.
+    """
+    _authorise(request, caller_of(request), Need(Gate.ROLE, kind_of(resource), action))
 
 
 def check_again(request: web.Request) -> None:

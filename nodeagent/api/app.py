@@ -14,6 +14,7 @@ from aiohttp import web
 from core.clock import Clock
 from nodeagent.api import (
     accounts,
+    bulk,
     callbacks,
     certificates,
     collections,
@@ -50,6 +51,7 @@ AREAS = (
     state,
     hosts,
     vms,
+    bulk,
     images,
     storages,
     networks,

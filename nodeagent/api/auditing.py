@@ -6,6 +6,7 @@ made. Audits are listed like all other resources.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -43,19 +44,37 @@ def audit_middleware() -> Middleware:
             response = await handler(request)
             await _recorded_after(request, need, response.status)
             return response
-        return await _Recorded(request, need).run(handler)
+        before = _subject(node_of(request), request, need)
+        return await _Recorded(request, need, before).run(handler)
 
     return middleware
+
+
+async def recorded_item(
+    request: web.Request, ref: str, resource: Resource | None, work: Callable[[], Awaitable[int]]
+) -> None:
+    """Record one of the things that a request does, which it calls `ref`, around doing it; `work` returns its status."""
+    need = need_of(request)
+    assert need is not None, "there is a handler, so there is a route"
+    recorded = _Recorded(request, need, resource, named=ref)
+
+    async def handler(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=await work())
+
+    await recorded.run(handler)
 
 
 class _Recorded:
     """One change, its record, and what it is about."""
 
-    def __init__(self, request: web.Request, need: Need) -> None:
+    def __init__(
+        self, request: web.Request, need: Need, before: Resource | None, *, named: str = ""
+    ) -> None:
         self._request = request
         self._need = need
         self._node = node_of(request)
-        self._before = _subject(self._node, request, need)
+        self._before = before
+        self._named = named
 
     async def run(self, handler: Handler) -> web.StreamResponse:
         audits = audits_of(self._request)
@@ -75,7 +94,7 @@ class _Recorded:
         return response
 
     def _begun(self, audits: Audits) -> Audit:
-        audit = _audit(audits, self._request, self._need)
+        audit = _audit(audits, self._request, self._need, named=self._named)
         if self._before is None:
             return audit
         return replace(audit, subject=key_of(self._before), subject_name=self._before.name)
@@ -112,10 +131,10 @@ def audits_of(request: web.Request) -> Audits:
     return services.identity.audits
 
 
-def _audit(audits: Audits, request: web.Request, need: Need) -> Audit:
+def _audit(audits: Audits, request: web.Request, need: Need, *, named: str = "") -> Audit:
     resource = request.match_info.route.resource
     assert resource is not None, "there is a route, as something is needed"
-    named = next(iter(request.match_info.values()), "")
+    named = named or next(iter(request.match_info.values()), "")
     return replace(
         audits.make(
             request.get(CALLER),

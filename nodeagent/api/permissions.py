@@ -51,6 +51,11 @@ def _role(kind: str, action: str) -> Need:
     return Need(Gate.ROLE, kind, action)
 
 
+def _each(kind: str, action: str) -> Need:
+    """Return the need of a route about many things: each is judged once more, and recorded, by the handler."""
+    return Need(Gate.ROLE, kind, action, audited=Audited.NO)
+
+
 def _own(kind: str, action: str) -> Need:
     return Need(Gate.OWN, kind, action)
 
@@ -97,6 +102,11 @@ NEEDS: dict[str, Need] = {
     "POST /v1/vms/{vm}/actions/stop": _role("vm", OPERATE),
     "POST /v1/vms/{vm}/actions/reboot": _role("vm", OPERATE),
     "POST /v1/vms/{vm}/actions/migrate": _role("vm", OPERATE),
+    "POST /v1/vms/actions/start": _each("vm", OPERATE),
+    "POST /v1/vms/actions/stop": _each("vm", OPERATE),
+    "POST /v1/vms/actions/reboot": _each("vm", OPERATE),
+    "POST /v1/vms/actions/migrate": _each("vm", OPERATE),
+    "POST /v1/vms/actions/delete": _each("vm", DELETE),
     "POST /v1/images": _role("image", CREATE),
     "DELETE /v1/images/{image}": _role("image", DELETE),
     "POST /v1/data-storages": _role("data-storage", CREATE),

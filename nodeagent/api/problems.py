@@ -39,9 +39,9 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str
 
 
-def problem_response(error: PlatformError, request_id: str) -> web.Response:
-    """Return the problem document of an error."""
-    problem = Problem(
+def problem_of(error: PlatformError, request_id: str) -> Problem:
+    """Return an error as a problem."""
+    return Problem(
         type=f"about:kvorum#{error.code}",
         title=error.code.replace("-", " "),
         status=error.http_status,
@@ -49,6 +49,11 @@ def problem_response(error: PlatformError, request_id: str) -> web.Response:
         detail=error.message,
         request_id=request_id,
     )
+
+
+def problem_response(error: PlatformError, request_id: str) -> web.Response:
+    """Return the problem document of an error."""
+    problem = problem_of(error, request_id)
     headers = {"Retry-After": "2"} if error.http_status == 503 else {}
     return web.Response(
         body=msgspec.json.encode(problem),
@@ -80,15 +85,17 @@ def problem_middleware(rng: random.Random) -> Middleware:
             raise
         except Exception:
             log.exception("a request failed unexpectedly", extra={"request_id": request_id})
-            response = problem_response(
-                PlatformError(f"internal error; see the agent's log for request {request_id}"),
-                request_id,
-            )
+            response = problem_response(unexpected(request_id), request_id)
         if not response.prepared:
             response.headers["X-Request-Id"] = request_id
         return response
 
     return middleware
+
+
+def unexpected(request_id: str) -> PlatformError:
+    """Return what a caller is told of a fault that nobody foresaw, and that is in the log."""
+    return PlatformError(f"internal error; see the agent's log for request {request_id}")
 
 
 def check_key(request: web.Request) -> None:

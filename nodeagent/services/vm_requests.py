@@ -41,6 +41,32 @@ class MigrateVM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     host: str = ""
 
 
+class DeleteVMs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/vms/actions/delete`: names or ids. There are no conditions here: what they match may change before a repetition."""
+
+    vms: tuple[str, ...]
+
+
+class SomeVMs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/vms/actions/{start,reboot}`: names or ids, or conditions as lists take them; not both."""
+
+    vms: tuple[str, ...] = ()
+    q: tuple[str, ...] = ()
+
+
+class StopVMs(SomeVMs, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/vms/actions/stop`; see `StopVM`."""
+
+    force: bool = False
+    timeout_s: int = 90
+
+
+class MigrateVMs(SomeVMs, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/vms/actions/migrate`; see `MigrateVM`."""
+
+    host: str = ""
+
+
 class ChangeVM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`PATCH /v1/vms/{vm}` (merge patch): absent fields stay."""
 

@@ -20,6 +20,9 @@ Consequences = Callable[[Context, Item], Awaitable[list[str]]]
 """Says what else a deletion takes away or leaves without it, a line each."""
 
 
+DeleteMany = Callable[[Namespace, Context, "Kind"], Awaitable[int]]
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """A kind of resource on the command line."""
@@ -35,6 +38,13 @@ class Kind:
 def add_name(parser: Parser, kind: Kind) -> None:
     """Add the NAME argument of an existing resource."""
     parser.add_argument("name", metavar="NAME", names_of=kind.plural, help="name or id")
+
+
+def add_names(parser: Parser, kind: Kind) -> None:
+    """Add the NAME arguments of one or several existing resources."""
+    parser.add_argument(
+        "names", metavar="NAME", nargs="+", names_of=kind.plural, help="names or ids"
+    )
 
 
 def add_list(verbs: Verbs, kind: Kind) -> None:
@@ -104,31 +114,37 @@ def add_delete(
     *,
     verb: str = "delete",
     consequences: Consequences | None = None,
-    callback: bool = False,
+    many: DeleteMany | None = None,
 ) -> None:
-    """Add `delete`, or the same by another name; it asks on a terminal. `callback`: it is long work."""
+    """Add `delete`, or the same by another name; it asks on a terminal. `many` deletes several, by long work."""
     done = {"delete": "deleted", "remove": "removed", "revoke": "revoked"}[verb]
 
     async def run(args: Namespace, ctx: Context) -> int:
-        title = f"{verb} {kind.word} {args.name}"
+        names = args.names if many is not None else [args.name]
+        title = f"{verb} {kind.word} {', '.join(names)}"
         if ctx.interactive and not args.yes:
-            item = await ctx.client.get(kind.plural, args.name)
-            lines = await consequences(ctx, item) if consequences is not None else []
+            lines: list[str] = []
+            for name in names:
+                item = await ctx.client.get(kind.plural, name)
+                lines += await consequences(ctx, item) if consequences is not None else []
             first = f"This will {title}" + (" with:" if lines else ".")
             await ctx.confirm("\n  ".join([first, *lines]), yes=False)
-        url = args.callback_url if callback else ""
-        started = await ctx.client.delete(kind.plural, args.name, callback_url=url)
+        if many is not None and len(names) > 1:
+            return await many(args, ctx, kind)
+        (name,) = names
+        url = args.callback_url if many is not None else ""
+        started = await ctx.client.delete(kind.plural, name, callback_url=url)
         if await finish(ctx, started, title, wait=args.wait):
-            write_done(ctx, Item({"name": args.name, done: True}), f"{args.name}: {done}")
+            write_done(ctx, Item({"name": name, done: True}), f"{name}: {done}")
         return 0
 
     parser = verbs.add(
         verb, run, f"{verb} a {kind.word}", example=f"kvorum {kind.noun} {verb} NAME --yes"
     )
-    add_name(parser, kind)
+    (add_names if many is not None else add_name)(parser, kind)
     add_yes(parser)
     add_wait(parser)
-    if callback:
+    if many is not None:
         add_callback(parser)
 
 

@@ -35,6 +35,7 @@ from tools.sdk.bodies import (
 from tools.sdk.endpoints import Endpoint
 from tools.sdk.files import OnBytes, pieces_of, sha256_of, size_of
 from tools.sdk.items import Item, JsonValue, Page, item_of
+from tools.sdk.problems import Problem, error_from
 from tools.sdk.sse import Decoder
 from tools.sdk.tasks import TaskView, task_of
 from tools.sdk.transport import Access, Reply, Request, Transport
@@ -46,6 +47,8 @@ UPLOAD_BYTES_PER_S_MIN = 256 * 1024
 UPLOAD_CONVERSION_S_MAX = 900.0
 
 PAGE_MAX = 10_000
+MANY_MAX = 200
+MANY_TIMEOUT_S = 120.0
 FOLLOW_TRIES_FIRST = 3
 FOLLOW_TRIES = 12
 
@@ -58,6 +61,16 @@ class Started:
 
     item: Item
     task: TaskView | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one of many, called `ref` in the request: an error, or a task, or nothing to do."""
+
+    ref: str
+    item: Item
+    task: TaskView | None
+    error: PlatformError | None
 
 
 def path_of(*parts: str) -> str:
@@ -259,6 +272,34 @@ class Client:
         request = Request("POST", path, headers=headers, body=_json(body or EmptyBody()))
         return _started(await self._transport.send(request))
 
+    async def act_on_many(
+        self,
+        plural: str,
+        names: Sequence[str],
+        verb: str,
+        body: Body | None = None,
+        *,
+        callback_url: str = "",
+    ) -> tuple[Outcome, ...]:
+        """Do a verb to many, by names or ids, and return what came of each, in their order; some at a time if there are very many.
+
+        To choose them by conditions, list them first: then it is known what a repetition is about.
+        """
+        path, headers = path_of(plural, "actions", verb), _callback(callback_url)
+        outcomes: list[Outcome] = []
+        for first in range(0, len(names), MANY_MAX):
+            options = msgspec.to_builtins(body or EmptyBody())
+            some = {**options, plural: list(names[first : first + MANY_MAX])}
+            request = Request(
+                "POST",
+                path,
+                headers=headers,
+                body=msgspec.json.encode(some),
+                timeout_s=MANY_TIMEOUT_S,
+            )
+            outcomes += map(_outcome, (await self._item(request)).items("items"))
+        return tuple(outcomes)
+
     async def request(self, method: str, path: str, body: bytes = b"") -> Reply:
         """Send anything: `path` is quoted by the caller and may hold a query."""
         path, _, query = path.partition("?")
@@ -442,6 +483,16 @@ def _decoded(body: bytes) -> JsonValue:
             "the answer is not JSON: is KVORUM_ADDRESS the address of a Kvorum agent?"
         ) from None
     return value
+
+
+def _outcome(item: Item) -> Outcome:
+    task, status = item.item("task"), item.integer("status")
+    error = None
+    if status >= 400:
+        problem = item.item("problem")
+        texts = {name: problem.text(name) for name in ("detail", "title", "code", "request_id")}
+        error = error_from(status, Problem(**texts))
+    return Outcome(item.text("ref"), item, task_of(task) if task.raw else None, error)
 
 
 def _started(reply: Reply, key: str = "") -> Started:

@@ -35,6 +35,7 @@ from nodeagent.api.accounts import (
     WriteRole,
 )
 from nodeagent.api.certificates import ImportCertificate
+from nodeagent.api.description.schemas import reference_to
 from nodeagent.api.hosts import ChangeHost, ConfirmOff
 from nodeagent.api.joining import (
     InitCluster,
@@ -45,9 +46,19 @@ from nodeagent.api.joining import (
 )
 from nodeagent.api.members import ChangePolicy
 from nodeagent.api.networks import ChangeRule, CreatePortGroup, CreateRule, CreateSecurityGroup
+from nodeagent.api.problems import Problem
 from nodeagent.api.storages import CreateDataStorage
 from nodeagent.joining.messages import AboutStanding, JoinAnswer, JoinCancel, JoinRequest, Standing
-from nodeagent.services.vm_requests import ChangeVM, CreateVM, MigrateVM, StopVM
+from nodeagent.services.vm_requests import (
+    ChangeVM,
+    CreateVM,
+    DeleteVMs,
+    MigrateVM,
+    MigrateVMs,
+    SomeVMs,
+    StopVM,
+    StopVMs,
+)
 
 Schema = Mapping[str, object]
 Shape = type[Resource] | type[msgspec.Struct] | Schema | None
@@ -133,6 +144,21 @@ VM_AND_TASK = object_of(vm=shown(VM), task={"anyOf": [shown(Task), {"type": "nul
 VM_WORK: Mapping[int, tuple[str, Shape]] = {
     200: ("There was nothing to do.", VM_AND_TASK),
     202: ("The work is recorded; `Location` is its task.", VM_AND_TASK),
+}
+OUTCOMES: Mapping[int, tuple[str, Shape]] = {
+    200: (
+        "What came of each, in the order they were named; `status` as if it had been asked for alone.",
+        items_of(
+            object_of(
+                ref=TEXT,
+                id=TEXT,
+                name=TEXT,
+                status=NUMBER,
+                task={"anyOf": [shown(Task), {"type": "null"}]},
+                problem={"anyOf": [reference_to(Problem), {"type": "null"}]},
+            )
+        ),
+    )
 }
 MEMBER = object_of(id=TEXT, name=TEXT, role=TEXT, health=TEXT)
 POLICY = object_of(voters_max=NUMBER, voter_replace_after_s=NUMBER, voters=NUMBER)
@@ -296,6 +322,24 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("POST", "/v1/vms/{vm}/actions/reboot"): Operation("Restart a VM's guest.", VM_WORK, task=True),
     ("POST", "/v1/vms/{vm}/actions/migrate"): Operation(
         "Move a running VM to another host.", VM_WORK, body=MigrateVM, task=True
+    ),
+    ("POST", "/v1/vms/actions/start"): Operation(
+        "Start up to 200 VMs.", OUTCOMES, body=SomeVMs, task=True
+    ),
+    ("POST", "/v1/vms/actions/stop"): Operation(
+        "Shut up to 200 VMs down, or cut their power.", OUTCOMES, body=StopVMs, task=True
+    ),
+    ("POST", "/v1/vms/actions/reboot"): Operation(
+        "Restart the guests of up to 200 VMs.", OUTCOMES, body=SomeVMs, task=True
+    ),
+    ("POST", "/v1/vms/actions/migrate"): Operation(
+        "Move up to 200 running VMs to other hosts.", OUTCOMES, body=MigrateVMs, task=True
+    ),
+    ("POST", "/v1/vms/actions/delete"): Operation(
+        "Stop up to 200 VMs by force and remove them with their disks and NICs.",
+        OUTCOMES,
+        body=DeleteVMs,
+        task=True,
     ),
     ("POST", "/v1/images"): Operation(
         "Upload an image.",
