@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from core.errors import InvalidError
+from nodeagent.api.limits import DEFAULT_LIMITS, ApiLimits
 from nodeagent.services.callback_targets import CallbackPolicy
 from nodeagent.services.work_kinds import Limits
 
@@ -20,7 +21,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     `trust_shared_storage`: live migration is allowed on shared directories that libvirt does not recognise as a
     network file system. `disk_cache`: `none`, or `writeback` where the file system lacks O_DIRECT (no live
     migration is safe then). `log_level`: as in the standard library's logging. `limits`: how much work runs at once, by kind.
-    `callbacks`: which networks callbacks may and may not go to.
+    `api`: how much one caller may use of the API. `callbacks`: which networks callbacks may and may not go to.
     """
 
     api_port: int = 7443
@@ -29,6 +30,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     disk_cache: str = "none"
     log_level: str = "INFO"
     limits: Limits = Limits()
+    api: ApiLimits = DEFAULT_LIMITS
     callbacks: CallbackPolicy = CallbackPolicy()
 
 

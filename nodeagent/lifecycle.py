@@ -30,7 +30,8 @@ from core.identity.certificates import make_request
 from core.member_file import MemberRecord, read_member_file
 from core.model import check_name
 from core.paths import write_file
-from nodeagent.api.app import build_app, serve_https, serve_unix
+from nodeagent.api.app import build_app, serve_unix
+from nodeagent.api.serving import Front, runner_of
 from nodeagent.host_names import checked_own_address, own_name
 from nodeagent.identity.tokens import JoinTicket, parse_join_token
 from nodeagent.joining import joiner
@@ -70,7 +71,8 @@ class Lifecycle:
         self._changing = asyncio.Lock()
         self._group = asyncio.TaskGroup()
         self._runner: web.AppRunner | None = None
-        self._sites: list[web.TCPSite] = []
+        self._front: Front | None = None
+        self._doors: list[asyncio.Task[object]] = []
         self._tasks: list[asyncio.Task[object]] = []
 
     @property
@@ -89,11 +91,14 @@ class Lifecycle:
         Raises:
             FatalError: the state of this host is damaged.
         """
-        app = build_app(self, clock=self._basics.clock, rng=self._basics.rng)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
+        limits = self._basics.config.api
+        app = build_app(self, clock=self._basics.clock, rng=self._basics.rng, limits=limits)
+        self._runner = runner_of(app)
         await self._runner.setup()
+        self._front = Front(self._runner, limits, rng=self._basics.rng)
         try:
             async with self._group:
+                self._group.create_task(self._front.watch(), name="api-watch")
                 if (record := self._read_record()) is not None:
                     member = Member(self._basics, record)
                     self._start(member.run_consensus(), "member-consensus")
@@ -307,12 +312,13 @@ class Lifecycle:
         write_file(self._paths.member_file, msgspec.json.encode(record))
 
     async def _publish(self, member: Member, record: MemberRecord) -> None:
-        assert self._runner is not None, "set up by run"
+        assert self._front is not None, "set up by run"
         self._member = member
         self._start(member.run_services(), "member-services")
         context = member.api_context()
         for address in (record.address, "127.0.0.1"):
-            self._sites.append(await serve_https(self._runner, address, record.api_port, context))
+            door = self._front.open(address, record.api_port, context)
+            self._doors.append(self._group.create_task(door.run(), name=f"api-door-{address}"))
 
     def _start(self, work: Coroutine[None, None, None], name: str) -> None:
         """Start a part of the member, to be ended when this host leaves."""
@@ -322,10 +328,11 @@ class Lifecycle:
         """End everything of the member, then remove its files, the one that makes it a member first."""
         serf_secret = serf_rpc_secret(self._paths, record.host_id)
         self._member = None
-        for site in self._sites:
-            await site.stop()
-        tasks, self._tasks, self._sites = self._tasks, [], []
-        for task in reversed(tasks):  # services before the consensus that they write through
+        tasks, self._tasks = self._tasks + self._doors, []
+        self._doors = []
+        for task in reversed(
+            tasks
+        ):  # doors first, services before the consensus that they write through
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         self._paths.serf_config.unlink(missing_ok=True)

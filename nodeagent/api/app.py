@@ -1,12 +1,11 @@
-"""The application: middlewares and routes put together, and served on HTTPS and on the unix socket.
+"""The application: middlewares and routes put together, and served on the unix socket.
 
-`nodeagent.lifecycle` makes it once; the same routes answer on both listeners.
+`nodeagent.lifecycle` makes it once; the same routes answer over TCP (`nodeagent.api.serving`).
 """
 
 from __future__ import annotations
 
 import random
-import ssl
 from pathlib import Path
 
 from aiohttp import web
@@ -37,10 +36,19 @@ from nodeagent.api.deleting import dry_run_middleware
 from nodeagent.api.description import routes as description
 from nodeagent.api.description.operations import STARTING_TASKS
 from nodeagent.api.keys import AGENT, Agent
+from nodeagent.api.limits import (
+    DEFAULT_LIMITS,
+    UPLOAD_BYTES_MAX,
+    ApiLimits,
+    Places,
+    caller_limit_middleware,
+    limits_middleware,
+)
+from nodeagent.api.packing import packing_middleware
 from nodeagent.api.permissions import check_routes
 from nodeagent.api.problems import problem_middleware
+from nodeagent.api.serving import pace_middleware
 
-UPLOAD_BYTES_MAX = 8 << 40
 AREAS = (
     description,
     accounts,
@@ -62,7 +70,9 @@ AREAS = (
 )
 
 
-def build_app(agent: Agent, *, clock: Clock, rng: random.Random) -> web.Application:
+def build_app(
+    agent: Agent, *, clock: Clock, rng: random.Random, limits: ApiLimits = DEFAULT_LIMITS
+) -> web.Application:
     """Return the application with every route.
 
     Raises:
@@ -71,7 +81,11 @@ def build_app(agent: Agent, *, clock: Clock, rng: random.Random) -> web.Applicat
     app = web.Application(
         middlewares=[
             problem_middleware(rng),
+            pace_middleware,
+            packing_middleware,
+            limits_middleware(limits),
             access_middleware(),
+            caller_limit_middleware(limits),
             dry_run_middleware,
             callback_middleware(STARTING_TASKS),
             audit_middleware(),
@@ -80,6 +94,7 @@ def build_app(agent: Agent, *, clock: Clock, rng: random.Random) -> web.Applicat
     )
     app[AGENT] = agent
     app[CLOCK] = clock
+    app[events.STREAMS] = Places(limits.event_streams, limits.event_streams_per_address)
     for area in AREAS:
         area.add_routes(app)
     check_routes(app)
@@ -92,12 +107,3 @@ async def serve_unix(runner: web.AppRunner, path: Path) -> None:
     path.unlink(missing_ok=True)
     await web.UnixSite(runner, str(path)).start()
     path.chmod(0o600)
-
-
-async def serve_https(
-    runner: web.AppRunner, address: str, port: int, context: ssl.SSLContext
-) -> web.TCPSite:
-    """Listen for HTTPS, until the site returned is stopped."""
-    site = web.TCPSite(runner, address, port, ssl_context=context)
-    await site.start()
-    return site

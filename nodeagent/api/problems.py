@@ -55,6 +55,9 @@ def problem_response(error: PlatformError, request_id: str) -> web.Response:
     """Return the problem document of an error."""
     problem = problem_of(error, request_id)
     headers = {"Retry-After": "2"} if error.http_status == 503 else {}
+    retry_after_s = getattr(error, "retry_after_s", None)
+    if error.http_status == 429 and isinstance(retry_after_s, int):
+        headers["Retry-After"] = str(retry_after_s)
     return web.Response(
         body=msgspec.json.encode(problem),
         status=error.http_status,
@@ -81,6 +84,9 @@ def problem_middleware(rng: random.Random) -> Middleware:
             response = problem_response(_from_http(error, request), request_id)
             if isinstance(error, web.HTTPMethodNotAllowed):
                 response.headers["Allow"] = error.headers["Allow"]  # RFC 9110 section 15.5.6
+        except web.RequestPayloadError:
+            broken = InvalidError("the body is not what its head announced: it can't be read")
+            response = problem_response(broken, request_id)
         except ConnectionError:
             raise
         except Exception:

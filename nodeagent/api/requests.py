@@ -26,6 +26,7 @@ R = TypeVar("R", bound=Resource)
 
 BODY_BYTES_MAX = 1 << 20
 CONDITION_LENGTH_MAX = 2000
+BODY_MAX: web.RequestKey[int] = web.RequestKey("body-max", int)
 CALLBACK_HEADER = "Callback-URL"
 KEY_NAMESPACE = uuid.UUID("6f2f1d0e-8a53-4c11-9f0e-5b8f3f6a7c21")
 
@@ -95,14 +96,15 @@ async def body_of(request: web.Request, type_: type[T]) -> T:
     Raises:
         InvalidError: too large, not JSON, or not of the type; the message names the field.
     """
-    if request.content_length is not None and request.content_length > BODY_BYTES_MAX:
-        raise InvalidError(f"the body is larger than {BODY_BYTES_MAX} bytes")
-    content = await request.content.read(BODY_BYTES_MAX + 1)
+    largest = request.get(BODY_MAX, BODY_BYTES_MAX)
+    if request.content_length is not None and request.content_length > largest:
+        raise too_large(largest)
+    content = await request.content.read(largest + 1)
     while content and not request.content.at_eof():
-        more = await request.content.read(BODY_BYTES_MAX + 1 - len(content))
+        more = await request.content.read(largest + 1 - len(content))
         content += more
-        if len(content) > BODY_BYTES_MAX:
-            raise InvalidError(f"the body is larger than {BODY_BYTES_MAX} bytes")
+        if len(content) > largest:
+            raise too_large(largest)
         if not more:
             break
     try:
@@ -111,6 +113,13 @@ async def body_of(request: web.Request, type_: type[T]) -> T:
         raise InvalidError(f"the body is not as expected: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidError(f"the body is not JSON: {error}") from None
+
+
+def too_large(largest: int) -> InvalidError:
+    """Return what is said of a body that is larger than that."""
+    error = InvalidError(f"the body is larger than {largest} bytes", code="too-large")
+    error.http_status = 413
+    return error
 
 
 def json_answer(

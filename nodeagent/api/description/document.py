@@ -36,8 +36,11 @@ PROBLEMS: Mapping[int, str] = {
     403: "Known, but not allowed.",
     404: "There is no such thing.",
     409: "The state forbids it now: a name taken, something in use, changed by someone else meanwhile.",
+    408: "The body came too slowly.",
     412: "It isn't as `If-Match` expects.",
-    413: "The request is too large.",
+    413: "The body is too large.",
+    415: "The body is packed.",
+    429: "More than one caller's share; `Retry-After` says when there is room.",
     500: "A fault of the agent; its log says more, under the request id.",
     503: "No quorum in time, or this host isn't ready: repeat with the same Idempotency-Key.",
 }
