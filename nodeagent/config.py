@@ -11,6 +11,7 @@ import msgspec
 
 from core.errors import InvalidError
 from nodeagent.api.limits import DEFAULT_LIMITS, ApiLimits
+from nodeagent.api.plain_http import PlainHttp
 from nodeagent.services.callback_targets import CallbackPolicy
 from nodeagent.services.work_kinds import Limits
 
@@ -21,7 +22,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     `trust_shared_storage`: live migration is allowed on shared directories that libvirt does not recognise as a
     network file system. `disk_cache`: `none`, or `writeback` where the file system lacks O_DIRECT (no live
     migration is safe then). `log_level`: as in the standard library's logging. `limits`: how much work runs at once, by kind.
-    `api`: how much one caller may use of the API. `callbacks`: which networks callbacks may and may not go to.
+    `api`: how much one caller may use of the API. `plain_http`: where it is served
+    without TLS besides; nowhere unless it is named. `callbacks`: which networks callbacks may and may not go to.
     """
 
     api_port: int = 7443
@@ -31,7 +33,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     log_level: str = "INFO"
     limits: Limits = Limits()
     api: ApiLimits = DEFAULT_LIMITS
+    plain_http: PlainHttp | None = None
     callbacks: CallbackPolicy = CallbackPolicy()
+
+    def __post_init__(self) -> None:
+        if self.plain_http is not None and self.plain_http.port in (self.api_port, self.mesh_port):
+            raise ValueError(f"plain_http needs a port of its own, not {self.plain_http.port}")
 
 
 def read_config(path: Path) -> Config:

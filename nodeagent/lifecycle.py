@@ -28,9 +28,11 @@ from core.errors import (
 )
 from core.identity.certificates import make_request
 from core.member_file import MemberRecord, read_member_file
+from core.mesh.doorway import Doorway
 from core.model import check_name
 from core.paths import write_file
 from nodeagent.api.app import build_app, serve_unix
+from nodeagent.api.plain_http import open_plain
 from nodeagent.api.serving import Front, runner_of
 from nodeagent.host_names import checked_own_address, own_name
 from nodeagent.identity.tokens import JoinTicket, parse_join_token
@@ -318,7 +320,13 @@ class Lifecycle:
         context = member.api_context()
         for address in (record.address, "127.0.0.1"):
             door = self._front.open(address, record.api_port, context)
-            self._doors.append(self._group.create_task(door.run(), name=f"api-door-{address}"))
+            self._open(door, address)
+        plain = self._basics.config.plain_http
+        if plain is not None and (door_without_tls := open_plain(self._front, plain)) is not None:
+            self._open(door_without_tls, "plain")
+
+    def _open(self, door: Doorway, name: str) -> None:
+        self._doors.append(self._group.create_task(door.run(), name=f"api-door-{name}"))
 
     def _start(self, work: Coroutine[None, None, None], name: str) -> None:
         """Start a part of the member, to be ended when this host leaves."""

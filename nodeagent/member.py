@@ -34,6 +34,7 @@ from ha.profile import profile_of
 from ha.serf.membership import SerfMembership
 from ha.serf.rpc import SerfRpc
 from netfabric.linux import LinuxNetwork
+from nodeagent.api.plain_http import PlainHttpWarning
 from nodeagent.api.tls import ApiTls
 from nodeagent.compute.accelerator import read_accelerator
 from nodeagent.compute.domain_spec import Architecture, DiskCache
@@ -178,6 +179,7 @@ class Member:
             self.node.faults,
             clock,
         )
+        plain = basics.config.plain_http
         targets = CallbackTargets(
             basics.config.callbacks,
             hosts=lambda: (host.address for host in store.all(Host)),
@@ -208,7 +210,7 @@ class Member:
                 self.node, secrets_key=secrets.keys, reload=self._reload_identity
             ),
             secrets=secrets,
-            states=MemberStates(self.node),
+            states=MemberStates(self.node, plain_http=plain.url if plain is not None else ""),
             storages=storages,
             thin=ThinFeeds(self.node),
             vms=VmService(self.node, self._placing),
@@ -296,6 +298,8 @@ class Member:
             "faults": FaultReporter(self.node).run,
             "callbacks": self.services.callbacks.run,
         }
+        if (plain := self._basics.config.plain_http) is not None:
+            runs["plain-http"] = PlainHttpWarning(self.node, plain).run
         if self._record.witness:
             for name in NOT_ON_WITNESSES:
                 del runs[name]

@@ -40,7 +40,8 @@ class Linked(msgspec.Struct, frozen=True, kw_only=True):
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """What an agent says of itself, and of the hosts it has links to.
 
-    `work` is what its queues hold, `faults` the last fault of each of its services.
+    `work` is what its queues hold, `faults` the last fault of each of its services, `plain_http` where it serves the API
+    without TLS, empty for nowhere.
     """
 
     applied: int
@@ -52,6 +53,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     linked: dict[str, Linked] = {}
     work: tuple[KindState, ...] = ()
     faults: tuple[ServiceFault, ...] = ()
+    plain_http: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class Health:
     generation: int | None
     work: tuple[KindState, ...] = ()
     faults: tuple[ServiceFault, ...] = ()
+    plain_http: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +81,9 @@ class _Answer:
 class MemberStates:
     """What this agent knows of all hosts."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, *, plain_http: str = "") -> None:
         self._node = node
+        self._plain_http = plain_http
         self._answers: dict[str, _Answer] = {}
 
     def own(self) -> State:
@@ -98,6 +102,7 @@ class MemberStates:
             },
             work=self._node.queues.state(),
             faults=self._node.faults.all(),
+            plain_http=self._plain_http,
         )
 
     async def ask(self, hosts: Iterable[Host]) -> dict[str, State]:
@@ -183,7 +188,14 @@ def _told(state: State, committed: int) -> Health:
     lag = max(0, committed - state.applied)
     health = f"silent: {state.fault}" if state.fault else _pace(lag)
     return Health(
-        state.applied, lag, health, state.level, state.generation, state.work, state.faults
+        state.applied,
+        lag,
+        health,
+        state.level,
+        state.generation,
+        state.work,
+        state.faults,
+        state.plain_http,
     )
 
 
