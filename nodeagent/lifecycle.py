@@ -14,6 +14,7 @@ import os
 import platform
 import shutil
 from collections.abc import Coroutine
+from contextvars import Context
 from functools import partial
 
 import msgspec
@@ -229,7 +230,7 @@ class Lifecycle:
             way.write_identity()
             member = Member(self._basics, record)
             consensus = self._group.create_task(
-                self._run_until_failure(member), name="member-consensus"
+                self._run_until_failure(member), name="member-consensus", context=Context()
             )
             self._tasks = [consensus]
             await self._enter(member, record, way, consensus)
@@ -326,11 +327,12 @@ class Lifecycle:
             self._open(door_without_tls, "plain")
 
     def _open(self, door: Doorway, name: str) -> None:
-        self._doors.append(self._group.create_task(door.run(), name=f"api-door-{name}"))
+        run = self._group.create_task(door.run(), name=f"api-door-{name}", context=Context())
+        self._doors.append(run)
 
     def _start(self, work: Coroutine[None, None, None], name: str) -> None:
-        """Start a part of the member, to be ended when this host leaves."""
-        self._tasks.append(self._group.create_task(work, name=name))
+        """Start a part of the member, to be ended when this host leaves. It is no part of the request that began it."""
+        self._tasks.append(self._group.create_task(work, name=name, context=Context()))
 
     async def _forget_cluster(self, record: MemberRecord) -> None:
         """End everything of the member, then remove its files, the one that makes it a member first."""

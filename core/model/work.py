@@ -66,10 +66,12 @@ class Task(Resource, tag="task.v1", frozen=True, kw_only=True):
     `cancel_requested` asks the runner to stop where that is safe.
     `plan` is the workflow as it was when the work began: whoever resumes it goes by that. `journal` is what the
     engine lives by; `log` tells people more, bounded. `result` is what came of it, empty when it was undone.
+    `request_id` is the API request that started it, as in that answer, its audit, and the logs of whoever works on it.
     """
 
     INDEXED: ClassVar[tuple[str, ...]] = ("subject", "state")
     PLURAL: ClassVar[str] = "tasks"
+    NOT_RELATIONS: ClassVar[frozenset[str]] = frozenset({"request_id"})
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
         Relation(
             "runner_host_id",
@@ -96,6 +98,7 @@ class Task(Resource, tag="task.v1", frozen=True, kw_only=True):
     error_code: str = ""
     cancel_requested: bool = False
     ended_ms: int = 0
+    request_id: str = ""
 
     def claims(self) -> tuple[str, ...]:
         """A resource has one open task at a time: work on it is serial."""

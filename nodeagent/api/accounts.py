@@ -23,11 +23,11 @@ from core.identity.totp import (
     recovery_hash,
     totp_uri,
 )
+from core.logs import REQUEST_ID
 from core.model import KINDS, AccessToken, Account, Mesh, Permission, Role, Session, check_name
 from nodeagent.api.access import address_of, caller_of, is_own
 from nodeagent.api.collections import strong_if_asked
 from nodeagent.api.computed import answer_of
-from nodeagent.api.problems import REQUEST_ID
 from nodeagent.api.requests import body_of, ids_of, json_answer, node_of, services_of, target_of
 from nodeagent.api.views import show
 from nodeagent.identity.callers import Caller, permissions_of

@@ -15,12 +15,13 @@ from aiohttp.typedefs import Middleware
 from msgspec.structs import replace
 
 from core.errors import ConflictError, NotFoundError, PlatformError
+from core.logs import REQUEST_ID
 from core.model import KINDS, Audit, Resource, key_of
 from nodeagent.api.access import CALLER, address_of
 from nodeagent.api.deleting import is_dry
 from nodeagent.api.keys import AGENT
 from nodeagent.api.permissions import Audited, Need, need_of
-from nodeagent.api.problems import REQUEST_ID, Handler
+from nodeagent.api.problems import Handler
 from nodeagent.api.requests import node_of
 from nodeagent.api.views import Shown, show
 from nodeagent.identity.audits import Audits

@@ -18,10 +18,11 @@ from aiohttp import web
 
 from core.errors import InvalidError, PlatformError, UnavailableError
 from core.identity.permissions import DELETE, OPERATE
+from core.logs import REQUEST_ID
 from core.model import VM, kind_of
 from nodeagent.api.access import check_may
 from nodeagent.api.auditing import recorded_item
-from nodeagent.api.problems import REQUEST_ID, problem_of, unexpected
+from nodeagent.api.problems import problem_of, unexpected
 from nodeagent.api.requests import Ids, body_of, ids_of, json_answer, node_of, services_of
 from nodeagent.api.tasks import waited
 from nodeagent.api.views import show

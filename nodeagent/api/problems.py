@@ -7,7 +7,6 @@ here to the log lines of everything the request causes.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -18,10 +17,9 @@ from aiohttp.typedefs import Middleware
 
 from core.clock import new_id
 from core.errors import InvalidError, NotFoundError, PlatformError
+from core.logs import REQUEST_ID
 
 log = logging.getLogger(__name__)
-
-REQUEST_ID: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="")
 
 KEY_LENGTH_MAX = 200
 

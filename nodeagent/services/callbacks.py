@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from core.errors import ConflictError, PlatformError, UnavailableError
 from core.identity.sealing import Keys, seal, unseal
 from core.identity.signing import make_signing_key, signed_headers
+from core.logs import REQUEST_ID
 from core.model import Callback, CallbackKey, Resource, Severity, Task
 from nodeagent.api.views import show
 from nodeagent.node import Node
@@ -190,6 +191,7 @@ class Callbacks:
             if task is None:
                 await self._store.apply(deletes=(callback,))
                 return
+            REQUEST_ID.set(task.request_id)
             await self._begin(callback)
             why = await self._sender.send(*self._message(callback, task))
             await self._ended(callback.id, task, why)

@@ -12,6 +12,7 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from core.errors import ConflictError, InvalidError, UnavailableError
+from core.logs import REQUEST_ID
 from core.model import (
     VM,
     CloudInit,
@@ -358,6 +359,7 @@ class VmService:
             arguments=arguments,
             runner_host_id=vm.host_id,
             created_ms=self._node.clock.wall_ms(),
+            request_id=REQUEST_ID.get(),
         )
 
 

@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 
 from core.errors import InvalidError
+from core.logs import REQUEST_ID
 from core.member_file import MemberRecord
 from core.model import Event, Severity
 from core.paths import Paths
@@ -42,6 +43,7 @@ class FakeMember:
         self._context = context
 
     async def run_services(self) -> None:
+        self.begun_by = REQUEST_ID.get()
         await asyncio.Event().wait()
 
     def api_context(self) -> ssl.SSLContext:
@@ -68,8 +70,10 @@ async def agent_of(member: OneMember, directory, config: Config):
     )
     async with running(lifecycle.run):
         await until(paths.api_socket.exists, deadline_s=5)
-        await lifecycle._publish(FakeMember(member, context), record)
-        yield lifecycle
+        REQUEST_ID.set("the request that founded the cluster")
+        published = FakeMember(member, context)
+        await lifecycle._publish(published, record)
+        yield published
 
 
 async def status_of(url: str) -> int | None:
@@ -88,6 +92,13 @@ async def test_by_itself_no_port_of_the_agent_speaks_without_tls(tmp_path, caplo
             assert await status_of(f"https://{address}:{port}") == 200
             assert await status_of(f"http://{address}:{port}") is None
     assert "TLS" not in caplog.text
+
+
+async def test_what_the_agent_does_from_then_on_is_no_part_of_the_request_that_began_it(tmp_path):
+    member, port = await founded(), free_port("127.0.0.3")
+    async with agent_of(member, tmp_path, Config(api_port=port)) as published:
+        await until(lambda: hasattr(published, "begun_by"), deadline_s=5)
+        assert published.begun_by == ""
 
 
 async def test_switched_on_it_serves_the_same_api_at_the_place_named_and_nowhere_else(
