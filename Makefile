@@ -6,14 +6,16 @@ export PYTHONDONTWRITEBYTECODE := 1
 
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
+JOBS ?= $(shell nproc)
+SIDE_BY_SIDE := -n $(JOBS) --dist worksteal
 SHELL := /bin/bash
 N ?= 3
 SEEDS ?= $(if $(filter sim-long,$(MAKECMDGOALS)),20000,300)
 FROM ?= 0
 UNIT_DIRS := $(wildcard tests/unit tests/golden tests/contract)
-CODE := core raftstate netfabric storage ha nodeagent tools tests
+CODE := core raftstate netfabric storage ha nodeagent tools kvorum_sdk tests
 
-.PHONY: help setup demo test check format-check lint layers types unit sizes sim sim-long integration lab lab-down bench bench-raft bench-api docs guests lock clean
+.PHONY: help setup demo test check format-check lint layers types unit sizes sim sim-long integration garbage lab lab-down bench bench-raft bench-api docs sdk guests lock clean
 help:
 	@sed -n 's/^## //p' Makefile
 
@@ -31,7 +33,7 @@ test: setup
 	$(MAKE) --no-print-directory sim
 	$(MAKE) --no-print-directory integration
 
-## make check         format, lint, layers, types, tidy, unit, golden, contract (< 2 minutes)
+## make check         format, lint, layers, types, tidy, unit, golden, contract (about 4 minutes on 2 cores)
 check: setup format-check lint layers types unit sizes
 
 format-check: setup
@@ -48,14 +50,14 @@ types: setup
 
 ## make unit          unit, golden and contract tests: no root, no outside programs but libvirt's test driver
 unit: setup
-	$(PYTEST) -q -m "not integration" $(UNIT_DIRS)
+	$(PYTEST) -q $(SIDE_BY_SIDE) -m "not integration" $(UNIT_DIRS)
 
 sizes: setup
 	@$(PY) -m tests.tidy
 
 ## make sim SEEDS=200 whole clusters in virtual time; SEED=4711 repeats one
 sim: setup
-	$(PYTEST) -q tests/sim $(if $(SEED),-k storm --seed $(SEED),tests/linearizability --seeds $(SEEDS))
+	$(PYTEST) -q $(SIDE_BY_SIDE) tests/sim $(if $(SEED),-k storm --seed $(SEED),tests/linearizability --seeds $(SEEDS))
 
 ## make sim-long      20,000 seeds in two processes, until the first violation; SEEDS=, FROM= choose others
 sim-long: setup
@@ -64,6 +66,10 @@ sim-long: setup
 ## make integration   real serf, libvirt and qemu in network namespaces (root)
 integration: setup
 	$(PYTEST) -q -m integration tests
+
+## make garbage     kill agents, fail and cancel work at every point on real hosts, and look for what is left (root)
+garbage: setup
+	$(PYTEST) -q -m integration --every-step tests/integration/test_workflow_garbage.py
 
 ## make lab N=3       leave a cluster of N hosts standing to play with
 lab: setup
@@ -93,9 +99,14 @@ bench-api: setup
 		DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends lxd nghttp2-client >build/bench-api.apt
 	$(PY) -m tools.bench.api
 
-## make docs          check the documents: links, requirement ids, named tests
+## make docs          check the documents: links, requirement ids, named tests, the page of resources, the manual's examples
 docs: setup
-	$(PYTEST) -q tests/unit/test_docs.py
+	$(PYTEST) -q tests/unit/test_docs.py tests/unit/test_model_attributes.py tests/unit/test_sdk_manual.py
+
+## make sdk           write the typed part of the Python SDK anew, from the description of the API
+sdk: setup
+	@mkdir -p build; $(PY) -m nodeagent.api.description >build/openapi.json
+	$(PY) -m tools.sdk.generate build/openapi.json
 
 ## make lock          resolve requirements*.in into the lock files
 lock: setup

@@ -6,19 +6,21 @@ Written by joining and leaving (`nodeagent.lifecycle`), and by recovery, which w
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
+from core.attributes import CLUSTER, attribute
 from core.errors import FatalError
 
 
 class MemberAddress(msgspec.Struct, frozen=True, kw_only=True):
     """A member as a new host must know it. `address` is an IP address."""
 
-    id: str
-    name: str
-    address: str
-    mesh_port: int
+    id: Annotated[str, attribute("The host's id.", by=CLUSTER)]
+    name: Annotated[str, attribute("Its name.", by=CLUSTER)]
+    address: Annotated[str, attribute("Its IP address.", by=CLUSTER)]
+    mesh_port: Annotated[int, attribute("TCP port of the mesh.", by=CLUSTER)]
 
 
 class MemberRecord(msgspec.Struct, frozen=True, kw_only=True):

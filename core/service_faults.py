@@ -1,7 +1,7 @@
 """What went wrong in which service of this agent: kept for people, so that a failure that was contained is still seen.
 
-Written by `core.supervise` (a service that ended), and by `core.bus` (a call that failed unexpectedly, or was refused
-because the queue is full); shown with the members. Only the last fault of each service is kept, with a count.
+Written by `core.supervise` (a service that ended), by `core.bus` (a call that failed unexpectedly, or was refused
+because the queue is full), and by the API (a request that failed unexpectedly); shown with the members. Only the last fault of each service is kept, with a count.
 """
 
 from __future__ import annotations

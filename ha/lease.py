@@ -12,9 +12,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
 
+from core.attributes import OWNER, attribute
 from core.clock import Clock
 from core.errors import ConflictError, NotFoundError, PlatformError, UnavailableError
 from core.model import Host, HostState, Lease
@@ -33,11 +35,15 @@ class Renewal(msgspec.Struct, frozen=True, kw_only=True):
     `seq` grows within a boot. `guests` counts lease-bound VMs that run or may start on the host, -1 if not known.
     """
 
-    host_id: str
-    boot_id: str
-    seq: int
-    watchdog_armed: bool = False
-    guests: int = -1
+    host_id: Annotated[str, attribute("The host.", by=OWNER)]
+    boot_id: Annotated[str, attribute("The boot that it is in.", by=OWNER)]
+    seq: Annotated[int, attribute("Counts renewals within a boot.", by=OWNER)]
+    watchdog_armed: Annotated[bool, attribute("Whether its watchdog would reset it.", by=OWNER)] = (
+        False
+    )
+    guests: Annotated[
+        int, attribute("Lease-bound VMs that run or may start; -1: not known.", by=OWNER)
+    ] = -1
 
 
 class RenewalAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 from core.errors import ConflictError, InvalidError
@@ -119,18 +119,20 @@ def check_domain(domain: str) -> None:
         )
 
 
-def allocate_ip(port_group: PortGroup, used: Collection[str]) -> str:
-    """Return the lowest free address of the pool; never the service address or the gateway.
+def free_ip(port_group: PortGroup, is_taken: Callable[[str], bool], skip: int = 0) -> str:
+    """Return the first free address of the pool, `skip` places from its beginning, then around its end.
+
+    Never the service address or the gateway. With as many skipped as are in use, few places have to be looked at.
 
     Raises:
         ConflictError: the pool is empty.
     """
-    taken = {port_group.service_ip, port_group.gateway, *used}
     first = int(checked_ip4(port_group.pool_first, "first address of the pool"))
     last = int(checked_ip4(port_group.pool_last, "last address of the pool"))
-    for number in range(first, last + 1):
-        address = str(ipaddress.IPv4Address(number))
-        if address not in taken:
+    size = last - first + 1
+    for place in range(skip, skip + size):
+        address = str(ipaddress.IPv4Address(first + place % size))
+        if address not in {port_group.service_ip, port_group.gateway} and not is_taken(address):
             return address
     raise ConflictError(
         f"address pool of port group {port_group.name} is empty "

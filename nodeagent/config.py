@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from core.errors import InvalidError
+from core.identity.hsm import KeySettings
 from nodeagent.api.limits import DEFAULT_LIMITS, ApiLimits
 from nodeagent.api.plain_http import PlainHttp
 from nodeagent.services.callback_targets import CallbackPolicy
@@ -22,6 +23,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     `trust_shared_storage`: live migration is allowed on shared directories that libvirt does not recognise as a
     network file system. `disk_cache`: `none`, or `writeback` where the file system lacks O_DIRECT (no live
     migration is safe then). `log_level`: as in the standard library's logging. `limits`: how much work runs at once, by kind.
+    `secrets_key`: whether the secrets key is kept in a file, or wrapped by an HSM.
     `api`: how much one caller may use of the API. `plain_http`: where it is served
     without TLS besides; nowhere unless it is named. `callbacks`: which networks callbacks may and may not go to.
     """
@@ -32,6 +34,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     disk_cache: str = "none"
     log_level: str = "INFO"
     limits: Limits = Limits()
+    secrets_key: KeySettings = KeySettings()
     api: ApiLimits = DEFAULT_LIMITS
     plain_http: PlainHttp | None = None
     callbacks: CallbackPolicy = CallbackPolicy()

@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 
+import msgspec
+
 from core.errors import ConflictError, InvalidError, PlatformError, UnavailableError
 from core.member_file import MemberRecord
 from core.mesh.client import Nothing
@@ -24,7 +26,13 @@ HYPERVISOR_TIMEOUT_S = 5.0
 ASKED_MAX = 5
 
 
-async def ask_out(node: Node, exclusion: Exclusion) -> None:
+class LeaveWish(msgspec.Struct, frozen=True, kw_only=True):
+    """A host asks to be removed. `audit_id` is the record of that, which it can't end itself; empty without one."""
+
+    audit_id: str = ""
+
+
+async def ask_out(node: Node, exclusion: Exclusion, *, audit_id: str = "") -> None:
     """Have another member remove this host: its vote goes to another, its record is deleted.
 
     Raises:
@@ -48,7 +56,8 @@ async def ask_out(node: Node, exclusion: Exclusion) -> None:
     error: PlatformError = UnavailableError("no other member answers")
     for host in others[:ASKED_MAX]:
         try:
-            await node.mesh.call(host, "/mesh/leave", Nothing(), Nothing, timeout_s=ASK_TIMEOUT_S)
+            wish = LeaveWish(audit_id=audit_id)
+            await node.mesh.call(host, "/mesh/leave", wish, Nothing, timeout_s=ASK_TIMEOUT_S)
         except UnavailableError as failure:
             if await exclusion.look() is Verdict.REMOVED:
                 return  # done, and only the answer was lost

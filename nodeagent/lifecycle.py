@@ -62,6 +62,7 @@ from nodeagent.ways_in import (
 log = logging.getLogger(__name__)
 
 TRY_AGAIN_S = 0.5
+AUDITS_TIMEOUT_S = 1.0
 
 
 class Lifecycle:
@@ -194,10 +195,11 @@ class Lifecycle:
                 log.info("there are not as many voters yet as there should be")
             return record
 
-    async def leave(self, *, force: bool, confirm: str) -> MemberRecord:
+    async def leave(self, *, force: bool, confirm: str, audit_id: str = "") -> MemberRecord:
         """Leave the cluster in order, or by force one that has no place for this host any more; then forget it all.
 
-        Afterwards this host is as before `init` or `join`: images and disks stay.
+        Afterwards this host is as before `init` or `join`: images and disks stay. `audit_id` is the record of it, whose end
+        the host writes that removes this one.
 
         Raises:
             ConflictError: it belongs to none; VMs are on it; with force, the cluster still counts on it.
@@ -216,7 +218,8 @@ class Lifecycle:
                     "this host's joining isn't finished: wait, or give it up with 'kvorum leave --force'"
                 )
             else:
-                await ask_out(node, services.exclusion)
+                await services.identity.audits.flush_ends(timeout_s=AUDITS_TIMEOUT_S)
+                await ask_out(node, services.exclusion, audit_id=audit_id)
             await self._forget_cluster(record)
             log.info("this host has left its cluster", extra={"host": record.host_id})
             return record
@@ -227,14 +230,15 @@ class Lifecycle:
         consensus: asyncio.Task[PlatformError | None] | None = None
         member: Member | None = None
         try:
-            way.write_identity()
+            await way.write_identity()
             member = Member(self._basics, record)
             consensus = self._group.create_task(
                 self._run_until_failure(member), name="member-consensus", context=Context()
             )
             self._tasks = [consensus]
+            await member.open_keys()
             await self._enter(member, record, way, consensus)
-            FilesForOthers(member.node).write()
+            FilesForOthers(member.node, member.services.secrets.keys).write()
             self._write_record(record)
         except (PlatformError, OSError, asyncio.CancelledError) as error:
             taken_back = await way.take_back()
@@ -302,7 +306,8 @@ class Lifecycle:
         while True:
             try:
                 await become_member(member)
-                FilesForOthers(member.node).write()
+                await member.open_keys()
+                FilesForOthers(member.node, member.services.secrets.keys).write()
             except (PlatformError, OSError) as error:
                 log.info("joining goes on", extra={"error": str(error)})
                 await asyncio.sleep(TRY_AGAIN_S)

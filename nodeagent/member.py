@@ -92,7 +92,8 @@ from storage.image_store import ImageStore
 log = logging.getLogger(__name__)
 
 STEP_ASIDE_TIMEOUT_S = 2.0
-NOT_ON_WITNESSES = ("network", "vms", "images")
+AUDITS_TIMEOUT_S = 1.0
+NOT_ON_WITNESSES = ("network", "vms", "images", "incoming")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +170,7 @@ class Member:
         mesh = store.get(Mesh, MESH_ID)
         profile = profile_of(mesh.ha_profile if mesh else "default")
         self._placing = Placing(self.node, self._judge, profile)
-        secrets = SecretsRotation(self.node, Keyring(paths))
+        secrets = SecretsRotation(self.node, Keyring(paths, basics.config.secrets_key))
         self._api_tls = ApiTls(tls)
         bus = Bus(
             record.host_id,
@@ -210,7 +211,9 @@ class Member:
                 self.node, secrets_key=secrets.keys, reload=self._reload_identity
             ),
             secrets=secrets,
-            states=MemberStates(self.node, plain_http=plain.url if plain is not None else ""),
+            states=MemberStates(
+                self.node, secrets.kept, plain_http=plain.url if plain is not None else ""
+            ),
             storages=storages,
             thin=ThinFeeds(self.node),
             vms=VmService(self.node, self._placing),
@@ -246,7 +249,8 @@ class Member:
         self._engine.follow(_peers(self._record))
 
     async def step_aside(self) -> None:
-        """Hand leadership over before a planned stop, so that the others need not notice a silence first."""
+        """Before a planned stop, store how changes ended and hand leadership over: others need not notice a silence first."""
+        await self.services.identity.audits.flush_ends(timeout_s=AUDITS_TIMEOUT_S)
         await self._engine.step_aside(timeout_s=STEP_ASIDE_TIMEOUT_S)
 
     async def run_services(self) -> None:
@@ -272,7 +276,7 @@ class Member:
 
         runs = {
             "leases": self.services.leases.run,
-            "files-for-others": FilesForOthers(self.node).run,
+            "files-for-others": FilesForOthers(self.node, self.services.secrets.keys).run,
             "membership": self._membership.run,
             "network": self.services.network.run,
             "host-reporter": HostReporter(self.node, str(self._accelerator)).run,
@@ -286,6 +290,7 @@ class Member:
             "ha": HaController(self.node, self._judge, self._events).run,
             "task-rescue": self._rescue.run,
             "images": self.services.images.run,
+            "incoming": self.services.incoming.run,
             "housekeeping": Housekeeping(self.node).run,
             "voters": VoterController(self.node, self.services.states, self._events).run,
             "feed": FeedFollower(self.node).run,
@@ -311,6 +316,10 @@ class Member:
 
     def _note_fault(self, name: str, error: Exception) -> None:
         self.node.faults.note(name, error, self._basics.clock.wall_ms())
+
+    async def open_keys(self) -> None:
+        """Open this host's secrets keys, if its HSM does so soon."""
+        await self.services.secrets.open()
 
     def api_context(self) -> ssl.SSLContext:
         """Return the HTTPS listener's context, which answers with what is imported for this host from the beginning."""

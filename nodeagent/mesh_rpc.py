@@ -29,6 +29,7 @@ from core.mesh.client import GENERATION, REQUEST_HEADER, MeshProblem, Nothing
 from core.mesh.tls import peer_id_of
 from core.model import Host
 from ha.lease import Renewal, RenewalAnswer
+from nodeagent.leaving import LeaveWish
 from nodeagent.node import Node
 from nodeagent.services.certificate_renewal import AskCertificate, IssuedCertificate
 from nodeagent.services.fault_reporter import Fault, record_fault
@@ -102,7 +103,11 @@ class MeshRpc:
 
     async def _leave(self, request: web.Request) -> web.Response:
         """A host asks to be removed. It asks for itself only."""
+        wish = await _body(request, LeaveWish)
         await remove_host(self._node, self._node.store.need(Host, _peer(request)))
+        if wish.audit_id:
+            audits = self._services.identity.audits
+            audits.end_of(wish.audit_id, of_host=_peer(request), result=200)
         return _answer(Nothing())
 
     async def _fault(self, request: web.Request) -> web.Response:

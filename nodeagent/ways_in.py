@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from core.clock import new_id
 from core.errors import ConflictError, UnavailableError
 from core.identity.certificates import make_authority, make_request, sign_request
+from core.identity.keyring import Keyring
 from core.identity.sealing import make_key
 from core.member_file import MemberRecord
 from core.model import Cluster, Host, Lease, Mesh
@@ -44,7 +45,7 @@ class Founding:
         self._authority = make_authority(record.cluster_name, now_ms=basics.clock.wall_ms())
         self._secrets_key = make_key()
 
-    def write_identity(self) -> None:
+    async def write_identity(self) -> None:
         record, paths = self._record, self._basics.paths
         request_pem, key_pem = make_request(record.host_id)
         certificate = sign_request(
@@ -58,7 +59,7 @@ class Founding:
         write_file(paths.ca_pem, self._authority.certificate_pem.encode(), mode=0o644)
         write_file(paths.host_pem, certificate.encode(), mode=0o644)
         write_file(paths.host_key, key_pem.encode())
-        write_file(paths.secrets_key, self._secrets_key)
+        await _keep(self._basics, self._secrets_key)
 
     async def take_back(self) -> bool:
         """Nobody knows of it yet."""
@@ -112,16 +113,21 @@ class Joining:
         self._key_pem = key_pem
         self.take_back = take_back
 
-    def write_identity(self) -> None:
+    async def write_identity(self) -> None:
         paths, answer = self._basics.paths, self._answer
         write_file(paths.ca_pem, answer.ca_pem.encode(), mode=0o644)
         write_file(paths.host_pem, answer.certificate_pem.encode(), mode=0o644)
         write_file(paths.host_key, self._key_pem.encode())
-        write_file(paths.secrets_key, bytes.fromhex(answer.secrets_key_hex))
+        await _keep(self._basics, bytes.fromhex(answer.secrets_key_hex))
 
     async def enter(self, member: Member) -> None:
         """Become a replica with a copy of the state; whether it votes is the leader's decision."""
         await become_member(member)
+
+
+async def _keep(basics: Basics, secrets_key: bytes) -> None:
+    """Keep the secrets key as the settings say, from the beginning: a wrapped one is never on disk in clear."""
+    await Keyring(basics.paths, basics.config.secrets_key).put(secrets_key)
 
 
 async def first_lease(member: Member) -> None:

@@ -28,7 +28,7 @@ run env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recom
 # The new tree is complete before it takes the place of the old one.
 run rm -rf "$prefix/lib.new" "$prefix/lib.old"
 run install -d -m 755 "$prefix/lib.new"
-run cp -a core raftstate netfabric storage ha nodeagent tools docs pyproject.toml README.md LICENSE "$prefix/lib.new/"
+run cp -a core raftstate netfabric storage ha nodeagent tools kvorum_sdk docs pyproject.toml README.md LICENSE "$prefix/lib.new/"
 [ ! -d "$prefix/lib" ] || run mv "$prefix/lib" "$prefix/lib.old"
 run mv "$prefix/lib.new" "$prefix/lib"
 [ -x "$prefix/venv/bin/python" ] || run /usr/bin/python3 -m venv --system-site-packages "$prefix/venv"

@@ -6,12 +6,14 @@ Called by the API's lists; each runs on a reader thread, within a time. `raftsta
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
 from core.errors import InvalidError
+from raftstate.state.entry import in_batches
 from raftstate.state.query import Position, Sql
+from raftstate.state.query_paths import Tables
 from raftstate.state.query_sql import Search, matches_sql, scanned_kind, search_sql
 from raftstate.state.query_text import Where
 from raftstate.state.schema import Scalar
@@ -22,9 +24,14 @@ T = TypeVar("T")
 ANSWER_BYTES_MAX = 64 << 20
 
 
+NamesOf = Callable[[Collection[tuple[str, str]]], dict[tuple[str, str], str]]
+"""Returns the names of those resources that exist, by kind and id."""
+
+
 class Match(NamedTuple):
     """One match. `body` is there when the search asked for it; `picks` are in the order of the search."""
 
+    id: str
     body: bytes | None
     revision: int
     picks: tuple[Scalar, ...]
@@ -47,8 +54,10 @@ class Step:
     reads_rows: int
 
 
-async def search(store: Store, asked: Search, make: Callable[[Match], T]) -> Found[T]:
-    """Return the matches, each made into what is shown; `make` runs on the reader's thread.
+async def search(
+    store: Store, asked: Search, make: Callable[[Sequence[Match], NamesOf], list[T]]
+) -> Found[T]:
+    """Return the matches, made into what is shown; `make` runs on the reader's thread, its names are of the same state.
 
     Raises:
         InvalidError: a bound is exceeded, a value doesn't fit, the answer is too large, or the time was over.
@@ -57,20 +66,40 @@ async def search(store: Store, asked: Search, make: Callable[[Match], T]) -> Fou
     last_type = asked.order.path.leaf.type
 
     def read(db: sqlite3.Connection) -> Found[T]:
-        items: list[T] = []
+        matches: list[Match] = []
         last, size, more = None, 0, False
         for id_, key, body, revision, *picks in db.execute(*sql):
-            if len(items) == asked.limit:
+            if len(matches) == asked.limit:
                 more = True
                 break
-            size += len(body or b"") + sum(len(pick) for pick in picks if isinstance(pick, str))
+            size += len(body or b"") + sum([len(pick) for pick in picks if isinstance(pick, str)])
             if size > ANSWER_BYTES_MAX:
                 raise InvalidError("the answer would be too large: ask for fewer items or fields")
-            items.append(make(Match(body, revision, tuple(picks))))
-            last = Position(bool(key) if last_type is bool and key is not None else key, id_)
-        return Found(items, _applied(db), last if more else None)
+            matches.append(Match(id_, body, revision, tuple(picks)))
+            last = key, id_
+        items = make(matches, lambda pairs: _names(db, store.machine.table, pairs))
+        next_ = _position(*last, last_type) if more and last else None
+        return Found(items, _applied(db), next_)
 
     return await store.ask(_whole(read))
+
+
+def _position(key: Scalar, id_: str, type_: type) -> Position:
+    return Position(bool(key) if type_ is bool and key is not None else key, id_)
+
+
+def _names(
+    db: sqlite3.Connection, tables: Tables, pairs: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], str]:
+    by_kind: dict[str, list[str]] = {}
+    for kind, id_ in pairs:
+        by_kind.setdefault(kind, []).append(id_)
+    found: dict[tuple[str, str], str] = {}
+    for kind, ids in by_kind.items():
+        table = tables(kind)
+        rows = in_batches(db, table.names_by_ids, table.head, ids)
+        found.update(((kind, id_), name) for id_, name in rows)
+    return found
 
 
 async def count_matches(store: Store, kind: str, where: Sequence[Where]) -> tuple[int, int]:

@@ -14,9 +14,10 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from core.clock import Clock, new_id
+from core.clock import Clock, new_ordered_id
 from core.errors import ConflictError, NotFoundError
 from core.model import KINDS, Resource, key_of, kind_of
+from raftstate.rider import RIDER
 from raftstate.state.dump import Frozen
 from raftstate.state.machine import Machine
 from raftstate.state.query import Condition, Position, count_sql, select_sql
@@ -204,20 +205,32 @@ class Store:
     ) -> Txn:
         """Return a transaction in which everything named is guarded by the revision it was read at (0: absent)."""
         puts, deletes = tuple(puts), tuple(deletes)
+        now_ms = self._clock.wall_ms()
         return Txn(
-            request_id=request_id or new_id(self._rng),
-            stamp_ms=self._clock.wall_ms(),
+            request_id=request_id or new_ordered_id(self._rng, now_ms),
+            stamp_ms=now_ms,
             guards={key_of(r): r.revision for r in (*guards, *deletes, *puts)},
             puts=tuple(_put(resource) for resource in puts),
             deletes=tuple(key_of(resource) for resource in deletes),
         )
 
     async def commit(self, txn: Txn, *, timeout_s: float = COMMIT_TIMEOUT_S) -> Outcome:
-        """Commit a transaction; returns once this node has applied it.
+        """Commit a transaction, with what rides along (`raftstate.rider`); returns once this node has applied it.
 
         Raises:
             UnavailableError: no quorum in time; the outcome is unknown, retry with the same transaction.
         """
+        rider = RIDER.get()
+        along = rider.get_on() if rider is not None else None
+        if rider is None or along is None:
+            return await self._propose(txn, timeout_s)
+        try:
+            both = msgspec.structs.replace(txn, puts=(*txn.puts, _put(along)))
+            return await self._propose(both, timeout_s)
+        finally:
+            rider.get_off(stored=self._machine.get(kind_of(along), along.id) is not None)
+
+    async def _propose(self, txn: Txn, timeout_s: float) -> Outcome:
         return decode_outcome(await self._proposer.propose(encode_txn(txn), timeout_s=timeout_s))
 
     async def apply(

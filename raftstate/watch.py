@@ -107,8 +107,11 @@ class WatchHub:
 
     def changed_at(self, kinds: Iterable[str]) -> int:
         """Return the log index of the last change of any resource of these kinds, or of the beginning of this copy."""
-        known = (self._changed_at.get(kind, 0) for kind in kinds)
-        return max(self._everything_at, *known)
+        latest, changed_at = self._everything_at, self._changed_at
+        for kind in kinds:  # a loop, as this is asked several times for each request
+            if (index := changed_at.get(kind, 0)) > latest:
+                latest = index
+        return latest
 
     def _trim(self) -> None:
         while len(self._ring) > self._entries_kept or self._keys > self._keys_kept:

@@ -5,6 +5,7 @@ is noticed. `python -m tests.tidy` prints the largest files and functions: place
 """
 
 import ast
+import functools
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("core", "raftstate", "netfabric", "storage", "ha", "nodeagent", "tools")
+PACKAGES = ("core", "raftstate", "netfabric", "storage", "ha", "nodeagent", "tools", "kvorum_sdk")
 
 # Who may start processes other than through core.command.run, and why.
 MAY_START_PROCESSES = {
@@ -69,10 +70,11 @@ class Source:
 Rule = Callable[[Source], Iterator[tuple[int, str]]]
 
 
-def sources() -> list[Source]:
-    """Return every Python file of the packages and tests."""
-    paths = sorted(p for top in (*PACKAGES, "tests") for p in (ROOT / top).rglob("*.py"))
-    return [Source(p.relative_to(ROOT).as_posix(), ast.parse(p.read_text())) for p in paths]
+@functools.cache
+def sources(*tops: str) -> tuple[Source, ...]:
+    """Return every Python file of the packages and tests, or of some of them; each is parsed once."""
+    paths = sorted(p for top in tops or (*PACKAGES, "tests") for p in (ROOT / top).rglob("*.py"))
+    return tuple(Source(p.relative_to(ROOT).as_posix(), ast.parse(p.read_text())) for p in paths)
 
 
 def dotted(node: ast.expr) -> str:

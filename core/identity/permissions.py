@@ -32,6 +32,7 @@ GUARDED_KINDS = (
     "role",
     "session",
     "access-token",
+    "access-key",
     "join-token",
     "audit",
     "state",

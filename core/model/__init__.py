@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from core.model.cascade import DeletePlan, Touched, plan_delete
 from core.model.compute import VM, CloudInit, PowerState, VMPhase
-from core.model.identity import Account, Audit, Permission, Role, Session
+from core.model.identity import (
+    AccessKey,
+    Account,
+    Audit,
+    NonceFloor,
+    Permission,
+    Role,
+    Session,
+    UsedNonce,
+)
 from core.model.mesh import (
     AccessToken,
     ApiCertificate,
@@ -69,6 +78,9 @@ RESOURCE_TYPES: tuple[type[Resource], ...] = (
     Account,
     Role,
     Session,
+    AccessKey,
+    UsedNonce,
+    NonceFloor,
     Audit,
     DataStorage,
     ImageStorage,
@@ -99,6 +111,7 @@ __all__ = [
     "LINKS",
     "RESOURCE_TYPES",
     "VM",
+    "AccessKey",
     "AccessToken",
     "Account",
     "ApiCertificate",
@@ -129,6 +142,7 @@ __all__ = [
     "LogLine",
     "Mesh",
     "Nic",
+    "NonceFloor",
     "OnDelete",
     "Permission",
     "PlannedStep",
@@ -147,6 +161,7 @@ __all__ = [
     "Task",
     "TaskState",
     "Touched",
+    "UsedNonce",
     "VMPhase",
     "Vote",
     "check_name",

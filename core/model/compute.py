@@ -6,11 +6,15 @@ Written by the VM service and the host that runs the VM; read by every controlle
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import msgspec
 
-from core.model.resource import Relation, Resource
+from core.attributes import CLUSTER, OWNER, attribute
+from core.model.resource import DESCRIPTION_LENGTH_MAX, Relation, Resource
+
+CPUS_MAX = 255
+MEMORY_MIB_MIN, MEMORY_MIB_MAX = 64, 16 << 20
 
 
 class PowerState(StrEnum):
@@ -37,9 +41,13 @@ class VMPhase(StrEnum):
 class CloudInit(msgspec.Struct, frozen=True, kw_only=True):
     """What a guest's cloud-init gets through a NoCloud seed. `user_data` is a whole #cloud-config text."""
 
-    hostname: str = ""
-    ssh_keys: tuple[str, ...] = ()
-    user_data: str = ""
+    hostname: Annotated[str, attribute("Host name of the guest.", length_max=253)] = ""
+    ssh_keys: Annotated[
+        tuple[str, ...], attribute("Public keys that may log in, one each.", count_max=100)
+    ] = ()
+    user_data: Annotated[
+        str, attribute("A whole #cloud-config text, of 64 KiB at most.", length_max=65_536)
+    ] = ""
 
 
 class VM(Resource, tag="vm.v1", frozen=True, kw_only=True):
@@ -62,16 +70,39 @@ class VM(Resource, tag="vm.v1", frozen=True, kw_only=True):
     NOT_RELATIONS: ClassVar[frozenset[str]] = frozenset({"boot_id"})
     UNSEARCHED: ClassVar[frozenset[str]] = frozenset({"cloud_init.user_data"})
 
-    cluster_id: str
-    host_id: str
-    cpus: int
-    memory_mib: int
-    power: PowerState = PowerState.RUNNING
-    phase: VMPhase = VMPhase.CREATING
-    generation: int = 0
-    boot_id: str = ""
-    migrating_to_host_id: str = ""
-    blocked_reason: str = ""
-    ha: bool = True
-    cloud_init: CloudInit = CloudInit()
-    description: str = ""
+    cluster_id: Annotated[str, attribute("The cluster on whose hosts it runs.")]
+    host_id: Annotated[str, attribute("The host that may run it.", by=CLUSTER)]
+    cpus: Annotated[int, attribute("Virtual CPUs.", least=1, most=CPUS_MAX)]
+    memory_mib: Annotated[
+        int, attribute("Memory that the guest sees.", least=MEMORY_MIB_MIN, most=MEMORY_MIB_MAX)
+    ]
+    power: Annotated[PowerState, attribute("What is wanted: running or stopped.")] = (
+        PowerState.RUNNING
+    )
+    phase: Annotated[
+        VMPhase, attribute("What is true of it, as last reported by its host.", by=OWNER)
+    ] = VMPhase.CREATING
+    generation: Annotated[
+        int,
+        attribute(
+            "Grows with every start; says together with the host who may run it.",
+            by=CLUSTER,
+            least=0,
+        ),
+    ] = 0
+    boot_id: Annotated[
+        str, attribute("Boot of the host in which it was started last.", by=OWNER)
+    ] = ""
+    migrating_to_host_id: Annotated[
+        str, attribute("Where it moves to right now; empty: nowhere.", by=CLUSTER)
+    ] = ""
+    blocked_reason: Annotated[
+        str, attribute("Why it can't run now; empty: nothing forbids it.", by=CLUSTER)
+    ] = ""
+    ha: Annotated[bool, attribute("Whether it is started elsewhere when its host is lost.")] = True
+    cloud_init: Annotated[
+        CloudInit, attribute("What the guest is set up with at its first start.")
+    ] = CloudInit()
+    description: Annotated[
+        str, attribute("A note for people.", length_max=DESCRIPTION_LENGTH_MAX)
+    ] = ""

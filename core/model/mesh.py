@@ -6,8 +6,9 @@ Written by joining (`nodeagent.joining`), the lease batcher and the HA decisions
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+from core.attributes import CLUSTER, OWNER, attribute
 from core.model.resource import OnDelete, Relation, Resource
 
 
@@ -25,7 +26,7 @@ class Cluster(Resource, tag="cluster.v1", frozen=True, kw_only=True):
         Relation("data_center_id", target="data-center", name="data_center", reverse="clusters"),
     )
 
-    data_center_id: str
+    data_center_id: Annotated[str, attribute("The data center that it lies in.")]
 
 
 class Mesh(Resource, tag="mesh.v1", frozen=True, kw_only=True):
@@ -42,13 +43,24 @@ class Mesh(Resource, tag="mesh.v1", frozen=True, kw_only=True):
         "sealed_gossip_key": "gossip-key",
     }
 
-    ca_pem: str
-    sealed_ca_key: bytes
-    sealed_gossip_key: bytes
-    feature_level: int = 1
-    ha_profile: str = "default"
-    voters_max: int = 5
-    voter_replace_after_s: int = 600
+    ca_pem: Annotated[str, attribute("Certificate of the cluster's authority.", by=CLUSTER)]
+    sealed_ca_key: Annotated[bytes, attribute("Key of the authority, sealed.", by=CLUSTER)]
+    sealed_gossip_key: Annotated[
+        bytes, attribute("Key of the gossip between hosts, sealed.", by=CLUSTER)
+    ]
+    feature_level: Annotated[
+        int, attribute("Lowest feature level of all voters; never falls.", by=CLUSTER)
+    ] = 1
+    ha_profile: Annotated[str, attribute("Which set of time limits failover goes by.")] = "default"
+    voters_max: Annotated[
+        int, attribute("How many hosts vote at most: 1, 3, 5 or 7.", least=1, most=7)
+    ] = 5
+    voter_replace_after_s: Annotated[
+        int,
+        attribute(
+            "Silence after which a voter gives its place to another host.", least=10, most=604_800
+        ),
+    ] = 600
 
 
 class HostState(StrEnum):
@@ -80,23 +92,51 @@ class Host(Resource, tag="host.v1", frozen=True, kw_only=True):
         Relation("cluster_id", target="cluster", name="cluster", reverse="hosts"),
     )
 
-    cluster_id: str
-    address: str
-    api_port: int = 7443
-    mesh_port: int = 7444
-    version: str = ""
-    cpus: int = 0
-    memory_mib: int = 0
-    arch: str = "x86_64"
-    accelerator: str = ""
-    watchdog: str = ""
-    state: HostState = HostState.MEMBER
-    maintenance: bool = False
-    failure_domain: str = ""
-    witness: bool = False
-    vote: Vote = Vote.AUTO
-    feature_level: int = 1
-    joining: bool = False
+    cluster_id: Annotated[str, attribute("The cluster that it belongs to.")]
+    address: Annotated[str, attribute("IP address on the management network.", by=CLUSTER)]
+    api_port: Annotated[
+        int, attribute("TCP port of the HTTPS API.", by=OWNER, least=1, most=65_535)
+    ] = 7443
+    mesh_port: Annotated[
+        int, attribute("TCP port of the mesh between hosts.", by=OWNER, least=1, most=65_535)
+    ] = 7444
+    version: Annotated[str, attribute("Version of its agent.", by=OWNER)] = ""
+    cpus: Annotated[int, attribute("Threads of its processors.", by=OWNER, least=0)] = 0
+    memory_mib: Annotated[int, attribute("Physical memory.", by=OWNER, least=0)] = 0
+    arch: Annotated[str, attribute("Architecture of its processors, e.g. `x86_64`.", by=OWNER)] = (
+        "x86_64"
+    )
+    accelerator: Annotated[
+        str,
+        attribute(
+            "What guests run on: `kvm`, or `tcg` where there is none; empty before it was asked.",
+            by=OWNER,
+        ),
+    ] = ""
+    watchdog: Annotated[
+        str, attribute("Kind of the watchdog that resets it when its lease ends.", by=OWNER)
+    ] = ""
+    state: Annotated[
+        HostState,
+        attribute("Whether its VMs were taken away and its renewals are refused.", by=CLUSTER),
+    ] = HostState.MEMBER
+    maintenance: Annotated[bool, attribute("Whether it gets no new VMs.")] = False
+    failure_domain: Annotated[
+        str,
+        attribute("Hosts of one domain fail together; empty: it shares its fate with no other."),
+    ] = ""
+    witness: Annotated[
+        bool, attribute("Whether it votes and holds the state, but runs no VMs.", by=CLUSTER)
+    ] = False
+    vote: Annotated[
+        Vote, attribute("Whether the cluster chooses if it votes, or it shall always or never.")
+    ] = Vote.AUTO
+    feature_level: Annotated[
+        int, attribute("What its agent understands of the replicated state.", by=OWNER)
+    ] = 1
+    joining: Annotated[bool, attribute("Admitted, but doesn't have the state yet.", by=OWNER)] = (
+        False
+    )
 
     def claims(self) -> tuple[str, ...]:
         return (f"host.name/{self.name}", f"host.address/{self.address}")
@@ -111,9 +151,13 @@ class Lease(Resource, tag="lease.v1", frozen=True, kw_only=True):
 
     NOT_RELATIONS: ClassVar[frozenset[str]] = frozenset({"boot_id"})
 
-    boot_id: str
-    seq: int
-    watchdog_armed: bool = False
+    boot_id: Annotated[
+        str, attribute("The boot that the host was in at its last renewal.", by=OWNER)
+    ]
+    seq: Annotated[int, attribute("Counts renewals within a boot.", by=OWNER, least=0)]
+    watchdog_armed: Annotated[
+        bool, attribute("What the guard last said of its watchdog.", by=OWNER)
+    ] = False
 
     def claims(self) -> tuple[str, ...]:
         return ()
@@ -134,9 +178,11 @@ class JoinToken(Resource, tag="join-token.v1", frozen=True, kw_only=True):
     )
     SECRET: ClassVar[frozenset[str]] = frozenset({"secret_sha256"})
 
-    secret_sha256: str
-    expires_ms: int
-    used_by_host_id: str = ""
+    secret_sha256: Annotated[str, attribute("Hash of its secret.", by=CLUSTER)]
+    expires_ms: Annotated[int, attribute("Until when a host can join with it.")]
+    used_by_host_id: Annotated[
+        str, attribute("The host that joined with it; empty: none yet.", by=CLUSTER)
+    ] = ""
 
 
 class ApiCertificate(Resource, tag="api-certificate.v1", frozen=True, kw_only=True):
@@ -150,10 +196,12 @@ class ApiCertificate(Resource, tag="api-certificate.v1", frozen=True, kw_only=Tr
     SECRET: ClassVar[frozenset[str]] = frozenset({"sealed_key"})
     SEALED: ClassVar[dict[str, str]] = {"sealed_key": "api-key/{id}"}
 
-    chain_pem: str
-    sealed_key: bytes
-    sha256: str
-    host_id: str = ""
+    chain_pem: Annotated[
+        str, attribute("The certificate and those that lead to its root, the server's first.")
+    ]
+    sealed_key: Annotated[bytes, attribute("Its key, sealed.", by=CLUSTER)]
+    sha256: Annotated[str, attribute("Fingerprint of the server's certificate.", by=CLUSTER)]
+    host_id: Annotated[str, attribute("The host that serves it; empty: all.")] = ""
 
     def __repr__(self) -> str:
         return f"ApiCertificate({self.id}, {self.sha256}, ***)"
@@ -167,18 +215,26 @@ class SecretsKey(Resource, tag="secrets-key.v1", frozen=True, kw_only=True):
 
     NOT_RELATIONS: ClassVar[frozenset[str]] = frozenset({"key_id", "next_key_id", "former_key_id"})
 
-    key_id: str
-    next_key_id: str = ""
-    former_key_id: str = ""
+    key_id: Annotated[str, attribute("The key in use.", by=CLUSTER)]
+    next_key_id: Annotated[
+        str, attribute("The key that hosts are being given; empty: none.", by=CLUSTER)
+    ] = ""
+    former_key_id: Annotated[
+        str,
+        attribute("The key before, until every host has the present one; empty: none.", by=CLUSTER),
+    ] = ""
 
 
 class HostKey(Resource, tag="host-key.v1", frozen=True, kw_only=True):
-    """A host says which secrets key it has, while it is being changed; id and name = host id."""
+    """A host says which secrets key it has, while it is being changed; id and name = host id.
+
+    An empty `key_id`: its HSM doesn't open or keep keys now.
+    """
 
     NOT_RELATIONS: ClassVar[frozenset[str]] = frozenset({"host_id", "key_id"})
 
-    host_id: str
-    key_id: str
+    host_id: Annotated[str, attribute("The host that says so.", by=OWNER)]
+    key_id: Annotated[str, attribute("The key that it has.", by=OWNER)]
 
 
 class AccessToken(Resource, tag="access-token.v1", frozen=True, kw_only=True):
@@ -196,7 +252,14 @@ class AccessToken(Resource, tag="access-token.v1", frozen=True, kw_only=True):
     NOT_RELATIONS: ClassVar[frozenset[str]] = frozenset({"role_ids"})
     SECRET: ClassVar[frozenset[str]] = frozenset({"secret_sha256"})
 
-    secret_sha256: str
-    expires_ms: int = 0
-    account_id: str = ""
-    role_ids: tuple[str, ...] = ()
+    secret_sha256: Annotated[str, attribute("Hash of its secret.", by=CLUSTER)]
+    expires_ms: Annotated[int, attribute("Until when it is good; 0: for ever.")] = 0
+    account_id: Annotated[
+        str, attribute("It may do what this account may; empty: by its roles.")
+    ] = ""
+    role_ids: Annotated[
+        tuple[str, ...],
+        attribute(
+            "Roles that say what it may do; with neither roles nor account it may do everything."
+        ),
+    ] = ()

@@ -6,11 +6,15 @@ Written by the network services of `nodeagent`; `netfabric` turns them into brid
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import msgspec
 
+from core.attributes import CLUSTER, attribute
 from core.model.resource import OnDelete, Relation, Resource
+
+NIC_GROUPS_MAX = 16
+SECURITY_RULES_MAX = 500
 
 
 class DistributedSwitch(Resource, tag="distributed-switch.v1", frozen=True, kw_only=True):
@@ -21,7 +25,7 @@ class DistributedSwitch(Resource, tag="distributed-switch.v1", frozen=True, kw_o
         Relation("cluster_id", target="cluster", name="cluster", reverse="distributed_switches"),
     )
 
-    cluster_id: str
+    cluster_id: Annotated[str, attribute("The cluster whose hosts it spans.")]
 
 
 class PortGroup(Resource, tag="port-group.v1", frozen=True, kw_only=True):
@@ -37,16 +41,24 @@ class PortGroup(Resource, tag="port-group.v1", frozen=True, kw_only=True):
         Relation("switch_id", target="distributed-switch", name="switch", reverse="port_groups"),
     )
 
-    switch_id: str
-    vni: int
-    cidr: str
-    service_ip: str
-    pool_first: str
-    pool_last: str
-    gateway: str = ""
-    dns: tuple[str, ...] = ()
-    mtu: int = 1450
-    domain: str = "internal"
+    switch_id: Annotated[str, attribute("The switch that it is on.")]
+    vni: Annotated[
+        int, attribute("VXLAN network identifier, unique in the mesh.", least=1, most=16_777_215)
+    ]
+    cidr: Annotated[str, attribute("Its IPv4 network, e.g. `10.20.0.0/24`.")]
+    service_ip: Annotated[
+        str, attribute("Address that answers DHCP and DNS on every host; never given to a NIC.")
+    ]
+    pool_first: Annotated[str, attribute("First address that NICs get.")]
+    pool_last: Annotated[str, attribute("Last address that NICs get.")]
+    gateway: Annotated[str, attribute("Default route that DHCP hands out; empty: none.")] = ""
+    dns: Annotated[
+        tuple[str, ...], attribute("Name servers that DHCP hands out.", count_max=4)
+    ] = ()
+    mtu: Annotated[int, attribute("MTU of the guests.", unit="bytes", least=576, most=65_535)] = (
+        1450
+    )
+    domain: Annotated[str, attribute("Domain of the guests' names.")] = "internal"
 
     def claims(self) -> tuple[str, ...]:
         return (f"port-group.name/{self.name}", f"port-group.vni/{self.vni}")
@@ -68,12 +80,15 @@ class Nic(Resource, tag="nic.v1", frozen=True, kw_only=True):
         ),
     )
 
-    vm_id: str
-    port_group_id: str
-    mac: str
-    ip: str
-    security_group_ids: tuple[str, ...] = ()
-    index: int = 0
+    vm_id: Annotated[str, attribute("The VM that it belongs to.")]
+    port_group_id: Annotated[str, attribute("The network that it is in.")]
+    mac: Annotated[str, attribute("Its MAC address, unique in the mesh.", by=CLUSTER)]
+    ip: Annotated[str, attribute("Its IPv4 address, unique in its port group.", by=CLUSTER)]
+    security_group_ids: Annotated[
+        tuple[str, ...],
+        attribute("Firewalls that let traffic through to it.", count_max=NIC_GROUPS_MAX),
+    ] = ()
+    index: Annotated[int, attribute("Its place among the VM's NICs.", by=CLUSTER, least=0)] = 0
 
     def claims(self) -> tuple[str, ...]:
         return (
@@ -107,16 +122,24 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     `family` is 4 or 6. Default rules (NET-5) can be disabled, not deleted.
     """
 
-    id: str
-    direction: Direction
-    protocol: Protocol = Protocol.ALL
-    port_first: int = 0
-    port_last: int = 0
-    cidr: str = ""
-    remote_group_id: str = ""
-    family: int = 4
-    enabled: bool = True
-    default: bool = False
+    id: Annotated[str, attribute("Its id within the group.", by=CLUSTER)]
+    direction: Annotated[Direction, attribute("Seen from the VM: in to it, or out of it.")]
+    protocol: Annotated[Protocol, attribute("What it matches above IP.")] = Protocol.ALL
+    port_first: Annotated[
+        int, attribute("First port of TCP or UDP; 0: all.", least=0, most=65_535)
+    ] = 0
+    port_last: Annotated[int, attribute("Last port; 0: all.", least=0, most=65_535)] = 0
+    cidr: Annotated[str, attribute("Network of the other side; empty: any.")] = ""
+    remote_group_id: Annotated[str, attribute("Security group of the other side; empty: any.")] = ""
+    family: Annotated[int, attribute("4 or 6, the version of IP.", least=4, most=6)] = 4
+    enabled: Annotated[bool, attribute("Whether it is in force.")] = True
+    default: Annotated[
+        bool,
+        attribute(
+            "Whether the group was made with it; such a rule can be switched off, not removed.",
+            by=CLUSTER,
+        ),
+    ] = False
 
 
 class SecurityGroup(Resource, tag="security-group.v1", frozen=True, kw_only=True):
@@ -136,5 +159,7 @@ class SecurityGroup(Resource, tag="security-group.v1", frozen=True, kw_only=True
         ),
     )
 
-    data_center_id: str
-    rules: tuple[Rule, ...] = ()
+    data_center_id: Annotated[str, attribute("The data center that it belongs to.")]
+    rules: Annotated[
+        tuple[Rule, ...], attribute("What is let through.", count_max=SECURITY_RULES_MAX)
+    ] = ()

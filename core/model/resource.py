@@ -8,12 +8,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import msgspec
 
+from core.attributes import CLUSTER, attribute
 from core.errors import InvalidError
 
+DESCRIPTION_LENGTH_MAX = 1000
 NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 
 
@@ -36,7 +38,9 @@ class Relation:
 
     From here the relation is called `name`, from the target `reverse`, always a plural: n things point to one target,
     or with `many`, when the attribute is a list of ids, to n. In a list of structs, `field` is `list.attribute`.
-    `on_delete` is what becomes of this end when the target is deleted.
+    `on_delete` is what becomes of this end when the target is deleted. `required`: there is always a target.
+    `unique`: of a target at most one thing has this relation to it. `maximum` bounds the targets of one thing.
+    All of it is enforced where transactions are made (`raftstate.relation_guards`), but for memories (`KEEP`).
     """
 
     field: str
@@ -45,10 +49,20 @@ class Relation:
     reverse: str
     many: bool = False
     on_delete: OnDelete = OnDelete.REFUSE
+    required: bool = False
+    unique: bool = False
+    maximum: int | None = None
 
     def __post_init__(self) -> None:
         detaches = self.on_delete is OnDelete.DETACH
         assert not (detaches and "." in self.field), "an id within a struct can't be detached"
+        assert not (detaches and self.required), "what needs a target can't be detached from it"
+        assert self.many or self.maximum is None, "a single id has one target at most"
+
+    @property
+    def cardinality(self) -> str:
+        """How many things have how many targets, e.g. `n:1`."""
+        return f"{'1' if self.unique else 'n'}:{'n' if self.many else '1'}"
 
 
 class Resource(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +72,8 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True):
     `created_ms` is Unix time in milliseconds, for people only.
     `SEALED` has the attributes that are sealed with the secrets key (docs/secrets.md), and the name that each is sealed under,
     in which `{id}` stands for the resource's id: what isn't listed is lost when the key is changed.
-    `INDEXED` names the scalar attributes that queries search by; name, revision and every `*_id` are in any case.
+    `INDEXED` names the scalar attributes that queries search by; name, revision and every `*_id` but `NOT_INDEXED`
+    ones are in any case.
     `PLURAL` is the API's collection; kinds without one are the cluster's own business. `RELATIONS` says what every
     `*_id` and `*_ids` means, `NOT_RELATIONS` which of them point to no resource. `SECRET` attributes are never shown
     and never searched by; `UNSEARCHED` ones, `struct.attribute`, are shown, but too long to be kept a second time.
@@ -68,14 +83,26 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True):
     PLURAL: ClassVar[str] = ""
     RELATIONS: ClassVar[tuple[Relation, ...]] = ()
     NOT_RELATIONS: ClassVar[frozenset[str]] = frozenset()
+    NOT_INDEXED: ClassVar[frozenset[str]] = frozenset()
     SECRET: ClassVar[frozenset[str]] = frozenset()
     UNSEARCHED: ClassVar[frozenset[str]] = frozenset()
     SEALED: ClassVar[dict[str, str]] = {}
 
-    id: str
-    name: str
-    revision: int = 0
-    created_ms: int = 0
+    id: Annotated[
+        str, attribute("A UUID, or a name where the kind says so; never changes.", by=CLUSTER)
+    ]
+    name: Annotated[
+        str,
+        attribute(
+            "What people call it, unique among its kind; of records of the cluster the same as the id."
+        ),
+    ]
+    revision: Annotated[
+        int, attribute("Log index of its last change; guards the next one.", by=CLUSTER)
+    ] = 0
+    created_ms: Annotated[
+        int, attribute("When it was made, by the clock of the host that was asked.", by=CLUSTER)
+    ] = 0
 
     def claims(self) -> tuple[str, ...]:
         """Return the strings that no other resource may hold at the same time."""

@@ -6,9 +6,12 @@ Written by the storage services of `nodeagent`; `storage` turns them into files.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+from core.attributes import CLUSTER, OWNER, attribute
 from core.model.resource import OnDelete, Relation, Resource
+
+DISK_BYTES_MAX = 64 << 40
 
 
 class DataStorageKind(StrEnum):
@@ -28,9 +31,12 @@ class DataStorage(Resource, tag="data-storage.v1", frozen=True, kw_only=True):
         ),
     )
 
-    data_center_id: str
-    kind: DataStorageKind
-    path: str
+    data_center_id: Annotated[str, attribute("The data center that it belongs to.")]
+    kind: Annotated[
+        DataStorageKind,
+        attribute("Whether each host has a directory of its own, or all mount the same."),
+    ]
+    path: Annotated[str, attribute("Absolute path, the same on every host.")]
 
 
 class ImageStorage(Resource, tag="image-storage.v1", frozen=True, kw_only=True):
@@ -43,8 +49,8 @@ class ImageStorage(Resource, tag="image-storage.v1", frozen=True, kw_only=True):
         ),
     )
 
-    data_center_id: str
-    path: str
+    data_center_id: Annotated[str, attribute("The data center that it belongs to.")]
+    path: Annotated[str, attribute("Absolute path, the same on every host.", by=CLUSTER)]
 
 
 class ImageState(StrEnum):
@@ -76,14 +82,24 @@ class Image(Resource, tag="image.v1", frozen=True, kw_only=True):
         ),
     )
 
-    image_storage_id: str
-    state: ImageState = ImageState.UPLOADING
-    sha256: str = ""
-    size_bytes: int = 0
-    virtual_size_bytes: int = 0
-    source_format: str = ""
-    source_sha256: str = ""
-    host_ids: tuple[str, ...] = ()
+    image_storage_id: Annotated[str, attribute("Where its file is kept.", by=CLUSTER)]
+    state: Annotated[ImageState, attribute("Whether it can be used yet.", by=CLUSTER)] = (
+        ImageState.UPLOADING
+    )
+    sha256: Annotated[str, attribute("SHA-256 of the file as it is kept.", by=CLUSTER)] = ""
+    size_bytes: Annotated[
+        int, attribute("Size of the file as it is kept.", by=CLUSTER, least=0)
+    ] = 0
+    virtual_size_bytes: Annotated[
+        int, attribute("Size of the disk that a guest sees.", by=CLUSTER, least=0)
+    ] = 0
+    source_format: Annotated[str, attribute("Format that it was uploaded in.", by=CLUSTER)] = ""
+    source_sha256: Annotated[
+        str, attribute("SHA-256 of the file as it was uploaded.", by=CLUSTER)
+    ] = ""
+    host_ids: Annotated[
+        tuple[str, ...], attribute("Hosts that hold a verified copy.", by=OWNER)
+    ] = ()
 
 
 class Disk(Resource, tag="disk.v1", frozen=True, kw_only=True):
@@ -100,10 +116,19 @@ class Disk(Resource, tag="disk.v1", frozen=True, kw_only=True):
         Relation("host_id", target="host", name="host", reverse="disks"),
     )
 
-    vm_id: str
-    data_storage_id: str
-    size_bytes: int
-    image_id: str = ""
-    image_sha256: str = ""
-    host_id: str = ""
-    index: int = 0
+    vm_id: Annotated[str, attribute("The VM that it belongs to.")]
+    data_storage_id: Annotated[str, attribute("Where its file lies.")]
+    size_bytes: Annotated[
+        int, attribute("Size that the guest sees.", least=512, most=DISK_BYTES_MAX)
+    ]
+    image_id: Annotated[str, attribute("The image that it was made of; empty: none.")] = ""
+    image_sha256: Annotated[str, attribute("SHA-256 of that image's file.", by=CLUSTER)] = ""
+    host_id: Annotated[
+        str, attribute("The host that has it, if its storage is local; else empty.", by=CLUSTER)
+    ] = ""
+    index: Annotated[
+        int,
+        attribute(
+            "Its place among the VM's disks; 0 is the one that it boots from.", by=CLUSTER, least=0
+        ),
+    ] = 0

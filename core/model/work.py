@@ -6,10 +6,11 @@ Written by the workflow runner and the controllers; any agent can show them afte
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import msgspec
 
+from core.attributes import CLUSTER, OWNER, attribute
 from core.model.resource import OnDelete, Relation, Resource
 
 
@@ -35,27 +36,34 @@ class StepMark(StrEnum):
 class JournalEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One line of a workflow's journal."""
 
-    step: str
-    mark: StepMark
-    at_ms: int
+    step: Annotated[str, attribute("The step that it is about.", by=OWNER)]
+    mark: Annotated[StepMark, attribute("What became of the step.", by=OWNER)]
+    at_ms: Annotated[int, attribute("When.", by=OWNER)]
 
 
 class PlannedStep(msgspec.Struct, frozen=True, kw_only=True):
     """A step of a task's workflow; `inside` are the nested workflows around it, outermost first."""
 
-    step: str
-    inside: tuple[str, ...] = ()
-    weight: int = 1
+    step: Annotated[str, attribute("Name of the step.", by=OWNER)]
+    inside: Annotated[
+        tuple[str, ...], attribute("Nested workflows around it, outermost first.", by=OWNER)
+    ] = ()
+    weight: Annotated[
+        int,
+        attribute("How much of the whole work it is, next to the other steps.", by=OWNER, least=0),
+    ] = 1
 
 
 class LogLine(msgspec.Struct, frozen=True, kw_only=True):
     """A line for people beside the journal. `after` is how many journal lines were there before it."""
 
-    after: int
-    at_ms: int
-    what: str
-    step: str = ""
-    text: str = ""
+    after: Annotated[
+        int, attribute("How many journal lines were there before it.", by=OWNER, least=0)
+    ]
+    at_ms: Annotated[int, attribute("When.", by=OWNER)]
+    what: Annotated[str, attribute("What kind of line it is.", by=OWNER)]
+    step: Annotated[str, attribute("The step that it is about; empty: none.", by=OWNER)] = ""
+    text: Annotated[str, attribute("What it says.", by=OWNER)] = ""
 
 
 class Task(Resource, tag="task.v1", frozen=True, kw_only=True):
@@ -82,23 +90,44 @@ class Task(Resource, tag="task.v1", frozen=True, kw_only=True):
         ),
     )
 
-    workflow: str
-    subject: str
-    subject_name: str = ""
-    arguments: dict[str, str] = {}
-    runner_host_id: str = ""
-    state: TaskState = TaskState.PENDING
-    progress: int = 0
-    step: str = ""
-    plan: tuple[PlannedStep, ...] = ()
-    journal: tuple[JournalEntry, ...] = ()
-    log: tuple[LogLine, ...] = ()
-    result: dict[str, str] = {}
-    error: str = ""
-    error_code: str = ""
-    cancel_requested: bool = False
-    ended_ms: int = 0
-    request_id: str = ""
+    workflow: Annotated[str, attribute("Name of the workflow.", by=CLUSTER)]
+    subject: Annotated[str, attribute("What is worked on, as `kind/id`.", by=CLUSTER)]
+    subject_name: Annotated[str, attribute("The name that it had.", by=CLUSTER)] = ""
+    arguments: Annotated[
+        dict[str, str], attribute("What the workflow was asked for.", by=CLUSTER)
+    ] = {}
+    runner_host_id: Annotated[str, attribute("The host that works on it.", by=CLUSTER)] = ""
+    state: Annotated[
+        TaskState, attribute("How far it is; once it has ended it never changes.", by=OWNER)
+    ] = TaskState.PENDING
+    progress: Annotated[
+        int, attribute("How much of it is done.", by=OWNER, unit="percent", least=0, most=100)
+    ] = 0
+    step: Annotated[str, attribute("The step that is being done.", by=OWNER)] = ""
+    plan: Annotated[
+        tuple[PlannedStep, ...], attribute("The workflow as it was when the work began.", by=OWNER)
+    ] = ()
+    journal: Annotated[
+        tuple[JournalEntry, ...], attribute("What became of its steps.", by=OWNER)
+    ] = ()
+    log: Annotated[
+        tuple[LogLine, ...], attribute("What people may want to know of it.", by=OWNER)
+    ] = ()
+    result: Annotated[
+        dict[str, str], attribute("What came of it; empty when it was undone.", by=OWNER)
+    ] = {}
+    error: Annotated[str, attribute("Why it failed; empty: it didn't.", by=OWNER)] = ""
+    error_code: Annotated[str, attribute("The code of that error.", by=OWNER)] = ""
+    cancel_requested: Annotated[
+        bool, attribute("Whether somebody has asked it to stop where that is safe.")
+    ] = False
+    ended_ms: Annotated[int, attribute("When it ended; 0: not yet.", by=OWNER)] = 0
+    request_id: Annotated[
+        str,
+        attribute(
+            "The API request that started it, as in that answer's `X-Request-Id`.", by=CLUSTER
+        ),
+    ] = ""
 
     def claims(self) -> tuple[str, ...]:
         """A resource has one open task at a time: work on it is serial."""
@@ -116,10 +145,10 @@ class Callback(Resource, tag="callback.v1", frozen=True, kw_only=True):
     SECRET: ClassVar[frozenset[str]] = frozenset({"sealed_url"})
     SEALED: ClassVar[dict[str, str]] = {"sealed_url": "callback/{id}"}
 
-    receiver: str
-    sealed_url: bytes
-    tries: int = 0
-    next_ms: int = 0
+    receiver: Annotated[str, attribute("Scheme, host and port of the URL.", by=CLUSTER)]
+    sealed_url: Annotated[bytes, attribute("Where to post the result.", by=CLUSTER)]
+    tries: Annotated[int, attribute("How many tries have begun.", by=CLUSTER)] = 0
+    next_ms: Annotated[int, attribute("When the next try may begin.", by=CLUSTER)] = 0
 
     def claims(self) -> tuple[str, ...]:
         return ()
@@ -131,8 +160,8 @@ class CallbackKey(Resource, tag="callback-key.v1", frozen=True, kw_only=True):
     SECRET: ClassVar[frozenset[str]] = frozenset({"sealed_key"})
     SEALED: ClassVar[dict[str, str]] = {"sealed_key": "callback-key"}
 
-    public_key: str
-    sealed_key: bytes
+    public_key: Annotated[str, attribute("The Ed25519 key that checks, in base64.", by=CLUSTER)]
+    sealed_key: Annotated[bytes, attribute("The Ed25519 key that signs.", by=CLUSTER)]
 
     def claims(self) -> tuple[str, ...]:
         return ()
@@ -155,12 +184,12 @@ class Event(Resource, tag="event.v1", frozen=True, kw_only=True):
         Relation("host_id", target="host", name="host", reverse="events", on_delete=OnDelete.KEEP),
     )
 
-    code: str
-    subject: str
-    subject_name: str
-    message: str
-    severity: Severity = Severity.NOTICE
-    host_id: str = ""
+    code: Annotated[str, attribute("What kind of thing happened.", by=CLUSTER)]
+    subject: Annotated[str, attribute("What it happened to, as `kind/id`.", by=CLUSTER)]
+    subject_name: Annotated[str, attribute("The name that it had.", by=CLUSTER)]
+    message: Annotated[str, attribute("What happened, in words.", by=CLUSTER)]
+    severity: Annotated[Severity, attribute("How much it matters.", by=CLUSTER)] = Severity.NOTICE
+    host_id: Annotated[str, attribute("The host that it is about; empty: none.", by=CLUSTER)] = ""
 
     def claims(self) -> tuple[str, ...]:
         return ()
@@ -169,7 +198,7 @@ class Event(Resource, tag="event.v1", frozen=True, kw_only=True):
 class Deletion(Resource, tag="deletion.v1", frozen=True, kw_only=True):
     """A fence around `target` (`kind/id`) while it is deleted: nothing new may come to depend on it. name = id."""
 
-    target: str
+    target: Annotated[str, attribute("What is being deleted, as `kind/id`.", by=CLUSTER)]
 
     def claims(self) -> tuple[str, ...]:
         return ()

@@ -1,4 +1,5 @@
-"""Who may call, and what: root on this host's unix socket, the bearer of an access token, or a session. Nobody else.
+"""Who may call, and what: root on this host's unix socket, a session, the bearer of an access token, the signer with an
+access key. Nobody else.
 
 The middleware runs before every handler: it finds the caller, asks the table of `nodeagent.api.permissions` what the route
 needs, and refuses what the caller's roles don't allow. The few open routes are those that check a secret of their own.
@@ -6,23 +7,37 @@ needs, and refuses what the caller's roles don't allow. The few open routes are 
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
+from weakref import WeakKeyDictionary
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from core.clock import Clock
-from core.errors import ForbiddenError, NotFoundError, UnauthenticatedError
+from core.errors import ForbiddenError, InvalidError, NotFoundError, UnauthenticatedError
+from core.identity.signing import SIGNED_HEADERS, Signed, is_signed_scheme, parse
 from core.model import Account, Resource, kind_of
 from nodeagent.api.keys import AGENT
 from nodeagent.api.permissions import Gate, Need, need_of
 from nodeagent.api.problems import Handler
-from nodeagent.identity.callers import HOW_TO, Caller, caller_of_bearer, root
+from nodeagent.api.requests import DECLARED_SHA256, content_of, services_of
+from nodeagent.identity.access_keys import AccessKeys, Presented
+from nodeagent.identity.callers import HOW_TO, Caller, root
+
+Peers = WeakKeyDictionary[asyncio.Transport, int | None]
+"""The user at the other end of each open connection, None where it isn't this host's unix socket."""
 
 CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
+PRESENTED: web.RequestKey[Presented] = web.RequestKey("presented", Presented)
 CLOCK: web.AppKey[Clock] = web.AppKey("clock", Clock)
+PEERS: web.AppKey[Peers] = web.AppKey("peers", Peers)
 LOCAL_PREFIX = "/v1/local/"
+MALFORMED = (
+    "the signature can't be read: the header is 'Authorization: KVORUM-HMAC-SHA256 key=..., time=..., nonce=..., "
+    "sha256=..., signature=...', it comes once, and each signed header once at most (docs/identity.md)"
+)
 
 
 def access_middleware() -> Middleware:
@@ -33,7 +48,13 @@ def access_middleware() -> Middleware:
         need = need_of(request)
         if need is None or need.gate is not Gate.OPEN:
             request[CALLER] = _authenticated(request)
-            _authorise(request, request[CALLER], need)
+            try:
+                _authorise(request, request[CALLER], need)
+            except ForbiddenError:
+                await claim(request)  # else it could be sent again once it is allowed
+                raise
+            if PRESENTED in request and not (need is not None and need.streamed):
+                await content_of(request)  # which sees that it is what was signed
         return await handler(request)
 
     return middleware
@@ -46,7 +67,7 @@ def caller_of(request: web.Request) -> Caller:
 
 def address_of(request: web.Request) -> str:
     """Return the IP address that the request came from, `local` for the unix socket."""
-    return "local" if _unix_socket(request) else request.remote or ""
+    return request.remote or "" if _peer_uid(request) is None else "local"
 
 
 def check_may(request: web.Request, action: str, resource: Resource) -> None:
@@ -65,21 +86,38 @@ def check_again(request: web.Request) -> None:
         UnauthenticatedError: the caller may not come in any more.
         ForbiddenError: the caller may not do this any more.
     """
-    _authorise(request, _authenticated(request), need_of(request))
+    presented = request.get(PRESENTED)
+    caller = _keys(request).again(presented) if presented else _authenticated(request)
+    _authorise(request, caller, need_of(request))
 
 
-def _unix_socket(request: web.Request) -> socket.socket | None:
-    connection: socket.socket | None = (
-        request.transport.get_extra_info("socket") if request.transport else None
-    )
-    unix = connection is not None and connection.family == socket.AF_UNIX
-    return connection if unix else None
+async def claim(request: web.Request, *puts: Resource) -> None:
+    """Record that a signed request was taken, so that it never is again, in one transaction with `puts`. Before anything
+    else is done for it; for other requests there is nothing to record, nor to put.
+
+    Raises:
+        UnauthenticatedError: it was taken before, here or at another agent, or its key isn't good any more.
+        UnavailableError: no quorum.
+    """
+    if PRESENTED in request:
+        await _keys(request).claim(request[PRESENTED], *puts)
+
+
+def _peer_uid(request: web.Request) -> int | None:
+    """Return who is at the other end of this host's unix socket, None for another connection; asked once for each."""
+    transport = request.transport
+    if transport is None or transport.get_extra_info("sslcontext") is not None:
+        return None  # there is TLS on TCP only
+    peers = request.app[PEERS]
+    if transport not in peers:
+        peers[transport] = _uid_behind(transport.get_extra_info("socket"))
+    return peers[transport]
 
 
 def _authenticated(request: web.Request) -> Caller:
-    connection = _unix_socket(request)
-    if connection is not None:
-        if _peer_uid(connection) != 0:
+    uid = _peer_uid(request)
+    if uid is not None:
+        if uid != 0:
             raise ForbiddenError(
                 "only root may use this socket: use sudo, or an access token over HTTPS"
             )
@@ -89,12 +127,35 @@ def _authenticated(request: web.Request) -> Caller:
     node = request.app[AGENT].node
     if node is None:
         raise UnauthenticatedError(HOW_TO)
-    return caller_of_bearer(
-        node.store,
-        request.headers.get("Authorization", ""),
+    header = request.headers.get("Authorization", "")
+    if is_signed_scheme(header):
+        return _signer(request, header)
+    return services_of(request).identity.callers.of_bearer(
+        header,
         address=request.remote or "",
         now_ms=request.app[CLOCK].wall_ms(),
     )
+
+
+def _signer(request: web.Request, header: str) -> Caller:
+    """Return whose access key signed a request; what follows relies on `PRESENTED` and the body's declared hash."""
+    signature = parse(header)
+    once = all(len(request.headers.getall(n, ())) < 2 for n in (*SIGNED_HEADERS, "authorization"))
+    if signature is None or not once:
+        raise UnauthenticatedError(MALFORMED)
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise InvalidError("the body of a signed request can't be compressed")
+    headers = {n: request.headers[n] for n in SIGNED_HEADERS if n in request.headers}
+    signed = Signed(request.method, request.raw_path, headers, signature.sha256)
+    presented = Presented(signature, signed, request.remote or "")
+    caller = _keys(request).let_in(presented)
+    request[PRESENTED] = presented
+    request[DECLARED_SHA256] = signature.sha256
+    return caller
+
+
+def _keys(request: web.Request) -> AccessKeys:
+    return services_of(request).identity.keys
 
 
 def _authorise(request: web.Request, caller: Caller, need: Need | None) -> None:
@@ -119,7 +180,9 @@ def is_own(request: web.Request, caller: Caller) -> bool:
         return False
 
 
-def _peer_uid(connection: socket.socket) -> int:
+def _uid_behind(connection: socket.socket | None) -> int | None:
+    if connection is None or connection.family != socket.AF_UNIX:
+        return None
     credentials = connection.getsockopt(
         socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
     )

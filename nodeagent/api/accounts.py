@@ -1,49 +1,38 @@
-"""Accounts, roles and sessions: log in and out, passwords and time codes, and who may do what.
+"""Accounts and sessions: log in and out, and passwords. Time codes are in `nodeagent.api.two_factor`.
 
-Nobody hands out a right that they don't hold, and nobody touches an account or role that holds more than they do.
+Nobody gives an account a right that they don't hold, and nobody touches one that holds more than they do.
 """
 
 from __future__ import annotations
+
+from typing import Annotated, ClassVar
 
 import msgspec
 from aiohttp import web
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
-from core.errors import ConflictError, ForbiddenError, InvalidError
+from core.attributes import attribute
+from core.errors import ConflictError
 from core.identity.passwords import check_new_password
-from core.identity.permissions import ACTIONS, ANY, BUILT_IN, GUARDED_KINDS, covers
-from core.identity.sealing import seal, unseal
-from core.identity.totp import (
-    accepted_step,
-    new_recovery_codes,
-    new_totp_secret,
-    qr_svg,
-    qr_text,
-    recovery_hash,
-    totp_uri,
-)
 from core.logs import REQUEST_ID
-from core.model import KINDS, AccessToken, Account, Mesh, Permission, Role, Session, check_name
+from core.model import AccessKey, AccessToken, Account, Session, check_name
 from nodeagent.api.access import address_of, caller_of, is_own
-from nodeagent.api.collections import strong_if_asked
-from nodeagent.api.computed import answer_of
 from nodeagent.api.requests import body_of, ids_of, json_answer, node_of, services_of, target_of
+from nodeagent.api.roles import check_covered, role_ids
 from nodeagent.api.views import show
-from nodeagent.identity.callers import Caller, permissions_of
-from nodeagent.joining.founding import MESH_ID
-from nodeagent.services.sealing_guard import sealing_guards
+from nodeagent.identity.callers import permissions_of
 from raftstate.store import Store
-
-ROLES_MAX, PERMISSIONS_MAX = 16, 32
 
 
 class LogIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`POST /v1/login`. `code`: six digits, or a recovery code; empty without two-factor log-in."""
 
-    name: str
-    password: str
-    code: str = ""
+    name: Annotated[str, attribute("Name of the account.")]
+    password: Annotated[str, attribute("Its password.")]
+    code: Annotated[
+        str, attribute("A time code or a recovery code; empty without two-factor log-in.")
+    ] = ""
 
     def __repr__(self) -> str:
         return "LogIn(***)"
@@ -52,9 +41,14 @@ class LogIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class CreateAccount(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`POST /v1/accounts`. Without a password nobody can log in to it until one is set."""
 
-    name: str
-    roles: tuple[str, ...] = ()
-    password: str = ""
+    OF: ClassVar[type[msgspec.Struct]] = Account
+
+    name: Annotated[str, attribute("Its name: 1 to 63 of a-z, 0-9, `-` and `.`.")]
+    roles: Annotated[tuple[str, ...], attribute("Names of its roles.")] = ()
+    password: Annotated[
+        str,
+        attribute("Its password, of 12 characters at least; empty: nobody can log in to it yet."),
+    ] = ""
     description: str = ""
 
     def __repr__(self) -> str:
@@ -64,7 +58,11 @@ class CreateAccount(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class ChangeAccount(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`PATCH /v1/accounts/{account}`: absent fields stay."""
 
-    roles: tuple[str, ...] | UnsetType = UNSET
+    OF: ClassVar[type[msgspec.Struct]] = Account
+
+    roles: Annotated[tuple[str, ...] | UnsetType, attribute("Names of its roles, all of them.")] = (
+        UNSET
+    )
     disabled: bool | UnsetType = UNSET
     description: str | UnsetType = UNSET
 
@@ -72,29 +70,15 @@ class ChangeAccount(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class SetPassword(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`.../actions/set-password`. Whoever sets their own has to know the old one."""
 
-    password: str
-    old_password: str = ""
+    password: Annotated[str, attribute("The new password, of 12 characters at least.")]
+    old_password: Annotated[str, attribute("The present one; needed for one's own.")] = ""
 
     def __repr__(self) -> str:
         return "SetPassword(***)"
 
 
-class TotpCode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`.../actions/confirm-totp` and `disable-totp`."""
-
-    code: str = ""
-
-
-class WriteRole(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`POST /v1/roles`, and `PATCH`, which replaces the permissions."""
-
-    permissions: tuple[Permission, ...]
-    name: str = ""
-    description: str = ""
-
-
 def add_routes(app: web.Application) -> None:
-    """Add the routes of accounts, roles and sessions."""
+    """Add the routes of accounts and sessions."""
     app.router.add_post("/v1/login", log_in)
     app.router.add_post("/v1/logout", log_out)
     app.router.add_get("/v1/whoami", who_am_i)
@@ -103,13 +87,6 @@ def add_routes(app: web.Application) -> None:
     app.router.add_patch("/v1/accounts/{account}", change_account)
     app.router.add_delete("/v1/accounts/{account}", delete_account)
     app.router.add_post("/v1/accounts/{account}/actions/set-password", set_password)
-    app.router.add_post("/v1/accounts/{account}/actions/enable-totp", enable_totp)
-    app.router.add_post("/v1/accounts/{account}/actions/confirm-totp", confirm_totp)
-    app.router.add_post("/v1/accounts/{account}/actions/disable-totp", disable_totp)
-    app.router.add_get("/v1/roles", list_roles)
-    app.router.add_post("/v1/roles", create_role)
-    app.router.add_patch("/v1/roles/{role}", change_role)
-    app.router.add_delete("/v1/roles/{role}", delete_role)
 
 
 async def log_in(request: web.Request) -> web.Response:
@@ -156,7 +133,7 @@ async def revoke_session(request: web.Request) -> web.Response:
     store = node_of(request).store
     session = target_of(request, Session, "session")
     if (account := store.get(Account, session.account_id)) is not None:
-        _check_covered(caller_of(request), permissions_of(store, account.role_ids))
+        check_covered(caller_of(request), permissions_of(store, account.role_ids))
     await store.apply(deletes=(session,))
     return web.Response(status=204)
 
@@ -193,7 +170,7 @@ async def change_account(request: web.Request) -> web.Response:
     store, body, account = (
         node_of(request).store,
         await body_of(request, ChangeAccount),
-        _account(request),
+        account_of(request),
     )
     if body.roles is not UNSET:
         account = replace(account, role_ids=role_ids(store, caller_of(request), body.roles))
@@ -206,9 +183,12 @@ async def change_account(request: web.Request) -> web.Response:
 
 
 async def delete_account(request: web.Request) -> web.Response:
-    """DELETE /v1/accounts/{account}. 204: with its sessions and the access tokens in its name."""
-    store, account = node_of(request).store, _account(request)
-    await store.apply(deletes=(account, *_sessions(store, account), *_tokens(store, account)))
+    """DELETE /v1/accounts/{account}. 204: with its sessions, and the access tokens and keys in its name."""
+    store, account = node_of(request).store, account_of(request)
+    sessions = store.with_value(Session, "account_id", account.id)
+    tokens = store.with_value(AccessToken, "account_id", account.id)
+    keys = store.with_value(AccessKey, "account_id", account.id)
+    await store.apply(deletes=(account, *sessions, *tokens, *keys))
     return web.Response(status=204)
 
 
@@ -216,7 +196,7 @@ async def set_password(request: web.Request) -> web.Response:
     """POST .../actions/set-password. 204: other sessions of the account are over. 403: the old one is wrong."""
     body, account, caller = (
         await body_of(request, SetPassword),
-        _account(request),
+        account_of(request),
         caller_of(request),
     )
     store, login = node_of(request).store, services_of(request).identity.login
@@ -231,175 +211,19 @@ async def set_password(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-async def enable_totp(request: web.Request) -> web.Response:
-    """POST .../actions/enable-totp. 200: address and QR code, until the first code confirms it. 409: it is on already."""
-    node, account = node_of(request), _account(request)
-    if account.totp_confirmed:
-        raise ConflictError("time codes are on already: switch them off first")
-    guards = sealing_guards(node.store)
-    key = services_of(request).identity.secrets_key()
-    name = f"totp/{account.id}"
-    secret = unseal(key, name, account.sealed_totp) if account.sealed_totp else new_totp_secret()
-    if not account.sealed_totp:
-        sealed = replace(account, sealed_totp=seal(key, name, secret))
-        await node.store.apply(puts=(sealed,), guards=guards)
-    cluster = node.store.need(Mesh, MESH_ID).name
-    uri = totp_uri(secret, account=account.name, cluster=cluster)
-    return json_answer(
-        {"uri": uri, "qr_svg": qr_svg(uri), "qr_text": qr_text(uri)},
-        headers={"Cache-Control": "no-store"},
-    )
-
-
-async def confirm_totp(request: web.Request) -> web.Response:
-    """POST .../actions/confirm-totp. 200: recovery codes, shown this once. 403: a wrong code. 409: nothing to confirm."""
-    node, account = node_of(request), _account(request)
-    code = (await body_of(request, TotpCode)).code
-    if account.totp_confirmed or not account.sealed_totp:
-        raise ConflictError("there is nothing to confirm: begin with enable-totp")
-    key = services_of(request).identity.secrets_key()
-    secret = unseal(key, f"totp/{account.id}", account.sealed_totp)
-    step = accepted_step(secret, code, now_ms=node.clock.wall_ms(), last_step=0)
-    if step is None:
-        raise ForbiddenError("the code is wrong: check the clock of the device, and take a new one")
-    codes = new_recovery_codes()
-    changed = replace(
-        account,
-        totp_confirmed=True,
-        totp_last_step=step,
-        recovery_sha256=tuple(recovery_hash(one) for one in codes),
-    )
-    await node.store.apply(puts=(changed,))
-    return json_answer({"recovery_codes": codes}, headers={"Cache-Control": "no-store"})
-
-
-async def disable_totp(request: web.Request) -> web.Response:
-    """POST .../actions/disable-totp. 204. Whoever switches their own off needs a code; an administrator doesn't."""
-    account, body = _account(request), await body_of(request, TotpCode)
-    login = services_of(request).identity.login
-    if account.totp_confirmed and is_own(request, caller_of(request)):
-        await login.use_code(account, body.code, address=caller_of(request).address)
-        account = node_of(request).store.need(Account, account.id)
-    plain = replace(account, sealed_totp=b"", totp_confirmed=False, recovery_sha256=())
-    await node_of(request).store.apply(puts=(plain,))
-    return web.Response(status=204)
-
-
-async def list_roles(request: web.Request) -> web.Response:
-    """GET /v1/roles. 200: the built-in ones and those that were made."""
-    store = node_of(request).store
-    await strong_if_asked(request)
-    items = [show(store, role) for role in _all_roles(store)]
-    return json_answer({**answer_of(items, request), "index": store.index})
-
-
-async def create_role(request: web.Request) -> web.Response:
-    """POST /v1/roles. 201. 403: it allows more than the caller may. 409: name taken."""
-    node, body = node_of(request), await body_of(request, WriteRole)
-    if body.name in BUILT_IN:
-        raise ConflictError(f"role name {body.name!r} is already taken")
-    role = Role(
-        id=check_name(body.name, "role"),
-        name=body.name,
-        permissions=_permissions(caller_of(request), body.permissions),
-        description=body.description[:500],
-        created_ms=node.clock.wall_ms(),
-    )
-    before = node.store.get(Role, role.id)
-    if before is None:
-        await node.store.apply(puts=(role,))
-    elif before.permissions != role.permissions:
-        raise ConflictError(f"role name {role.name!r} is already taken")
-    shown = show(node.store, node.store.need(Role, role.id))
-    return json_answer(shown, status=201, headers={"Location": f"/v1/roles/{role.id}"})
-
-
-async def change_role(request: web.Request) -> web.Response:
-    """PATCH /v1/roles/{role}. 200: everybody who has it is judged by it from the next request on."""
-    store, body, role = node_of(request).store, await body_of(request, WriteRole), _role(request)
-    _check_covered(caller_of(request), role.permissions)
-    changed = replace(
-        role,
-        permissions=_permissions(caller_of(request), body.permissions),
-        description=body.description[:500] or role.description,
-    )
-    await store.apply(puts=(changed,))
-    return json_answer(show(store, store.need(Role, role.id)))
-
-
-async def delete_role(request: web.Request) -> web.Response:
-    """DELETE /v1/roles/{role}. 204. 409: accounts or tokens have it."""
-    store, role = node_of(request).store, _role(request)
-    _check_covered(caller_of(request), role.permissions)
-    holders: list[Account | AccessToken] = [*store.all(Account), *store.all(AccessToken)]
-    having = [holder.name for holder in holders if role.id in holder.role_ids]
-    if having:
-        raise ConflictError(f"role {role.name!r} is held by {len(having)} (such as {having[0]})")
-    await store.apply(deletes=(role,))
-    return web.Response(status=204)
-
-
-def role_ids(store: Store, caller: Caller, refs: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the ids of roles named by id or name, if the caller may hand them out.
+def account_of(request: web.Request) -> Account:
+    """Return the account of the path, if the caller may do all that it may, or is it.
 
     Raises:
-        NotFoundError: no such role.
-        ForbiddenError: one allows what the caller may not do.
+        NotFoundError: there is none.
+        ForbiddenError: it may do more.
     """
-    if len(refs) > ROLES_MAX:
-        raise InvalidError(f"there can be {ROLES_MAX} roles at most")
-    roles = [BUILT_IN.get(ref) or store.find(Role, ref) for ref in dict.fromkeys(refs)]
-    _check_covered(caller, tuple(p for role in roles for p in role.permissions))
-    return tuple(role.id for role in roles)
-
-
-def _check_covered(caller: Caller, permissions: tuple[Permission, ...]) -> None:
-    if not covers(caller.permissions, permissions):
-        raise ForbiddenError("this concerns rights that you don't have yourself")
-
-
-def _permissions(caller: Caller, wanted: tuple[Permission, ...]) -> tuple[Permission, ...]:
-    if not 1 <= len(wanted) <= PERMISSIONS_MAX:
-        raise InvalidError(f"a role has 1 to {PERMISSIONS_MAX} permissions")
-    known = {*KINDS, *GUARDED_KINDS, ANY}
-    for permission in wanted:
-        for kind in permission.kinds:
-            if kind not in known:
-                raise InvalidError(
-                    f"there is no kind {kind[:60]!r}: there are {', '.join(sorted(known))}"
-                )
-        for action in permission.actions:
-            if action not in (*ACTIONS, ANY):
-                raise InvalidError(
-                    f"there is no action {action[:60]!r}: there are {', '.join(ACTIONS)}, *"
-                )
-    _check_covered(caller, wanted)
-    return wanted
-
-
-def _account(request: web.Request) -> Account:
-    """Return the account of the path, if the caller may do all that it may, or is it."""
     store, caller = node_of(request).store, caller_of(request)
     account = target_of(request, Account, "account")
     if not is_own(request, caller):
-        _check_covered(caller, permissions_of(store, account.role_ids))
+        check_covered(caller, permissions_of(store, account.role_ids))
     return account
-
-
-def _role(request: web.Request) -> Role:
-    ref = request.match_info["role"]
-    if ref in BUILT_IN:
-        raise ConflictError(f"role {ref!r} is built in: it can't be changed")
-    return target_of(request, Role, "role")
-
-
-def _all_roles(store: Store) -> list[Role]:
-    return [*BUILT_IN.values(), *store.all(Role)]
 
 
 def _sessions(store: Store, account: Account) -> list[Session]:
     return store.with_value(Session, "account_id", account.id)
-
-
-def _tokens(store: Store, account: Account) -> list[AccessToken]:
-    return store.with_value(AccessToken, "account_id", account.id)

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from core.clock import Clock
 from nodeagent.api import (
+    access_keys,
     accounts,
     bulk,
     callbacks,
@@ -23,13 +24,15 @@ from nodeagent.api import (
     joining,
     members,
     networks,
+    roles,
     secrets,
     state,
     storages,
     tasks,
+    two_factor,
     vms,
 )
-from nodeagent.api.access import CLOCK, access_middleware
+from nodeagent.api.access import CLOCK, PEERS, Peers, access_middleware
 from nodeagent.api.auditing import audit_middleware
 from nodeagent.api.callbacks import callback_middleware
 from nodeagent.api.deleting import dry_run_middleware
@@ -52,6 +55,9 @@ from nodeagent.api.serving import pace_middleware
 AREAS = (
     description,
     accounts,
+    two_factor,
+    access_keys,
+    roles,
     joining,
     members,
     certificates,
@@ -95,6 +101,7 @@ def build_app(
     app[AGENT] = agent
     app[CLOCK] = clock
     app[events.STREAMS] = Places(limits.event_streams, limits.event_streams_per_address)
+    app[PEERS] = Peers()
     for area in AREAS:
         area.add_routes(app)
     check_routes(app)

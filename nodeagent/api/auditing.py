@@ -1,4 +1,5 @@
-"""Every change through the API is recorded: stored before the handler runs, ended after it.
+"""Every change through the API is recorded: its begin stored before the handler runs or with its first transaction, its
+end after it.
 
 The middleware stands behind the one that judges the caller. Without quorum the begin can't be stored, so the change isn't
 made. Audits are listed like all other resources.
@@ -7,6 +8,7 @@ made. Audits are listed like all other resources.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -17,10 +19,10 @@ from msgspec.structs import replace
 from core.errors import ConflictError, NotFoundError, PlatformError
 from core.logs import REQUEST_ID
 from core.model import KINDS, Audit, Resource, key_of
-from nodeagent.api.access import CALLER, address_of
+from nodeagent.api.access import CALLER, PRESENTED, address_of, claim
 from nodeagent.api.deleting import is_dry
 from nodeagent.api.keys import AGENT
-from nodeagent.api.permissions import Audited, Need, need_of
+from nodeagent.api.permissions import Audited, Gate, Need, need_of
 from nodeagent.api.problems import Handler
 from nodeagent.api.requests import node_of
 from nodeagent.api.views import Shown, show
@@ -29,6 +31,7 @@ from nodeagent.node import Node
 
 READING = frozenset({"GET", "HEAD"})
 DETAILS_MAX = 8192
+AUDIT_ID: web.RequestKey[str] = web.RequestKey("audit-id", str)
 MASKED = frozenset({"user_data"})  # audits are kept for long, and secrets aren't shown at all
 
 
@@ -40,11 +43,15 @@ def audit_middleware() -> Middleware:
         need = None if request.method in READING else need_of(request)
         preview = request.method == "DELETE" and is_dry(request)
         if need is None or need.audited is Audited.NO or preview:
+            await claim(request)
             return await handler(request)
         if need.audited is Audited.AFTER:
+            await claim(request)
             response = await handler(request)
             await _recorded_after(request, need, response.status)
             return response
+        if need.audited is Audited.IF_POSSIBLE:
+            return await _recorded_if_possible(request, need, handler)
         before = _subject(node_of(request), request, need)
         return await _Recorded(request, need, before).run(handler)
 
@@ -62,7 +69,7 @@ async def recorded_item(
     async def handler(_: web.Request) -> web.StreamResponse:
         return web.Response(status=await work())
 
-    await recorded.run(handler)
+    await recorded.run_along(handler)
 
 
 class _Recorded:
@@ -79,19 +86,35 @@ class _Recorded:
 
     async def run(self, handler: Handler) -> web.StreamResponse:
         audits = audits_of(self._request)
-        audit = await audits.begin(self._begun(audits))
+        audit = self._begun(audits)
+        signed = PRESENTED in self._request
+        if self._need.audited is Audited.WITHIN and not signed:
+            with audits.along(audit):
+                return await self._ended(audits, audit, handler)
+        # A signed request is claimed before anything is done for it, in the transaction of the begin.
+        together = partial(claim, self._request) if signed else None
+        return await self._ended(audits, await audits.begin(audit, together), handler)
+
+    async def run_along(self, handler: Handler) -> web.StreamResponse:
+        """Run what stores the begin with its own transaction, as part of a request that was claimed before."""
+        audits = audits_of(self._request)
+        audit = self._begun(audits)
+        with audits.along(audit):
+            return await self._ended(audits, audit, handler)
+
+    async def _ended(self, audits: Audits, audit: Audit, handler: Handler) -> web.StreamResponse:
         try:
             response = await handler(self._request)
         except PlatformError as error:
-            await audits.end(audit, result=error.http_status, code=error.code)
+            audits.end(audit, result=error.http_status, code=error.code)
             raise
         except web.HTTPException as error:
-            await audits.end(audit, result=error.status)
+            audits.end(audit, result=error.status)
             raise
         except Exception:
-            await audits.end(audit, result=500, code="error")
+            audits.end(audit, result=500, code="error")
             raise
-        await audits.end(audit, result=response.status, **self._details(response))
+        audits.end(audit, result=response.status, **self._details(response))
         return response
 
     def _begun(self, audits: Audits) -> Audit:
@@ -122,7 +145,30 @@ async def _recorded_after(request: web.Request, need: Need, status: int) -> None
     if request.app[AGENT].node is None:
         return
     audits = audits_of(request)
-    await audits.end(_audit(audits, request, need), result=status)
+    audits.end(_audit(audits, request, need), result=status)
+
+
+async def _recorded_if_possible(
+    request: web.Request, need: Need, handler: Handler
+) -> web.StreamResponse:
+    """Record what must go on without quorum too. If this host is no member afterwards, whoever removed it writes the end."""
+    agent = request.app[AGENT]
+    audit = None
+    if agent.node is not None:
+        audits = audits_of(request)
+        audit = await audits.begin_if_possible(_audit(audits, request, need))
+    if audit is None:
+        return await handler(request)
+    request[AUDIT_ID] = audit.id
+    try:
+        response = await handler(request)
+    except PlatformError as error:
+        if agent.node is not None:
+            audits_of(request).end(audit, result=error.http_status, code=error.code)
+        raise
+    if agent.node is not None:
+        audits_of(request).end(audit, result=response.status)
+    return response
 
 
 def audits_of(request: web.Request) -> Audits:
@@ -136,6 +182,10 @@ def _audit(audits: Audits, request: web.Request, need: Need, *, named: str = "")
     resource = request.match_info.route.resource
     assert resource is not None, "there is a route, as something is needed"
     named = named or next(iter(request.match_info.values()), "")
+    node = request.app[AGENT].node
+    own = node if need.gate is Gate.LOCAL else None  # such a change is about this very host
+    if own is not None:
+        named = own.host_id
     return replace(
         audits.make(
             request.get(CALLER),
@@ -143,6 +193,7 @@ def _audit(audits: Audits, request: web.Request, need: Need, *, named: str = "")
             subject=f"{need.kind}/{named}" if named else need.kind,
             request_id=REQUEST_ID.get(),
         ),
+        subject_name=own.host_name if own is not None else "",
         address=address_of(request),
     )
 

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 from aiohttp import web
 
 from core.errors import InvalidError, PlatformError, UnavailableError
@@ -28,6 +27,7 @@ from nodeagent.api.tasks import waited
 from nodeagent.api.views import show
 from nodeagent.api.vms import Verb, act
 from nodeagent.services.vm_requests import (
+    MANY_MAX,
     DeleteVMs,
     MigrateVM,
     MigrateVMs,
@@ -43,7 +43,6 @@ from raftstate.state.query_text import parse_where
 
 log = logging.getLogger(__name__)
 
-ITEMS_MAX = 200
 AT_ONCE = 16
 
 
@@ -102,26 +101,26 @@ async def _selected(request: web.Request, body: SomeVMs) -> Sequence[str]:
     if not body.q:
         return _checked(request, body.vms)
     store, kind = node_of(request).store, kind_of(VM)
-    tables, decode = store.machine.table, msgspec.msgpack.Decoder(VM).decode
+    tables = store.machine.table
     asked = Search(
         kind=kind,
         where=tuple(parse_where(tables, kind, text) for text in body.q),
         order=Order(resolve(tables, kind, "name")),
-        limit=ITEMS_MAX + 1,
+        limit=MANY_MAX + 1,
+        bodies=False,
     )
 
-    def id_of(match: Match) -> str:
-        assert match.body is not None, "the search asks for bodies"
-        return decode(match.body).id
+    def ids_of_all(matches: Sequence[Match], _: object) -> list[str]:
+        return [match.id for match in matches]
 
-    found = (await search(store, asked, id_of)).items
+    found = (await search(store, asked, ids_of_all)).items
     return _checked(request, found) if found else []
 
 
 def _checked(request: web.Request, refs: Sequence[str]) -> Sequence[str]:
-    if not 1 <= len(refs) <= ITEMS_MAX:
+    if not 1 <= len(refs) <= MANY_MAX:
         raise InvalidError(
-            f"1 to {ITEMS_MAX} VMs at a time: name fewer, or narrow the conditions down"
+            f"1 to {MANY_MAX} VMs at a time: name fewer, or narrow the conditions down"
         )
     if "If-Match" in request.headers:
         raise InvalidError("If-Match is about one resource: act on that one alone")

@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from core.errors import InvalidError
-from core.identity.signing import PUBLIC_PREFIX
+from core.identity.webhook_signing import PUBLIC_PREFIX
 from nodeagent.api.problems import Handler
 from nodeagent.api.requests import CALLBACK_HEADER, json_answer, services_of
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import msgspec
 from aiohttp import web
 
+from core.attributes import attribute
 from core.model import Host
 from nodeagent.api.requests import body_of, ids_of, json_answer, node_of, services_of
 from nodeagent.services.own_certificates import ALL_HOSTS
@@ -18,9 +19,11 @@ from nodeagent.services.own_certificates import ALL_HOSTS
 class ImportCertificate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`POST /v1/certificates`. `content` is the file in base64; `host` a name or id, empty for all hosts."""
 
-    content: bytes
-    passphrase: Annotated[str, msgspec.Meta(max_length=1024)] = ""
-    host: str = ""
+    content: Annotated[bytes, attribute("The file (PEM, PKCS#12 or JKS), in base64.")]
+    passphrase: Annotated[
+        str, attribute("What opens it; empty: nothing is needed.", length_max=1024)
+    ] = ""
+    host: Annotated[str, attribute("Name or id of the host that shall serve it; empty: all.")] = ""
 
     def __repr__(self) -> str:
         return "ImportCertificate(***)"

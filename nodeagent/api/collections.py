@@ -8,10 +8,13 @@ from __future__ import annotations
 from aiohttp import web
 
 from core.errors import InvalidError, NotFoundError
-from core.model import COLLECTIONS, Resource
-from nodeagent.api.lists import list_of
-from nodeagent.api.requests import node_of
+from core.model import COLLECTIONS, Audit, Resource
+from nodeagent.api.list_items import ItemCache
+from nodeagent.api.lists import ITEMS, list_of
+from nodeagent.api.requests import node_of, services_of
 from nodeagent.api.shown_cache import ShownCache
+
+AUDITS_TIMEOUT_S = 1.0
 
 CACHE: web.AppKey[list[ShownCache]] = web.AppKey("shown-cache", list[ShownCache])
 
@@ -20,7 +23,7 @@ ONLY_POSTED = frozenset({"/v1/login", "/v1/logout"})  # the pattern of collectio
 
 def add_routes(app: web.Application) -> None:
     """Add the two routes; call it last, so that special collections win."""
-    app[CACHE] = []
+    app[CACHE], app[ITEMS] = [], ItemCache()
     app.router.add_get("/v1/{plural}", list_resources)
     app.router.add_get("/v1/{plural}/{ref}", show_resource)
 
@@ -39,19 +42,27 @@ def type_of(request: web.Request) -> type[Resource]:
 
 async def list_resources(request: web.Request) -> web.Response:
     """GET /v1/<plural>. See `nodeagent.api.lists`."""
-    node_of(request)
-    await strong_if_asked(request)
-    return await list_of(request, type_of(request))
+    type_ = type_of(request)
+    await _brought_up_to_date(request, type_)
+    return await list_of(request, type_)
 
 
 async def show_resource(request: web.Request) -> web.Response:
     """GET /v1/<plural>/<name or id>. 404: none of that name or id."""
-    node_of(request)
-    await strong_if_asked(request)
-    answer = _cache(request).answer(type_of(request), request.match_info["ref"])
+    type_ = type_of(request)
+    await _brought_up_to_date(request, type_)
+    answer = _cache(request).answer(type_, request.match_info["ref"])
     return web.Response(
         body=answer.body, content_type="application/json", headers={"ETag": answer.etag}
     )
+
+
+async def _brought_up_to_date(request: web.Request, type_: type[Resource]) -> None:
+    """Wait for what the caller asks to be in this agent's copy, and for the ends of its own changes in the audits."""
+    node_of(request)
+    if type_ is Audit:
+        await services_of(request).identity.audits.flush_ends(timeout_s=AUDITS_TIMEOUT_S)
+    await strong_if_asked(request)
 
 
 def _cache(request: web.Request) -> ShownCache:

@@ -62,6 +62,9 @@ async def _send(request: web.Request) -> web.StreamResponse:
     await response.prepare(request)
     watch = store.watch(Event)
     try:
+        # Without data it is no event, but a reader that loses the connection before the first one resumes here.
+        async with asyncio.timeout(SEND_TIMEOUT_S):
+            await response.write(f"id: {seen}\n\n".encode())
         while True:
             check_again(request)
             for message in _messages(store, store.since(Event, seen)):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated, ClassVar
+
 import msgspec
 from aiohttp import web
 
+from core.attributes import attribute
 from core.errors import ConflictError, InvalidError
 from core.model import Host
 from ha.lease import Renewal
@@ -17,13 +20,17 @@ from nodeagent.services.host_service import confirm_off, remove_host, set_failur
 class ChangeHost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`PATCH /v1/hosts/{host}`: hosts of one failure domain fail together."""
 
+    OF: ClassVar[type[msgspec.Struct]] = Host
+
     failure_domain: str | None = None
 
 
 class ConfirmOff(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`confirm` repeats the host's name: whoever calls has looked at the machine."""
 
-    confirm: str
+    confirm: Annotated[
+        str, attribute("The host's name, once more: whoever asks has looked at the machine.")
+    ]
 
 
 def add_routes(app: web.Application) -> None:

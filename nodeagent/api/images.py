@@ -12,7 +12,14 @@ from aiohttp import web
 from core.errors import InvalidError
 from core.model import Image
 from nodeagent.api.deleting import deleted
-from nodeagent.api.requests import ids_of, json_answer, node_of, services_of, target_of
+from nodeagent.api.requests import (
+    declared_sha256,
+    ids_of,
+    json_answer,
+    node_of,
+    services_of,
+    target_of,
+)
 from nodeagent.api.views import show
 
 CHUNK_BYTES = 1 << 20
@@ -33,12 +40,14 @@ async def upload_image(request: web.Request) -> web.Response:
     sha256 = request.query.get("sha256", "").lower()
     if sha256 and not re.fullmatch(r"[0-9a-f]{64}", sha256):
         raise InvalidError("sha256 must be 64 hex digits")
+    if (declared := declared_sha256(request)) and sha256 not in ("", declared):
+        raise InvalidError("sha256 is not that of the body that was signed")
     if request.content_length is None:
         raise InvalidError("an upload needs a Content-Length")
     image = await services_of(request).images.upload(
         name=name,
         expected_format=request.query.get("format", ""),
-        sha256=sha256,
+        sha256=declared or sha256,
         size_bytes=request.content_length,
         chunks=request.content.iter_chunked(CHUNK_BYTES),
         ids=ids_of(request),

@@ -6,19 +6,22 @@ The three open routes are guarded by the join token itself. `local` routes exist
 from __future__ import annotations
 
 import re
+from typing import Annotated
 
 import msgspec
 from aiohttp import web
 
+from core.attributes import attribute
 from core.errors import ConflictError, InvalidError
 from core.identity.permissions import ADMIN
 from core.member_file import MemberRecord, bracketed
 from core.model import AccessToken, Account, Host, JoinToken, Mesh, check_name
 from nodeagent.api.access import caller_of
-from nodeagent.api.accounts import role_ids
+from nodeagent.api.auditing import AUDIT_ID
 from nodeagent.api.keys import AGENT
 from nodeagent.api.members import voters_shown
 from nodeagent.api.requests import body_of, ids_of, json_answer, node_of, services_of, target_of
+from nodeagent.api.roles import role_ids
 from nodeagent.identity.tokens import limited_hash, new_access_token, secret_hash
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.joining.messages import (
@@ -36,34 +39,49 @@ ACCESS_TTL_S_MAX = 10 * 365 * 86_400
 class MakeJoinTokens(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`POST /v1/join-tokens`."""
 
-    count: int = 1
-    ttl_s: int = 10_800
+    count: Annotated[int, attribute("How many.", least=1, most=100)] = 1
+    ttl_s: Annotated[
+        int, attribute("How long they are good.", unit="seconds", least=1, most=604_800)
+    ] = 10_800
 
 
 class MakeAccessToken(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`POST /v1/access-tokens`. `ttl_s` 0: never expires. Without `account` and `roles` it may do everything."""
 
-    name: str
-    ttl_s: int = 0
-    account: str = ""
-    roles: tuple[str, ...] = ()
+    name: Annotated[str, attribute("Its name: 1 to 63 of a-z, 0-9, `-` and `.`.")]
+    ttl_s: Annotated[
+        int, attribute("How long it is good; 0: for ever.", least=0, most=ACCESS_TTL_S_MAX)
+    ] = 0
+    account: Annotated[
+        str, attribute("Name or id of the account that it acts for; empty: none.")
+    ] = ""
+    roles: Annotated[
+        tuple[str, ...],
+        attribute(
+            "Names of the roles that say what it may do; with neither roles nor account it may do everything."
+        ),
+    ] = ()
 
 
 class InitCluster(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`POST /v1/local/init`. Empty: derived from the host."""
 
-    cluster_name: str = ""
-    host_name: str = ""
-    address: str = ""
+    cluster_name: Annotated[str, attribute("Name of the cluster; empty: `kvorum`.")] = ""
+    host_name: Annotated[str, attribute("Name of this host; empty: that of the machine.")] = ""
+    address: Annotated[
+        str, attribute("IP address of this host; empty: that of the default route.")
+    ] = ""
 
 
 class JoinCluster(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`POST /v1/local/join`. Empty names are derived from the host."""
 
-    token: str
-    host_name: str = ""
-    address: str = ""
-    witness: bool = False
+    token: Annotated[str, attribute("A join token, made by a member.")]
+    host_name: Annotated[str, attribute("Name of this host; empty: that of the machine.")] = ""
+    address: Annotated[
+        str, attribute("IP address of this host; empty: the one that reaches the cluster.")
+    ] = ""
+    witness: Annotated[bool, attribute("Vote and hold the state, but run no VMs.")] = False
 
     def __repr__(self) -> str:
         return "JoinCluster(***)"
@@ -72,8 +90,10 @@ class JoinCluster(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class LeaveCluster(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`POST /v1/local/leave`. `force` needs `confirm`, this host's name."""
 
-    force: bool = False
-    confirm: str = ""
+    force: Annotated[
+        bool, attribute("Leave a cluster that has no place for this host any more.")
+    ] = False
+    confirm: Annotated[str, attribute("This host's name, once more; needed with `force`.")] = ""
 
 
 def add_routes(app: web.Application) -> None:
@@ -223,7 +243,9 @@ async def join_here(request: web.Request) -> web.Response:
 async def leave_here(request: web.Request) -> web.Response:
     """POST /v1/local/leave. 200: this host belongs to no cluster any more. 409: something is on it, or counts on it."""
     body = await body_of(request, LeaveCluster)
-    record = await request.app[AGENT].leave(force=body.force, confirm=body.confirm)
+    record = await request.app[AGENT].leave(
+        force=body.force, confirm=body.confirm, audit_id=request.get(AUDIT_ID, "")
+    )
     return json_answer({"host_name": record.host_name, "cluster_name": record.cluster_name})
 
 

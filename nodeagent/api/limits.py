@@ -28,7 +28,6 @@ from nodeagent.api.requests import BODY_BYTES_MAX, BODY_MAX, too_large
 LOCAL = "local"
 OPEN_BODY_BYTES_MAX = 64 << 10
 UPLOAD_BYTES_MAX = 8 << 40
-UPLOADS = frozenset({"/v1/images"})
 KEPT_MAX = 10_000
 
 Number = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
@@ -179,8 +178,8 @@ def check_body(request: web.Request) -> None:
         error = InvalidError("the body must not be packed: send it without Content-Encoding")
         error.http_status = 415
         raise error
-    resource, need = request.match_info.route.resource, need_of(request)
-    if resource is not None and resource.canonical in UPLOADS and request.method == "POST":
+    need = need_of(request)
+    if need is not None and need.streamed:
         largest = UPLOAD_BYTES_MAX
     elif need is not None and need.gate is Gate.OPEN:
         largest = OPEN_BODY_BYTES_MAX

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -16,13 +15,14 @@ from aiohttp import web
 from core.errors import InvalidError
 from core.model import VM, Audit, Event, Resource, kind_of
 from nodeagent.api.cursors import decode_cursor, encode_cursor
+from nodeagent.api.list_items import Extra, ItemCache, whole_items
 from nodeagent.api.requests import json_answer, node_of
-from nodeagent.api.views import Shown, add_names, own_fields
-from raftstate.searching import Match, count_matches, explain, search
+from nodeagent.api.views import own_fields
+from raftstate.searching import Match, NamesOf, count_matches, explain, search
 from raftstate.state.nested import Form
 from raftstate.state.query import LIMIT_MAX
 from raftstate.state.query_paths import Tables, resolve
-from raftstate.state.query_picks import Pick, PickNames, PickPath, PickRows, read_pick
+from raftstate.state.query_picks import Pick, PickPath, PickRows, read_pick
 from raftstate.state.query_sql import Order, Search
 from raftstate.state.query_text import parse_where
 from raftstate.store import Store
@@ -32,7 +32,7 @@ FIELDS_MAX = 50
 DEFAULT_ORDER: dict[type[Resource], str] = {Event: "revision", Audit: "-created_ms"}
 _FLAGS = {"1": True, "0": False}
 
-Extra = tuple[Pick, Callable[[Any], Any]]
+ITEMS: web.AppKey[ItemCache] = web.AppKey("list-items", ItemCache)
 
 # What resources are shown with beside their own attributes and the names behind their ids.
 EXTRAS: dict[type[Resource], dict[str, Extra]] = {
@@ -50,7 +50,7 @@ class Plan:
 
     picks: tuple[Pick, ...]
     bodies: bool
-    make: Callable[[Match], Shown]
+    make: Callable[[Sequence[Match], NamesOf], list[msgspec.Raw]]
 
 
 async def list_of(request: web.Request, type_: type[Resource]) -> web.Response:
@@ -78,7 +78,7 @@ def read_request(
         InvalidError: it makes no sense; the message says where.
     """
     kind, query = kind_of(type_), request.query
-    plan = _plan(type_, tables, fields_of(request))
+    plan = _plan(type_, tables, fields_of(request), request.app[ITEMS])
     sort = query.get("sort", "") or (DEFAULT_ORDER.get(type_, "name"))
     cursor = query.get("cursor", "")
     search_ = Search(
@@ -149,47 +149,30 @@ def fields_of(request: web.Request) -> tuple[str, ...]:
     return names
 
 
-def _plan(type_: type[Resource], tables: Tables, fields: Sequence[str]) -> Plan:
+def _plan(type_: type[Resource], tables: Tables, fields: Sequence[str], cache: ItemCache) -> Plan:
+    if fields:
+        return _some(type_, tables, fields)
+    extras = EXTRAS.get(type_, {})
+    picks = tuple(pick for pick, _ in extras.values())
+    return Plan(picks, True, whole_items(type_, extras, cache))
+
+
+def _some(type_: type[Resource], tables: Tables, fields: Sequence[str]) -> Plan:
     decode = msgspec.msgpack.Decoder(type_).decode
-
-    def own(match: Match) -> Shown:
-        assert match.body is not None, "the search asks for bodies"
-        return own_fields(msgspec.structs.replace(decode(match.body), revision=match.revision))
-
-    return _some(type_, tables, fields, own) if fields else _whole(type_, own)
-
-
-def _whole(type_: type[Resource], own: Callable[[Match], Shown]) -> Plan:
-    kind, extras = kind_of(type_), EXTRAS.get(type_, {})
-    names = [PickNames(kind, relation) for relation in type_.RELATIONS]
-    picks = (*names, *(pick for pick, _ in extras.values()))
-
-    def make(match: Match) -> Shown:
-        shown = own(match)
-        values = [read_pick(pick, raw) for pick, raw in zip(picks, match.picks, strict=True)]
-        for pick, value in zip(names, values, strict=False):
-            add_names(shown, pick.relation, value)
-        for (field, (_, form)), value in zip(extras.items(), values[len(names) :], strict=True):
-            shown[field] = form(value)
-        return shown
-
-    return Plan(picks, True, make)
-
-
-def _some(
-    type_: type[Resource], tables: Tables, fields: Sequence[str], own: Callable[[Match], Shown]
-) -> Plan:
     of_body = {field for field in fields if _is_nested(type_, tables, field)}
     extras = {field: _field(type_, tables, field) for field in fields if field not in of_body}
     picks = tuple(pick for pick, _ in extras.values())
 
-    def make(match: Match) -> Shown:
+    def make(match: Match) -> msgspec.Raw:
         values = zip(extras.items(), match.picks, strict=True)
         shown = {field: form(read_pick(pick, raw)) for (field, (pick, form)), raw in values}
-        whole = own(match) if of_body else {}
-        return {field: whole[field] if field in of_body else shown[field] for field in fields}
+        if of_body:
+            assert match.body is not None, "the search asks for bodies"
+            whole = own_fields(msgspec.structs.replace(decode(match.body), revision=match.revision))
+            shown |= {field: whole[field] for field in of_body}
+        return msgspec.Raw(msgspec.json.encode({field: shown[field] for field in fields}))
 
-    return Plan(picks, bool(of_body), make)
+    return Plan(picks, bool(of_body), lambda matches, _: [make(match) for match in matches])
 
 
 def _is_nested(type_: type[Resource], tables: Tables, field: str) -> bool:

@@ -7,10 +7,12 @@ themselves know; nothing is decided from it.
 from __future__ import annotations
 
 from collections import Counter
+from typing import Annotated
 
 import msgspec
 from aiohttp import web
 
+from core.attributes import attribute
 from core.model import VM, Event, Host, Lease, Mesh, Severity, Vote
 from nodeagent.api.collections import strong_if_asked
 from nodeagent.api.computed import answer_of
@@ -28,8 +30,15 @@ ALARMS_SHOWN = 20
 class ChangePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`PATCH /v1/members/policy`. What is absent stays as it is."""
 
-    voters_max: int | None = None
-    voter_replace_after_s: int | None = None
+    voters_max: Annotated[
+        int | None, attribute("How many hosts vote at most: 1, 3, 5 or 7; `null`: as it is.")
+    ] = None
+    voter_replace_after_s: Annotated[
+        int | None,
+        attribute(
+            "Silence after which a voter gives its place to another host, 10 s to 7 days; `null`: as it is."
+        ),
+    ] = None
 
 
 def add_routes(app: web.Application) -> None:

@@ -5,10 +5,13 @@ Bounds and syntax are checked by `netfabric`; what is written here reaches every
 
 from __future__ import annotations
 
+from typing import Annotated, ClassVar
+
 import msgspec
 from aiohttp import web
 from msgspec.structs import replace
 
+from core.attributes import attribute
 from core.errors import ConflictError, InvalidError, NotFoundError
 from core.model import (
     DataCenter,
@@ -20,6 +23,7 @@ from core.model import (
     SecurityGroup,
     check_name,
 )
+from core.model.network import SECURITY_RULES_MAX
 from netfabric.port_group import check_port_group, checked_network
 from netfabric.security_group import checked_rule, default_rules
 from nodeagent.api.deleting import deleted
@@ -28,45 +32,61 @@ from nodeagent.api.views import show
 from nodeagent.services.cascade import fences_absent
 from nodeagent.services.port_groups import default_addresses, free_vni
 
-RULES_MAX = 500
-
 
 class CreatePortGroup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Empty or 0 means: choose. The pool is the network without its first 16 addresses."""
 
-    name: str
+    OF: ClassVar[type[msgspec.Struct]] = PortGroup
+
+    name: Annotated[str, attribute("Its name: 1 to 63 of a-z, 0-9, `-` and `.`.")]
     cidr: str
-    vni: int = 0
+    vni: Annotated[
+        int, attribute("VXLAN network identifier; 0: a free one.", least=0, most=16_777_215)
+    ] = 0
     gateway: str = ""
     dns: tuple[str, ...] = ()
     mtu: int = 1450
-    service_ip: str = ""
-    pool_first: str = ""
-    pool_last: str = ""
+    service_ip: Annotated[
+        str, attribute("Address that answers DHCP and DNS; empty: the second of the network.")
+    ] = ""
+    pool_first: Annotated[
+        str, attribute("First address that NICs get; empty: the one after those left free.")
+    ] = ""
+    pool_last: Annotated[
+        str, attribute("Last address that NICs get; empty: the last of the network.")
+    ] = ""
     domain: str = "internal"
-    switch: str = "default"
+    switch: Annotated[str, attribute("Name or id of the switch that it is on.")] = "default"
 
 
 class CreateSecurityGroup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A new group starts with the four default rules."""
 
-    name: str
+    OF: ClassVar[type[msgspec.Struct]] = SecurityGroup
+
+    name: Annotated[str, attribute("Its name: 1 to 63 of a-z, 0-9, `-` and `.`.")]
 
 
 class CreateRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`remote_group` is a name or id; it and `cidr` exclude each other."""
+
+    OF: ClassVar[type[msgspec.Struct]] = Rule
 
     direction: Direction = Direction.INGRESS
     protocol: Protocol = Protocol.ALL
     port_first: int = 0
     port_last: int = 0
     cidr: str = ""
-    remote_group: str = ""
+    remote_group: Annotated[
+        str, attribute("Name or id of the other side's security group; excludes `cidr`.")
+    ] = ""
     family: int = 4
 
 
 class ChangeRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Only switching on and off."""
+
+    OF: ClassVar[type[msgspec.Struct]] = Rule
 
     enabled: bool
 
@@ -154,8 +174,8 @@ async def add_rule(request: web.Request) -> web.Response:
         )
     )
     if not any(r.id == rule.id for r in group.rules):
-        if len(group.rules) >= RULES_MAX:
-            raise InvalidError(f"a security group has {RULES_MAX} rules at most")
+        if len(group.rules) >= SECURITY_RULES_MAX:
+            raise InvalidError(f"a security group has {SECURITY_RULES_MAX} rules at most")
         await node.store.apply(
             puts=(replace(group, rules=(*group.rules, rule)),),
             guards=(*others, *fences_absent(*others)),

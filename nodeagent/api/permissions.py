@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 
 from aiohttp import web
 
 from core.errors import FatalError
 from core.identity.permissions import CHANGE, CREATE, DELETE, OPERATE, READ
-from core.model import COLLECTIONS, kind_of
+from core.model import COLLECTIONS, Resource, kind_of
 
 
 class Gate(StrEnum):
@@ -30,21 +31,29 @@ class Gate(StrEnum):
 
 
 class Audited(StrEnum):
-    """When a change is recorded: before and after it; only after it worked (a stranger's); or by nobody."""
+    """When a change is recorded: before and after it; with the first transaction and after it, where all that the
+    handler changes is in transactions of its own; only after it worked (a stranger's); around it, but it goes on where
+    it can't be recorded, as without quorum; or never."""
 
     AROUND = "around"
+    WITHIN = "within"
     AFTER = "after"
+    IF_POSSIBLE = "if-possible"
     NO = "no"
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What one route needs. `kind` is empty for a route that serves a collection named in its path."""
+    """What one route needs. `kind` is empty for a route that serves a collection named in its path.
+
+    `streamed`: its body may be large, and the handler itself sees that it has the hash of `declared_sha256`.
+    """
 
     gate: Gate
     kind: str = ""
     action: str = ""
     audited: Audited = Audited.AROUND
+    streamed: bool = False
 
 
 def _role(kind: str, action: str) -> Need:
@@ -54,6 +63,10 @@ def _role(kind: str, action: str) -> Need:
 def _each(kind: str, action: str) -> Need:
     """Return the need of a route about many things: each is judged once more, and recorded, by the handler."""
     return Need(Gate.ROLE, kind, action, audited=Audited.NO)
+
+
+def _stored(kind: str, action: str) -> Need:
+    return Need(Gate.ROLE, kind, action, Audited.WITHIN)
 
 
 def _own(kind: str, action: str) -> Need:
@@ -71,14 +84,18 @@ NEEDS: dict[str, Need] = {
     "GET /v1/local/status": Need(Gate.LOCAL),
     "POST /v1/local/init": Need(Gate.LOCAL, "host", audited=Audited.AFTER),
     "POST /v1/local/join": Need(Gate.LOCAL, "host", audited=Audited.AFTER),
-    "POST /v1/local/leave": Need(Gate.LOCAL, "host", audited=Audited.NO),  # works without quorum
+    "POST /v1/local/leave": Need(Gate.LOCAL, "host", audited=Audited.IF_POSSIBLE),
     "POST /v1/local/lease": Need(Gate.LOCAL, audited=Audited.NO),  # the guard's, every second
     "GET /v1/status": _role("host", READ),
     "GET /v1/state/backup": _role("state", READ),
-    "POST /v1/join-tokens": _role("join-token", CREATE),
-    "DELETE /v1/join-tokens/{token}": _role("join-token", DELETE),
-    "POST /v1/access-tokens": _role("access-token", CREATE),
-    "DELETE /v1/access-tokens/{token}": _role("access-token", DELETE),
+    "POST /v1/join-tokens": _stored("join-token", CREATE),
+    "DELETE /v1/join-tokens/{token}": _stored("join-token", DELETE),
+    "POST /v1/access-tokens": _stored("access-token", CREATE),
+    "DELETE /v1/access-tokens/{token}": _stored("access-token", DELETE),
+    "POST /v1/access-keys": _stored("access-key", CREATE),
+    "PATCH /v1/access-keys/{key}": _stored("access-key", CHANGE),
+    "DELETE /v1/access-keys/{key}": _stored("access-key", DELETE),
+    "POST /v1/access-keys/{key}/actions/rotate": _stored("access-key", CHANGE),
     "GET /v1/members": _role("host", READ),
     "GET /v1/members/policy": _role("host", READ),
     "PATCH /v1/members/policy": _role("host", CHANGE),
@@ -95,47 +112,48 @@ NEEDS: dict[str, Need] = {
     "PATCH /v1/hosts/{host}": _role("host", CHANGE),
     "DELETE /v1/hosts/{host}": _role("host", DELETE),
     "POST /v1/hosts/{host}/actions/confirm-off": _role("host", OPERATE),
-    "POST /v1/vms": _role("vm", CREATE),
-    "PATCH /v1/vms/{vm}": _role("vm", CHANGE),
-    "DELETE /v1/vms/{vm}": _role("vm", DELETE),
-    "POST /v1/vms/{vm}/actions/start": _role("vm", OPERATE),
-    "POST /v1/vms/{vm}/actions/stop": _role("vm", OPERATE),
-    "POST /v1/vms/{vm}/actions/reboot": _role("vm", OPERATE),
-    "POST /v1/vms/{vm}/actions/migrate": _role("vm", OPERATE),
+    "POST /v1/vms": _stored("vm", CREATE),
+    "PATCH /v1/vms/{vm}": _stored("vm", CHANGE),
+    "DELETE /v1/vms/{vm}": _stored("vm", DELETE),
+    "POST /v1/vms/{vm}/actions/start": _stored("vm", OPERATE),
+    "POST /v1/vms/{vm}/actions/stop": _stored("vm", OPERATE),
+    "POST /v1/vms/{vm}/actions/reboot": _stored("vm", OPERATE),
+    "POST /v1/vms/{vm}/actions/migrate": _stored("vm", OPERATE),
     "POST /v1/vms/actions/start": _each("vm", OPERATE),
     "POST /v1/vms/actions/stop": _each("vm", OPERATE),
     "POST /v1/vms/actions/reboot": _each("vm", OPERATE),
     "POST /v1/vms/actions/migrate": _each("vm", OPERATE),
     "POST /v1/vms/actions/delete": _each("vm", DELETE),
-    "POST /v1/images": _role("image", CREATE),
+    "POST /v1/images": Need(Gate.ROLE, "image", CREATE, streamed=True),
     "DELETE /v1/images/{image}": _role("image", DELETE),
     "POST /v1/data-storages": _role("data-storage", CREATE),
     "DELETE /v1/data-storages/{storage}": _role("data-storage", DELETE),
-    "POST /v1/port-groups": _role("port-group", CREATE),
-    "DELETE /v1/port-groups/{group}": _role("port-group", DELETE),
-    "POST /v1/security-groups": _role("security-group", CREATE),
-    "DELETE /v1/security-groups/{group}": _role("security-group", DELETE),
-    "POST /v1/security-groups/{group}/rules": _role("security-group", CHANGE),
-    "PATCH /v1/security-groups/{group}/rules/{rule}": _role("security-group", CHANGE),
-    "DELETE /v1/security-groups/{group}/rules/{rule}": _role("security-group", CHANGE),
+    "POST /v1/port-groups": _stored("port-group", CREATE),
+    "DELETE /v1/port-groups/{group}": _stored("port-group", DELETE),
+    "POST /v1/security-groups": _stored("security-group", CREATE),
+    "DELETE /v1/security-groups/{group}": _stored("security-group", DELETE),
+    "POST /v1/security-groups/{group}/rules": _stored("security-group", CHANGE),
+    "PATCH /v1/security-groups/{group}/rules/{rule}": _stored("security-group", CHANGE),
+    "DELETE /v1/security-groups/{group}/rules/{rule}": _stored("security-group", CHANGE),
     "GET /v1/tasks/{task}": _role("task", READ),
-    "DELETE /v1/tasks/{task}": _role("task", DELETE),
+    "DELETE /v1/tasks/{task}": _stored("task", DELETE),
     "GET /v1/callback-key": Need(Gate.OPEN),
     "POST /v1/callback-key/actions/rotate": _role("callback-key", OPERATE),
     "GET /v1/events": _role("event", READ),
     "GET /v1/openapi.json": Need(Gate.CALLER),
-    "POST /v1/accounts": _role("account", CREATE),
-    "PATCH /v1/accounts/{account}": _role("account", CHANGE),
-    "DELETE /v1/accounts/{account}": _role("account", DELETE),
+    "POST /v1/accounts": _stored("account", CREATE),
+    "PATCH /v1/accounts/{account}": _stored("account", CHANGE),
+    "DELETE /v1/accounts/{account}": _stored("account", DELETE),
     "POST /v1/accounts/{account}/actions/set-password": _own("account", CHANGE),
     "POST /v1/accounts/{account}/actions/enable-totp": _own("account", CHANGE),
     "POST /v1/accounts/{account}/actions/confirm-totp": _own("account", CHANGE),
     "POST /v1/accounts/{account}/actions/disable-totp": _own("account", CHANGE),
+    "POST /v1/accounts/{account}/actions/renew-recovery-codes": _own("account", CHANGE),
     "GET /v1/roles": _role("role", READ),
-    "POST /v1/roles": _role("role", CREATE),
-    "PATCH /v1/roles/{role}": _role("role", CHANGE),
-    "DELETE /v1/roles/{role}": _role("role", DELETE),
-    "DELETE /v1/sessions/{session}": _role("session", DELETE),
+    "POST /v1/roles": _stored("role", CREATE),
+    "PATCH /v1/roles/{role}": _stored("role", CHANGE),
+    "DELETE /v1/roles/{role}": _stored("role", DELETE),
+    "DELETE /v1/sessions/{session}": _stored("session", DELETE),
     "GET /v1/{plural}": Need(Gate.ROLE, "", READ),
     "GET /v1/{plural}/{ref}": Need(Gate.ROLE, "", READ),
 }
@@ -151,7 +169,12 @@ def need_of(request: web.Request) -> Need | None:
     if need.kind or need.gate is not Gate.ROLE:
         return need
     type_ = COLLECTIONS.get(request.match_info["plural"])
-    return Need(Gate.ROLE, kind_of(type_), need.action) if type_ else None
+    return _of_collection(need.action, type_) if type_ else None
+
+
+@cache
+def _of_collection(action: str, type_: type[Resource]) -> Need:
+    return Need(Gate.ROLE, kind_of(type_), action)
 
 
 def check_routes(app: web.Application) -> None:

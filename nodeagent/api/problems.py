@@ -10,14 +10,17 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from typing import Annotated
 
 import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from core.attributes import CLUSTER, attribute
 from core.clock import new_id
 from core.errors import InvalidError, NotFoundError, PlatformError
 from core.logs import REQUEST_ID
+from nodeagent.api.keys import AGENT
 
 log = logging.getLogger(__name__)
 
@@ -29,12 +32,16 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
     """RFC 9457 section 3.1; `code` is ours and stable, `detail` says what was wrong and what to do."""
 
-    type: str
-    title: str
-    status: int
-    code: str
-    detail: str
-    request_id: str
+    type: Annotated[
+        str, attribute("Address of the kind of problem: `about:kvorum#` and the code.", by=CLUSTER)
+    ]
+    title: Annotated[str, attribute("The kind of problem, in words.", by=CLUSTER)]
+    status: Annotated[int, attribute("The HTTP status.", by=CLUSTER)]
+    code: Annotated[
+        str, attribute("The kind of problem, for programs; docs/api.md has all.", by=CLUSTER)
+    ]
+    detail: Annotated[str, attribute("What was wrong and what to do.", by=CLUSTER)]
+    request_id: Annotated[str, attribute("Id of the request, as in the agent's log.", by=CLUSTER)]
 
 
 def problem_of(error: PlatformError, request_id: str) -> Problem:
@@ -87,8 +94,9 @@ def problem_middleware(rng: random.Random) -> Middleware:
             response = problem_response(broken, request_id)
         except ConnectionError:
             raise
-        except Exception:
+        except Exception as error:
             log.exception("a request failed unexpectedly", extra={"request_id": request_id})
+            _note(request, error)
             response = problem_response(unexpected(request_id), request_id)
         if not response.prepared:
             response.headers["X-Request-Id"] = request_id
@@ -100,6 +108,14 @@ def problem_middleware(rng: random.Random) -> Middleware:
 def unexpected(request_id: str) -> PlatformError:
     """Return what a caller is told of a fault that nobody foresaw, and that is in the log."""
     return PlatformError(f"internal error; see the agent's log for request {request_id}")
+
+
+def _note(request: web.Request, error: Exception) -> None:
+    """Let the operator see, with the host's other faults, that requests of this kind fail unexpectedly."""
+    node, resource = request.app[AGENT].node, request.match_info.route.resource
+    if node is not None and resource is not None:
+        service = f"api {request.method} {resource.canonical}"
+        node.faults.note(service, error, node.clock.wall_ms())
 
 
 def check_key(request: web.Request) -> None:

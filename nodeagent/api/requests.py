@@ -6,14 +6,21 @@ So a repeated request, at this or another agent, meets its own first outcome.
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from typing import TypeVar
 
 import msgspec
 from aiohttp import web
 
-from core.clock import new_id
-from core.errors import InvalidError, PreconditionError, UnavailableError
+from core.attributes import check_bounds
+from core.clock import new_ordered_id
+from core.errors import (
+    InvalidError,
+    PreconditionError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from core.model import Resource, Task
 from nodeagent.api.keys import AGENT
 from nodeagent.node import Node
@@ -28,6 +35,8 @@ BODY_BYTES_MAX = 1 << 20
 CONDITION_LENGTH_MAX = 2000
 BODY_MAX: web.RequestKey[int] = web.RequestKey("body-max", int)
 CALLBACK_HEADER = "Callback-URL"
+CONTENT: web.RequestKey[bytes] = web.RequestKey("content", bytes)
+DECLARED_SHA256: web.RequestKey[str] = web.RequestKey("declared-sha256", str)
 KEY_NAMESPACE = uuid.UUID("6f2f1d0e-8a53-4c11-9f0e-5b8f3f6a7c21")
 
 
@@ -90,12 +99,29 @@ def etag_of(resource: Resource) -> str:
     return f'"{resource.revision}"'
 
 
-async def body_of(request: web.Request, type_: type[T]) -> T:
-    """Return the JSON body as `type_`; an empty body counts as `{}`.
+def declared_sha256(request: web.Request) -> str:
+    """Return the hash that the body of a signed request must have; empty for any other request."""
+    declared: str = request.get(DECLARED_SHA256, "")
+    return declared
+
+
+async def content_of(request: web.Request) -> bytes:
+    """Return the whole body, also when asked again.
 
     Raises:
-        InvalidError: too large, not JSON, or not of the type; the message names the field.
+        InvalidError: too large.
+        UnauthenticatedError: it isn't the one that was signed.
     """
+    if CONTENT not in request:
+        content = await _read_whole(request)
+        declared = declared_sha256(request)
+        if declared and hashlib.sha256(content).hexdigest() != declared:
+            raise UnauthenticatedError("the body is not the one that was signed")
+        request[CONTENT] = content
+    return request[CONTENT]
+
+
+async def _read_whole(request: web.Request) -> bytes:
     largest = request.get(BODY_MAX, BODY_BYTES_MAX)
     if request.content_length is not None and request.content_length > largest:
         raise too_large(largest)
@@ -107,12 +133,25 @@ async def body_of(request: web.Request, type_: type[T]) -> T:
             raise too_large(largest)
         if not more:
             break
+    return content
+
+
+async def body_of(request: web.Request, type_: type[T]) -> T:
+    """Return the JSON body as `type_`; an empty body counts as `{}`.
+
+    Raises:
+        InvalidError: too large, not JSON, or not of the type, or beyond its bounds; the message names the field.
+    """
+    content = await content_of(request)
     try:
-        return msgspec.json.decode(content or b"{}", type=type_)
+        body = msgspec.json.decode(content or b"{}", type=type_)
     except msgspec.ValidationError as error:
         raise InvalidError(f"the body is not as expected: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidError(f"the body is not JSON: {error}") from None
+    if isinstance(body, msgspec.Struct):
+        check_bounds(body)
+    return body
 
 
 def too_large(largest: int) -> InvalidError:
@@ -167,7 +206,8 @@ class Ids:
 def ids_of(request: web.Request) -> Ids:
     """Return the ids of a request, made from its Idempotency-Key if it has one."""
     key, url = request.headers.get("Idempotency-Key", ""), request.headers.get(CALLBACK_HEADER)
-    return Ids(
-        f"{request.method} {request.path} {key}" if key else new_id(node_of(request).rng),
-        callback=services_of(request).callbacks.wish(url) if url is not None else None,
-    )
+    callback = services_of(request).callbacks.wish(url) if url is not None else None
+    if key:
+        return Ids(f"{request.method} {request.path} {key}", callback=callback)
+    node = node_of(request)
+    return Ids(new_ordered_id(node.rng, node.clock.wall_ms()), callback=callback)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from nodeagent.api.requests import json_answer, services_of
+from core.model import Host
+from nodeagent.api.requests import json_answer, node_of, services_of
 
 
 def add_routes(app: web.Application) -> None:
@@ -14,12 +15,20 @@ def add_routes(app: web.Application) -> None:
 
 
 async def status(request: web.Request) -> web.Response:
-    """GET /v1/secrets. 200: which key is in use, which hosts lack the new one, what is sealed by which."""
-    return json_answer(services_of(request).secrets.shown())
+    """GET /v1/secrets. 200: which key is in use, which hosts lack the new one, what is sealed by which, how hosts keep it."""
+    return json_answer(await _shown(request))
 
 
 async def rotate(request: web.Request) -> web.Response:
     """POST .../actions/rotate. 202: a new key is made, the rest happens by itself. 409: a change is under way."""
-    services = services_of(request)
-    await services.secrets.rotate()
-    return json_answer(services.secrets.shown(), status=202)
+    await services_of(request).secrets.rotate()
+    return json_answer(await _shown(request), status=202)
+
+
+async def _shown(request: web.Request) -> dict[str, object]:
+    """Return how it stands; hosts are asked, which takes a second at most."""
+    services, node = services_of(request), node_of(request)
+    states = await services.states.ask(node.store.all(Host))
+    answers = {id_: state.secrets_key for id_, state in states.items()}
+    answers[node.host_id] = services.secrets.kept()
+    return {**services.secrets.shown(), "hosts": services.secrets.shown_hosts(answers)}

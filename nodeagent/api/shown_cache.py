@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import cache
 
 import msgspec
 
@@ -61,6 +62,7 @@ class ShownCache:
         return answer
 
 
+@cache
 def kinds_shown(type_: type[Resource]) -> frozenset[str]:
     """Return the kinds that what is shown of a type is made of."""
     kind = kind_of(type_)

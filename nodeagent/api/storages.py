@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated, ClassVar
+
 import msgspec
 from aiohttp import web
 
+from core.attributes import attribute
 from core.errors import ConflictError
 from core.model import DataCenter, DataStorage, DataStorageKind, check_name
 from nodeagent.api.deleting import deleted
@@ -15,7 +18,9 @@ from nodeagent.api.views import show
 class CreateDataStorage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`path` must exist on every host and, for `shared`, be the same directory everywhere."""
 
-    name: str
+    OF: ClassVar[type[msgspec.Struct]] = DataStorage
+
+    name: Annotated[str, attribute("Its name: 1 to 63 of a-z, 0-9, `-` and `.`.")]
     kind: DataStorageKind
     path: str
 

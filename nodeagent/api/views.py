@@ -23,7 +23,7 @@ def show(store: Store, resource: Resource) -> Shown:
     shown = own_fields(resource)
     for relation in resource.RELATIONS:
         target = KINDS[relation.target]
-        found = (store.get(target, id_) if id_ else None for id_ in _ids(shown, relation))
+        found = (store.get(target, id_) if id_ else None for id_ in ids_behind(shown, relation))
         add_names(shown, relation, [one.name if one else None for one in found])
     if isinstance(resource, VM):
         shown |= _vm_extras(store, resource)
@@ -66,7 +66,8 @@ def name_field(id_field: str) -> str:
     return id_field.removesuffix("_id") + "_name"
 
 
-def _ids(shown: Shown, relation: Relation) -> list[str]:
+def ids_behind(shown: Shown, relation: Relation) -> list[str]:
+    """Return the ids of a relation as they are shown, in their order; an empty one stands for nothing."""
     holder, _, field = relation.field.rpartition(".")
     if holder:
         return [element[field] for element in shown[holder]]

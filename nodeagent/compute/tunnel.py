@@ -240,9 +240,26 @@ def remove_vm_directory(vm_id: str, *, directory: Path = MIGRATE_DIR) -> None:
     shutil.rmtree(directory / check_vm_id(vm_id), ignore_errors=True)
 
 
+def directories_of_moves(*, directory: Path = MIGRATE_DIR) -> tuple[str, ...]:
+    """Return the ids of VMs that have a directory of a move, going on or over."""
+    try:
+        names = sorted(os.listdir(directory))
+    except FileNotFoundError:
+        return ()
+    return tuple(name for name in names if _is_vm_id(name))
+
+
 def remove_leftovers(*, directory: Path = MIGRATE_DIR) -> None:
     """Remove what an agent that died left behind; call once at start, when no migration can be under way."""
     shutil.rmtree(directory, ignore_errors=True)
+
+
+def _is_vm_id(name: str) -> bool:
+    try:
+        check_vm_id(name)
+    except InvalidError:
+        return False
+    return True
 
 
 async def _connect(opening: Opening, directory: Path, libvirt_socket: Path) -> Stream:

@@ -1,6 +1,6 @@
-"""From credentials to a caller and what they may do, by this agent's own copy of the state, anew for each request.
+"""From credentials to a caller and what they may do, by this agent's own copy of the state.
 
-So whatever is revoked, disabled or changed counts everywhere as soon as it is applied there. Look-ups are by id or by
+Asked for each request; what was found is used again only while nothing that it was found by has changed here. So whatever is revoked, disabled or changed counts everywhere as soon as it is applied there. Look-ups are by id or by
 index: nothing grows with the number of tokens or sessions.
 """
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from core.errors import UnauthenticatedError
 from core.identity.permissions import ADMIN, BUILT_IN, allows
-from core.model import AccessToken, Account, Permission, Role, Session
+from core.model import AccessKey, AccessToken, Account, Permission, Role, Session
 from nodeagent.identity.tokens import (
     ACCESS_PREFIX,
     SESSION_PREFIX,
@@ -23,14 +23,15 @@ from raftstate.store import Store
 
 HOW_TO = (
     "credentials are needed: send 'Authorization: Bearer kvt_...' (make a token with "
-    "'kvorum access-token create NAME' on a member) or log in with 'kvorum login NAME'"
+    "'kvorum access-token create NAME' on a member), log in with 'kvorum login NAME', or sign with an access key"
 )
 TOKEN_LENGTH_MAX = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sent a request. `via` is `root`, `session` or `access-token`; an empty `account_id`: no account's."""
+    """Who sent a request. `via` is `root`, `session`, `access-token` or `access-key`; an empty `account_id`: no account's.
+    `until_ms`: when the credentials end, 0 if they don't."""
 
     name: str
     via: str
@@ -38,6 +39,7 @@ class Caller:
     address: str = ""
     account_id: str = ""
     session_id: str = ""
+    until_ms: int = 0
 
     def may(self, kind: str, action: str) -> bool:
         """Tell whether the caller's roles allow an action on a kind."""
@@ -73,6 +75,26 @@ def caller_of_bearer(store: Store, header: str, *, address: str, now_ms: int) ->
     raise UnauthenticatedError(HOW_TO)
 
 
+def caller_of_key(store: Store, key: AccessKey, *, address: str, now_ms: int) -> Caller | None:
+    """Return whom an access key stands for, None when it doesn't let anybody in now. The signature is another matter."""
+    if key.disabled or 0 < key.expires_ms <= now_ms:
+        return None
+    if key.account_id:
+        account = store.get(Account, key.account_id)
+        if account is None or account.disabled:
+            return None
+    permissions = permissions_of_key(store, key)
+    return Caller(key.name, "access-key", permissions, address, key.account_id)
+
+
+def permissions_of_key(store: Store, key: AccessKey) -> tuple[Permission, ...]:
+    """Return what an access key allows while it is good: its account's rights, or its own roles'."""
+    if not key.account_id:
+        return permissions_of(store, key.role_ids)
+    account = store.get(Account, key.account_id)
+    return permissions_of(store, account.role_ids) if account else ()
+
+
 def _of_token(store: Store, secret: str, address: str, now_ms: int) -> Caller:
     refused = UnauthenticatedError("this access token is unknown, revoked or expired")
     hashes = (secret_hash(secret), limited_hash(secret))
@@ -88,7 +110,14 @@ def _of_token(store: Store, secret: str, address: str, now_ms: int) -> Caller:
         permissions = permissions_of(store, account.role_ids)
     elif token.role_ids:
         permissions = permissions_of(store, token.role_ids)
-    return Caller(token.name, "access-token", permissions, address, token.account_id)
+    return Caller(
+        token.name,
+        "access-token",
+        permissions,
+        address,
+        token.account_id,
+        until_ms=token.expires_ms,
+    )
 
 
 def _of_session(store: Store, secret: str, address: str, now_ms: int) -> Caller:
@@ -105,4 +134,5 @@ def _of_session(store: Store, secret: str, address: str, now_ms: int) -> Caller:
         address,
         account.id,
         session.id,
+        session.expires_ms,
     )

@@ -1,4 +1,4 @@
-"""Log-in and audits of one member, and what both share. Made by `nodeagent.member`, reached through `Services`."""
+"""Log-in, access keys and audits of one member, and what they share. Made by `nodeagent.member`, reached through `Services`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from collections.abc import Callable
 
 from core.clock import Clock
 from core.identity.sealing import Keys
+from nodeagent.identity.access_keys import AccessKeys
 from nodeagent.identity.audits import Audits
+from nodeagent.identity.known_callers import KnownCallers
 from nodeagent.identity.login import FAILURE_TAKES_S, Login
+from nodeagent.identity.opening import Opener
 from raftstate.store import Store
 
 
@@ -26,7 +29,10 @@ class Identity:
         failure_takes_s: float = FAILURE_TAKES_S,
     ) -> None:
         self.secrets_key = secrets_key
+        self.callers = KnownCallers(store)
         self.audits = Audits(store, host_id, clock=clock, rng=rng)
+        self.keys = AccessKeys(store, self.audits, clock=clock, secrets_key=secrets_key)
+        self.opener = Opener(store, secrets_key)
         self.login = Login(
             store,
             self.audits,

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from core.errors import ConflictError, PlatformError, UnavailableError
 from core.identity.sealing import Keys, seal, unseal
-from core.identity.signing import make_signing_key, signed_headers
+from core.identity.webhook_signing import make_signing_key, signed_headers
 from core.logs import REQUEST_ID
 from core.model import Callback, CallbackKey, Resource, Severity, Task
 from nodeagent.api.views import show

@@ -18,6 +18,7 @@ import msgspec
 from core.errors import FatalError, PlatformError, UnavailableError
 from core.identity.certificates import KeyPair, make_request, renewal_due, sign_request
 from core.identity.host_identity import check_issued, exchange_identity
+from core.identity.hsm import SecretsLockedError
 from core.identity.sealing import Keys, unseal
 from core.model import Host, Mesh
 from nodeagent.joining.founding import MESH_ID
@@ -88,7 +89,7 @@ class CertificateRenewal:
         Raises:
             NotFoundError: it is no member.
             InvalidError: the request is not signed by its own key.
-            FatalError: this host can't open the authority's key.
+            FatalError, SecretsLockedError: this host can't open the authority's key.
         """
         node = self._node
         host, mesh = node.store.need(Host, host_id), node.store.need(Mesh, MESH_ID)
@@ -106,7 +107,7 @@ class CertificateRenewal:
         node = self._node
         try:
             return self.sign(node.host_id, request_pem)
-        except FatalError as error:
+        except (FatalError, SecretsLockedError) as error:
             log.info("asking others to sign", extra={"reason": error.message})
         linked = node.engine.connected()
         others = [h for h in node.store.all(Host) if h.id != node.host_id]

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from core.errors import PlatformError
-from core.identity.keyring import Keyring
-from core.identity.sealing import unseal
+from core.identity.sealing import KEY_BYTES, Keys, make_key, unseal
 from core.model import Host, Mesh
 from core.paths import Paths, write_file
 from ha.profile import profile_of
@@ -44,8 +44,8 @@ class _GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
 class FilesForOthers:
     """Keeps guard.json and serf.json true."""
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
+    def __init__(self, node: Node, secrets_key: Callable[[], Keys]) -> None:
+        self._node, self._secrets_key = node, secrets_key
         self._written: dict[Path, bytes] = {}
 
     async def run(self) -> None:
@@ -73,7 +73,7 @@ class FilesForOthers:
         if (
             not paths.serf_keyring.exists()
         ):  # from then on serf keeps it: it rotates the keys itself
-            gossip_key = unseal(Keyring(paths).keys(), "gossip-key", mesh.sealed_gossip_key)
+            gossip_key = unseal(self._secrets_key(), "gossip-key", mesh.sealed_gossip_key)
             self._put(paths.serf_keyring, keyring_json((gossip_key,)))
         self._put(paths.serf_config, self._serf_settings(hosts))
 
@@ -121,6 +121,8 @@ def serf_rpc_secret(paths: Paths, host_id: str) -> str:
         return paths.serf_secret.read_text()
     except FileNotFoundError:
         key = paths.secrets_key.read_bytes()
+        if len(key) != KEY_BYTES:  # it is wrapped by an HSM; any key will do
+            key = make_key()
     secret = hmac.digest(key, f"serf-rpc {host_id}".encode(), "sha256").hex()
     write_file(paths.serf_secret, secret.encode())
     return secret

@@ -1,4 +1,4 @@
-"""Keeps the state small: old events, audits, ended tasks, sessions, fences of broken-off deletions and used join tokens go. Runs on the leader, once a minute."""
+"""Keeps the state small: old events, audits, ended tasks, sessions, fences of broken-off deletions, used join tokens and nonces go. Runs on the leader, once a minute."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 
 from core.errors import PlatformError
 from core.model import Audit, Deletion, Event, JoinToken, Resource, Session, Task, kind_of
+from nodeagent.identity.nonces import forget
 from nodeagent.node import Node
 from nodeagent.services.task_journal import ENDED
 
@@ -37,6 +38,7 @@ class Housekeeping:
             try:
                 if old := self.outdated():
                     await self._node.store.apply(deletes=old)
+                await forget(self._node.store, now_ms=self._node.clock.wall_ms())
             except PlatformError as error:
                 log.info("housekeeping waits", extra={"error": error.message})
 

@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 
 import msgspec
 
 from core.errors import ConflictError, ForbiddenError, TemporaryError
-from core.model import VM, Disk
+from core.model import VM
 from nodeagent.compute.hypervisor import DomainStatus
-from nodeagent.compute.tunnel import prepare_target, remove_vm_directory
+from nodeagent.compute.tunnel import (
+    MIGRATE_DIR,
+    directories_of_moves,
+    prepare_target,
+    remove_vm_directory,
+)
 from nodeagent.node import Node
 from nodeagent.services.network_controller import NetworkController
 from nodeagent.services.storages import Storages
+from nodeagent.services.vm_parts import disks_of
 from nodeagent.services.vm_power import VmPower
 
 log = logging.getLogger(__name__)
@@ -58,6 +65,29 @@ class IncomingMigrations:
         self._network = network
         self._storages = storages
 
+    async def run(self) -> None:
+        """Remove the directories of moves that are over, here and away, until cancelled."""
+        watch = self._node.store.watch(VM)
+        try:
+            while True:
+                await watch.next()
+                self.sweep()
+        finally:
+            self._node.store.unwatch(watch)
+
+    def sweep(self, *, directory: Path = MIGRATE_DIR) -> None:
+        """Remove what moves left that are not reserved any more: a guest that arrived needs its way no longer."""
+        here = self._node.host_id
+        for vm_id in directories_of_moves(directory=directory):
+            vm = self._node.store.get(VM, vm_id)
+            moves = (
+                vm is not None
+                and vm.migrating_to_host_id
+                and here in (vm.host_id, vm.migrating_to_host_id)
+            )
+            if not moves:
+                remove_vm_directory(vm_id, directory=directory)
+
     def is_allowed(self, peer_id: str, vm_id: str) -> bool:
         """Tell whether that host is moving that VM here now; asked for every tunnel stream."""
         vm = self._node.store.get(VM, vm_id)
@@ -77,7 +107,7 @@ class IncomingMigrations:
         vm = self._node.store.need(VM, body.vm_id)
         if vm.generation != body.generation:
             raise ConflictError("the VM was started anew meanwhile: migrate it again")
-        for disk in (d for d in self._node.store.all(Disk) if d.vm_id == vm.id):
+        for disk in disks_of(self._node.store, vm.id):
             await self._storages.check_disk(disk)
         networks = self._power.networks_of(vm)
         await self._network.ensure(body.index, networks, timeout_s=NETWORK_TIMEOUT_S)

@@ -8,12 +8,13 @@ not asked again, at most `ASKED_MAX` are asked at once, and none is waited for l
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import msgspec
 
 from core.errors import PlatformError
+from core.identity.keyring import KeptKey
 from core.mesh.client import Nothing
 from core.model import Host
 from core.service_faults import ServiceFault
@@ -40,8 +41,8 @@ class Linked(msgspec.Struct, frozen=True, kw_only=True):
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """What an agent says of itself, and of the hosts it has links to.
 
-    `work` is what its queues hold, `faults` the last fault of each of its services, `plain_http` where it serves the API
-    without TLS, empty for nowhere.
+    `work` is what its queues hold, `faults` the last fault of each of its services, `secrets_key` how it keeps that.
+    `plain_http` is where it serves the API without TLS, empty for nowhere.
     """
 
     applied: int
@@ -53,6 +54,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     linked: dict[str, Linked] = {}
     work: tuple[KindState, ...] = ()
     faults: tuple[ServiceFault, ...] = ()
+    secrets_key: KeptKey | None = None
     plain_http: str = ""
 
 
@@ -81,9 +83,14 @@ class _Answer:
 class MemberStates:
     """What this agent knows of all hosts."""
 
-    def __init__(self, node: Node, *, plain_http: str = "") -> None:
-        self._node = node
-        self._plain_http = plain_http
+    def __init__(
+        self,
+        node: Node,
+        kept: Callable[[], KeptKey | None] = lambda: None,
+        *,
+        plain_http: str = "",
+    ) -> None:
+        self._node, self._kept, self._plain_http = node, kept, plain_http
         self._answers: dict[str, _Answer] = {}
 
     def own(self) -> State:
@@ -103,6 +110,7 @@ class MemberStates:
             work=self._node.queues.state(),
             faults=self._node.faults.all(),
             plain_http=self._plain_http,
+            secrets_key=self._kept(),
         )
 
     async def ask(self, hosts: Iterable[Host]) -> dict[str, State]:

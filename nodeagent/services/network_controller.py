@@ -12,17 +12,19 @@ from collections.abc import Iterable
 
 from core.clock import Clock
 from core.errors import PlatformError, TemporaryError
-from core.model import VM, DistributedSwitch, Host, Nic, PortGroup, SecurityGroup
+from core.model import VM, DistributedSwitch, Host, Nic, PortGroup, SecurityGroup, kind_of
 from netfabric.driver import NetworkDriver, NetworkReport
 from netfabric.plan import NetworkPlan, NetworkView, desired_network
 from nodeagent.services.catching_up import caught_up_within
 from raftstate.store import Store
+from raftstate.watch import Watch
 
 log = logging.getLogger(__name__)
 
 DRIFT_CHECK_S = 15.0
 RETRY_S = 2.0
 CATCH_UP_S = 5.0
+_GROUP = kind_of(SecurityGroup)
 
 
 class NetworkController:
@@ -34,6 +36,7 @@ class NetworkController:
         self._driver = driver
         self._clock = clock
         self._applied_index = 0
+        self._groups_read: frozenset[str] | None = None  # None: the last plan isn't in place
         self._last_plan: NetworkPlan | None = None
         self._last_apply_s = float("-inf")
         self._problem = ""
@@ -47,14 +50,28 @@ class NetworkController:
         try:
             while True:
                 await self._reconcile()
-                pause_s = RETRY_S if self._problem else DRIFT_CHECK_S
-                try:
-                    async with asyncio.timeout(pause_s):
-                        await watch.next()
-                except TimeoutError:
-                    self._last_plan = None
+                await self._wait_for_work(watch)
         finally:
             self._store.unwatch(watch)
+
+    async def _wait_for_work(self, watch: Watch) -> None:
+        """Return when there may be another plan, or when it is time to look at what is in place."""
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + (RETRY_S if self._problem else DRIFT_CHECK_S)
+        try:
+            async with asyncio.timeout_at(end_s):
+                while not self._matters(await watch.next()):
+                    await self._in_place(self._store.index)
+        except TimeoutError:
+            self._last_plan = None
+
+    def _matters(self, changed: frozenset[str]) -> bool:
+        """Tell whether a change can lead to another plan. Rules of groups that no NIC is in can't."""
+        read = self._groups_read
+        return read is None or any(
+            kind != _GROUP or id_ in read
+            for kind, _, id_ in (key.partition("/") for key in changed)
+        )
 
     async def ensure(self, index: int, vnis: Iterable[int], *, timeout_s: float) -> None:
         """Return when the plan of that log index, or a later one, is in place here for these port groups.
@@ -79,8 +96,10 @@ class NetworkController:
 
     async def _reconcile(self) -> None:
         index = self._store.index
+        self._groups_read = None
         try:
-            plan = desired_network(self._view(), self._host_id)
+            view = self._view()
+            plan = desired_network(view, self._host_id)
             if plan != self._last_plan or self._problem:
                 self._report = await self._driver.apply(plan)
                 self._note("; ".join(f"{p.part}: {p.message}" for p in self._report.problems))
@@ -88,6 +107,10 @@ class NetworkController:
         except (PlatformError, OSError) as error:
             self._note(str(error))
             return
+        self._groups_read = _groups_of(view.nics)
+        await self._in_place(index)
+
+    async def _in_place(self, index: int) -> None:
         async with self._progress:
             self._applied_index = index
             self._progress.notify_all()
@@ -99,11 +122,18 @@ class NetworkController:
 
     def _view(self) -> NetworkView:
         store = self._store
+        nics = tuple(store.all(Nic))
+        groups = (store.get(SecurityGroup, id_) for id_ in sorted(_groups_of(nics)))
         return NetworkView(
             hosts=tuple(store.all(Host)),
             vms=tuple(store.all(VM)),
-            nics=tuple(store.all(Nic)),
+            nics=nics,
             switches=tuple(store.all(DistributedSwitch)),
             port_groups=tuple(store.all(PortGroup)),
-            security_groups=tuple(store.all(SecurityGroup)),
+            security_groups=tuple(group for group in groups if group is not None),
         )
+
+
+def _groups_of(nics: Iterable[Nic]) -> frozenset[str]:
+    """Return the ids of all groups that a NIC is in: the only ones that a plan reads."""
+    return frozenset(id_ for nic in nics for id_ in nic.security_group_ids)

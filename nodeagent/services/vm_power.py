@@ -14,7 +14,7 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from core.errors import ConflictError, PlatformError, TemporaryError
-from core.model import VM, DataStorage, DataStorageKind, Disk, Nic, PortGroup, PowerState, VMPhase
+from core.model import VM, DataStorage, DataStorageKind, Nic, PortGroup, PowerState, VMPhase
 from netfabric.names import bridge_name, tap_name
 from nodeagent.compute.domain_spec import (
     Accelerator,
@@ -28,6 +28,7 @@ from nodeagent.compute.hypervisor import DomainState, DomainStatus
 from nodeagent.node import Node
 from nodeagent.services.network_controller import NetworkController
 from nodeagent.services.storages import Storages
+from nodeagent.services.vm_parts import disks_of, nics_of
 from nodeagent.services.vm_plan import left_by_migration
 
 log = logging.getLogger(__name__)
@@ -106,16 +107,14 @@ class VmPower:
         """Tell whether another host could run the VM: then it must die when this host's lease ends."""
         return any(
             self._store.need(DataStorage, disk.data_storage_id).kind is DataStorageKind.SHARED
-            for disk in self._store.all(Disk)
-            if disk.vm_id == vm.id
+            for disk in disks_of(self._store, vm.id)
         )
 
     def networks_of(self, vm: VM) -> set[int]:
         """Return the network identifiers of the port groups that the VM's cards are in."""
         return {
             self._store.need(PortGroup, nic.port_group_id).vni
-            for nic in self._store.all(Nic)
-            if nic.vm_id == vm.id
+            for nic in nics_of(self._store, vm.id)
         }
 
     async def _start(self, vm_id: str) -> None:
@@ -208,10 +207,7 @@ class VmPower:
             )
 
     def _spec(self, vm: VM) -> DomainSpec:
-        disks = sorted(
-            (d for d in self._store.all(Disk) if d.vm_id == vm.id), key=lambda d: d.index
-        )
-        nics = sorted((n for n in self._store.all(Nic) if n.vm_id == vm.id), key=lambda n: n.index)
+        disks, nics = disks_of(self._store, vm.id), nics_of(self._store, vm.id)
         return DomainSpec(
             vm_id=vm.id,
             name=vm.name,

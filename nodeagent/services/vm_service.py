@@ -11,6 +11,7 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
+from core.attributes import check_bounds
 from core.errors import ConflictError, InvalidError, UnavailableError
 from core.logs import REQUEST_ID
 from core.model import (
@@ -33,20 +34,17 @@ from core.model import (
     check_name,
 )
 from netfabric.names import make_mac
-from netfabric.port_group import allocate_ip
+from netfabric.port_group import free_ip
 from nodeagent.node import Node
 from nodeagent.services.cascade import fences_absent
+from nodeagent.services.vm_parts import disks_of
 from nodeagent.services.vm_requests import ChangeVM, CreateVM, MigrateVM, StopVM
+from raftstate.state.query import Condition, Op
 from raftstate.txn import Applied, Rejected
 from storage.seed import check_cloud_init
 
-CPUS_MAX = 255
-MEMORY_MIB_MIN, MEMORY_MIB_MAX = 64, 16 << 20
-DISK_BYTES_MAX = 64 << 40
-STOP_TIMEOUT_S_MAX = 3600
-GROUPS_MAX = 16
-ADDRESS_TRIES = 5
-DESCRIPTION_LENGTH_MAX = 1000
+CREATE_TRIES = 8
+ADDRESSES_MAX = 1 << 24
 
 
 class IdSource(Protocol):
@@ -76,6 +74,17 @@ class Opened:
     task: Task | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """All of a new VM. `uses`: what must still be as it was when the plan was made."""
+
+    vm: VM
+    disk: Disk
+    nic: Nic
+    task: Task
+    uses: tuple[Resource, ...]
+
+
 class VmService:
     """One method a request."""
 
@@ -93,70 +102,26 @@ class VmService:
         """
         if (before := self._store.get(VM, ids.id_for("vm"))) is not None:
             return Opened(before, self._store.get(Task, ids.id_for("task")))
-        image = self._checked(body)
-        now_ms = self._node.clock.wall_ms()
-        port_group = self._store.find(PortGroup, body.port_group)
-        groups = self._groups(body.security_groups)
-        vm = VM(
-            id=ids.id_for("vm"),
-            name=body.name,
-            cluster_id=self._store.all(Cluster)[0].id,
-            host_id="",
-            cpus=body.cpus,
-            memory_mib=body.memory_mib,
-            power=PowerState.RUNNING if body.start else PowerState.STOPPED,
-            ha=body.ha,
-            cloud_init=CloudInit(
-                hostname=body.hostname or body.name,
-                ssh_keys=body.ssh_keys,
-                user_data=body.user_data,
-            ),
-            description=body.description,
-            created_ms=now_ms,
-        )
-        storage = self._storage(body.data_storage)
-        disk = Disk(
-            id=ids.id_for("disk"),
-            name=f"{body.name}.0",
-            vm_id=vm.id,
-            data_storage_id=storage.id,
-            size_bytes=body.disk_size_bytes or image.virtual_size_bytes,
-            image_id=image.id,
-            image_sha256=image.sha256,
-            created_ms=now_ms,
-        )
-        host_id = self._placer.choose(vm, (disk,), only=body.host)
-        vm = replace(vm, host_id=host_id)
-        if storage.kind is DataStorageKind.LOCAL:
-            disk = replace(disk, host_id=host_id)
-        task = self._task("create-vm", vm, ids)
-        host = self._store.need(Host, host_id)
-        members_of = (self._store.need(SecurityGroup, id_) for id_ in groups)
-        uses: tuple[Resource, ...] = (image, storage, port_group, host, *members_of)
-        beside, guards = ids.beside(task)
-        for attempt in range(ADDRESS_TRIES):
-            nic = self._nic(vm, port_group, groups, ids, now_ms)
+        lost_to = ""
+        for attempt in range(CREATE_TRIES):
+            plan = await self._plan(body, ids, attempt)
+            beside, guards = ids.beside(plan.task)
             txn = self._store.change(
-                puts=(vm, disk, nic, task, *beside),
-                guards=(*uses, *fences_absent(*uses), *guards),
+                puts=(plan.vm, plan.disk, plan.nic, plan.task, *beside),
+                guards=(*plan.uses, *fences_absent(*plan.uses), *guards),
                 request_id=ids.request_id if attempt == 0 else f"{ids.request_id}#{attempt}",
             )
             match await self._store.commit(txn):
                 case Applied():
-                    return Opened(self._store.need(VM, vm.id), self._store.get(Task, task.id))
-                case Rejected(subject=subject, reason="claim") if subject.startswith(
-                    ("nic.ip/", "nic.mac/")
-                ):
-                    continue
-                case Rejected(subject=subject, reason=reason):
-                    if reason == "claim" and subject.startswith("vm.name/"):
-                        raise ConflictError(
-                            f"VM name {body.name!r} is already taken: choose another"
-                        )
-                    raise ConflictError(
-                        f"{subject} was changed or taken by someone else meanwhile: try again"
-                    )
-        raise ConflictError("no free address could be claimed, others were quicker: try again")
+                    vm = self._store.need(VM, plan.vm.id)
+                    return Opened(vm, self._store.get(Task, plan.task.id))
+                case Rejected(subject=subject, reason="claim") if subject.startswith("vm.name/"):
+                    raise ConflictError(f"VM name {body.name!r} is already taken: choose another")
+                case Rejected(subject=subject):
+                    lost_to = subject  # an address, or something it uses has changed: plan anew
+        raise ConflictError(
+            f"{lost_to} was changed or taken by someone else meanwhile, {CREATE_TRIES} times: try again"
+        )
 
     async def start(self, vm: VM, ids: IdSource) -> Opened:
         """Want it running. Moves a stopped VM on shared storage away from a host that can't run it."""
@@ -171,8 +136,7 @@ class VmService:
 
     async def stop(self, vm: VM, body: StopVM, ids: IdSource) -> Opened:
         """Want it stopped; committed first, so that a crash in the middle does not bring it up again."""
-        if not 1 <= body.timeout_s <= STOP_TIMEOUT_S_MAX:
-            raise InvalidError(f"timeout_s must be 1 to {STOP_TIMEOUT_S_MAX}")
+        check_bounds(body)
         if vm.power is PowerState.STOPPED and vm.phase is VMPhase.STOPPED:
             return Opened(vm, None)
         self._refuse_if_going(vm)
@@ -223,27 +187,69 @@ class VmService:
         }
         if not fields:
             raise InvalidError("nothing to change: description and ha can be given")
-        _check_description(body.description or "")
+        check_bounds(body)
         await self._store.apply(puts=(replace(vm, **fields),), request_id=ids.request_id)
         return self._store.need(VM, vm.id)
 
     def disks_of(self, vm: VM) -> tuple[Disk, ...]:
         """Return a VM's disks in their order."""
-        return tuple(
-            sorted((d for d in self._store.all(Disk) if d.vm_id == vm.id), key=lambda d: d.index)
-        )
+        return disks_of(self._store, vm.id)
 
     # -- parts
+
+    async def _plan(self, body: CreateVM, ids: IdSource, attempt: int) -> _Plan:
+        """Return what a new VM would be, made with what is in the store now; raises like `create`."""
+        image = self._checked(body)
+        now_ms = self._node.clock.wall_ms()
+        port_group = self._store.find(PortGroup, body.port_group)
+        groups = self._groups(body.security_groups)
+        vm = VM(
+            id=ids.id_for("vm"),
+            name=body.name,
+            cluster_id=self._store.all(Cluster)[0].id,
+            host_id="",
+            cpus=body.cpus,
+            memory_mib=body.memory_mib,
+            power=PowerState.RUNNING if body.start else PowerState.STOPPED,
+            ha=body.ha,
+            cloud_init=CloudInit(
+                hostname=body.hostname or body.name,
+                ssh_keys=body.ssh_keys,
+                user_data=body.user_data,
+            ),
+            description=body.description,
+            created_ms=now_ms,
+        )
+        storage = self._storage(body.data_storage)
+        disk = Disk(
+            id=ids.id_for("disk"),
+            name=f"{body.name}.0",
+            vm_id=vm.id,
+            data_storage_id=storage.id,
+            size_bytes=body.disk_size_bytes or image.virtual_size_bytes,
+            image_id=image.id,
+            image_sha256=image.sha256,
+            created_ms=now_ms,
+        )
+        host_id = self._placer.choose(vm, (disk,), only=body.host)
+        vm = replace(vm, host_id=host_id)
+        if storage.kind is DataStorageKind.LOCAL:
+            disk = replace(disk, host_id=host_id)
+        host = self._store.need(Host, host_id)
+        members_of = (self._store.need(SecurityGroup, id_) for id_ in groups)
+        return _Plan(
+            vm=vm,
+            disk=disk,
+            nic=await self._nic(vm, port_group, groups, ids, attempt),
+            task=self._task("create-vm", vm, ids),
+            uses=(image, storage, port_group, host, *members_of),
+        )
 
     def _checked(self, body: CreateVM) -> Image:
         check_name(body.name, "VM")
         if self._store.claim_holder(f"vm.name/{body.name}"):
             raise ConflictError(f"VM name {body.name!r} is already taken: choose another")
-        if not 1 <= body.cpus <= CPUS_MAX:
-            raise InvalidError(f"cpus must be 1 to {CPUS_MAX}")
-        if not MEMORY_MIB_MIN <= body.memory_mib <= MEMORY_MIB_MAX:
-            raise InvalidError(f"memory must be {MEMORY_MIB_MIN} MiB to {MEMORY_MIB_MAX >> 20} TiB")
-        _check_description(body.description)
+        check_bounds(body)
         image = self._store.find(Image, body.image)
         if image.state is not ImageState.READY:
             raise ConflictError(
@@ -254,8 +260,8 @@ class VmService:
                 f"disk size {body.disk_size_bytes} is smaller than the image's "
                 f"{image.virtual_size_bytes} bytes: leave it out or give more"
             )
-        if body.disk_size_bytes > DISK_BYTES_MAX or body.disk_size_bytes % 512:
-            raise InvalidError("disk size must be a multiple of 512 bytes and at most 64 TiB")
+        if body.disk_size_bytes % 512:
+            raise InvalidError("disk size must be a multiple of 512 bytes")
         check_cloud_init(
             CloudInit(
                 hostname=body.hostname or body.name,
@@ -282,28 +288,30 @@ class VmService:
 
     def _groups(self, refs: tuple[str, ...]) -> tuple[str, ...]:
         """Return the ids of security groups, each once."""
-        if len(refs) > GROUPS_MAX:
-            raise InvalidError(f"a NIC has {GROUPS_MAX} security groups at most")
         return tuple(dict.fromkeys(self._store.find(SecurityGroup, ref).id for ref in refs))
 
-    def _nic(
+    async def _nic(
         self,
         vm: VM,
         port_group: PortGroup,
         groups: tuple[str, ...],
         ids: IdSource,
-        now_ms: int,
+        attempt: int,
     ) -> Nic:
-        used = frozenset(n.ip for n in self._store.all(Nic) if n.port_group_id == port_group.id)
+        """Return a NIC with a free address: the next one, or any if others were quicker to take that one."""
+        same_group = Condition("port_group_id", Op.EQ, port_group.id)
+        in_use = await self._store.count(Nic, where=(same_group,))
+        skip = in_use if attempt == 0 else self._node.rng.randrange(ADDRESSES_MAX)
+        prefix = f"nic.ip/{port_group.id}/"
         return Nic(
             id=ids.id_for("nic"),
             name=f"{vm.name}.0",
             vm_id=vm.id,
             port_group_id=port_group.id,
             mac=make_mac(self._node.rng),
-            ip=allocate_ip(port_group, used),
+            ip=free_ip(port_group, lambda ip: bool(self._store.claim_holder(prefix + ip)), skip),
             security_group_ids=groups,
-            created_ms=now_ms,
+            created_ms=vm.created_ms,
         )
 
     def _host_for_start(self, vm: VM) -> str:
@@ -361,8 +369,3 @@ class VmService:
             created_ms=self._node.clock.wall_ms(),
             request_id=REQUEST_ID.get(),
         )
-
-
-def _check_description(text: str) -> None:
-    if len(text) > DESCRIPTION_LENGTH_MAX:
-        raise InvalidError(f"description may have {DESCRIPTION_LENGTH_MAX} characters at most")

@@ -9,6 +9,7 @@ from core.model import VM, Disk, Nic, Task
 from nodeagent.node import Node
 from nodeagent.services.migration import MigrationService
 from nodeagent.services.storages import Storages
+from nodeagent.services.vm_parts import disks_of, nics_of
 from nodeagent.services.vm_power import VmPower
 
 
@@ -47,12 +48,11 @@ class VmWork:
 
     def disks(self) -> tuple[Disk, ...]:
         """Return the VM's disks in their order."""
-        disks = (d for d in self.shop.node.store.all(Disk) if d.vm_id == self.vm_id)
-        return tuple(sorted(disks, key=lambda d: d.index))
+        return disks_of(self.shop.node.store, self.vm_id)
 
     def nics(self) -> tuple[Nic, ...]:
-        """Return the VM's NICs."""
-        return tuple(n for n in self.shop.node.store.all(Nic) if n.vm_id == self.vm_id)
+        """Return the VM's NICs in their order."""
+        return nics_of(self.shop.node.store, self.vm_id)
 
     def cancel_requested(self) -> bool:
         """Tell whether someone asked to cancel this task; a step that waits long looks at it."""

@@ -135,9 +135,11 @@ def _known(paths: Paths) -> tuple[int, tuple[int, int]]:
 
 async def _stay(paths: Paths, record: MemberRecord, store: Store) -> None:
     """Check that a member's identity fits the state, and that the state knows the host."""
-    mesh = store.need(Mesh, MESH_ID)
+    mesh, keyring = store.need(Mesh, MESH_ID), Keyring(paths)
     try:
-        own, key = fingerprint(paths.ca_pem.read_text()), Keyring(paths).keys()
+        own = fingerprint(paths.ca_pem.read_text())
+        await keyring.settle()
+        key = keyring.keys()
     except (OSError, ValueError) as error:
         raise FatalError(
             f"the identity of this host, {paths.identity}, can't be read ({error}): move {paths.member_file} away "

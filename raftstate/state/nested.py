@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin
 
 import msgspec
 
+from core.attributes import bare
 from core.model import Resource
 
 PlainType = type[str] | type[int] | type[float] | type[bool]
@@ -54,7 +55,7 @@ def nested_of(type_: type[Resource]) -> Iterable[Nested]:
         long = {
             name.partition(".")[2] for name in type_.UNSEARCHED if name.startswith(f"{field.name}.")
         }
-        found = _form(field.type, long) if field.name not in type_.SECRET else None
+        found = _form(bare(field.type), long) if field.name not in type_.SECRET else None
         if found is None:
             continue
         form, plain, fields, lenient = found
@@ -113,9 +114,10 @@ def _struct(type_: type[msgspec.Struct], long: set[str]) -> tuple[Mapping[str, I
     fields: dict[str, Inner] = {}
     made: list[tuple[str, Any, Any]] = []
     for field in msgspec.structs.fields(type_):
-        arguments = get_args(field.type)
-        many = get_origin(field.type) is tuple and len(arguments) == 2
-        plain = plain_type(arguments[0] if many else field.type)
+        declared = bare(field.type)
+        arguments = get_args(declared)
+        many = get_origin(declared) is tuple and len(arguments) == 2
+        plain = plain_type(arguments[0] if many else declared)
         if plain is None or field.name in long:
             continue
         fields[field.name] = Inner(plain, many)

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from core.errors import InvalidError
-from core.model import LINKS, Link, Relation
+from core.model import LINKS, Link
 from raftstate.state.nested import Form
 from raftstate.state.query import Sql
 from raftstate.state.query_paths import Leaf, Path, Tables
@@ -30,14 +30,6 @@ class PickPath:
 
 
 @dataclass(frozen=True, slots=True)
-class PickNames:
-    """The names behind the ids of a relation, in their order, None where there is nothing; a list in any case."""
-
-    kind: str
-    relation: Relation
-
-
-@dataclass(frozen=True, slots=True)
 class PickRows:
     """Plain attributes of all resources that point here, as a list of objects in the order of one of them."""
 
@@ -47,7 +39,7 @@ class PickRows:
     order_by: str
 
 
-Pick = PickPath | PickNames | PickRows
+Pick = PickPath | PickRows
 
 
 def pick_sql(tables: Tables, pick: Pick, here: str) -> Sql:
@@ -59,8 +51,6 @@ def pick_sql(tables: Tables, pick: Pick, here: str) -> Sql:
             return Sql(f'{here}."{path.leaf.column}"', ())
         case PickPath(path=path):
             return _list(tables, path, here)
-        case PickNames(kind=kind, relation=relation):
-            return _names(tables, kind, relation, here)
         case PickRows(kind=kind, link=name, attributes=attributes, order_by=order):
             link = LINKS[kind][name]
             columns = ", ".join(f'b."{attribute}"' for attribute in attributes)
@@ -81,8 +71,6 @@ def read_pick(pick: Pick, raw: Scalar) -> Any:
     match pick:
         case PickPath(path=path):
             return _read_path(path, raw)
-        case PickNames():
-            return _decoded(raw) if pick.relation.many else [raw]
         case PickRows(attributes=attributes):
             return [dict(zip(attributes, row, strict=True)) for row in _decoded(raw)]
 
@@ -173,18 +161,4 @@ def _list(tables: Tables, path: Path, here: str) -> Sql:
         f"WHERE {' AND '.join(on for _, on in sources)} "
         f"ORDER BY {', '.join(orders)} LIMIT {SHOWN_MAX + 1}))",
         value.parameters,
-    )
-
-
-def _names(tables: Tables, kind: str, relation: Relation, here: str) -> Sql:
-    table = tables(relation.target).name
-    link = LINKS[kind][relation.name]
-    holder, _, attribute = relation.field.rpartition(".")
-    if not link.many:
-        return Sql(f'(SELECT b.name FROM {table} AS b WHERE b.id = {here}."{attribute}")', ())
-    key = f"json_extract(e.value, '$.{attribute}')" if holder else "e.value"
-    return Sql(
-        f'(SELECT json_group_array(v) FROM (SELECT b.name AS v FROM json_each({here}."{holder or attribute}") AS e '
-        f"LEFT JOIN {table} AS b ON b.id = {key} ORDER BY e.key))",
-        (),
     )

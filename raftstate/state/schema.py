@@ -77,6 +77,7 @@ class Table:
     # Written out once: SQLite's statement cache is looked up by these very strings.
     get: str
     by_ids: str
+    names_by_ids: str
     insert: str
     update: str
     delete: str
@@ -223,6 +224,7 @@ def _table(
         read=read,
         get=f"SELECT body, revision FROM {name} WHERE {of_kind}id = ?",
         by_ids=f"SELECT id, rowid, name, revision, claims, body FROM {name} WHERE {of_kind}id IN",
+        names_by_ids=f"SELECT id, name FROM {name} WHERE {of_kind}id IN",
         insert=f"INSERT INTO {name} ({kind_column}id, name, revision, claims, {fields}body) VALUES ({marks})",
         update=f"UPDATE {name} SET name = ?, revision = ?, claims = ?, {assigned}body = ? WHERE rowid = ?",
         delete=f"DELETE FROM {name} WHERE rowid = ?",
@@ -240,7 +242,8 @@ def _columns(type_: type[Resource]) -> Iterable[Column]:
             type=found[0],
             optional=found[1],
             default=default.value if isinstance(default, StrEnum) else default,
-            indexed=field.name.endswith("_id") or field.name in type_.INDEXED,
+            indexed=(field.name.endswith("_id") and field.name not in type_.NOT_INDEXED)
+            or field.name in type_.INDEXED,
         )
 
 

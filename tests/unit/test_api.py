@@ -1,6 +1,7 @@
 """The API as its callers meet it: who gets in, what refusals look like, and that no secret gets out."""
 
 import asyncio
+import dataclasses
 import io
 import json
 import ssl
@@ -33,6 +34,7 @@ from core.model import (
     VMPhase,
 )
 from nodeagent.api import events as events_module
+from nodeagent.api.keys import AGENT
 from nodeagent.api.tls import ApiTls
 from nodeagent.identity.tokens import secret_hash
 from nodeagent.services.vm_service import VmService
@@ -660,3 +662,21 @@ async def test_events_are_listed_oldest_first(member, api):
         await member.store.apply(puts=(event(number),))
     answer = await (await api.get("/v1/events?limit=2")).json()
     assert [e["id"] for e in answer["items"]] == ["e2", "e1"]
+
+
+async def test_a_request_that_fails_by_our_mistake_is_seen_with_the_host_and_others_go_on(member):
+    class Broken(FirstHost):
+        def choose(self, vm, disks, *, only="", never="") -> str:
+            raise ZeroDivisionError("secret-of-the-house")
+
+    app = app_of(member)
+    agent = app[AGENT]
+    agent.services = dataclasses.replace(agent.services, vms=VmService(member.node, Broken()))
+    async with TestClient(TestServer(app), headers=ADMIN) as api:
+        failed = await api.post("/v1/vms", json={"name": "web1", "image": "debian"})
+        assert failed.status == 500
+        assert "secret-of-the-house" not in await failed.text()
+        assert (await api.get("/v1/vms")).status == 200
+    (fault,) = member.node.faults.all()
+    assert (fault.service, fault.count) == ("api POST /v1/vms", 1)
+    assert fault.why == "ZeroDivisionError; see the agent's log"

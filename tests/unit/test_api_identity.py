@@ -15,13 +15,13 @@ from core.identity.lockout import AddressBook
 from core.identity.permissions import BUILT_IN, allows
 from core.identity.sealing import unseal
 from core.identity.totp import STEP_S, code_at
-from core.model import COLLECTIONS, VM, AccessToken, Account, Audit, Session
+from core.model import COLLECTIONS, VM, AccessToken, Account, Audit, Host, Session
 from nodeagent.api.app import build_app
 from nodeagent.api.permissions import NEEDS, Gate, check_routes
 from nodeagent.identity.audits import ADDRESSES_MAX
 from nodeagent.services.housekeeping import AUDITS_KEPT_MS, Housekeeping
 from tests.api import ADMIN, FakeAgent, problem_of, unix_client
-from tests.one_member import ADMIN_TOKEN
+from tests.one_member import ADMIN_TOKEN, HOST_ID
 
 PASSWORD = "canary staple 42 battery"
 OTHER_PASSWORD = "another canary 43 word"
@@ -160,7 +160,7 @@ async def test_refusals_of_a_log_in_tell_nothing(member, api):
     assert not member.store.all(Session)
 
 
-async def test_every_refusal_takes_the_same_time(member):
+async def test_no_refusal_comes_before_its_time(member):
     agent = FakeAgent(member)
     agent.services.identity.login._failure_takes_s = 1.0
     app = build_app(agent, clock=member.clock, rng=member.rng)
@@ -169,7 +169,7 @@ async def test_every_refusal_takes_the_same_time(member):
         for name in ("alice", "nobody"):
             began_s = asyncio.get_running_loop().time()
             assert (await login(api, name, OTHER_PASSWORD)).status == 401
-            assert 0.95 < asyncio.get_running_loop().time() - began_s < 1.9
+            assert asyncio.get_running_loop().time() - began_s > 0.95
 
 
 async def test_an_account_is_held_back_after_wrong_ones_but_not_where_it_is_known(
@@ -389,17 +389,17 @@ async def test_root_is_named_as_the_operator(member, agent, tmp_path: Path):
 
 
 async def test_a_change_whose_begin_cannot_be_recorded_is_not_made(member, agent, api, monkeypatch):
+    """Of the kind that is recorded before; others have their begin in the transaction of the change."""
     from core.errors import UnavailableError
 
-    vm = await member.add_vm()
-
-    async def begin(audit):
+    async def begin(audit, together):
         raise UnavailableError("no quorum")
 
+    before = member.store.need(Host, HOST_ID)
     monkeypatch.setattr(agent.services.identity.audits, "begin", begin)
-    response = await api.patch(f"/v1/vms/{vm.name}", json={"description": "x"}, headers=ADMIN)
+    response = await api.patch("/v1/hosts/h1", json={"failure_domain": "rack2"}, headers=ADMIN)
     await problem_of(response, 503, "unavailable")
-    assert member.store.need(VM, vm.id) == vm
+    assert member.store.need(Host, HOST_ID) == before
 
 
 async def test_failed_log_ins_are_recorded_together_by_address(member, agent, api):

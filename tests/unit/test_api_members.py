@@ -9,7 +9,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from core.errors import ConflictError, InvalidError, UnavailableError
 from core.member_file import MemberRecord
-from core.model import Host, Mesh, Vote
+from core.model import Audit, Host, Mesh, Vote
 from core.service_faults import ServiceFault
 from nodeagent.api.app import build_app
 from nodeagent.identity.identity import Identity
@@ -335,7 +335,11 @@ async def test_on_the_host_itself_it_leaves_and_a_removed_one_says_so(many, agen
         )
         joined = await response.json()
     await runner.cleanup()
-    assert agent.asked[0] == {"force": True, "confirm": "h1"}
+    audits = {audit.action: audit for audit in many.store.all(Audit)}
+    assert audits.keys() == {"POST /v1/local/leave", "POST /v1/local/join"}
+    assert {audit.subject for audit in audits.values()} == {f"host/{HOST_ID}"}
+    left = audits["POST /v1/local/leave"].id
+    assert agent.asked[0] == {"force": True, "confirm": "h1", "audit_id": left}
     assert agent.asked[1]["witness"] is True
     told = {k: joined[k] for k in ("members", "voters", "voters_wanted", "losses_survived")}
     assert told == {"members": 3, "voters": 3, "voters_wanted": 3, "losses_survived": 1}

@@ -1,10 +1,16 @@
-"""The reading of h2load's words, and the report of `make bench-api`."""
+"""The reading of h2load's words in `make bench-api`, and how soon subscribers of other agents are told."""
+
+import asyncio
+import json
+import time
+from contextlib import asynccontextmanager
 
 import pytest
+from aiohttp import web
 
 from core.errors import UnavailableError
+from tools.bench.api.delays import EVENT_CODE, measure_delays
 from tools.bench.api.load import read
-from tools.bench.api.report import Figure, Report, table
 
 SAID = """
 finished in 2.00s, 1500.50 req/s, 556.74KB/s
@@ -33,17 +39,71 @@ def test_a_run_with_refusals_or_without_answers_is_no_measurement(said, log):
         read(said, log)
 
 
-@pytest.mark.parametrize(
-    ("figure", "verdict"),
-    [
-        (Figure("a", "1/s", 50.0, 10.0, at_least=5), ">= 5 x LXD  ok"),
-        (Figure("a", "1/s", 49.0, 10.0, at_least=5), ">= 5 x LXD  missed"),
-        (Figure("a", "ms", 11.0, 10.0, at_most=1), "<= 1 x LXD  missed"),
-        (Figure("a", "%", 4.9, at_most=5), "<= 5  ok"),
-        (Figure("a", "%", 4.9), ""),
-    ],
-)
-def test_a_figure_says_whether_its_target_is_met(figure, verdict):
-    assert figure.verdict == verdict
-    shown = table(Report(seconds=1.0, load_average=0.1, figures=(figure,), rounds={}))
-    assert shown.splitlines()[1].startswith("a ")
+class _Mesh:
+    """Three agents that tell their subscribers of a change; h2 is told late, and the event is of h1."""
+
+    def __init__(self) -> None:
+        self.streams: dict[str, list[web.StreamResponse]] = {"h1": [], "h2": [], "h3": []}
+        self.refuse = False
+
+    def app(self, host: str) -> web.Application:
+        async def events(request: web.Request) -> web.StreamResponse:
+            stream = web.StreamResponse()
+            await stream.prepare(request)
+            self.streams[host].append(stream)
+            await asyncio.Event().wait()
+            return stream
+
+        async def rotate(request: web.Request) -> web.Response:
+            if self.refuse:
+                return web.Response(status=409, text="under way")
+            now_ms = time.time_ns() // 1_000_000
+            event = {"id": "e", "code": EVENT_CODE, "host_id": "h1", "created_ms": now_ms - 500}
+            for late, line in ((False, b'data: {"id":"x","code":"other","host_id":"h1",'
+                                       b'"created_ms":0}\n'),
+                               (True, b"data: " + json.dumps(event).encode() + b"\n")):  # fmt: skip
+                for name, streams in self.streams.items():
+                    if late and name == "h2":
+                        await asyncio.sleep(0.01)
+                    for stream in streams:
+                        await stream.write(line)
+            return web.Response(status=202)
+
+        async def token(request: web.Request) -> web.Response:
+            return web.Response(status=201)
+
+        app = web.Application()
+        app.router.add_get("/v1/events", events)
+        app.router.add_post("/v1/secrets/actions/rotate", rotate)
+        app.router.add_post("/v1/access-tokens", token)
+        return app
+
+
+@asynccontextmanager
+async def mesh_of(tmp_path):
+    mesh, sockets, runners = _Mesh(), {}, []
+    for host in mesh.streams:
+        runner = web.AppRunner(mesh.app(host), shutdown_timeout=0.1)
+        await runner.setup()
+        sockets[host] = tmp_path / host
+        await web.UnixSite(runner, str(sockets[host])).start()
+        runners.append(runner)
+    try:
+        yield mesh, sockets
+    finally:
+        for runner in runners:
+            await runner.cleanup()
+
+
+async def test_only_subscribers_of_other_agents_are_timed_and_only_for_that_event(tmp_path):
+    async with mesh_of(tmp_path) as (_, sockets):
+        delays = await measure_delays(sockets, "h2")
+    assert 500 <= delays.event_ms < 5000, "since the time that the event says"
+    assert 0 < delays.commit_ms < 5000
+
+
+async def test_a_refused_change_ends_the_measurement(tmp_path):
+    async with mesh_of(tmp_path) as (mesh, sockets):
+        mesh.refuse = True
+        with pytest.raises(UnavailableError, match="under way"):
+            await measure_delays(sockets, "h2")

@@ -10,15 +10,15 @@ import msgspec
 import pytest
 
 from core.model import Event
+from tools.bench.figures import Figure, Report, make_report, table
 from tools.bench.raft.clients import drive, quantile
 from tools.bench.raft.host import make_event
-from tools.bench.raft.report import Figure, Report, make_report, table
 
 SHORT = ("--quick", "--seconds", "0.3", "--resources", "200")
 
 
 def figure(ours: float, etcd: float | None = None, **limits: float) -> Figure:
-    return Figure(name="f", unit="1/s", ours=ours, etcd=etcd, **limits)
+    return Figure(name="f", unit="1/s", ours=ours, peer=etcd, **limits)
 
 
 @pytest.mark.parametrize(
@@ -41,11 +41,17 @@ def test_a_limit_is_for_the_ratio_if_etcd_was_measured_too(judged: Figure, met: 
 def test_one_missed_target_is_seen_in_table_and_report() -> None:
     figures = (figure(5.0, 4.0, at_least=1.0), figure(1.0, 4.0, at_least=0.5))
     report = make_report(
-        figures, seconds=1.0, load_average=0.5, rounds={"x": [1.0]}, left_out={"y": "no y"}
+        figures,
+        peer="etcd",
+        seconds=1.0,
+        load_average=0.5,
+        rounds={"x": [1.0]},
+        left_out={"y": "no y"},
     )
     assert not report.ok
     assert report.ratios == {"f": 0.25}
     assert "missed" in table(report)
+    assert ">= 0.5 x etcd" in table(report) and " ETCD " in table(report)
     assert "not measured: y: no y" in table(report)
 
 
@@ -84,7 +90,7 @@ async def test_a_quick_run_reports_every_part_and_leaves_nothing_behind(tmp_path
     text, _ = await process.communicate()
     assert process.returncode == 0, text.decode()
     report = msgspec.json.decode(out.read_bytes(), type=Report)
-    compared = {found.name for found in report.figures if found.etcd}
+    compared = {found.name for found in report.figures if found.peer}
     assert {"commits, 64 clients at a follower", "p99, 64 clients at a follower"} <= compared
     names = [found.name for found in report.figures]
     for begin in ("commits, 64 clients at a replica", "point reads", "growth", "start with"):

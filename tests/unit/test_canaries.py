@@ -18,6 +18,7 @@ from nodeagent.joining.messages import FEATURE_LEVEL, JoinCancel, JoinRequest
 from tests.canaries import Canaries, forms_of, of_pem
 from tests.one_member import ADMIN_TOKEN, OTHER_ID, authority
 from tests.own_certificates import for_names
+from tests.signed_requests import Program
 from tests.unit.test_api_certificates import Served, serving
 
 WORD = "canary-passphrase-of-a-keystore"
@@ -86,13 +87,40 @@ def join_request(text: str) -> JoinRequest:
     )
 
 
+async def use_access_key(api: Served, canaries: Canaries) -> Program:
+    """Make an access key, give it a new secret, sign with it rightly, wrongly and twice."""
+    body = {"name": "ci", "roles": ["admin"]}
+    _, made = await api.call("POST", "/v1/access-keys", json=body)
+    _, made = await api.call("POST", "/v1/access-keys/ci/actions/rotate")
+    signer = Program(made["id"], made["secret"], lambda: api.member.clock.wall_ms() // 1000)
+    wrong = Program(made["id"], made["secret"] + "x", signer.now_s)
+    for head in (
+        good := signer.head("GET", "/v1/vms"),
+        good,
+        wrong.head("GET", "/v1/vms"),
+        signer.head("GET", "/v1/vms", time="1"),
+        {"Authorization": f"KVORUM-HMAC-SHA256 key={made['id']}, secret={made['secret']}"},
+        {"Authorization": f"Bearer {made['secret']}"},
+    ):
+        await hear(api, canaries, "GET", "/v1/vms", headers=head)
+    for method, path, sent in (
+        ("POST", "/v1/access-keys", {**body, "secret": made["secret"]}),
+        ("PATCH", "/v1/access-keys/ci", {"disabled": True}),
+        ("GET", f"/v1/access-keys/{made['id']}", None),
+    ):
+        await hear(api, canaries, method, path, json=sent)
+    return signer
+
+
 async def use_everything(api: Served, canaries: Canaries) -> None:
     """Make and use each secret, rightly and wrongly; only what must hold one is not listened to."""
     _, made = await api.call("POST", "/v1/join-tokens", json={})
     _, access = await api.call("POST", "/v1/access-tokens", json={"name": "ci"})
     request = join_request(made["tokens"][0])
     secret = bytes.fromhex(request.secret_hex)
+    signer = await use_access_key(api, canaries)
     canaries.secrets |= {
+        "the secret of the access key": [signer.secret.encode(), signer.secret[5:].encode()],
         "the join token": [secret, made["tokens"][0].encode()],
         "the access token": [access["token"].encode()],
     }

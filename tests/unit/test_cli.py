@@ -178,7 +178,7 @@ def test_on_a_terminal_deleting_shows_what_goes_with_it_and_asks(agent, world):
     assert "disk web1.0 (10 GiB) and all that is on it" in done.err
     assert "NIC web1.0 and its address 10.77.0.17" in done.err
     assert [vm["name"] for vm in world.collections["vms"]] == ["web1"]
-    assert all(asked.method == "GET" for asked in agent.asked)
+    assert all(a.method == "GET" or a.query == (("dry_run", "1"),) for a in agent.asked)
 
 
 def test_yes_deletes(agent, world):
@@ -191,6 +191,34 @@ def test_with_yes_given_nothing_is_asked(agent):
     done = kvorum("vm delete web1 --yes", agent.address, terminal=True)
     assert done.code == 0
     assert "Go on?" not in done.err
+    assert not [asked for asked in agent.asked if asked.query]
+
+
+def test_a_script_is_not_asked_and_waits_for_nobody(agent, world):
+    done = kvorum("vm delete web1", agent.address)
+    assert (done.code, done.out) == (0, "web1: deleted\n")
+    assert not [asked for asked in agent.asked if asked.query]
+
+
+def test_what_stands_in_the_way_is_said_before_anything_is_asked(agent, world):
+    done = kvorum("image delete debian-12", agent.address, stdin="y\n", terminal=True)
+    assert (done.code, done.err) == (1, "kvorum: debian-12 is needed by web1.0\n")
+    assert [image["name"] for image in world.collections["images"]] == ["debian-12"]
+
+
+def test_a_long_list_of_what_a_deletion_touches_is_cut_short(agent, world):
+    images = [{"kind": "image", "id": f"i{n}", "name": f"i{n}"} for n in range(30)]
+    world.collections["hosts"][2]["detached"] = images
+    done = kvorum("host remove h3", agent.address, stdin="n\n", terminal=True)
+    assert "image i19 stays, without it\n  10 more\n" in done.err
+    assert "i20" not in done.err
+
+
+def test_what_has_no_preview_is_asked_for_without_one(agent):
+    done = kvorum("access-token revoke ci", agent.address, stdin="y\n", terminal=True)
+    assert (done.code, done.out) == (0, "ci: revoked\n")
+    assert "This will revoke access token ci." in done.err
+    assert not [asked for asked in agent.asked if asked.query]
 
 
 def test_a_host_is_confirmed_off_by_typing_its_name(agent):

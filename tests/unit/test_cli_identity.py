@@ -107,6 +107,37 @@ async def test_time_codes_are_switched_on_and_off(machines):
     assert (await machines.root("account totp disable alice")).code == 0
 
 
+async def test_recovery_codes_are_made_anew_by_their_owner_only(machines):
+    await machines.root("account create alice --role viewer", stdin=f"{PASSWORD}\n")
+    root = await machines.root("account totp recovery-codes alice", stdin="123456\n")
+    assert root.code == 1 and "only whoever has logged in" in root.err
+    await machines.elsewhere("login alice", stdin=f"{PASSWORD}\n\n")
+    own = await machines.elsewhere("account totp recovery-codes alice", stdin="123456\n")
+    assert own.code == 1 and "time codes are off" in own.err
+
+
+async def test_an_access_key_is_made_shown_changed_and_deleted(machines):
+    made = await machines.root("access-key create billing --role viewer --description invoices")
+    key, secret = made.out.splitlines()
+    assert key.startswith("kvk_") and secret.startswith("kvks_"), made.err
+    await machines.root("account create robot --role operator --no-password")
+    other = await machines.root("access-key create backup --account robot --ttl 90d -o json")
+    assert '"secret": "kvks_' in other.out
+    listed = (await machines.root("access-key list")).out
+    assert "account robot" in listed and "viewer" in listed and "invoices" in listed
+    assert (await machines.root("access-key disable billing")).out == "billing: disabled\n"
+    shown = (await machines.root(f"access-key show {key}")).out
+    assert "DISABLED     yes" in shown
+    assert (await machines.root("access-key enable billing")).out == "billing: enabled\n"
+    again, fresh = (await machines.root("access-key rotate billing")).out.splitlines()
+    assert again == key and fresh != secret
+    assert (await machines.root("access-key delete billing")).out == "billing: deleted\n"
+    everything = listed + shown + (await machines.root("audit list -o json")).out
+    assert secret not in everything and fresh not in everything
+    nothing = await machines.root("access-key create x")
+    assert nothing.code == 1 and "say what the key may do" in nothing.err
+
+
 async def test_a_password_is_never_taken_from_the_command_line(machines):
     for command in ("account create bob --password x", f"login bob {PASSWORD!r}"):
         assert (await machines.elsewhere(command)).code == 2

@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 import pytest
 
+from core.attributes import structs_in
 from core.model import (
     COLLECTIONS,
     KINDS,
@@ -25,9 +26,8 @@ def fields_of(type_: Any, prefix: str = "") -> Iterator[str]:
     """Yield all attributes of a struct, those of structs within as `holder.attribute`."""
     for field in msgspec.structs.fields(type_):
         yield prefix + field.name
-        for inner in (field.type, *get_args(field.type)):
-            if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
-                yield from fields_of(inner, f"{prefix}{field.name}.")
+        for inner in structs_in(field.type):
+            yield from fields_of(inner, f"{prefix}{field.name}.")
 
 
 @pytest.mark.parametrize("type_", RESOURCE_TYPES, ids=kind_of)

@@ -19,7 +19,7 @@ from netfabric.names import (
     vni_of_link,
     vni_of_namespace,
 )
-from netfabric.port_group import allocate_ip, check_nic_address, check_port_group
+from netfabric.port_group import check_nic_address, check_port_group, free_ip
 from netfabric.security_group import checked_rule, default_rules
 
 GROUP = PortGroup(
@@ -93,16 +93,26 @@ def test_a_larger_underlay_allows_a_larger_mtu():
 
 def test_addresses_come_from_the_pool_until_it_is_empty():
     used = ["10.5.0.10"]
-    used.append(allocate_ip(GROUP, used))
-    used.append(allocate_ip(GROUP, used))
+    used.append(free_ip(GROUP, used.__contains__))
+    used.append(free_ip(GROUP, used.__contains__))
     assert used == ["10.5.0.10", "10.5.0.11", "10.5.0.12"]
     with pytest.raises(ConflictError, match="address pool of port group net is empty"):
-        allocate_ip(GROUP, used)
+        free_ip(GROUP, used.__contains__)
+
+
+@pytest.mark.parametrize(
+    ("skip", "found"), [(0, "10.5.0.10"), (2, "10.5.0.12"), (3, "10.5.0.10"), (1000, "10.5.0.11")]
+)
+def test_the_search_for_an_address_goes_around_the_pool(skip, found):
+    assert free_ip(GROUP, lambda _: False, skip) == found
+    taken = {found}
+    others = {free_ip(GROUP, taken.__contains__, place) for place in range(3)}
+    assert others == {"10.5.0.10", "10.5.0.11", "10.5.0.12"} - taken
 
 
 def test_a_pool_never_gives_away_service_or_gateway():
     group = msgspec.structs.replace(GROUP, pool_first="10.5.0.1")
-    assert allocate_ip(group, ()) == "10.5.0.3"
+    assert free_ip(group, lambda _: False) == "10.5.0.3"
 
 
 @pytest.mark.parametrize("ip", ["10.5.0.0", "10.5.0.255", "10.6.0.1", "10.5.0.1", "10.5.0.2", "x"])

@@ -334,7 +334,7 @@ async def check(data, resources: list[Resource], kind: str) -> None:
                 after=after,
                 picks=(PickPath(resolve(tables, kind, "id")), pick),
             ),
-            lambda match: [match.picks[0], read_pick(pick, match.picks[1])],
+            lambda matches, _: [[m.picks[0], read_pick(pick, m.picks[1])] for m in matches],
         )
         assert len(found.items) <= limit
         got += found.items

@@ -110,7 +110,7 @@ async def test_the_task_and_the_audit_name_the_request(member, api):
     assert (await answer.json())["task"]["request_id"] == id_
     (found,) = (await (await api.get(f"/v1/tasks?q=request_id={id_}")).json())["items"]
     assert found["subject_name"] == "web1"
-    assert [audit.request_id for audit in member.store.all(Audit)] == [id_]
+    await until(lambda: [audit.request_id for audit in member.store.all(Audit)] == [id_])
 
 
 async def test_a_repeated_request_does_not_rename_the_task(member, api):

@@ -4,7 +4,18 @@ import msgspec
 import pytest
 
 from core.model import Permission
-from nodeagent.api import accounts, certificates, hosts, joining, members, networks, storages
+from nodeagent.api import (
+    access_keys,
+    accounts,
+    certificates,
+    hosts,
+    joining,
+    members,
+    networks,
+    roles,
+    storages,
+    two_factor,
+)
 from nodeagent.services import vm_requests
 from storage.image_check import ImageFormat
 from tools.cli.image import FORMATS
@@ -21,13 +32,16 @@ PAIRS = [
         certificates.ImportCertificate,
     ),
     (bodies.AccessTokenBody(name="ci", roles=("viewer",)), joining.MakeAccessToken),
+    (bodies.AccessKeyBody(name="ci", account="a"), access_keys.MakeAccessKey),
+    (bodies.AccessKeyBody(name="ci", roles=("viewer",), ttl_s=9), access_keys.MakeAccessKey),
+    (bodies.AccessKeyPatch(disabled=True, description="x"), access_keys.ChangeAccessKey),
     (bodies.LoginBody(name="a", password="b", code="1"), accounts.LogIn),
     (bodies.AccountBody(name="a", roles=("viewer",)), accounts.CreateAccount),
     (bodies.AccountPatch(disabled=True, roles=(), description="x"), accounts.ChangeAccount),
     (bodies.PasswordBody(password="a", old_password="b"), accounts.SetPassword),
-    (bodies.CodeBody(code="1"), accounts.TotpCode),
+    (bodies.CodeBody(code="1"), two_factor.TotpCode),
     (bodies.PermissionBody(kinds=("vm",), actions=("read",)), Permission),
-    (bodies.RoleBody(name="a", permissions=(), description="x"), accounts.WriteRole),
+    (bodies.RoleBody(name="a", permissions=(), description="x"), roles.WriteRole),
     (bodies.DataStorageBody(name="s", kind="shared", path="/srv"), storages.CreateDataStorage),
     (bodies.PortGroupBody(name="pg", cidr="10.0.0.0/24"), networks.CreatePortGroup),
     (

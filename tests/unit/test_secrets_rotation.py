@@ -17,14 +17,16 @@ from core.errors import (
     PlatformError,
     UnavailableError,
 )
+from core.identity.hsm import KeySettings, SecretsLockedError
 from core.identity.keyring import Keyring
 from core.identity.sealing import key_id, make_key, seal, sealed_by, unseal
-from core.model import RESOURCE_TYPES, Account, Event, Host, HostKey, Mesh, SecretsKey
+from core.model import RESOURCE_TYPES, AccessKey, Account, Event, Host, HostKey, Mesh, SecretsKey
 from core.paths import Paths, write_file
 from nodeagent.services.own_certificates import OwnCertificates
 from nodeagent.services.sealing_guard import sealing_guards
 from nodeagent.services.secrets_rotation import KeyAnswer, SecretsRotation
 from tests.canaries import forms_of
+from tests.hsm import MemoryHsm
 from tests.one_member import HOST_ID, OTHER_ID, THIRD_ID, OneMember, founded
 from tests.own_certificates import for_names
 from tests.whole_states import dump_of
@@ -52,7 +54,7 @@ class LostAnswers:
 
 @dataclass
 class World:
-    """Three hosts on one state; `off` are those that don't answer and do nothing."""
+    """Three hosts on one state; `off` are those that don't answer and do nothing. `kept`, `hsms`: how they keep keys."""
 
     member: OneMember
     directory: Path
@@ -63,6 +65,8 @@ class World:
     lying: bool = False
     rng: random.Random = field(default_factory=lambda: random.Random(1))
     chance: float = 0.0
+    kept: dict[str, KeySettings] = field(default_factory=dict)
+    hsms: dict[str, MemoryHsm] = field(default_factory=dict)
 
     def start(self, host_id: str) -> None:
         """Start a host's agent, or start it again after a crash."""
@@ -77,7 +81,8 @@ class World:
             "store": LostAnswers(self.member.store, self.rng, self.chance),
         }.items():
             object.__setattr__(node, name, value)
-        self.keyrings[host_id] = Keyring(paths)
+        hsm = self.hsms.setdefault(host_id, MemoryHsm())
+        self.keyrings[host_id] = Keyring(paths, self.kept.get(host_id), hsm)
         self.hosts[host_id] = SecretsRotation(node, self.keyrings[host_id])
 
     async def call(self, host: Host, path: str, body, answer, **_) -> KeyAnswer:
@@ -98,11 +103,12 @@ class World:
 
     def opens(self, host_id: str) -> bool:
         """Tell whether a host can open every secret as the state has it."""
-        mesh, keys = self.member.mesh(), self.keyrings[host_id].keys()
+        mesh = self.member.mesh()
         try:
+            keys = self.keyrings[host_id].keys()
             unseal(keys, "ca-key", mesh.sealed_ca_key)
             return unseal(keys, "gossip-key", mesh.sealed_gossip_key) == bytes(32)
-        except FatalError:
+        except (FatalError, SecretsLockedError):
             return False
 
     def files(self, host_id: str) -> set[str]:
@@ -117,6 +123,9 @@ class _Engine:
 
     def is_leader(self) -> bool:
         return self._world.leader == self._host_id
+
+    def leader(self) -> str:
+        return self._world.leader
 
     def connected(self) -> frozenset[str]:
         return frozenset(self._world.hosts) - self._world.off - {self._host_id}
@@ -276,9 +285,10 @@ async def test_a_host_that_lags_puts_the_present_key_in_use_before_it_makes_anot
     assert world.record().former_key_id == ""
 
 
-async def test_keys_are_given_only_while_the_log_names_them(world):
+async def test_keys_are_given_only_while_they_are_in_use_or_the_next(world):
     before = key_id(world.member.secrets_key)
-    for asked in (before, "", "ff" * 8):
+    assert world.hosts[HOST_ID].give(before) == world.member.secrets_key
+    for asked in ("", "ff" * 8):
         with pytest.raises(NotFoundError):
             world.hosts[HOST_ID].give(asked)
     world.off = {THIRD_ID}
@@ -394,11 +404,11 @@ async def _tried(what) -> bool:
 
 
 @pytest.mark.parametrize("done", range(4))
-def test_a_crash_while_a_key_is_put_in_use_loses_none(tmp_path, done):
+async def test_a_crash_while_a_key_is_put_in_use_loses_none(tmp_path, done):
     paths, old, new = Paths(state=tmp_path), make_key(), make_key()
     write_file(paths.secrets_key, old)
     keyring = Keyring(paths)
-    keyring.take(new)
+    await keyring.take(new)
     if done >= 1:
         write_file(paths.secrets_old, old)
     if done >= 2:
@@ -443,6 +453,21 @@ async def test_time_codes_are_sealed_anew_and_accounts_without_them_are_left_alo
     keys = world.keyrings[OTHER_ID].keys()
     assert unseal(keys, "totp/a", alice.sealed_totp) == b"of a device"
     assert store.need(Account, "b") == bob
+
+
+async def test_access_keys_are_sealed_anew_and_go_on_signing(world):
+    store, before = world.member.store, world.member.secrets_key
+    key = AccessKey(
+        id="kvk_a", name="ci", sealed_secret=seal(before, "access-key/kvk_a", b"of a program")
+    )
+    await store.apply(puts=(key,))
+    await world.hosts[HOST_ID].rotate()
+    await world.step_all()
+    anew = store.need(AccessKey, "kvk_a").sealed_secret
+    assert sealed_by(anew) == world.record().key_id
+    for host_id in IDS:
+        keys = world.keyrings[host_id].keys()
+        assert unseal(keys, "access-key/kvk_a", anew) == b"of a program"
 
 
 async def test_a_secret_sealed_with_a_key_that_was_changed_meanwhile_is_not_stored(world):

@@ -275,7 +275,7 @@ def wheres(store: Store, *texts: str) -> tuple[Where, ...]:
 async def found(store: Store, *texts: str, **options) -> Found[int]:
     order = Order(resolve(store.machine.table, "vm", "name"))
     asked = Search(kind="vm", where=wheres(store, *texts), order=order, **options)
-    return await search(store, asked, lambda match: match.revision)
+    return await search(store, asked, lambda matches, _: [match.revision for match in matches])
 
 
 async def test_a_search_sees_what_was_written_before_it_and_says_as_of_which_index(store):

@@ -16,7 +16,19 @@ from core.errors import (
     TemporaryError,
     UnavailableError,
 )
-from core.model import VM, Event, Host, Nic, PortGroup, PowerState, Task, TaskState, VMPhase
+from core.model import (
+    VM,
+    Event,
+    Host,
+    Nic,
+    PortGroup,
+    PowerState,
+    Protocol,
+    SecurityGroup,
+    Task,
+    TaskState,
+    VMPhase,
+)
 from netfabric.memory import InMemoryNetwork
 from nodeagent.compute.domain_spec import Accelerator, DiskCache
 from nodeagent.compute.hypervisor import DomainStatus, EventKind
@@ -549,6 +561,84 @@ async def test_a_change_that_does_not_concern_the_network_is_not_applied(bench):
             await bench.network.ensure(bench.member.store.index, {100}, timeout_s=5)
         assert len(bench.driver.plans) == before
     assert bench.member.store.need(Host, HOST_ID)
+
+
+@bench_test
+async def test_rules_count_on_this_host_from_the_moment_a_card_is_in_their_group(bench):
+    """Groups that no card is in aren't even read, so nothing of one may be missed when a card joins it."""
+    store = bench.member.store
+    vm = await bench.member.add_vm()
+    default = store.find(SecurityGroup, "default")
+    open_, closed = (replace(default.rules[0], id=f"rule-{n}", port_first=n, port_last=n,
+                             protocol=Protocol.TCP) for n in (80, 443))  # fmt: skip
+    other = replace(default, id=STRANGER, name="other", rules=(open_,), revision=0)
+
+    async def rules_in_place(group_id: str) -> list[str]:
+        await bench.network.ensure(store.index, {100}, timeout_s=5)
+        groups = bench.driver.plans[-1].groups
+        return [rule.id for group in groups if group.id == group_id for rule in group.rules]
+
+    async with running(bench.network.run):
+        await bench.network.ensure(store.index, {100}, timeout_s=5)
+        before = len(bench.driver.plans)
+        await store.apply(puts=(other,))
+        assert await rules_in_place(other.id) == []
+        await store.apply(puts=(replace(store.need(SecurityGroup, other.id), rules=(closed,)),))
+        assert await rules_in_place(other.id) == []
+        assert len(bench.driver.plans) == before
+        nic = next(n for n in store.all(Nic) if n.vm_id == vm.id)
+        await store.apply(puts=(replace(nic, security_group_ids=(default.id, other.id)),))
+        assert await rules_in_place(other.id) == ["rule-443"]
+        await store.apply(puts=(replace(store.need(SecurityGroup, other.id), rules=(open_,)),))
+        assert await rules_in_place(other.id) == ["rule-80"]
+        await store.apply(puts=(replace(store.need(SecurityGroup, default.id), rules=()),))
+        assert await rules_in_place(default.id) == []
+
+
+@bench_test
+async def test_groups_that_no_card_is_in_cost_the_host_nothing(bench):
+    store, reads = bench.member.store, []
+
+    class Noting:
+        def __getattr__(self, name):
+            return getattr(store, name)
+
+        def all(self, type_):
+            reads.append(type_)
+            return store.all(type_)
+
+    await bench.member.add_vm()
+    network = NetworkController(Noting(), HOST_ID, bench.driver, bench.member.clock)
+    default = store.find(SecurityGroup, "default")
+    async with running(network.run):
+        await network.ensure(store.index, {100}, timeout_s=5)
+        before = len(reads)
+        for number in range(10):
+            name = f"other{number}"
+            await store.apply(puts=(replace(default, id=name, name=name, revision=0),))
+            await network.ensure(store.index, {100}, timeout_s=5)
+        assert len(reads) == before
+
+
+@bench_test
+async def test_a_change_of_no_concern_does_not_hide_that_the_last_plan_is_not_in_place(bench):
+    store = bench.member.store
+    await bench.member.add_vm()
+    apply = bench.driver.apply
+
+    async def broken(plan):
+        raise OSError("no netlink")
+
+    async with running(bench.network.run):
+        await bench.network.ensure(store.index, {100}, timeout_s=5)
+        bench.driver.apply = broken
+        await bench.member.add_vm("web2")
+        default = store.find(SecurityGroup, "default")
+        await store.apply(puts=(replace(default, id=STRANGER, name="other", revision=0),))
+        with pytest.raises(TemporaryError, match="no netlink"):
+            await bench.network.ensure(store.index, {100}, timeout_s=1)
+        bench.driver.apply = apply
+        await bench.network.ensure(store.index, {100}, timeout_s=5)
 
 
 @bench_test

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +48,21 @@ def read_usage(pid: int, *, proc: Path = PROC) -> Usage:
         pss_mib=_number(rollup, "Pss") / KIB_PER_MIB,
         threads=_number(status, "Threads"),
     )
+
+
+class Spent:
+    """Counts the processor time that some processes spend from now on."""
+
+    def __init__(self, pids: Sequence[int]) -> None:
+        self._pids = tuple(pids)
+        self._before = self._ticks()
+
+    def us(self) -> float:
+        """Return it in microseconds."""
+        return 1e6 * (self._ticks() - self._before) / os.sysconf("SC_CLK_TCK")
+
+    def _ticks(self) -> int:
+        return sum(read_usage(pid).cpu_ticks for pid in self._pids)
 
 
 def cpu_percent(before: Usage, after: Usage, seconds: float) -> float:

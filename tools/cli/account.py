@@ -121,6 +121,17 @@ async def totp_confirm(args: Namespace, ctx: Context) -> int:
     return 0
 
 
+async def totp_recovery_codes(args: Namespace, ctx: Context) -> int:
+    """Print new recovery codes of one's own, for a time code; the old ones have ended."""
+    code = await password_from(ctx, "The code that the app shows: ")
+    body = CodeBody(code=code)
+    shown = (await ctx.client.act("accounts", args.name, "renew-recovery-codes", body)).item
+    write_done(ctx, shown, "\n".join(shown.texts("recovery_codes")))
+    if ctx.output == "table" and not ctx.quiet:
+        ctx.say("the old ones have ended; these are shown only now")
+    return 0
+
+
 async def totp_disable(args: Namespace, ctx: Context) -> int:
     """Switch time codes off; one's own need a code."""
     code = await password_from(ctx, "A code: ") if args.own else ""
@@ -202,6 +213,14 @@ def _add_totp(group: Verbs) -> None:
         example="kvorum account totp confirm alice",
     )
     add_name(confirmed, KIND)
+    renewed = group.add(
+        "recovery-codes",
+        totp_recovery_codes,
+        "print new recovery codes in place of the old ones",
+        example="kvorum account totp recovery-codes alice",
+        note="Only for the account that has logged in here. A time code is asked for, or read from stdin.",
+    )
+    add_name(renewed, KIND)
     off = group.add(
         "disable",
         totp_disable,

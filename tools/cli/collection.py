@@ -6,10 +6,11 @@ The module of a noun describes its kind and adds these verbs; what is special it
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from tools.cli.context import Context
+from tools.cli.deleting import preview
 from tools.cli.output import Column, write_done, write_item, write_list
 from tools.cli.parser import Parser, UsageError, Verbs, add_callback, add_wait, add_yes
 from tools.cli.units import positive
@@ -17,10 +18,10 @@ from tools.cli.waiting import finish
 from tools.sdk.items import Item
 
 Consequences = Callable[[Context, Item], Awaitable[list[str]]]
-"""Says what else a deletion takes away or leaves without it, a line each."""
+"""Says what a deletion means beside what it takes along, a line each."""
 
 
-DeleteMany = Callable[[Namespace, Context, "Kind"], Awaitable[int]]
+DeleteMany = Callable[[Namespace, Context, "Kind", Sequence[str]], Awaitable[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,24 +117,28 @@ def add_delete(
     consequences: Consequences | None = None,
     many: DeleteMany | None = None,
 ) -> None:
-    """Add `delete`, or the same by another name; it asks on a terminal. `many` deletes several, by long work."""
+    """Add `delete`, or the same by another name; on a terminal it shows what goes along, and asks. `many` deletes several."""
     done = {"delete": "deleted", "remove": "removed", "revoke": "revoked"}[verb]
 
     async def run(args: Namespace, ctx: Context) -> int:
         names = args.names if many is not None else [args.name]
         title = f"{verb} {kind.word} {', '.join(names)}"
+        refs = list(names)
         if ctx.interactive and not args.yes:
             lines: list[str] = []
-            for name in names:
+            for place, name in enumerate(names):
                 item = await ctx.client.get(kind.plural, name)
                 lines += await consequences(ctx, item) if consequences is not None else []
+                # What was shown goes, whatever has its name when the answer comes.
+                refs[place] = item.text("id", name)
+                lines += await preview(ctx, kind.plural, refs[place])
             first = f"This will {title}" + (" with:" if lines else ".")
             await ctx.confirm("\n  ".join([first, *lines]), yes=False)
-        if many is not None and len(names) > 1:
-            return await many(args, ctx, kind)
-        (name,) = names
+        if many is not None and len(refs) > 1:
+            return await many(args, ctx, kind, refs)
+        (name,), (ref,) = names, refs
         url = args.callback_url if many is not None else ""
-        started = await ctx.client.delete(kind.plural, name, callback_url=url)
+        started = await ctx.client.delete(kind.plural, ref, callback_url=url)
         if await finish(ctx, started, title, wait=args.wait):
             write_done(ctx, Item({"name": name, done: True}), f"{name}: {done}")
         return 0
@@ -149,6 +154,5 @@ def add_delete(
 
 
 async def related(ctx: Context, plural: str, key: str, value: str) -> tuple[Item, ...]:
-    """Return the resources whose field `key` is or holds `value`."""
-    page = await ctx.client.list_all(plural)
-    return tuple(item for item in page.items if item.text(key) == value or value in item.texts(key))
+    """Return the resources whose attribute `key` is `value`."""
+    return (await ctx.client.list_all(plural, query=(f"{key}={value}",))).items

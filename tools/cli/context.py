@@ -14,6 +14,7 @@ from tools.cli.parser import UsageError
 
 if TYPE_CHECKING:
     from tools.sdk.client import Client
+    from tools.sdk.kvorum import AsyncKvorum
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,13 @@ class Context:
     output: str = "table"
     quiet: bool = False
     session_file: Path | None = None  # where a log-in is kept; None on a host's own socket
+
+    @property
+    def kvorum(self) -> AsyncKvorum:
+        """The typed client, on the same connections."""
+        from tools.sdk.kvorum import AsyncKvorum
+
+        return AsyncKvorum(self.client)
 
     @property
     def interactive(self) -> bool:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from tools.cli.collection import Kind, add_delete, add_list, add_show, related
+from tools.cli.collection import Kind, add_delete, add_list, add_show
 from tools.cli.context import Context
 from tools.cli.output import text, write_done
 from tools.cli.parser import Parser, Root, UsageError
 from tools.sdk.bodies import DataStorageBody
-from tools.sdk.items import Item
 
 KIND = Kind(
     noun="data-storage",
@@ -36,11 +35,6 @@ async def create(args: Namespace, ctx: Context) -> int:
     return 0
 
 
-async def _consequences(ctx: Context, storage: Item) -> list[str]:
-    disks = await related(ctx, "disks", "data_storage_id", storage.text("id"))
-    return [f"disk {disk.text('name')} lives there" for disk in disks]
-
-
 def _add(root: Root, parser: Parser) -> None:
     verbs = root.verbs_of("data-storage")
     made = verbs.add(
@@ -56,7 +50,7 @@ def _add(root: Root, parser: Parser) -> None:
     made.add_argument("--path", required=True, help="absolute path, the same on every host")
     add_list(verbs, KIND)
     add_show(verbs, KIND)
-    add_delete(verbs, KIND, consequences=_consequences)
+    add_delete(verbs, KIND)
 
 
 ADD = {"data-storage": _add}

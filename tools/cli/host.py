@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from tools.cli.collection import Kind, add_delete, add_list, add_name, add_show, related
+from tools.cli.collection import Kind, add_delete, add_list, add_name, add_show
 from tools.cli.context import Context
 from tools.cli.output import Column, mebibytes, text, write_done
 from tools.cli.parser import Parser, Root, UsageError, add_wait
@@ -81,16 +81,11 @@ async def change(args: Namespace, ctx: Context) -> int:
     return 0
 
 
-async def _consequences(ctx: Context, host: Item) -> list[str]:
-    vms = await related(ctx, "vms", "host_id", host.text("id"))
-    return [f"VM {vm.text('name')} ({vm.text('phase')}) is still placed there" for vm in vms]
-
-
 def _add(root: Root, parser: Parser) -> None:
     verbs = root.verbs_of("host")
     add_list(verbs, KIND)
     add_show(verbs, KIND)
-    add_delete(verbs, KIND, verb="remove", consequences=_consequences)
+    add_delete(verbs, KIND, verb="remove")
     put = verbs.add(
         "set",
         change,

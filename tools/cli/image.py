@@ -6,7 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from core.errors import ConflictError, NotFoundError
-from tools.cli.collection import Kind, add_delete, add_list, add_show, related
+from tools.cli.collection import Kind, add_delete, add_list, add_show
 from tools.cli.context import Context
 from tools.cli.output import Column, size, text, write_done
 from tools.cli.parser import Parser, Root
@@ -79,11 +79,6 @@ async def _refuse_taken(name: str, ctx: Context) -> None:
     )
 
 
-async def _consequences(ctx: Context, image: Item) -> list[str]:
-    disks = await related(ctx, "disks", "image_id", image.text("id"))
-    return [f"disk {disk.text('name')} is made of it" for disk in disks]
-
-
 def _add(root: Root, parser: Parser) -> None:
     verbs = root.verbs_of("image")
     made = verbs.add(
@@ -105,7 +100,7 @@ def _add(root: Root, parser: Parser) -> None:
     )
     add_list(verbs, KIND)
     add_show(verbs, KIND)
-    add_delete(verbs, KIND, consequences=_consequences)
+    add_delete(verbs, KIND)
 
 
 ADD = {"image": _add}

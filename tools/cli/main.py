@@ -10,7 +10,6 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from core.errors import InvalidError, PlatformError, UnavailableError
@@ -20,10 +19,6 @@ if TYPE_CHECKING:
     from tools.cli.context import Context
 
 DONE, REFUSED, USAGE, UNAVAILABLE, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 3, 130, 141
-LOCAL_CA_FILE = "/var/lib/kvorum/identity/ca.pem"
-TOKEN_FILE = ".config/kvorum/token"
-SESSION_FILE = ".config/kvorum/session"
-OTHERS_MAY_READ = 0o077
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -108,16 +103,15 @@ def _execute(
 ) -> int:
     import asyncio
 
-    from core.clock import system_random
     from tools.cli.context import Context
-    from tools.sdk.client import Client
-    from tools.sdk.endpoints import parse_endpoints
+    from tools.sdk.connecting import client_of
+    from tools.sdk.settings import SESSION_FILE, home_of, settings_from
 
+    anonymous = args.noun == "login"
     try:
-        endpoints = parse_endpoints(environ.get("KVORUM_ADDRESS", ""))
+        settings = settings_from(environ, needs_token=not anonymous)
     except InvalidError as error:
-        raise UsageError(f"KVORUM_ADDRESS: {error.message}") from None
-    remote = not all(endpoint.local for endpoint in endpoints)
+        raise UsageError(error.message) from None
     told: list[str] = []
 
     def on_retry(error: PlatformError) -> None:
@@ -126,14 +120,7 @@ def _execute(
             stderr.write(f"kvorum: {error.message}; trying again\n")
 
     async def command() -> int:
-        async with Client(
-            endpoints,
-            token=token_of(environ) if remote and args.noun != "login" else "",
-            anonymous=args.noun == "login",
-            ca_file=environ.get("KVORUM_CA", LOCAL_CA_FILE),
-            rng=system_random(),
-            on_retry=on_retry,
-        ) as client:
+        async with client_of(settings, anonymous=anonymous, on_retry=on_retry) as client:
             ctx: Context = Context(
                 client=client,
                 out=stdout,
@@ -141,50 +128,12 @@ def _execute(
                 stdin=stdin,
                 output=args.output,
                 quiet=args.quiet,
-                session_file=_home(environ) / SESSION_FILE if remote else None,
+                session_file=home_of(environ) / SESSION_FILE if settings.remote else None,
             )
             code: int = await args.run(args, ctx)
             return code
 
     return asyncio.run(command())
-
-
-def token_of(environ: Mapping[str, str]) -> str:
-    """Return the access token of KVORUM_TOKEN, or the session of a log-in, or the access token of the token file.
-
-    Raises:
-        UsageError: there is none, or others may read the file.
-    """
-    if given := environ.get("KVORUM_TOKEN", "").strip():
-        return _checked(given, "KVORUM_TOKEN")
-    session, path = _home(environ) / SESSION_FILE, _home(environ) / TOKEN_FILE
-    path = session if session.exists() else path
-    try:
-        if path.stat().st_mode & OTHERS_MAY_READ:
-            raise UsageError(f"{path} can be read by others: chmod 600 {path}")
-        return _checked(path.read_text(encoding="utf-8").strip(), str(path))
-    except FileNotFoundError:
-        raise UsageError(
-            f"no access token: log in with kvorum login NAME, set KVORUM_TOKEN or write one to {path} (mode 0600); "
-            "make one on a host with: kvorum access-token create NAME"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {path}: {error}") from None
-
-
-def _home(environ: Mapping[str, str]) -> Path:
-    return Path(environ.get("HOME", "/root"))
-
-
-def _checked(token: str, source: str) -> str:
-    if (
-        not token.startswith(("kvt_", "kvs_"))
-        or not token.isascii()
-        or not token.isprintable()
-        or " " in token
-    ):
-        raise UsageError(f"{source} holds no access token (kvt_...)")
-    return token
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ Used by the commands that take several names. All are begun in one request; then
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from core.errors import PlatformError
@@ -27,16 +27,23 @@ SOME_FAILED = 1
 
 
 async def act_on_many(
-    args: Namespace, ctx: Context, kind: Kind, verb: str, body: Body, tell: Tell
+    args: Namespace,
+    ctx: Context,
+    kind: Kind,
+    verb: str,
+    body: Body,
+    tell: Tell,
+    *,
+    refs: Sequence[str] = (),
 ) -> int:
     """Do it, wait unless told otherwise, and tell of each. Errors go to stderr in one line each."""
     outcomes = await ctx.client.act_on_many(
-        kind.plural, args.names, verb, body, callback_url=args.callback_url
+        kind.plural, refs or args.names, verb, body, callback_url=args.callback_url
     )
     told: list[JsonValue] = []
     failed = False
     for outcome in outcomes:
-        title = f"{verb} {outcome.ref}"
+        title = f"{verb} {outcome.item.text('name') or outcome.ref}"
         try:
             told.append(await _ended(args, ctx, outcome, title, tell))
         except PlatformError as error:
@@ -69,12 +76,12 @@ def _say(ctx: Context, sentence: str) -> None:
         ctx.write(printable(sentence))
 
 
-async def delete_many(args: Namespace, ctx: Context, kind: Kind) -> int:
-    """Delete several."""
+async def delete_many(args: Namespace, ctx: Context, kind: Kind, refs: Sequence[str]) -> int:
+    """Delete several, by the ids that were shown."""
 
     async def tell(ctx: Context, item: Item, already: bool) -> tuple[Item, str]:
         del ctx, already
-        name = item.text("ref")
+        name = item.text("name") or item.text("ref")
         return Item({"name": name, "deleted": True}), f"{name}: deleted"
 
-    return await act_on_many(args, ctx, kind, "delete", EmptyBody(), tell)
+    return await act_on_many(args, ctx, kind, "delete", EmptyBody(), tell, refs=refs)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Callable
 
-from tools.cli.collection import Kind, add_delete, add_list, add_name, add_query, queries, related
+from tools.cli.collection import Kind, add_delete, add_list, add_name, add_query, queries
 from tools.cli.context import Context
 from tools.cli.output import Column, text, write_done, write_item, write_list
 from tools.cli.parser import Parser, Root, RunVerb, add_common
 from tools.cli.units import duration_s, shown_duration
-from tools.sdk.bodies import VoterPolicyBody
 from tools.sdk.items import Item
+from tools.sdk.model import plain
 
 VOTERS_MAX_CHOICES = (1, 3, 5, 7)
 
@@ -99,16 +99,11 @@ async def policy(args: Namespace, ctx: Context) -> int:
         if value is not None
     }
     if given:
-        found = await ctx.client.update("members", "policy", VoterPolicyBody(**given))
+        found = await ctx.kvorum.members.update_policy(**given)
     else:
-        found = await ctx.client.get("members", "policy")
-    write_item(ctx, found, POLICY)
+        found = await ctx.kvorum.members.get_policy()
+    write_item(ctx, plain(found), POLICY)
     return 0
-
-
-async def _consequences(ctx: Context, member: Item) -> list[str]:
-    vms = await related(ctx, "vms", "host_id", member.text("id"))
-    return [f"VM {vm.text('name')} ({vm.text('phase')}) is still placed there" for vm in vms]
 
 
 def _add(noun: str) -> Callable[[Root, Parser], None]:
@@ -132,7 +127,7 @@ def _add(noun: str) -> Callable[[Root, Parser], None]:
             pin.add_argument(
                 "--auto", action="store_true", help="let the cluster choose again instead"
             )
-        add_delete(verbs, MEMBER, verb="remove", consequences=_consequences)
+        add_delete(verbs, MEMBER, verb="remove")
         rules = verbs.add(
             "policy",
             policy,

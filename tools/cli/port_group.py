@@ -7,13 +7,12 @@ from argparse import ArgumentTypeError, Namespace
 
 from msgspec import UNSET
 
-from tools.cli.collection import Kind, add_delete, add_list, add_show, related
+from tools.cli.collection import Kind, add_delete, add_list, add_show
 from tools.cli.context import Context
 from tools.cli.output import text, texts, write_done
 from tools.cli.parser import Parser, Root
 from tools.cli.units import positive
 from tools.sdk.bodies import PortGroupBody
-from tools.sdk.items import Item
 
 VNI_MAX = 2**24 - 1
 
@@ -89,11 +88,6 @@ async def create(args: Namespace, ctx: Context) -> int:
     return 0
 
 
-async def _consequences(ctx: Context, group: Item) -> list[str]:
-    nics = await related(ctx, "nics", "port_group_id", group.text("id"))
-    return [f"NIC {nic.text('name')} ({nic.text('ip')}) is in it" for nic in nics]
-
-
 def _add(root: Root, parser: Parser) -> None:
     verbs = root.verbs_of("port-group")
     made = verbs.add(
@@ -124,7 +118,7 @@ def _add(root: Root, parser: Parser) -> None:
     )
     add_list(verbs, KIND)
     add_show(verbs, KIND)
-    add_delete(verbs, KIND, consequences=_consequences)
+    add_delete(verbs, KIND)
 
 
 ADD = {"port-group": _add}

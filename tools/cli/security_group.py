@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from argparse import ArgumentTypeError, Namespace
 
-from tools.cli.collection import Kind, add_delete, add_list, add_name, related
+from tools.cli.collection import Kind, add_delete, add_list, add_name
 from tools.cli.context import Context
 from tools.cli.output import (
     Column,
@@ -166,11 +166,6 @@ async def _switch(args: Namespace, ctx: Context, *, enabled: bool) -> int:
     return 0
 
 
-async def _consequences(ctx: Context, group: Item) -> list[str]:
-    nics = await related(ctx, "nics", "security_group_ids", group.text("id"))
-    return [f"NIC {nic.text('name')} is guarded by it" for nic in nics]
-
-
 def _add_group(parser: Parser) -> None:
     parser.add_argument(
         "name", metavar="GROUP", names_of=KIND.plural, help="name or id of the group"
@@ -234,7 +229,7 @@ def _add(root: Root, parser: Parser) -> None:
         example="kvorum security-group show default",
     )
     add_name(shown, KIND)
-    add_delete(verbs, KIND, consequences=_consequences)
+    add_delete(verbs, KIND)
     _add_rules(verbs.add_group("rule", "add, remove, enable or disable rules"))
 
 

@@ -12,6 +12,7 @@ import msgspec
 
 from core.clock import SystemClock, system_random
 from core.errors import ConflictError, InvalidError
+from core.identity.keyring import Keyring
 from core.member_file import read_member_file
 from core.paths import Paths
 from raftstate.consensus.generation import shown
@@ -83,7 +84,7 @@ async def check(args: Namespace, ctx: Context) -> int:
     with Progress(ctx, f"reading {file.name}", minor=True) as progress:
         header = verify(file, on_bytes=progress.show_bytes)
     if args.passphrase_file is not None:
-        _unlock(header, await passphrase(args.passphrase_file, ctx, twice=False))
+        key_of_backup(header, await passphrase(args.passphrase_file, ctx, twice=False))
     if ctx.output != "table":
         write_value(ctx, dict(_item(header, file).raw))
         return 0
@@ -177,11 +178,9 @@ async def _lock_with(args: Namespace, ctx: Context) -> Callable[[BackupHeader], 
         raise ConflictError(
             "the secrets key is being changed: back up when 'kvorum secrets status' says that it is in use"
         )
-    file = paths.secrets_key
-    try:
-        key = file.read_bytes()
-    except OSError as error:
-        raise InvalidError(f"can't read {file}: {error.strerror}") from None
+    keyring = Keyring(paths)
+    await keyring.settle()
+    key = keyring.keys()[0]
     word = await passphrase(args.passphrase_file, ctx, twice=True)
     check_passphrase(word)
     return lambda header: lock_key(key, word, header.ca_sha256)
@@ -197,12 +196,13 @@ async def _key(args: Namespace, ctx: Context, header: BackupHeader) -> bytes:
     if header.key is None:
         raise ConflictError(
             "the secrets key isn't in this backup, and a fresh host has none: give a copy of "
-            "/var/lib/kvorum/identity/secrets.key of any member with --secrets-key FILE"
+            "/var/lib/kvorum/identity/secrets.key of any member that keeps it in a file with --secrets-key FILE"
         )
-    return _unlock(header, await passphrase(args.passphrase_file, ctx, twice=False))
+    return key_of_backup(header, await passphrase(args.passphrase_file, ctx, twice=False))
 
 
-def _unlock(header: BackupHeader, word: str) -> bytes:
+def key_of_backup(header: BackupHeader, word: str) -> bytes:
+    """Return the secrets key that is in a backup; raises a PlatformError if there is none or the passphrase is wrong."""
     if header.key is None:
         raise ConflictError("the secrets key isn't in this backup: it was made without --with-keys")
     return unlock_key(header.key, word, header.ca_sha256)

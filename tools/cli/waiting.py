@@ -14,7 +14,7 @@ from tools.cli.output import write_value
 from tools.cli.progress import Progress
 
 if TYPE_CHECKING:
-    from tools.sdk.client import Started
+    from tools.sdk.started import Started
     from tools.sdk.tasks import TaskView
 
 
@@ -37,7 +37,7 @@ async def wait_for(ctx: Context, task: TaskView, title: str) -> TaskView:
                 progress.show(now.progress, _step(now))
 
         try:
-            ended = await ctx.client.wait_task(task.id, show)
+            ended = await ctx.client.wait_task(task.id, show, known=True)
         except asyncio.CancelledError:
             ctx.say(f"\nkvorum: the work goes on: kvorum task wait {task.id}")
             raise
@@ -49,7 +49,7 @@ async def wait_for(ctx: Context, task: TaskView, title: str) -> TaskView:
     raise TaskFailed(f"{title}: {reason or f'the task {ended.state}: kvorum task show {task.id}'}")
 
 
-async def finish(ctx: Context, started: Started, title: str, *, wait: bool) -> bool:
+async def finish(ctx: Context, started: Started[object], title: str, *, wait: bool) -> bool:
     """Wait for started work, if there is any; True when it is done, False when only accepted.
 
     Without `wait` the task is printed as the command's result.

@@ -53,6 +53,23 @@ class AccessTokenBody(Body, frozen=True, kw_only=True):
     roles: tuple[str, ...] | UnsetType = UNSET
 
 
+class AccessKeyBody(Body, frozen=True, kw_only=True):
+    """Ask for an access key, with an account's rights or roles of its own; `ttl_s` 0 never ends."""
+
+    name: str
+    account: str | UnsetType = UNSET
+    roles: tuple[str, ...] | UnsetType = UNSET
+    ttl_s: int = 0
+    description: str = ""
+
+
+class AccessKeyPatch(Body, frozen=True, kw_only=True):
+    """What to change of an access key."""
+
+    disabled: bool | UnsetType = UNSET
+    description: str | UnsetType = UNSET
+
+
 class LoginBody(Body, frozen=True, kw_only=True):
     """Log in; `code` is empty without two-factor log-in."""
 

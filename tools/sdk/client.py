@@ -1,8 +1,9 @@
-"""The client of the HTTP API: lists, changes, waits for tasks, uploads, follows events.
+"""The client of the HTTP API in JSON objects: lists, changes, waits for tasks, uploads, follows events.
 
-Used by the `kvorum` command, the demo, and programs of users. Construct it with endpoints and a token,
-use it as `async with Client(...) as client`. Every method may raise the errors of `core.errors`:
-UnavailableError when no agent answers or there is no quorum, others when the request is refused.
+Used by the `kvorum` command, which prints whatever an agent answers, and by `tools.sdk.kvorum`, which gives programs typed
+models instead. Construct it with endpoints and a token or an access key, use it as `async with Client(...) as client`. Every
+method may raise the errors of `core.errors`: UnavailableError when no agent answers or there is no quorum, others when the
+request is refused.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import msgspec
 
-from core.errors import InvalidError, PlatformError, UnavailableError
+from core.clock import Clock, SystemClock
+from core.errors import InvalidError, NotFoundError, PlatformError, UnavailableError
+from tools.sdk.addresses import AddressFile
 from tools.sdk.bodies import (
+    AccessKeyBody,
     AccessTokenBody,
     Body,
     EmptyBody,
@@ -37,30 +41,25 @@ from tools.sdk.files import OnBytes, pieces_of, sha256_of, size_of
 from tools.sdk.items import Item, JsonValue, Page, item_of
 from tools.sdk.problems import Problem, error_from
 from tools.sdk.sse import Decoder
+from tools.sdk.started import Started
 from tools.sdk.tasks import TaskView, task_of
-from tools.sdk.transport import Access, Reply, Request, Transport
+from tools.sdk.transport import DEADLINE_S, Access, Reply, Request, Transport
 
 JOIN_TIMEOUT_S = 120.0
 TASK_WAIT_S = 20
 TASK_POLL_S_MIN = 0.3
+TASK_LATE_S = 10.0
 UPLOAD_BYTES_PER_S_MIN = 256 * 1024
 UPLOAD_CONVERSION_S_MAX = 900.0
 
 PAGE_MAX = 10_000
 MANY_MAX = 200
 MANY_TIMEOUT_S = 120.0
+STREAM_SILENCE_S = 40.0  # agents say every 15 s that they are still there
 FOLLOW_TRIES_FIRST = 3
 FOLLOW_TRIES = 12
 
 OnProgress = Callable[[TaskView], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """Work accepted: the thing it is about, and its task; no task when there was nothing to do."""
-
-    item: Item
-    task: TaskView | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +92,11 @@ class Client:
     """A connection to a cluster through any of its agents.
 
     `patience_s`: how long a lost agent or quorum is waited for; a client that never had an answer gives
-    up after `first_patience_s`. `anonymous`: no token is needed, as for logging in. `on_retry` hears of every error that is tried again.
+    up after `first_patience_s`. `deadline_s` bounds each request with all its tries. `access_key`: id and secret, with which
+    each try is signed. `anonymous`: no token is needed, as for logging in. `on_retry` hears of every error that is tried
+    again. With `learning` the cluster tells, once a minute of use, where all its agents are, so that the loss of those in
+    `endpoints` doesn't matter; `remember` keeps that. An agent that says nothing on a stream of events for
+    `stream_silence_s` is taken for lost.
     """
 
     def __init__(
@@ -101,20 +104,31 @@ class Client:
         endpoints: Sequence[Endpoint],
         *,
         token: str = "",
+        access_key: tuple[str, str] = ("", ""),
         anonymous: bool = False,
         ca_file: str = "",
         rng: random.Random,
+        clock: Clock | None = None,
         patience_s: float = 15.0,
         first_patience_s: float = 2.0,
         on_retry: Callable[[PlatformError], None] = _silent,
+        deadline_s: float = DEADLINE_S,
+        learning: bool = False,
+        remember: AddressFile | None = None,
+        stream_silence_s: float = STREAM_SILENCE_S,
     ) -> None:
+        self._stream_silence_s = stream_silence_s
         self._transport = Transport(
             endpoints,
-            Access(token=token, ca_file=ca_file, anonymous=anonymous),
+            Access(token=token, access_key=access_key, ca_file=ca_file, anonymous=anonymous),
+            clock=clock or SystemClock(),
             rng=rng,
             patience_s=patience_s,
             first_patience_s=first_patience_s,
             on_retry=on_retry,
+            deadline_s=deadline_s,
+            learning=learning,
+            remember=remember,
         )
 
     async def __aenter__(self) -> Client:
@@ -132,6 +146,11 @@ class Client:
     def endpoint(self) -> Endpoint:
         """The agent that is asked next."""
         return self._transport.endpoint
+
+    @property
+    def transport(self) -> Transport:
+        """What sends requests; for the typed client, which is made of this one."""
+        return self._transport
 
     # -- this host
 
@@ -169,7 +188,7 @@ class Client:
         limit: int = 0,
         fields: Iterable[str] = (),
         cursor: str = "",
-    ) -> Page:
+    ) -> Page[Item]:
         """Return a page of resources of a kind, e.g. `vms`; each query is `attribute=value` or another condition.
 
         docs/query.md has all of it. `fields` chooses what is shown. To go on, give `next` of a page as `cursor` with the
@@ -212,7 +231,7 @@ class Client:
         sort: str = "",
         limit: int = 0,
         fields: Iterable[str] = (),
-    ) -> Page:
+    ) -> Page[Item]:
         """Return all resources that match, or the first `limit`, as one page; its index is that of the first part."""
         query, fields, found = tuple(query), tuple(fields), list[Item]()
         page = await self.list(
@@ -252,7 +271,7 @@ class Client:
         """Change the fields that the body sets."""
         return await self._item(Request("PATCH", path_of(plural, name), body=_json(body)))
 
-    async def delete(self, plural: str, name: str, *, callback_url: str = "") -> Started:
+    async def delete(self, plural: str, name: str, *, callback_url: str = "") -> Started[Item]:
         """Delete by name or id; long work comes back as a task, of whose end `callback_url` is told."""
         headers = _callback(callback_url)
         request = Request("DELETE", path_of(plural, name), headers=headers)
@@ -266,7 +285,7 @@ class Client:
         body: Body | None = None,
         *,
         callback_url: str = "",
-    ) -> Started:
+    ) -> Started[Item]:
         """Do `POST /v1/<plural>/<name>/actions/<verb>`; `callback_url` is told of the end of the task, if one begins."""
         path, headers = path_of(plural, name, "actions", verb), _callback(callback_url)
         request = Request("POST", path, headers=headers, body=_json(body or EmptyBody()))
@@ -300,11 +319,24 @@ class Client:
             outcomes += map(_outcome, (await self._item(request)).items("items"))
         return tuple(outcomes)
 
+    async def plan_delete(self, plural: str, name: str) -> Item:
+        """Return what a deletion would take along and what stands in its way; nothing is deleted.
+
+        Raises:
+            InvalidError: deletions of that kind have no preview.
+        """
+        request = Request("DELETE", path_of(plural, name), query=(("dry_run", "1"),))
+        return await self._item(request)
+
+    async def description(self) -> Item:
+        """Return the OpenAPI description of the agent that answers, types of its plug-ins included."""
+        return await self._item(Request("GET", path_of("openapi.json")))
+
     async def request(self, method: str, path: str, body: bytes = b"") -> Reply:
         """Send anything: `path` is quoted by the caller and may hold a query."""
         path, _, query = path.partition("?")
         pairs = tuple(
-            (name, value)
+            (unquote(name), unquote(value))
             for name, _, value in (pair.partition("=") for pair in query.split("&") if pair)
         )
         return await self._transport.send(Request(method, path, query=pairs, body=body))
@@ -319,7 +351,7 @@ class Client:
 
     # -- particular resources
 
-    async def create_vm(self, body: VMBody, *, callback_url: str = "") -> Started:
+    async def create_vm(self, body: VMBody, *, callback_url: str = "") -> Started[Item]:
         """Create a VM and, unless told otherwise, start it; `callback_url` is told of the end."""
         headers = _callback(callback_url)
         request = Request("POST", path_of("vms"), headers=headers, body=_json(body))
@@ -336,6 +368,10 @@ class Client:
     async def create_access_token(self, body: AccessTokenBody) -> Item:
         """Return `token` and `id`; the token is never shown again."""
         return await self._item(Request("POST", path_of("access-tokens"), body=_json(body)))
+
+    async def create_access_key(self, body: AccessKeyBody) -> Item:
+        """Return `id` and `secret`; the secret is never shown again."""
+        return await self._item(Request("POST", path_of("access-keys"), body=_json(body)))
 
     async def log_in(self, body: LoginBody) -> Item:
         """Return a session's `token` and `expires_ms`."""
@@ -378,7 +414,8 @@ class Client:
         A broken connection starts the upload over, with the same Idempotency-Key.
         """
         size_bytes = size_of(file)
-        query = [("name", name), ("sha256", await sha256_of(file, on_hash))]
+        sha256 = await sha256_of(file, on_hash)
+        query = [("name", name), ("sha256", sha256)]
         if source_format:
             query.append(("format", source_format))
         with file.open("rb") as opened:
@@ -388,19 +425,23 @@ class Client:
                 query=tuple(query),
                 stream=lambda: pieces_of(opened, size_bytes, on_bytes),
                 size_bytes=size_bytes,
+                sha256=sha256,
                 timeout_s=UPLOAD_CONVERSION_S_MAX + size_bytes / UPLOAD_BYTES_PER_S_MIN,
             )
             return await self._item(request)
 
     # -- tasks
 
-    async def get_task(self, task_id: str, *, wait_s: int = 0) -> TaskView:
-        """Return a task; with `wait_s` when it ended or changed, or after that time."""
+    async def get_task(self, task_id: str, *, wait_s: int = 0, seen: int = 0) -> TaskView:
+        """Return a task; with `wait_s` when it ended or changed, or after that time.
+
+        `seen` is the revision that is known already: a change since then is told at once.
+        """
+        headers = {"Prefer": f"wait={wait_s}"} if wait_s else {}
+        if wait_s and seen:
+            headers["If-None-Match"] = f'"{seen}"'
         request = Request(
-            "GET",
-            path_of("tasks", task_id),
-            headers={"Prefer": f"wait={wait_s}"} if wait_s else {},
-            timeout_s=30.0 + wait_s,
+            "GET", path_of("tasks", task_id), headers=headers, timeout_s=30.0 + wait_s
         )
         return task_of(await self._item(request))
 
@@ -408,23 +449,63 @@ class Client:
         """Ask that a task stop where it is safe to."""
         await self._transport.send(Request("DELETE", path_of("tasks", task_id)))
 
-    async def wait_task(self, task_id: str, on_progress: OnProgress | None = None) -> TaskView:
+    async def wait_task(
+        self, task_id: str, on_progress: OnProgress | None = None, *, known: bool = False
+    ) -> TaskView:
         """Return a task when it has ended, well or not; bound it with `asyncio.timeout`.
 
         `on_progress` hears of the task as it stands first, and of every change.
         """
+        last: TaskView | None = None
+        async for last in self.watch_task(task_id, known=known):
+            if on_progress is not None:
+                on_progress(last)
+        assert last is not None, "a task has at least one state"
+        return last
+
+    async def watch_task(
+        self, task_id: str, *, known: bool = False, timeout_s: float | None = None
+    ) -> AsyncGenerator[TaskView, None]:
+        """Yield a task as it stands first, after every change, and as it has ended; nothing for an empty id.
+
+        When the agent dies, the next one is asked for the same task; it may hear of the task a moment later, which is
+        waited for when the task is `known` to exist.
+
+        Raises:
+            TimeoutError: it takes longer than `timeout_s`; the work goes on.
+        """
         loop = asyncio.get_running_loop()
+        ends_s = None if timeout_s is None else loop.time() + timeout_s
         seen: TaskView | None = None
-        while True:
+        missing_s: float | None = None
+        while task_id:
             asked_s = loop.time()
-            task = await self.get_task(task_id, wait_s=TASK_WAIT_S if seen is not None else 0)
-            if task != seen and on_progress is not None:
-                on_progress(task)
+            try:
+                async with asyncio.timeout_at(ends_s):
+                    task = await self._next_state(task_id, seen)
+                    if (
+                        task == seen
+                    ):  # an agent that doesn't hold the answer back must not be hammered
+                        await asyncio.sleep(max(0.0, asked_s + TASK_POLL_S_MIN - loop.time()))
+            except NotFoundError:
+                missing_s = asked_s if missing_s is None else missing_s
+                if not (known or seen) or loop.time() - missing_s > TASK_LATE_S:
+                    raise
+                await asyncio.sleep(TASK_POLL_S_MIN)
+                continue
+            missing_s = None
+            if task != seen:
+                yield task
             if task.ended:
-                return task
-            if task == seen:  # an agent that does not hold the answer back must not be hammered
-                await asyncio.sleep(max(0.0, asked_s + TASK_POLL_S_MIN - loop.time()))
+                return
             seen = task
+
+    async def _next_state(self, task_id: str, seen: TaskView | None) -> TaskView:
+        """Return a task, after a wait if it is as it was; what an agent that lags behind says is passed over."""
+        if seen is None:
+            return await self.get_task(task_id)
+        task = await self.get_task(task_id, wait_s=TASK_WAIT_S, seen=seen.revision)
+        return task if task.revision >= seen.revision else seen
 
     # -- events
 
@@ -442,13 +523,18 @@ class Client:
             request = Request("GET", path_of("events"), headers=headers)
             try:
                 async with self._transport.open_stream(request) as reader:
-                    async for piece in reader.iter_any():
+                    while True:
+                        async with asyncio.timeout(self._stream_silence_s):
+                            piece = await reader.readany()
+                        if not piece:
+                            break
                         failures, tries = 0, FOLLOW_TRIES
+                        await self._transport.learn_if_due()
                         for message in decoder.feed(piece):
                             yield item_of(_decoded(message.data.encode()))
             except UnavailableError:
                 failures += 1
-                if failures >= tries * self._transport.endpoint_count:
+                if failures >= tries * len(self._transport.endpoints):
                     raise
             decoder = Decoder(decoder.last_id)
             await asyncio.sleep(min(2.0, 0.1 * 2 ** min(failures, 10)))
@@ -495,7 +581,7 @@ def _outcome(item: Item) -> Outcome:
     return Outcome(item.text("ref"), item, task_of(task) if task.raw else None, error)
 
 
-def _started(reply: Reply, key: str = "") -> Started:
+def _started(reply: Reply, key: str = "") -> Started[Item]:
     answer = item_of(_decoded(reply.body))
     task = answer.item("task") if "task" in answer.raw else answer
     item = answer.item(key) if key else answer

@@ -20,6 +20,11 @@ OnBytes = Callable[[int, int], None]
 """Called with the bytes done so far and the size; starts over when an upload is tried again."""
 
 
+def silent(done_bytes: int, size_bytes: int) -> None:
+    """Say nothing of how far it is."""
+    del done_bytes, size_bytes
+
+
 def size_of(path: Path) -> int:
     """Return the size in bytes of a plain, readable file that is not empty.
 

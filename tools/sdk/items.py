@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Generic, TypeAlias, TypeVar
 
 JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
 JsonObject: TypeAlias = "dict[str, JsonValue]"
+T_co = TypeVar("T_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +73,10 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class Page(Generic[T_co]):
     """A list as of log index `index`; `next` is the cursor to go on with, empty when that was all."""
 
-    items: tuple[Item, ...]
+    items: tuple[T_co, ...]
     index: int = 0
     next: str = ""
 

@@ -5,6 +5,7 @@ Used by `Client.wait_task`; shown by the command line.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tools.sdk.items import Item
@@ -29,6 +30,12 @@ class TaskView:
     raw: Item
 
     @property
+    def result(self) -> Mapping[str, str]:
+        """What came of it; empty while it runs, and when it was undone."""
+        found = self.raw.item("result").raw
+        return {name: str(value) for name, value in found.items()}
+
+    @property
     def ended(self) -> bool:
         """Whether the task can never change again."""
         return self.state in ENDED_STATES
@@ -37,6 +44,22 @@ class TaskView:
     def succeeded(self) -> bool:
         """Whether the task did what it was asked to."""
         return self.state == "succeeded"
+
+
+NOTHING_TO_DO = TaskView(
+    id="",
+    workflow="",
+    subject="",
+    subject_name="",
+    state="succeeded",
+    step="",
+    progress=100,
+    error="",
+    error_code="",
+    revision=0,
+    raw=Item(),
+)
+"""What is waited for where there was nothing to do."""
 
 
 def task_of(item: Item) -> TaskView:

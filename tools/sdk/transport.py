@@ -7,6 +7,7 @@ request whose answer was lost is not done twice. The protocol library (aiohttp) 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -17,8 +18,11 @@ from types import TracebackType
 import aiohttp
 from yarl import URL
 
-from core.clock import new_id
+from core.clock import Clock, new_id
 from core.errors import PlatformError, UnauthenticatedError, UnavailableError
+from core.identity.signing import Signed, authorization
+from tools.sdk.addresses import Addresses, AddressFile
+from tools.sdk.agents import ASK_TIMEOUT_S, FRESH_S, agents_of, agents_query
 from tools.sdk.endpoints import Endpoint
 from tools.sdk.problems import NOT_A_MEMBER, RETRIED_STATUSES, error_of
 
@@ -26,6 +30,8 @@ CONNECT_TIMEOUT_S = 4.0
 FIRST_DELAY_S = 0.2
 DELAY_S_MAX = 2.0
 CUT_UPLOAD_LINGER_S = 0.1
+TRY_TIMEOUT_S = 30.0
+DEADLINE_S = 90.0
 SYSTEM_CA = "system"
 
 
@@ -33,7 +39,7 @@ SYSTEM_CA = "system"
 class Request:
     """What to send. `path` is quoted already. `timeout_s` bounds one try, not the sum of them.
 
-    `stream` gives the body anew for each try and has `size_bytes` bytes; without it `body` is sent.
+    `stream` gives the body anew for each try and has `size_bytes` bytes and the hash `sha256`; without it `body` is sent.
     """
 
     method: str
@@ -43,7 +49,8 @@ class Request:
     body: bytes = b""
     stream: Callable[[], AsyncIterator[bytes]] | None = None
     size_bytes: int = 0
-    timeout_s: float = 30.0
+    sha256: str = ""
+    timeout_s: float = TRY_TIMEOUT_S
     idempotency_key: str = ""
 
 
@@ -61,6 +68,7 @@ class Access:
     """How to be let in. `ca_file` is a file of PEM certificates, or `system` for the machine's own set."""
 
     token: str = field(default="", repr=False)
+    access_key: tuple[str, str] = field(default=("", ""), repr=False)  # id and secret
     ca_file: str = ""
     anonymous: bool = False  # to log in, which needs no token but brings one
 
@@ -77,7 +85,9 @@ class Transport:
     """Sends requests; stays with the endpoint that answered last.
 
     `patience_s` is how long an agent or a quorum that is away is waited for; a client that has never had
-    an answer gives up after `first_patience_s`. `on_retry` hears of each error that will be tried again.
+    an answer gives up after `first_patience_s`. `deadline_s` bounds a request with all its tries, whatever happens;
+    one that may take long by itself gets that time on top. `on_retry` hears of each error that will be tried again.
+    With `learning` the cluster is asked for its agents once a minute of use, and `remember` keeps them.
     """
 
     def __init__(
@@ -85,18 +95,31 @@ class Transport:
         endpoints: Sequence[Endpoint],
         access: Access,
         *,
+        clock: Clock,
         rng: random.Random,
         patience_s: float,
         first_patience_s: float,
         on_retry: Callable[[PlatformError], None],
+        deadline_s: float = DEADLINE_S,
+        learning: bool = False,
+        remember: AddressFile | None = None,
     ) -> None:
-        self._endpoints = tuple(endpoints)
+        learned, age_s = remember.load() if remember is not None else ((), float("inf"))
+        self._addresses = Addresses(endpoints, learned)
+        self._remember = remember
+        self._deadline_s = deadline_s
+        # The machine's own certificates are for names, and hosts are known by their addresses.
+        self._learning = (
+            learning and bool(access.token or access.access_key[0]) and access.ca_file != SYSTEM_CA
+        )
+        self._learn_in_s = 0.0 if age_s > FRESH_S else FRESH_S
+        self._learn_at_s: float | None = None
         self._access = access
+        self._clock = clock
         self._rng = rng
         self._patience_s = patience_s
         self._first_patience_s = first_patience_s
         self._on_retry = on_retry
-        self._at = 0
         self._answered = False
         self._cut_upload = False
         self._sessions: dict[Endpoint, aiohttp.ClientSession] = {}
@@ -119,12 +142,12 @@ class Transport:
     @property
     def endpoint(self) -> Endpoint:
         """The endpoint that is asked next."""
-        return self._endpoints[self._at]
+        return self._addresses.current
 
     @property
-    def endpoint_count(self) -> int:
-        """How many agents may be asked."""
-        return len(self._endpoints)
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Every agent that may be asked: those named, and those that the cluster told of."""
+        return self._addresses.all
 
     async def send(self, request: Request) -> Reply:
         """Return the answer of the first agent that gives one.
@@ -133,14 +156,33 @@ class Transport:
             UnavailableError: none did in time, or there is no quorum.
             PlatformError: the request was refused; the kind says how.
         """
-        loop = asyncio.get_running_loop()
+        reply = await self._send_in_time(request)
+        await self.learn_if_due()
+        return reply
+
+    async def _send_in_time(self, request: Request) -> Reply:
+        longest_s = self._deadline_s
+        if request.timeout_s > TRY_TIMEOUT_S:
+            longest_s += request.timeout_s
+        try:
+            async with asyncio.timeout(longest_s):
+                return await self._send(request)
+        except TimeoutError:
+            raise UnavailableError(
+                f"none of {len(self.endpoints)} agents gave an answer within {longest_s:g} s: see kvorum status"
+            ) from None
+
+    async def _send(self, request: Request) -> Reply:
         headers = self._headers(request)
-        began_s = loop.time()
+        began_s = asyncio.get_running_loop().time()
         attempt = 0
         refusal: PlatformError | None = None
         while True:
+            endpoint = self.endpoint
             try:
-                async with self._exchange(request, headers, request.timeout_s) as response:
+                async with self._exchange(
+                    endpoint, request, headers, request.timeout_s
+                ) as response:
                     body = await response.read()
             except Unreachable as error:
                 failure: PlatformError = error
@@ -153,7 +195,7 @@ class Transport:
                 if response.status not in RETRIED_STATUSES or failure.code == NOT_A_MEMBER:
                     raise failure
                 refusal = failure
-            if not await self._wait_for_another_try(failure, attempt, began_s):
+            if not await self._wait_for_another_try(endpoint, failure, attempt, began_s):
                 raise refusal or failure
             attempt += 1
 
@@ -165,33 +207,59 @@ class Transport:
             UnavailableError: nothing came; the next call asks the next endpoint.
             PlatformError: the request was refused.
         """
+        endpoint = self.endpoint
         try:
-            async with self._exchange(request, self._headers(request), None) as response:
+            async with self._exchange(
+                endpoint, request, self._headers(request), request.timeout_s, streaming=True
+            ) as response:
                 if response.status >= 400:
                     async with asyncio.timeout(request.timeout_s):
                         raise error_of(response.status, await response.read())
                 yield response.content
         except UnavailableError:
-            self._at = (self._at + 1) % len(self._endpoints)
+            self._addresses.leave(endpoint)
             raise
 
+    async def learn_if_due(self) -> None:
+        """Ask the cluster for its agents, once a minute at most; what can't be learned now is learned later."""
+        now_s = asyncio.get_running_loop().time()
+        if self._learn_at_s is None:
+            self._learn_at_s = now_s + self._learn_in_s
+        if not self._learning or now_s < self._learn_at_s:
+            return
+        self._learn_at_s = now_s + FRESH_S
+        request = Request("GET", "/v1/hosts", query=agents_query())
+        endpoint = self.endpoint
+        try:
+            async with self._exchange(
+                endpoint, request, self._headers(request), ASK_TIMEOUT_S
+            ) as response:
+                if response.status != 200:
+                    return
+                found = agents_of(await response.read())
+        except UnavailableError:
+            return
+        if found:
+            self._addresses.learn(found)
+            if self._remember is not None:
+                self._remember.save(found)
+
     async def _wait_for_another_try(
-        self, failure: PlatformError, attempt: int, began_s: float
+        self, endpoint: Endpoint, failure: PlatformError, attempt: int, began_s: float
     ) -> bool:
         """Move to the next endpoint and sleep; False when it is time to give up."""
+        count = len(self.endpoints)
         hopeless = isinstance(failure, Unreachable) and failure.hopeless
-        last_of_round = (attempt + 1) % len(self._endpoints) == 0
-        if hopeless and len(self._endpoints) == 1:
+        if hopeless and count == 1:
             return False
-        self._at = (self._at + 1) % len(self._endpoints)
-        rounds = attempt // len(self._endpoints)
+        self._addresses.leave(endpoint)
         delay_s = 0.0
-        if last_of_round:
-            longest_s = min(DELAY_S_MAX, FIRST_DELAY_S * 2 ** min(rounds, 10))
+        if (attempt + 1) % count == 0:
+            longest_s = min(DELAY_S_MAX, FIRST_DELAY_S * 2 ** min(attempt // count, 10))
             delay_s = self._rng.uniform(longest_s / 2, longest_s)
         patience_s = self._patience_s if self._answered else self._first_patience_s
         # One agent that is slow to be away must not use up the time for asking the others once.
-        all_asked = attempt + 1 >= len(self._endpoints)
+        all_asked = attempt + 1 >= count
         if all_asked and asyncio.get_running_loop().time() + delay_s - began_s > patience_s:
             return False
         self._on_retry(failure)
@@ -200,22 +268,46 @@ class Transport:
 
     @asynccontextmanager
     async def _exchange(
-        self, request: Request, headers: Mapping[str, str], timeout_s: float | None
+        self,
+        endpoint: Endpoint,
+        request: Request,
+        headers: Mapping[str, str],
+        timeout_s: float,
+        *,
+        streaming: bool = False,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send once; the block reads the answer. Every failure of the line becomes `Unreachable`."""
-        endpoint = self.endpoint
+        """Send once; the block reads the answer. Every failure of the line becomes `Unreachable`.
+
+        The time is for the whole answer, or with `streaming` for its beginning.
+        """
         url = URL(endpoint.base_url + request.path, encoded=True).update_query(request.query)
-        data = request.stream() if request.stream is not None else request.body or None
+        broken: list[Exception] = []
+        data = (
+            _noting(request.stream(), broken)
+            if request.stream is not None
+            else request.body or None
+        )
+        if self._access.access_key[0] and not endpoint.local:
+            headers = {**headers, "Authorization": self._signature(request, headers, url)}
         try:
             async with (
-                asyncio.timeout(timeout_s),
+                asyncio.timeout(timeout_s) as limit,
                 self._session(endpoint).request(
-                    request.method, url, data=data, headers=headers, allow_redirects=False
+                    request.method,
+                    url,
+                    data=data,
+                    headers=headers,
+                    allow_redirects=False,
+                    skip_auto_headers=("Content-Type",),  # what is added later isn't signed
                 ) as response,
             ):
                 self._answered = True
+                if streaming:
+                    limit.reschedule(None)
                 yield response
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
+            if broken:  # what was to be sent failed, not the line
+                raise broken[0] from error
             raise self._unreachable(endpoint, error, timeout_s) from error
 
     def _headers(self, request: Request) -> dict[str, str]:
@@ -231,6 +323,16 @@ class Transport:
             headers.setdefault("Content-Type", "application/json")
         return headers
 
+    def _signature(self, request: Request, headers: Mapping[str, str], url: URL) -> str:
+        """Return what signs one try, with the time of now and a nonce of its own."""
+        key_id, secret = self._access.access_key
+        sha256 = request.sha256 or hashlib.sha256(request.body).hexdigest()
+        assert request.stream is None or request.sha256, "the hash of a stream is known before"
+        small = {name.lower(): value for name, value in headers.items()}
+        signed = Signed(request.method, url.raw_path_qs, small, sha256)
+        time_s, nonce = self._clock.wall_ms() // 1000, new_id(self._rng)
+        return authorization(secret, key_id, signed, time_s=time_s, nonce=nonce)
+
     def _session(self, endpoint: Endpoint) -> aiohttp.ClientSession:
         session = self._sessions.get(endpoint)
         if session is None:
@@ -244,16 +346,15 @@ class Transport:
     def _connector(self, endpoint: Endpoint) -> aiohttp.BaseConnector:
         if endpoint.local:
             return aiohttp.UnixConnector(path=endpoint.socket_path)
-        if not self._access.token and not self._access.anonymous:
+        access = self._access
+        if not access.token and not access.access_key[0] and not access.anonymous:
             raise UnauthenticatedError(
                 f"{endpoint} needs an access token: log in with kvorum login NAME, set KVORUM_TOKEN, or put one into "
                 "~/.config/kvorum/token (make one on a host: kvorum access-token create NAME)"
             )
-        return aiohttp.TCPConnector(ssl=tls_context(self._access.ca_file))
+        return aiohttp.TCPConnector(ssl=tls_context(access.ca_file))
 
-    def _unreachable(
-        self, endpoint: Endpoint, error: Exception, timeout_s: float | None
-    ) -> Unreachable:
+    def _unreachable(self, endpoint: Endpoint, error: Exception, timeout_s: float) -> Unreachable:
         cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
         if isinstance(error, aiohttp.ClientSSLError):
             return Unreachable(
@@ -272,9 +373,8 @@ class Transport:
                 f"no agent answers at {endpoint}: is it running? systemctl status kvorum-agent"
             )
         if isinstance(cause, TimeoutError) and not isinstance(error, aiohttp.ClientConnectorError):
-            waited = f" within {timeout_s:g} s" if timeout_s else ""
             return Unreachable(
-                f"{endpoint} gave no answer{waited}: see kvorum status at another host"
+                f"{endpoint} gave no answer within {timeout_s:g} s: see kvorum status at another host"
             )
         reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
         if not isinstance(error, aiohttp.ClientConnectorError):
@@ -284,6 +384,16 @@ class Transport:
             f"cannot reach {endpoint} ({reason}): is its agent running? "
             "systemctl status kvorum-agent there"
         )
+
+
+async def _noting(pieces: AsyncIterator[bytes], broken: list[Exception]) -> AsyncIterator[bytes]:
+    """Yield the pieces, and keep the error that ends them: the sender only says that the connection broke."""
+    try:
+        async for piece in pieces:
+            yield piece
+    except (PlatformError, OSError, ValueError) as error:
+        broken.append(error)
+        raise
 
 
 def tls_context(ca_file: str) -> ssl.SSLContext:

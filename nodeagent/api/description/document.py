@@ -12,7 +12,9 @@ from typing import Any
 
 import msgspec
 
+from core.identity.signing import SCHEME, SIGNED_HEADERS, WINDOW_S
 from core.model import COLLECTIONS
+from nodeagent.api.description.names import operation_ids
 from nodeagent.api.description.operations import (
     OPERATIONS,
     QUERY,
@@ -28,6 +30,10 @@ from nodeagent.api.requests import CALLBACK_HEADER, CONDITION_LENGTH_MAX
 from nodeagent.services.callback_targets import URL_LENGTH_MAX
 
 OPENAPI = "3.1.0"
+# What hosts and their guards ask each other; programs have no use for it.
+BETWEEN_HOSTS = ("/v1/join/", "/v1/local/lease")
+# How long becoming or ceasing to be a member may take; clients wait for the answer.
+MEMBERSHIP_TAKES_S = 120
 CHANGES = frozenset({"POST", "PATCH", "DELETE"})
 VARIABLE = re.compile(r"\{(\w+)\}")
 PROBLEMS: Mapping[int, str] = {
@@ -40,9 +46,26 @@ PROBLEMS: Mapping[int, str] = {
     412: "It isn't as `If-Match` expects.",
     413: "The body is too large.",
     415: "The body is packed.",
-    429: "More than one caller's share; `Retry-After` says when there is room.",
+    429: "Too many: more than one caller's share, wrong log-ins or signatures, or signed requests.",
     500: "A fault of the agent; its log says more, under the request id.",
     503: "No quorum in time, or this host isn't ready: repeat with the same Idempotency-Key.",
+}
+
+SECURITY_SCHEMES: Mapping[str, Mapping[str, str]] = {
+    "token": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An access token (`kvt_...`), or a session (`kvs_...`) from logging in.",
+    },
+    "signature": {
+        "type": "http",
+        "scheme": SCHEME,
+        "description": f"`Authorization: {SCHEME} key=kvk_..., time=<Unix seconds>, nonce=<16 to 64 of A-Z a-z 0-9 _ ->, "
+        "sha256=<of the body>, signature=<HMAC-SHA256 with the secret of the access key, 64 hex digits>`. The signed text is, "
+        f"a line each and without a line feed at its end: `{SCHEME}`, key, time, nonce, method, path with query as sent, "
+        f"sha256, and `<name>:<value>` for each of these headers that is sent: {', '.join(SIGNED_HEADERS)}. The time is "
+        f"right within {WINDOW_S // 60} minutes; a nonce works once.",
+    },
 }
 
 
@@ -75,8 +98,11 @@ def openapi(version: str) -> dict[str, Any]:
         listed = operations.pop(("GET", f"/v1/{plural}/{{ref}}"))
         operations.setdefault(("GET", same), listed)
     paths: dict[str, dict[str, Any]] = {}
+    ids = operation_ids(operations, _listings(operations))
     for (method, path), operation in sorted(operations.items()):
-        paths.setdefault(path, {})[method.lower()] = _operation(method, path, operation)
+        described = _operation(method, path, operation)
+        described["operationId"] = ids[method, path]
+        paths.setdefault(path, {})[method.lower()] = described
     return {
         "openapi": OPENAPI,
         "info": {
@@ -85,10 +111,10 @@ def openapi(version: str) -> dict[str, Any]:
             "description": "Any agent answers any request. Names work wherever ids do.",
         },
         "servers": [{"url": "/"}],
-        "security": [{"token": []}],
+        "security": [{"token": []}, {"signature": []}],
         "paths": paths,
         "components": {
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": SECURITY_SCHEMES,
             "schemas": schemas_of(_types(operations)),
         },
     }
@@ -103,7 +129,6 @@ def _same_path(operations: Mapping[tuple[str, str], Operation], path: str) -> st
 
 def _operation(method: str, path: str, operation: Operation) -> dict[str, Any]:
     described: dict[str, Any] = {
-        "operationId": _id_of(method, path),
         "summary": operation.summary,
         "tags": [path.split("/")[2]],
         "parameters": [*_parameters(method, path, operation)],
@@ -113,6 +138,10 @@ def _operation(method: str, path: str, operation: Operation) -> dict[str, Any]:
     }
     if operation.open or operation.only_on_host:
         described["security"] = []
+    if f"{path}/".startswith(BETWEEN_HOSTS):
+        described["x-internal"] = True
+    elif operation.only_on_host and method == "POST":
+        described["x-takes-s"] = MEMBERSHIP_TAKES_S
     if operation.only_on_host:
         described["description"] = "Only on the host itself, through its unix socket, by root."
     if operation.file:
@@ -124,9 +153,15 @@ def _operation(method: str, path: str, operation: Operation) -> dict[str, Any]:
     return described
 
 
-def _id_of(method: str, path: str) -> str:
-    words = [word.strip("{}") for word in path.split("/")[2:]]
-    return "-".join((method.lower(), *words)).replace(".", "-")
+def _listings(operations: Mapping[tuple[str, str], Operation]) -> frozenset[str]:
+    """Return the paths that answer many: those whose answer has `items`."""
+    shapes = {p: o.answers[200][1] for (m, p), o in operations.items() if m == "GET"}
+    return frozenset(p for p, s in shapes.items() if isinstance(s, Mapping) and _has_items(s))
+
+
+def _has_items(shape: Mapping[str, object]) -> bool:
+    properties = shape.get("properties")
+    return isinstance(properties, Mapping) and "items" in properties
 
 
 def _has_required(type_: type[msgspec.Struct]) -> bool:

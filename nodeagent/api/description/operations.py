@@ -13,11 +13,13 @@ import msgspec
 
 from core.model import (
     VM,
+    AccessKey,
     Account,
     DataStorage,
     Event,
     Host,
     Image,
+    Permission,
     PortGroup,
     Resource,
     Role,
@@ -26,13 +28,12 @@ from core.model import (
     Task,
 )
 from ha.lease import Renewal
+from nodeagent.api.access_keys import ChangeAccessKey, MakeAccessKey
 from nodeagent.api.accounts import (
     ChangeAccount,
     CreateAccount,
     LogIn,
     SetPassword,
-    TotpCode,
-    WriteRole,
 )
 from nodeagent.api.certificates import ImportCertificate
 from nodeagent.api.description.schemas import reference_to
@@ -47,7 +48,9 @@ from nodeagent.api.joining import (
 from nodeagent.api.members import ChangePolicy
 from nodeagent.api.networks import ChangeRule, CreatePortGroup, CreateRule, CreateSecurityGroup
 from nodeagent.api.problems import Problem
+from nodeagent.api.roles import WriteRole
 from nodeagent.api.storages import CreateDataStorage
+from nodeagent.api.two_factor import TotpCode
 from nodeagent.joining.messages import AboutStanding, JoinAnswer, JoinCancel, JoinRequest, Standing
 from nodeagent.services.vm_requests import (
     ChangeVM,
@@ -66,6 +69,7 @@ Shape = type[Resource] | type[msgspec.Struct] | Schema | None
 TEXT: Schema = {"type": "string"}
 NUMBER: Schema = {"type": "integer"}
 OBJECT: Schema = {"type": "object"}
+PASSWORD: Schema = {"type": "string", "format": "password"}
 FILE: Schema = {"type": "string", "format": "binary"}
 
 
@@ -104,12 +108,17 @@ def object_of(**properties: Schema) -> Schema:
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
+def titled(name: str, schema: Schema) -> Schema:
+    """Return a schema with the name that clients give its objects."""
+    return {"title": name, **schema}
+
+
 def list_of(item: Schema) -> Schema:
     """Return the schema of a list."""
     return {"type": "array", "items": item}
 
 
-def shown(type_: type[Resource]) -> Schema:
+def shown(type_: type[msgspec.Struct]) -> Schema:
     """Return a reference to the schema of a resource as the API shows it."""
     return {"$ref": f"#/components/schemas/{type_.__name__}"}
 
@@ -145,25 +154,109 @@ VM_WORK: Mapping[int, tuple[str, Shape]] = {
     200: ("There was nothing to do.", VM_AND_TASK),
     202: ("The work is recorded; `Location` is its task.", VM_AND_TASK),
 }
+FLAG: Schema = {"type": "boolean"}
+PERHAPS_NUMBER: Schema = {"type": ["number", "null"]}
+VOTES: Mapping[str, Schema] = {
+    "voters": NUMBER,
+    "voters_wanted": NUMBER,
+    "losses_survived": NUMBER,
+}
+MEMBER = titled(
+    "Member",
+    object_of(
+        id=TEXT,
+        name=TEXT,
+        address=TEXT,
+        role=TEXT,
+        votes=FLAG,
+        vote=TEXT,
+        leader=FLAG,
+        applied_index={"type": ["integer", "null"]},
+        lag={"type": ["integer", "null"]},
+        health=TEXT,
+        failure_domain=TEXT,
+        feature_level=NUMBER,
+        raft=TEXT,
+        gossip=TEXT,
+        lease_age_s=PERHAPS_NUMBER,
+        watchdog=TEXT,
+        state=TEXT,
+        version=TEXT,
+        vms=NUMBER,
+        work=list_of(OBJECT),
+        plain_http=TEXT,
+        service_faults=list_of(OBJECT),
+    ),
+)
 OUTCOMES: Mapping[int, tuple[str, Shape]] = {
     200: (
         "What came of each, in the order they were named; `status` as if it had been asked for alone.",
-        items_of(
-            object_of(
-                ref=TEXT,
-                id=TEXT,
-                name=TEXT,
-                status=NUMBER,
-                task={"anyOf": [shown(Task), {"type": "null"}]},
-                problem={"anyOf": [reference_to(Problem), {"type": "null"}]},
-            )
+        titled(
+            "Outcomes",
+            items_of(
+                titled(
+                    "Outcome",
+                    object_of(
+                        ref=TEXT,
+                        id=TEXT,
+                        name=TEXT,
+                        status=NUMBER,
+                        task={"anyOf": [shown(Task), {"type": "null"}]},
+                        problem={"anyOf": [reference_to(Problem), {"type": "null"}]},
+                    ),
+                )
+            ),
         ),
     )
 }
-MEMBER = object_of(id=TEXT, name=TEXT, role=TEXT, health=TEXT)
-POLICY = object_of(voters_max=NUMBER, voter_replace_after_s=NUMBER, voters=NUMBER)
-PINNED = object_of(id=TEXT, name=TEXT, vote=TEXT, role=TEXT)
-CERTIFICATE = object_of(
+CALLBACK_KEY = titled("CallbackKey", object_of(public_key=TEXT))
+POLICY = titled(
+    "VoterPolicy",
+    object_of(voters_max=NUMBER, voter_replace_after_s=NUMBER, feature_level=NUMBER, **VOTES),
+)
+PINNED = titled("MemberVote", object_of(id=TEXT, name=TEXT, vote=TEXT, role=TEXT))
+STATUS = titled(
+    "ClusterStatus",
+    object_of(
+        cluster_name=TEXT,
+        index=NUMBER,
+        leader_name=TEXT,
+        quorum=FLAG,
+        members=list_of(MEMBER),
+        vms={**OBJECT, "additionalProperties": NUMBER},
+        alarms=list_of(shown(Event)),
+    ),
+)
+CALLER = titled(
+    "Caller",
+    object_of(
+        name=TEXT,
+        via=TEXT,
+        account_id=TEXT,
+        permissions=list_of(shown(Permission)),
+    ),
+)
+HERE = titled(
+    "LocalStatus",
+    object_of(state=TEXT, detail=TEXT, version=TEXT, host_id=TEXT, host_name=TEXT),
+)
+BELONGS: Mapping[str, Schema] = {
+    "host_id": TEXT,
+    "host_name": TEXT,
+    "cluster_name": TEXT,
+    "address": TEXT,
+    "api": TEXT,
+}
+BEGUN = titled("NewCluster", object_of(**BELONGS, admin_token_file=TEXT))
+JOINED = titled("NewMember", object_of(**BELONGS, members=NUMBER, **VOTES))
+RELEASED = titled("ReleasedHost", object_of(host=TEXT, vms_released=NUMBER))
+TOKENS = titled("NewJoinTokens", object_of(tokens=list_of(PASSWORD), expires_ms=NUMBER))
+TOKEN = titled("NewAccessToken", object_of(token=PASSWORD, id=TEXT, name=TEXT))
+SESSION = titled("NewSession", object_of(token=PASSWORD, id=TEXT, expires_ms=NUMBER))
+TOTP = titled("NewTotp", object_of(uri=PASSWORD, qr_svg=PASSWORD, qr_text=PASSWORD))
+RECOVERY = titled("RecoveryCodes", object_of(recovery_codes=list_of(PASSWORD)))
+LEFT = titled("FormerMember", object_of(host_name=TEXT, cluster_name=TEXT))
+CERTIFICATE_FIELDS = object_of(
     name=TEXT,
     kind=TEXT,
     host_name=TEXT,
@@ -175,23 +268,41 @@ CERTIFICATE = object_of(
     sha256=TEXT,
     warnings=list_of(TEXT),
 )
-SECRETS = object_of(
-    key_id=TEXT,
-    next_key_id=TEXT,
-    former_key_id=TEXT,
-    changing={"type": "boolean"},
-    hosts_without_key=list_of(TEXT),
-    secrets_by_key=OBJECT,
+CERTIFICATE = titled("Certificate", CERTIFICATE_FIELDS)
+SECRETS = titled(
+    "SecretsKeyStatus",
+    object_of(
+        key_id=TEXT,
+        next_key_id=TEXT,
+        former_key_id=TEXT,
+        changing=FLAG,
+        hosts_without_key=list_of(TEXT),
+        secrets_by_key={**OBJECT, "additionalProperties": NUMBER},
+        hosts=list_of(
+            titled(
+                "SecretsKeyAtHost",
+                object_of(name=TEXT, state=TEXT, place=TEXT, key_id=TEXT, hsm=TEXT, fault=TEXT),
+            )
+        ),
+    ),
+)
+NEW_SECRET = titled(
+    "AccessKeySecret", object_of(id=TEXT, name=TEXT, secret=PASSWORD, expires_ms=NUMBER)
 )
 GONE: Mapping[int, tuple[str, Shape]] = {204: ("It is gone.", None)}
-TOUCHED: Schema = list_of(object_of(kind=TEXT, id=TEXT, name=TEXT, relation=TEXT, to=TEXT))
-PLAN: Schema = object_of(
-    target=object_of(kind=TEXT, id=TEXT, name=TEXT),
-    allowed={"type": "boolean"},
-    why_not=TEXT,
-    deleted=TOUCHED,
-    detached=TOUCHED,
-    refused=TOUCHED,
+TOUCHED: Schema = list_of(
+    titled("Touched", object_of(kind=TEXT, id=TEXT, name=TEXT, relation=TEXT, to=TEXT))
+)
+PLAN: Schema = titled(
+    "DeletionPlan",
+    object_of(
+        target=titled("Target", object_of(kind=TEXT, id=TEXT, name=TEXT)),
+        allowed=FLAG,
+        why_not=TEXT,
+        deleted=TOUCHED,
+        detached=TOUCHED,
+        refused=TOUCHED,
+    ),
 )
 PLANNED: tuple[str, Shape] = ("What it would take along and what stands in its way.", PLAN)
 DRY_RUN = Parameter("dry_run", "1: only say what would go and what forbids it.", TEXT)
@@ -230,7 +341,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("GET", "/v1/status"): Operation(
         "The cluster at a glance.",
-        {200: ("Leader, quorum, members, VMs by phase, the last alarms.", OBJECT)},
+        {200: ("Leader, quorum, members, VMs by phase, the last alarms.", STATUS)},
     ),
     ("GET", "/v1/members"): Operation(
         "Each host's role, progress and health. Takes a second at most.",
@@ -299,7 +410,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("POST", "/v1/hosts/{host}/actions/confirm-off"): Operation(
         "Say that a lost host is powered off, so that its VMs may run elsewhere.",
-        {200: ("Its VMs are released.", object_of(host=TEXT, vms_released=NUMBER))},
+        {200: ("Its VMs are released.", RELEASED)},
         body=ConfirmOff,
     ),
     ("POST", "/v1/vms"): Operation("Make a VM from an image.", VM_WORK, body=CreateVM, task=True),
@@ -310,7 +421,10 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "Stop a VM by force and remove it with its disks and NICs.",
         {
             **VM_WORK,
-            200: ("With `dry_run`: what it would take along. Else: nothing to do.", OBJECT),
+            200: (
+                "With `dry_run`: what it would take along. Else: nothing to do.",
+                {"anyOf": [PLAN, VM_AND_TASK]},
+            ),
         },
         query=(DRY_RUN,),
         task=True,
@@ -393,12 +507,12 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("GET", "/v1/callback-key"): Operation(
         "The public key that receivers of callbacks check signatures with.",
-        {200: ("`whpk_` and the Ed25519 key in base64.", object_of(public_key=TEXT))},
+        {200: ("`whpk_` and the Ed25519 key in base64.", CALLBACK_KEY)},
         open=True,
     ),
     ("POST", "/v1/callback-key/actions/rotate"): Operation(
         "Sign callbacks with a new key from now on.",
-        {200: ("The new public key.", object_of(public_key=TEXT))},
+        {200: ("The new public key.", CALLBACK_KEY)},
     ),
     ("GET", "/v1/events"): Operation(
         "Events, oldest first; with `Accept: text/event-stream` a stream that `Last-Event-ID` resumes at any agent.",
@@ -407,32 +521,44 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("POST", "/v1/join-tokens"): Operation(
         "Make single-use join tokens.",
-        {
-            201: (
-                "Their texts, shown this once.",
-                object_of(tokens=list_of(TEXT), expires_ms=NUMBER),
-            )
-        },
+        {201: ("Their texts, shown this once.", TOKENS)},
         body=MakeJoinTokens,
     ),
     ("DELETE", "/v1/join-tokens/{token}"): Operation("Revoke a join token.", GONE),
     ("POST", "/v1/access-tokens"): Operation(
         "Make an access token.",
-        {201: ("The token, shown this once.", object_of(token=TEXT, id=TEXT, name=TEXT))},
+        {201: ("The token, shown this once.", TOKEN)},
         body=MakeAccessToken,
     ),
     ("DELETE", "/v1/access-tokens/{token}"): Operation(
         "Revoke an access token, everywhere at once.", GONE
     ),
+    ("POST", "/v1/access-keys"): Operation(
+        "Make an access key, with which a program signs its requests.",
+        {201: ("The secret, shown this once.", NEW_SECRET)},
+        body=MakeAccessKey,
+    ),
+    ("PATCH", "/v1/access-keys/{key}"): Operation(
+        "Change an access key; a disabled one is refused everywhere at once.",
+        {200: ("The changed key.", AccessKey)},
+        body=ChangeAccessKey,
+    ),
+    ("POST", "/v1/access-keys/{key}/actions/rotate"): Operation(
+        "Give an access key a new secret; the former one ends everywhere at once.",
+        {200: ("The secret, shown this once.", NEW_SECRET)},
+    ),
+    ("DELETE", "/v1/access-keys/{key}"): Operation(
+        "Delete an access key; it is refused everywhere at once.", GONE
+    ),
     ("POST", "/v1/login"): Operation(
         "Log in with name, password and perhaps a time code.",
-        {200: ("A session's token, shown this once.", object_of(token=TEXT, id=TEXT))},
+        {200: ("A session's token, shown this once.", SESSION)},
         body=LogIn,
         open=True,
     ),
     ("POST", "/v1/logout"): Operation("End the session that the request came with.", GONE),
     ("GET", "/v1/whoami"): Operation(
-        "Who the credentials are, and what they allow.", {200: ("The caller.", OBJECT)}
+        "Who the credentials are, and what they allow.", {200: ("The caller.", CALLER)}
     ),
     ("DELETE", "/v1/sessions/{session}"): Operation("End a session, everywhere at once.", GONE),
     ("POST", "/v1/accounts"): Operation(
@@ -444,7 +570,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         body=ChangeAccount,
     ),
     ("DELETE", "/v1/accounts/{account}"): Operation(
-        "Delete an account with its sessions and access tokens.", GONE
+        "Delete an account with its sessions, access tokens and access keys.", GONE
     ),
     ("POST", "/v1/accounts/{account}/actions/set-password"): Operation(
         "Set a password and end the account's other sessions; one's own needs the old one.",
@@ -453,16 +579,21 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("POST", "/v1/accounts/{account}/actions/enable-totp"): Operation(
         "Show the secret of time codes as an address and a QR code, until a code confirms it.",
-        {200: ("For an authenticator app.", object_of(uri=TEXT, qr_svg=TEXT, qr_text=TEXT))},
+        {200: ("For an authenticator app.", TOTP)},
     ),
     ("POST", "/v1/accounts/{account}/actions/confirm-totp"): Operation(
         "Switch time codes on with a first code.",
-        {200: ("Recovery codes, shown this once.", object_of(recovery_codes=list_of(TEXT)))},
+        {200: ("Recovery codes, shown this once.", RECOVERY)},
         body=TotpCode,
     ),
     ("POST", "/v1/accounts/{account}/actions/disable-totp"): Operation(
         "Switch time codes off; one's own need a code.",
         {204: ("They are off.", None)},
+        body=TotpCode,
+    ),
+    ("POST", "/v1/accounts/{account}/actions/renew-recovery-codes"): Operation(
+        "Make new recovery codes of one's own, for a time code; the old ones end.",
+        {200: ("Recovery codes, shown this once.", RECOVERY)},
         body=TotpCode,
     ),
     ("GET", "/v1/roles"): Operation(
@@ -495,20 +626,20 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         open=True,
     ),
     ("GET", "/v1/local/status"): Operation(
-        "What this host is.", {200: ("Member or not.", OBJECT)}, only_on_host=True
+        "What this host is.", {200: ("Member or not.", HERE)}, only_on_host=True
     ),
     ("POST", "/v1/local/init"): Operation(
         "Make this host the first of a new cluster.",
-        {201: ("It is.", OBJECT)},
+        {201: ("It is.", BEGUN)},
         body=InitCluster,
         only_on_host=True,
     ),
     ("POST", "/v1/local/join"): Operation(
-        "Make this host a member.", {200: ("It is.", OBJECT)}, body=JoinCluster, only_on_host=True
+        "Make this host a member.", {200: ("It is.", JOINED)}, body=JoinCluster, only_on_host=True
     ),
     ("POST", "/v1/local/leave"): Operation(
         "Take this host out of its cluster.",
-        {200: ("It belongs to none now.", OBJECT)},
+        {200: ("It belongs to none now.", LEFT)},
         body=LeaveCluster,
         only_on_host=True,
     ),

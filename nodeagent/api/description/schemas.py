@@ -6,12 +6,14 @@ its tag and its secrets, with the names behind its ids.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
-from core.model import VM, Resource, Task
+from core.attributes import attributes_of, structs_in
+from core.model import KINDS, LINKS, VM, Link, Resource, Task, kind_of
 from nodeagent.api.views import name_field
 
 TEMPLATE = "#/components/schemas/{name}"
@@ -64,6 +66,10 @@ EXTRAS: dict[type[Resource], SchemaOf] = {
         },
     },
 }
+# Bodies hold these in clear; whoever shows or prints a body leaves them out.
+PASSWORDS = frozenset(
+    {"password", "old_password", "passphrase", "token", "code", "secret", "secret_key"}
+)
 NOT_SHOWN: dict[type[Resource], frozenset[str]] = {Task: frozenset({"plan"})}
 
 
@@ -71,10 +77,38 @@ def schemas_of(types: Iterable[type[msgspec.Struct]]) -> dict[str, SchemaOf]:
     """Return the schemas of structs and of all that they hold, by name."""
     wanted = sorted(set(types), key=lambda type_: type_.__name__)
     _, components = msgspec.json.schema_components(wanted, ref_template=TEMPLATE)
+    for schema in components.values():
+        if "description" in schema:
+            schema["description"] = inspect.cleandoc(schema["description"])
+    for type_ in structs_of(wanted):
+        properties = components[type_.__name__]["properties"]
+        for name, said in attributes_of(type_).items():
+            properties[name] |= said.schema()
     for type_ in wanted:
         if issubclass(type_, Resource):
             components[type_.__name__] = _shown(type_, components[type_.__name__])
+        else:
+            _mark_passwords(components[type_.__name__])
     return dict(sorted(components.items()))
+
+
+def structs_of(types: Iterable[type[msgspec.Struct]]) -> list[type[msgspec.Struct]]:
+    """Return structs and all that they hold, each once."""
+    found: dict[type[msgspec.Struct], None] = {}
+    waiting = list(types)
+    while waiting:
+        type_ = waiting.pop()
+        if type_ not in found:
+            found[type_] = None
+            fields = msgspec.structs.fields(type_)
+            waiting += [inner for field in fields for inner in structs_in(field.type)]
+    return list(found)
+
+
+def _mark_passwords(schema: SchemaOf) -> None:
+    for name, inner in schema.get("properties", {}).items():
+        if name in PASSWORDS and inner.get("type") == "string":
+            inner["format"] = "password"
 
 
 def reference_to(type_: type[msgspec.Struct]) -> SchemaOf:
@@ -97,4 +131,29 @@ def _shown(type_: type[Resource], schema: SchemaOf) -> SchemaOf:
                 else {**TEXT, "description": f"The name behind `{field}`; empty without one."}
             )
     properties |= EXTRAS.get(type_, {})
-    return {**schema, "properties": properties, "required": list(properties)}
+    return {
+        **schema,
+        "properties": properties,
+        "required": list(properties),
+        "x-kvorum-kind": kind_of(type_),
+        "x-kvorum-collection": type_.PLURAL,
+        "x-kvorum-relations": {link.name: _relation(link) for link in _links(type_)},
+    }
+
+
+def _links(type_: type[Resource]) -> list[Link]:
+    """Return the relations that the API lets walk along, those to other collections."""
+    links = LINKS[kind_of(type_)].values()
+    return sorted((link for link in links if KINDS[link.target].PLURAL), key=lambda link: link.name)
+
+
+def _relation(link: Link) -> SchemaOf:
+    relation = link.relation
+    cardinality = relation.cardinality[:: -1 if link.reverse else 1]
+    said: SchemaOf = {"to": KINDS[link.target].PLURAL, "cardinality": cardinality}
+    if link.reverse:
+        return said | {"kept_in": f"{link.target}.{relation.field}"}
+    said |= {"kept_in": f"{link.source}.{relation.field}", "required": relation.required}
+    if relation.maximum is not None:
+        said["maximum"] = relation.maximum
+    return said | {"when_target_is_deleted": str(relation.on_delete)}

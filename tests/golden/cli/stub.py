@@ -81,6 +81,33 @@ class World:
             "changing": True,
             "hosts_without_key": ["h3"],
             "secrets_by_key": {"0123456789abcdef": 2},
+            "hosts": [
+                {
+                    "name": "h1",
+                    "state": "ok",
+                    "place": "hsm",
+                    "key_id": "0123456789abcdef",
+                    "hsm": "key kvorum-1 in token kvorum",
+                    "fault": "",
+                },
+                {
+                    "name": "h2",
+                    "state": "fault",
+                    "place": "file",
+                    "key_id": "0123456789abcdef",
+                    "hsm": "",
+                    "fault": "the HSM can't be used for key kvorum-1 in token kvorum: "
+                    "it did not answer within 20 s",
+                },
+                {
+                    "name": "h3",
+                    "state": "no answer",
+                    "place": "",
+                    "key_id": "",
+                    "hsm": "",
+                    "fault": "",
+                },
+            ],
         }
     )
     joined: dict = field(default_factory=dict)
@@ -101,6 +128,7 @@ class StubAgent:
         self.asked: list[Asked] = []
         self.faults: deque[Fault] = deque()
         self.streams: deque = deque()
+        self.silent_streams = False  # whether a stream stays open when all is sent
         self._dir = Path(tempfile.mkdtemp(prefix="kvt-cli-"))
         self.socket = self._dir / "api.sock"
         self.address = f"unix:{self.socket}"
@@ -135,6 +163,11 @@ class StubAgent:
             self.address = f"127.0.0.1:{runner.addresses[0][1]}"
         self._ready.set()
         await self._stop.wait()
+        for (
+            connection
+        ) in runner.server.connections:  # it dies: no farewells, which TLS would wait for
+            if connection.transport is not None:
+                connection.transport.abort()
         await runner.cleanup()
 
     async def _handle(self, request):
@@ -197,6 +230,8 @@ class StubAgent:
             return response
         for piece in self.streams.popleft():
             await response.write(piece)
+        if self.silent_streams:
+            await self._stop.wait()
         return response
 
     def _page(self, items, query):
@@ -257,6 +292,8 @@ class StubAgent:
                 return 200, self._worked_on(self._one("tasks", name)), {}
             case "GET", [plural, name]:
                 return 200, self._one(plural, name), {}
+            case "DELETE", [plural, name] if ("dry_run", "1") in asked.query:
+                return 200, self._plan(plural, self._one(plural, name)), {}
             case "DELETE", ["tasks", name]:
                 self._one("tasks", name)["cancel_requested"] = True
                 return 202, self._one("tasks", name), {}
@@ -390,6 +427,24 @@ class StubAgent:
             {},
         )
 
+    def _plan(self, plural, item):
+        """What goes along with a VM, and what else a disk or a VM would miss."""
+        kinds = {"disks": "disk", "nics": "nic", "vms": "vm"}
+
+        def those(of, attribute):
+            return [
+                {"kind": kinds[of], "id": one["id"], "name": one["name"], "to": item["name"]}
+                for one in self._all(of)
+                if one.get(attribute) == item["id"]
+            ]
+
+        along = those("disks", "vm_id") + those("nics", "vm_id") if plural == "vms" else []
+        needed = {"images": ("disks", "image_id"), "hosts": ("vms", "host_id")}
+        refused = those(*needed[plural]) if plural in needed else []
+        why = f"{item['name']} is needed by {refused[0]['name']}" if refused else ""
+        plan = {"deleted": along, "detached": item.get("detached", []), "refused": refused}
+        return plan | {"allowed": not refused, "why_not": why}
+
     def _change_rule(self, name, rule_id, asked):
         rules = self._one("security-groups", name)["rules"]
         for rule in rules:
@@ -441,7 +496,7 @@ class StubAgent:
         if task["workflow"] == "vm-delete":
             self._all("vms").remove(vm)
         elif task["workflow"] == "vm-create":
-            vm["phase"] = "running" if vm["start"] else "stopped"
+            vm["phase"] = "running" if vm.get("start", True) else "stopped"
 
     def _made(self, plural, fields):
         word = plural.removesuffix("s").replace("-", " ")

@@ -19,11 +19,13 @@ import msgspec
 
 from core.errors import PlatformError, UnavailableError
 from tools.bench.api.creates import WRITERS, Order, creates_per_second
+from tools.bench.api.delays import Delays, measure_delays
 from tools.bench.api.load import Load, get
-from tools.bench.api.lxd import PROFILES, client, lxd
-from tools.bench.api.report import Figure, Report, table
+from tools.bench.api.lxd import PROFILES, client, lxd, pid_behind
 from tools.bench.api.subscribers import SUBSCRIBERS, idle_percent
+from tools.bench.figures import Figure, make_report, table
 from tools.bench.measure import API_SOCKET, SHARED
+from tools.bench.usage import Spent
 from tools.demo.operator import Operator
 from tools.guests.build import guest_image
 from tools.lab.cluster import form_cluster
@@ -58,12 +60,20 @@ class Rounds:
 
 @dataclass(frozen=True, slots=True)
 class Ours:
-    """The agent that is measured: not the leader's host, and a token that it checks with each request."""
+    """The agent that is measured: not the leader's host, and a token that it checks with each request over HTTPS.
+    `sockets`: of all agents, by their hosts' ids."""
 
-    socket: Path
+    host_id: str
+    sockets: dict[str, Path]
     https: str
     token: str
     pid: int
+    pids: tuple[int, ...]
+
+    @property
+    def socket(self) -> Path:
+        """Where root asks it."""
+        return self.sockets[self.host_id]
 
     @property
     def network(self) -> tuple[str, ...]:
@@ -99,23 +109,33 @@ async def prepared(lab: Lab, image: str) -> Ours:
     follower = next(m["name"] for m in members if not m["leader"])
     address = next(m["address"] for m in members if m["name"] == follower)
     made = await operator.asks(first, "api", "POST", "access-tokens", "--data", '{"name": "bench"}')
-    pid = lab.service_pid(follower, "agent")
-    assert pid is not None, "a lab's host has an agent"
-    return Ours(lab.inside(follower, API_SOCKET), f"https://{address}:7443", made["token"], pid)
+    pids = {m["name"]: lab.service_pid(m["name"], "agent") or 0 for m in members}
+    assert all(pids.values()), "a lab's host has an agent"
+    sockets = {m["id"]: lab.inside(m["name"], API_SOCKET) for m in members}
+    host_id = next(m["id"] for m in members if m["name"] == follower)
+    return Ours(
+        host_id=host_id,
+        sockets=sockets,
+        https=f"https://{address}:7443",
+        token=made["token"],
+        pid=pids[follower],
+        pids=tuple(pids.values()),
+    )
 
 
-async def measure(
-    ours: Ours, peer: Path, rounds: Rounds, *, number: int, seconds: float, directory: Path
+async def measure_reads(
+    ours: Ours, peer: Path, rounds: Rounds, *, seconds: float, directory: Path
 ) -> None:
-    """Measure everything once, ours and the peer's in turn."""
+    """Measure all reads once, ours and the peer's in turn."""
     unix, theirs = f"unix:{ours.socket}", f"unix:{peer}"
     for name, base, path, headers in (
-        ("get", unix, "/v1/vms/web1", ours.headers),
+        ("get", unix, "/v1/vms/web1", {}),
         ("LXD get", theirs, f"{PROFILES}/default", {}),
-        ("list", unix, GROUP_LIST, ours.headers),
-        ("LXD list", theirs, PROFILE_LIST, {}),
         ("get over HTTPS", ours.https, "/v1/vms/web1", ours.headers),
+        ("list", unix, GROUP_LIST, {}),
+        ("LXD list", theirs, PROFILE_LIST, {}),
     ):
+        spent = Spent((pid_behind(peer),) if base == theirs else (ours.pid,))
         try:
             load = await get(
                 base,
@@ -128,6 +148,13 @@ async def measure(
         except PlatformError as error:
             raise UnavailableError(f"{name} ({path}): {error.message}") from None
         rounds.add_load(name, load)
+        rounds.add(f"{name}, us", spent.us() / (load.per_second * seconds))
+
+
+async def measure_creates(
+    ours: Ours, peer: Path, rounds: Rounds, *, number: int, seconds: float
+) -> None:
+    """Measure creates once, ours and the peer's in turn. After all reads: both lists would grow by what is made."""
     made = f"made-{number}"
     order = Order(
         base=ours.https,
@@ -136,27 +163,59 @@ async def measure(
         seconds=seconds,
         headers=ours.headers,
     )
-    rounds.add("creates", await creates_per_second(order, inside=ours.network))
+    spent = Spent(ours.pids)
+    rounds.add("creates", rate := await creates_per_second(order, inside=ours.network))
+    rounds.add("creates, us", spent.us() / (rate * seconds))
     order = Order(base="http://host", path=PROFILES, prefix=made, seconds=seconds, socket=str(peer))
-    rounds.add("LXD creates", await creates_per_second(order))
+    spent = Spent((pid_behind(peer),))
+    rounds.add("LXD creates", rate := await creates_per_second(order))
+    rounds.add("LXD creates, us", spent.us() / (rate * seconds))
 
 
-def figures(rounds: Rounds, idle: tuple[float, float]) -> tuple[Figure, ...]:
+def figures(rounds: Rounds, idle: tuple[float, float], delays: Delays) -> tuple[Figure, ...]:
     """Return the figures with their targets."""
     return (
-        Figure("GET of one, access token checked, unix socket", "1/s",
+        figure("GET of one by root, unix socket", "1/s",
                rounds.of("get, per second"), rounds.of("LXD get, per second"), at_least=5),
-        Figure("p99 of it", "ms", rounds.of("get, p99 ms"), rounds.of("LXD get, p99 ms"), at_most=1),
-        Figure(f"list of {LISTED} with two filters, LXD: {PROFILES_LISTED}, unix socket", "1/s",
+        figure("p99 of it", "ms", rounds.of("get, p99 ms"), rounds.of("LXD get, p99 ms"), at_most=1),
+        cost("processor time of it", rounds, "get", "LXD get", at_most=0.2),
+        figure("GET of one, access token checked, HTTPS; LXD: unix socket", "1/s",
+               rounds.of("get over HTTPS, per second"), rounds.of("LXD get, per second"), at_least=5),
+        figure("p99 of it", "ms", rounds.of("get over HTTPS, p99 ms"), rounds.of("LXD get, p99 ms"), at_most=1),
+        cost("processor time of it", rounds, "get over HTTPS", "LXD get", at_most=0.2),
+        figure(f"list of {LISTED} with two filters, LXD: {PROFILES_LISTED}, unix socket", "1/s",
                rounds.of("list, per second"), rounds.of("LXD list, per second"), at_least=5),
-        Figure("p99 of it", "ms", rounds.of("list, p99 ms"), rounds.of("LXD list, p99 ms")),
-        Figure("GET of one over HTTPS", "1/s", rounds.of("get over HTTPS, per second")),
-        Figure("p99 of it", "ms", rounds.of("get over HTTPS, p99 ms")),
-        Figure(f"creates by quorum over HTTPS, {WRITERS} clients; LXD: one member, unix socket", "1/s",
+        figure("p99 of it", "ms", rounds.of("list, p99 ms"), rounds.of("LXD list, p99 ms")),
+        cost("processor time of it", rounds, "list", "LXD list", at_most=0.2),
+        figure(f"creates by quorum over HTTPS, {WRITERS} clients; LXD: one member, unix socket", "1/s",
                rounds.of("creates"), rounds.of("LXD creates"), at_least=3),
-        Figure("idle agent", "% of a core", idle[0]),
-        Figure(f"idle agent with {SUBSCRIBERS} subscribers of events", "% of a core", idle[1], at_most=5),
+        cost("processor time of it, on all three hosts", rounds, "creates", "LXD creates"),
+        figure("one create by quorum, one client", "ms", delays.commit_ms),
+        figure("an event at other agents' subscribers, from before its commit", "ms", delays.event_ms),
+        figure("the same", "x create", delays.event_ms / delays.commit_ms, at_most=2),
+        figure("idle agent", "% of a core", idle[0]),
+        figure(f"idle agent with {SUBSCRIBERS} subscribers of events", "% of a core", idle[1], at_most=5),
     )  # fmt: skip
+
+
+def cost(
+    name: str, rounds: Rounds, ours: str, peers: str, *, at_most: float | None = None
+) -> Figure:
+    """Return what one answer costs. Unlike rates it is nearly the same on a machine that others use too."""
+    return figure(name, "us", rounds.of(f"{ours}, us"), rounds.of(f"{peers}, us"), at_most=at_most)
+
+
+def figure(
+    name: str,
+    unit: str,
+    ours: float,
+    peer: float | None = None,
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
+) -> Figure:
+    """Return a figure."""
+    return Figure(name=name, unit=unit, ours=ours, peer=peer, at_least=at_least, at_most=at_most)
 
 
 async def bench(*, rounds: int, seconds: float, out: Path) -> int:
@@ -176,10 +235,13 @@ async def bench(*, rounds: int, seconds: float, out: Path) -> int:
                     for number in range(PROFILES_LISTED - 1):
                         await http.post(PROFILES, json={"name": f"listed{number}"})
                 for number in range(rounds):
-                    say(f"round {number + 1} of {rounds}")
-                    await measure(
-                        ours, peer, found, number=number, seconds=seconds, directory=directory
-                    )
+                    say(f"reads, round {number + 1} of {rounds}")
+                    await measure_reads(ours, peer, found, seconds=seconds, directory=directory)
+                for number in range(rounds):
+                    say(f"creates, round {number + 1} of {rounds}")
+                    await measure_creates(ours, peer, found, number=number, seconds=seconds)
+            say("events at other agents")
+            delays = await measure_delays(ours.sockets, ours.host_id)
             say(f"{SUBSCRIBERS} subscribers")
             idle = await idle_percent(ours.socket, ours.pid, seconds=4 * seconds)
     except PlatformError as error:
@@ -188,10 +250,11 @@ async def bench(*, rounds: int, seconds: float, out: Path) -> int:
     finally:
         if lab is not None:
             await lab.down()
-    report = Report(
+    report = make_report(
+        figures(found, idle, delays),
+        peer="LXD",
         seconds=round(time.monotonic() - began_s, 1),
-        load_average=round(os.getloadavg()[0], 1),
-        figures=figures(found, idle),
+        load_average=os.getloadavg()[0],
         rounds=found.values,
     )
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import os
 import shutil
+import socket
+import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -40,9 +42,9 @@ async def lxd(directory: Path) -> AsyncIterator[Path]:
             start_new_session=True,
         )
     try:
-        socket = directory / "unix.socket"
-        await _answers(socket)
-        yield socket
+        path = directory / "unix.socket"
+        await _answers(path)
+        yield path
     finally:
         with contextlib.suppress(ProcessLookupError):
             running.terminate()
@@ -56,12 +58,12 @@ async def lxd(directory: Path) -> AsyncIterator[Path]:
             await _unmount(directory / name)
 
 
-async def _answers(socket: Path) -> None:
+async def _answers(path: Path) -> None:
     try:
         async with asyncio.timeout(UP_TIMEOUT_S):
             while True:
                 with contextlib.suppress(aiohttp.ClientError, OSError):
-                    async with client(socket) as http, http.get("/1.0") as answer:
+                    async with client(path) as http, http.get("/1.0") as answer:
                         if answer.status == 200:
                             return
                 await asyncio.sleep(0.2)
@@ -77,6 +79,17 @@ async def _unmount(path: Path) -> None:
     await process.wait()
 
 
-def client(socket: Path) -> aiohttp.ClientSession:
+def pid_behind(path: Path) -> int:
+    """Return the process that listens on a unix socket."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(path))
+        credentials = connection.getsockopt(
+            socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
+        )
+    pid: int = struct.unpack("3i", credentials)[0]
+    return pid
+
+
+def client(path: Path) -> aiohttp.ClientSession:
     """Return an HTTP client of a unix socket."""
-    return aiohttp.ClientSession("http://host", connector=aiohttp.UnixConnector(str(socket)))
+    return aiohttp.ClientSession("http://host", connector=aiohttp.UnixConnector(str(path)))

@@ -18,11 +18,11 @@ from pathlib import Path
 import msgspec
 
 from core.errors import PlatformError
+from tools.bench.figures import Figure, make_report, table
 from tools.bench.raft.commits import MANY, measure_commits
 from tools.bench.raft.reads import figures_of_reads
 from tools.bench.raft.recovery import measure_recovery
 from tools.bench.raft.replicas import measure_replicas
-from tools.bench.raft.report import Figure, make_report, table
 
 BUILD = Path(__file__).resolve().parents[3] / "build"
 PARTS = ("commits", "reads", "replicas", "recovery")
@@ -107,6 +107,7 @@ async def bench(scale: Scale, *, parts: Sequence[str], out: Path, profile: Path 
         return 1
     report = make_report(
         found.figures,
+        peer="etcd",
         seconds=round(time.perf_counter() - began_s, 1),
         load_average=os.getloadavg()[0],
         rounds=found.rounds,

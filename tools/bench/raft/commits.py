@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+from tools.bench.figures import Figure
 from tools.bench.raft.certificates import Authority
 from tools.bench.raft.child import Child
 from tools.bench.raft.cluster import Voters, hosts, voters
 from tools.bench.raft.etcd import etcd_client
 from tools.bench.raft.orders import Ask, Barrier, Done, Drive, Follow, Load, Status
-from tools.bench.raft.report import Figure
 
 MANY = 64
 REPLICA = "replica"
@@ -47,7 +47,7 @@ class Commits:
                     name=f"commits, {where}",
                     unit="1/s",
                     ours=self.rate(who, clients),
-                    etcd=self.rate("etcd", clients),
+                    peer=self.rate("etcd", clients),
                     at_least=1.0 if clients == MANY else 0.5,
                 )
             )
@@ -57,7 +57,7 @@ class Commits:
                         name=f"{name[:3]}, {where}",
                         unit="ms",
                         ours=median(getattr(load, name) for load in loads),
-                        etcd=median(getattr(load, name) for load in theirs),
+                        peer=median(getattr(load, name) for load in theirs),
                         at_most=at_most,
                     )
                 )

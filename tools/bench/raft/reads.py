@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tools.bench.raft.report import Figure
+from tools.bench.figures import Figure
 from tools.bench.store_reads import measure_reads
 
 POINT_READS_MIN = 50_000

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from tools.bench.figures import Figure
 from tools.bench.raft.certificates import Authority
 from tools.bench.raft.cluster import hosts
 from tools.bench.raft.orders import AddVoter, Barrier, Done, Fill
-from tools.bench.raft.report import Figure
 
 OLD, NEW = "old", "new"
 FIRST_ADDRESS = 41

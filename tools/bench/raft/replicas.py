@@ -9,12 +9,12 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from statistics import median
 
+from tools.bench.figures import Figure
 from tools.bench.raft.certificates import Authority
 from tools.bench.raft.child import Child
 from tools.bench.raft.cluster import Voters, hosts, voters
 from tools.bench.raft.commits import MANY
 from tools.bench.raft.orders import Ask, Barrier, Done, Drive, Follow, Load, Status
-from tools.bench.raft.report import Figure
 
 FANOUT = 8
 FIRST_ADDRESS = 256  # 127.0.1.0

@@ -1,4 +1,7 @@
-"""The result: figures with their targets, a table for people and JSON for programs."""
+"""What benches next to a peer result in: figures with their targets, a table for people and JSON for programs.
+
+Used by `tools.bench.raft` (the peer is etcd) and `tools.bench.api` (LXD).
+"""
 
 from __future__ import annotations
 
@@ -8,43 +11,43 @@ import msgspec
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True):
-    """One figure. With `etcd`'s beside it the limits are for the ratio `ours / etcd`, else for `ours`."""
+    """One figure. With the peer's beside it the limits are for the ratio `ours / peer`, else for `ours`."""
 
     name: str
     unit: str
     ours: float
-    etcd: float | None = None
+    peer: float | None = None
     at_least: float | None = None
     at_most: float | None = None
 
     @property
     def ratio(self) -> float | None:
-        """Ours as a share of etcd's."""
-        return None if not self.etcd else self.ours / self.etcd
+        """Ours as a share of the peer's."""
+        return None if not self.peer else self.ours / self.peer
 
     @property
     def met(self) -> bool:
         """Tell whether the figure is within its limits; one without limits is."""
-        value = self.ours if self.etcd is None else self.ratio
+        value = self.ours if self.peer is None else self.ratio
         if value is None:
             return False
         return (self.at_least is None or value >= self.at_least) and (
             self.at_most is None or value <= self.at_most
         )
 
-    @property
-    def target(self) -> str:
-        """The limit in words; empty if there is none."""
-        times = " x etcd" if self.etcd is not None else ""
+    def target(self, peer: str) -> str:
+        """Return the limit in words, with the peer's name; empty if there is none."""
+        times = f" x {peer}" if self.peer is not None else ""
         if self.at_least is not None:
             return f">= {self.at_least:g}{times}"
         return f"<= {self.at_most:g}{times}" if self.at_most is not None else ""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """`build/bench-raft.json`. `rounds` holds what each round measured; `left_out` says why something wasn't."""
+    """What a bench writes. `rounds` holds what each round measured; `left_out` says why something wasn't."""
 
     ok: bool
+    peer: str
     seconds: float
     load_average: float
     figures: tuple[Figure, ...]
@@ -56,35 +59,37 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 def make_report(
     figures: Sequence[Figure],
     *,
+    peer: str,
     seconds: float,
     load_average: float,
     rounds: dict[str, list[float]],
-    left_out: dict[str, str],
+    left_out: dict[str, str] | None = None,
 ) -> Report:
     """Return the report; it is ok if every figure is within its limits."""
     return Report(
         ok=all(figure.met for figure in figures),
+        peer=peer,
         seconds=seconds,
         load_average=round(load_average, 1),
         figures=tuple(figures),
         ratios={f.name: round(f.ratio, 3) for f in figures if f.ratio is not None},
         rounds={name: [round(value, 3) for value in values] for name, values in rounds.items()},
-        left_out=left_out,
+        left_out=left_out or {},
     )
 
 
 def table(report: Report) -> str:
     """Return the report for people."""
-    titles = ("FIGURE", "OURS", "ETCD", "RATIO", "UNIT", "TARGET", "")
+    titles = ("FIGURE", "OURS", report.peer.upper(), "RATIO", "UNIT", "TARGET", "")
     rows = [titles] + [
         (
             figure.name,
             _number(figure.ours),
-            _number(figure.etcd),
+            _number(figure.peer),
             "" if figure.ratio is None else f"{figure.ratio:.2f}",
             figure.unit,
-            figure.target,
-            "" if not figure.target else "ok" if figure.met else "missed",
+            figure.target(report.peer),
+            "" if not figure.target(report.peer) else "ok" if figure.met else "missed",
         )
         for figure in report.figures
     ]

@@ -1,0 +1,1738 @@
+"""The operations of the API as methods that block. Made by `make sdk` from the description of the API: don't edit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Literal
+
+from msgspec import UNSET, UnsetType
+
+from tools.sdk.blocking import BlockingCollection, Runner
+from tools.sdk.files import OnBytes, silent
+from tools.sdk.generated import models, operations
+from tools.sdk.items import Page
+from tools.sdk.started import Started
+
+
+class AccessKeys(BlockingCollection[models.AccessKey]):
+    """`/v1/access-keys`."""
+
+    def __init__(self, calls: operations.AccessKeys, runner: Runner) -> None:
+        super().__init__(calls, runner)
+        self._calls = calls
+        self._runner = runner
+
+    def create(
+        self,
+        *,
+        name: str,
+        account: str | UnsetType = UNSET,
+        roles: Sequence[str] | UnsetType = UNSET,
+        ttl_s: int | UnsetType = UNSET,
+        description: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> models.AccessKeySecret:
+        """Make an access key, with which a program signs its requests.
+
+        Args:
+            name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            account: Name or id of the account whose rights it has; empty: none's.
+            roles: Names of the roles that say what it may do.
+            ttl_s: How long it is good; 0: for ever. 0..315360000. Default: `0`.
+            description: A note for people. At most 1000 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.create(
+                name=name,
+                account=account,
+                roles=roles,
+                ttl_s=ttl_s,
+                description=description,
+                idempotency_key=idempotency_key,
+            )
+        )
+
+    def update(
+        self,
+        key: str,
+        /,
+        *,
+        disabled: bool | UnsetType = UNSET,
+        description: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.AccessKey:
+        """Change an access key; a disabled one is refused everywhere at once.
+
+        Args:
+            key: Name or id.
+            disabled: Whether what it signs is refused.
+            description: A note for people. At most 1000 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.update(
+                key,
+                disabled=disabled,
+                description=description,
+                idempotency_key=idempotency_key,
+                if_match=if_match,
+            )
+        )
+
+    def delete(self, key: str, /, *, idempotency_key: str = "", if_match: int | str = "") -> None:
+        """Delete an access key; it is refused everywhere at once.
+
+        Args:
+            key: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        self._runner.run(
+            self._calls.delete(key, idempotency_key=idempotency_key, if_match=if_match)
+        )
+
+    def rotate(
+        self, key: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> models.AccessKeySecret:
+        """Give an access key a new secret; the former one ends everywhere at once.
+
+        Args:
+            key: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.rotate(key, idempotency_key=idempotency_key, if_match=if_match)
+        )
+
+
+class AccessTokens(BlockingCollection[models.AccessToken]):
+    """`/v1/access-tokens`."""
+
+    def __init__(self, calls: operations.AccessTokens, runner: Runner) -> None:
+        super().__init__(calls, runner)
+        self._calls = calls
+        self._runner = runner
+
+    def create(
+        self,
+        *,
+        name: str,
+        ttl_s: int | UnsetType = UNSET,
+        account: str | UnsetType = UNSET,
+        roles: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> models.NewAccessToken:
+        """Make an access token.
+
+        Args:
+            name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            ttl_s: How long it is good; 0: for ever. 0..315360000. Default: `0`.
+            account: Name or id of the account that it acts for; empty: none.
+            roles: Names of the roles that say what it may do; with neither roles nor account it may do everything.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.create(
+                name=name,
+                ttl_s=ttl_s,
+                account=account,
+                roles=roles,
+                idempotency_key=idempotency_key,
+            )
+        )
+
+    def delete(self, token: str, /, *, idempotency_key: str = "", if_match: int | str = "") -> None:
+        """Revoke an access token, everywhere at once.
+
+        Args:
+            token: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        self._runner.run(
+            self._calls.delete(token, idempotency_key=idempotency_key, if_match=if_match)
+        )
+
+
+class Accounts(BlockingCollection[models.Account]):
+    """`/v1/accounts`."""
+
+    def __init__(self, calls: operations.Accounts, runner: Runner) -> None:
+        super().__init__(calls, runner)
+        self._calls = calls
+        self._runner = runner
+
+    def create(
+        self,
+        *,
+        name: str,
+        roles: Sequence[str] | UnsetType = UNSET,
+        password: str | UnsetType = UNSET,
+        description: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> models.Account:
+        """Make an account.
+
+        Args:
+            name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            roles: Names of its roles.
+            password: Its password, of 12 characters at least; empty: nobody can log in to it yet.
+            description: A note for people. At most 1000 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.create(
+                name=name,
+                roles=roles,
+                password=password,
+                description=description,
+                idempotency_key=idempotency_key,
+            )
+        )
+
+    def update(
+        self,
+        account: str,
+        /,
+        *,
+        roles: Sequence[str] | UnsetType = UNSET,
+        disabled: bool | UnsetType = UNSET,
+        description: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Account:
+        """Change an account; what is absent stays.
+
+        Args:
+            account: Name or id.
+            roles: Names of its roles, all of them.
+            disabled: Whether it is kept out.
+            description: A note for people. At most 1000 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.update(
+                account,
+                roles=roles,
+                disabled=disabled,
+                description=description,
+                idempotency_key=idempotency_key,
+                if_match=if_match,
+            )
+        )
+
+    def delete(
+        self, account: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> None:
+        """Delete an account with its sessions, access tokens and access keys.
+
+        Args:
+            account: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        self._runner.run(
+            self._calls.delete(account, idempotency_key=idempotency_key, if_match=if_match)
+        )
+
+    def confirm_totp(
+        self,
+        account: str,
+        /,
+        *,
+        code: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.RecoveryCodes:
+        """Switch time codes on with a first code.
+
+        Args:
+            account: Name or id.
+            code: A time code.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.confirm_totp(
+                account, code=code, idempotency_key=idempotency_key, if_match=if_match
+            )
+        )
+
+    def disable_totp(
+        self,
+        account: str,
+        /,
+        *,
+        code: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> None:
+        """Switch time codes off; one's own need a code.
+
+        Args:
+            account: Name or id.
+            code: A time code.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        self._runner.run(
+            self._calls.disable_totp(
+                account, code=code, idempotency_key=idempotency_key, if_match=if_match
+            )
+        )
+
+    def enable_totp(
+        self, account: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> models.NewTotp:
+        """Show the secret of time codes as an address and a QR code, until a code confirms it.
+
+        Args:
+            account: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.enable_totp(account, idempotency_key=idempotency_key, if_match=if_match)
+        )
+
+    def renew_recovery_codes(
+        self,
+        account: str,
+        /,
+        *,
+        code: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.RecoveryCodes:
+        """Make new recovery codes of one's own, for a time code; the old ones end.
+
+        Args:
+            account: Name or id.
+            code: A time code.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.renew_recovery_codes(
+                account, code=code, idempotency_key=idempotency_key, if_match=if_match
+            )
+        )
+
+    def set_password(
+        self,
+        account: str,
+        /,
+        *,
+        password: str,
+        old_password: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> None:
+        """Set a password and end the account's other sessions; one's own needs the old one.
+
+        Args:
+            account: Name or id.
+            password: The new password, of 12 characters at least.
+            old_password: The present one; needed for one's own.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        self._runner.run(
+            self._calls.set_password(
+                account,
+                password=password,
+                old_password=old_password,
+                idempotency_key=idempotency_key,
+                if_match=if_match,
+            )
+        )
+
+
+class Audits(BlockingCollection[models.Audit]):
+    """`/v1/audits`."""
+
+    def __init__(self, calls: operations.Audits, runner: Runner) -> None:
+        super().__init__(calls, runner)
+        self._calls = calls
+        self._runner = runner
+
+
+class CallbackKey:
+    """`/v1/callback-key`."""
+
+    def __init__(self, calls: operations.CallbackKey, runner: Runner) -> None:
+        self._calls = calls
+        self._runner = runner
+
+    def get(self) -> models.CallbackKey:
+        """The public key that receivers of callbacks check signatures with."""
+        return self._runner.run(self._calls.get())
+
+    def rotate(self, *, idempotency_key: str = "") -> models.CallbackKey:
+        """Sign callbacks with a new key from now on.
+
+        Args:
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(self._calls.rotate(idempotency_key=idempotency_key))
+
+
+class Certificates:
+    """`/v1/certificates`."""
+
+    def __init__(self, calls: operations.Certificates, runner: Runner) -> None:
+        self._calls = calls
+        self._runner = runner
+
+    def list(self) -> Page[models.Certificate]:
+        """The imported certificates, this host's own and the authority's."""
+        return self._runner.run(self._calls.list())
+
+    def create(
+        self,
+        *,
+        content: bytes,
+        passphrase: str | UnsetType = UNSET,
+        host: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> models.Certificate:
+        """Serve the API with a certificate of PEM, PKCS#12 or JKS; new connections get it at once.
+
+        Args:
+            content: The file (PEM, PKCS#12 or JKS), in base64.
+            passphrase: What opens it; empty: nothing is needed. At most 1024 characters.
+            host: Name or id of the host that shall serve it; empty: all.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.create(
+                content=content, passphrase=passphrase, host=host, idempotency_key=idempotency_key
+            )
+        )
+
+    def delete(self, scope: str, /, *, idempotency_key: str = "", if_match: int | str = "") -> None:
+        """Delete the certificate imported for `all` hosts or for one.
+
+        Args:
+            scope: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        self._runner.run(
+            self._calls.delete(scope, idempotency_key=idempotency_key, if_match=if_match)
+        )
+
+
+class Clusters(BlockingCollection[models.Cluster]):
+    """`/v1/clusters`."""
+
+    def __init__(self, calls: operations.Clusters, runner: Runner) -> None:
+        super().__init__(calls, runner)
+        self._calls = calls
+        self._runner = runner
+
+
+class DataCenters(BlockingCollection[models.DataCenter]):
+    """`/v1/data-centers`."""
+
+    def __init__(self, calls: operations.DataCenters, runner: Runner) -> None:
+        super().__init__(calls, runner)
+        self._calls = calls
+        self._runner = runner
+
+
+class DataStorages(BlockingCollection[models.DataStorage]):
+    """`/v1/data-storages`."""
+
+    def __init__(self, calls: operations.DataStorages, runner: Runner) -> None:
+        super().__init__(calls, runner)
+        self._calls = calls
+        self._runner = runner
+
+    def create(
+        self, *, name: str, kind: models.DataStorageKind | str, path: str, idempotency_key: str = ""
+    ) -> models.DataStorage:
+        """Add a data storage.
+
+        Args:
+            name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            kind: Whether each host has a directory of its own, or all mount the same.
+            path: Absolute path, the same on every host.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.create(name=name, kind=kind, path=path, idempotency_key=idempotency_key)
+        )
+
+    def delete(
+        self, storage: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> None:
+        """Forget a data storage; its files stay.
+
+        Args:
+            storage: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        self._runner.run(
+            self._calls.delete(storage, idempotency_key=idempotency_key, if_match=if_match)
+        )
+
+    def plan_delete(self, storage: str, /) -> models.DeletionPlan:
+        """Say what would go along and what stands in the way, and change nothing.
+
+        Args:
+            storage: Name or id.
+        """
+        return self._runner.run(self._calls.plan_delete(storage))
+
+
+class Disks(BlockingCollection[models.Disk]):
+    """`/v1/disks`."""
+
+    def __init__(self, calls: operations.Disks, runner: Runner) -> None:
+        super().__init__(calls, runner)
+        self._calls = calls
+        self._runner = runner
+
+
+class DistributedSwitches(BlockingCollection[models.DistributedSwitch]):
+    """`/v1/distributed-switches`."""
+
+    def __init__(self, calls: operations.DistributedSwitches, runner: Runner) -> None:
+        super().__init__(calls, runner)
+        self._calls = calls
+        self._runner = runner
+
+
+class Events(BlockingCollection[models.Event]):
+    """`/v1/events`."""
+
+    def __init__(self, calls: operations.Events, runner: Runner) -> None:
+        super().__init__(calls, runner)
+        self._calls = calls
+        self._runner = runner
+
+
+class Hosts(BlockingCollection[models.Host]):
+    """`/v1/hosts`."""
+
+    def __init__(self, calls: operations.Hosts, runner: Runner) -> None:
+        super().__init__(calls, runner)
+        self._calls = calls
+        self._runner = runner
+
+    def update(
+        self,
+        host: str,
+        /,
+        *,
+        failure_domain: str | UnsetType | None = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Host:
+        """Change a host.
+
+        Args:
+            host: Name or id.
+            failure_domain: Hosts of one domain fail together; empty: it shares its fate with no other.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.update(
+                host,
+                failure_domain=failure_domain,
+                idempotency_key=idempotency_key,
+                if_match=if_match,
+            )
+        )
+
+    def delete(self, host: str, /, *, idempotency_key: str = "", if_match: int | str = "") -> None:
+        """Remove a host from the cluster.
+
+        Args:
+            host: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        self._runner.run(
+            self._calls.delete(host, idempotency_key=idempotency_key, if_match=if_match)
+        )
+
+    def plan_delete(self, host: str, /) -> models.DeletionPlan:
+        """Say what would go along and what stands in the way, and change nothing.
+
+        Args:
+            host: Name or id.
+        """
+        return self._runner.run(self._calls.plan_delete(host))
+
+    def confirm_off(
+        self, host: str, /, *, confirm: str, idempotency_key: str = "", if_match: int | str = ""
+    ) -> models.ReleasedHost:
+        """Say that a lost host is powered off, so that its VMs may run elsewhere.
+
+        Args:
+            host: Name or id.
+            confirm: The host's name, once more: whoever asks has looked at the machine.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.confirm_off(
+                host, confirm=confirm, idempotency_key=idempotency_key, if_match=if_match
+            )
+        )
+
+
+class ImageStorages(BlockingCollection[models.ImageStorage]):
+    """`/v1/image-storages`."""
+
+    def __init__(self, calls: operations.ImageStorages, runner: Runner) -> None:
+        super().__init__(calls, runner)
+        self._calls = calls
+        self._runner = runner
+
+
+class Images(BlockingCollection[models.Image]):
+    """`/v1/images`."""
+
+    def __init__(self, calls: operations.Images, runner: Runner) -> None:
+        super().__init__(calls, runner)
+        self._calls = calls
+        self._runner = runner
+
+    def create(
+        self,
+        *,
+        file: Path,
+        name: str,
+        on_bytes: OnBytes = silent,
+        format: str | UnsetType = UNSET,
+        sha256: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> models.Image:
+        """Upload an image.
+
+        Args:
+            file: The file to send.
+            name: Its name.
+            on_bytes: Hears of the bytes sent so far, and of all.
+            format: What the file must be, e.g. `qcow2`; else it is found out.
+            sha256: What the file's hash must be, 64 hex digits.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.create(
+                file=file,
+                name=name,
+                on_bytes=on_bytes,
+                format=format,
+                sha256=sha256,
+                idempotency_key=idempotency_key,
+            )
+        )
+
+    def delete(self, image: str, /, *, idempotency_key: str = "", if_match: int | str = "") -> None:
+        """Delete an image.
+
+        Args:
+            image: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        self._runner.run(
+            self._calls.delete(image, idempotency_key=idempotency_key, if_match=if_match)
+        )
+
+    def plan_delete(self, image: str, /) -> models.DeletionPlan:
+        """Say what would go along and what stands in the way, and change nothing.
+
+        Args:
+            image: Name or id.
+        """
+        return self._runner.run(self._calls.plan_delete(image))
+
+
+class JoinTokens(BlockingCollection[models.JoinToken]):
+    """`/v1/join-tokens`."""
+
+    def __init__(self, calls: operations.JoinTokens, runner: Runner) -> None:
+        super().__init__(calls, runner)
+        self._calls = calls
+        self._runner = runner
+
+    def create(
+        self,
+        *,
+        count: int | UnsetType = UNSET,
+        ttl_s: int | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> models.NewJoinTokens:
+        """Make single-use join tokens.
+
+        Args:
+            count: How many. 1..100. Default: `1`.
+            ttl_s: How long they are good. 1..604800. Default: `10800`.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.create(count=count, ttl_s=ttl_s, idempotency_key=idempotency_key)
+        )
+
+    def delete(self, token: str, /, *, idempotency_key: str = "", if_match: int | str = "") -> None:
+        """Revoke a join token.
+
+        Args:
+            token: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        self._runner.run(
+            self._calls.delete(token, idempotency_key=idempotency_key, if_match=if_match)
+        )
+
+
+class Local:
+    """`/v1/local`."""
+
+    def __init__(self, calls: operations.Local, runner: Runner) -> None:
+        self._calls = calls
+        self._runner = runner
+
+    def init(
+        self,
+        *,
+        cluster_name: str | UnsetType = UNSET,
+        host_name: str | UnsetType = UNSET,
+        address: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> models.NewCluster:
+        """Make this host the first of a new cluster.
+
+        Only on the host itself, through its unix socket, by root.
+
+        Args:
+            cluster_name: Name of the cluster; empty: `kvorum`.
+            host_name: Name of this host; empty: that of the machine.
+            address: IP address of this host; empty: that of the default route.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.init(
+                cluster_name=cluster_name,
+                host_name=host_name,
+                address=address,
+                idempotency_key=idempotency_key,
+            )
+        )
+
+    def join(
+        self,
+        *,
+        token: str,
+        host_name: str | UnsetType = UNSET,
+        address: str | UnsetType = UNSET,
+        witness: bool | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> models.NewMember:
+        """Make this host a member.
+
+        Only on the host itself, through its unix socket, by root.
+
+        Args:
+            token: A join token, made by a member.
+            host_name: Name of this host; empty: that of the machine.
+            address: IP address of this host; empty: the one that reaches the cluster.
+            witness: Vote and hold the state, but run no VMs. Default: `False`.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.join(
+                token=token,
+                host_name=host_name,
+                address=address,
+                witness=witness,
+                idempotency_key=idempotency_key,
+            )
+        )
+
+    def leave(
+        self,
+        *,
+        force: bool | UnsetType = UNSET,
+        confirm: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> models.FormerMember:
+        """Take this host out of its cluster.
+
+        Only on the host itself, through its unix socket, by root.
+
+        Args:
+            force: Leave a cluster that has no place for this host any more. Default: `False`.
+            confirm: This host's name, once more; needed with `force`.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.leave(force=force, confirm=confirm, idempotency_key=idempotency_key)
+        )
+
+    def get_status(self) -> models.LocalStatus:
+        """What this host is.
+
+        Only on the host itself, through its unix socket, by root.
+        """
+        return self._runner.run(self._calls.get_status())
+
+
+class Members:
+    """`/v1/members`."""
+
+    def __init__(self, calls: operations.Members, runner: Runner) -> None:
+        self._calls = calls
+        self._runner = runner
+
+    def list(
+        self,
+        *,
+        q: Sequence[str] = (),
+        sort: str | UnsetType = UNSET,
+        limit: int | UnsetType = UNSET,
+        consistency: Literal["local", "strong"] | UnsetType = UNSET,
+    ) -> Page[models.Member]:
+        """Each host's role, progress and health. Takes a second at most.
+
+        Args:
+            q: A condition: attribute, operator, value; all given must hold. Operators are `=`, `!=`, `>`, `>=`, `<`, `<=`, `~=` (pattern), `?=` (in), `!?=` (not in), `is:null`, `!is:null`.
+            sort: The attribute to sort by; with `-` in front, descending.
+            limit: How many at most. 1..10000.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return self._runner.run(
+            self._calls.list(q=q, sort=sort, limit=limit, consistency=consistency)
+        )
+
+    def get_policy(self) -> models.VoterPolicy:
+        """How many hosts vote."""
+        return self._runner.run(self._calls.get_policy())
+
+    def update_policy(
+        self,
+        *,
+        voters_max: int | UnsetType | None = UNSET,
+        voter_replace_after_s: int | UnsetType | None = UNSET,
+        idempotency_key: str = "",
+    ) -> models.VoterPolicy:
+        """Change how many hosts vote; the leader acts on it within seconds.
+
+        Args:
+            voters_max: How many hosts vote at most: 1, 3, 5 or 7; `null`: as it is.
+            voter_replace_after_s: Silence after which a voter gives its place to another host, 10 s to 7 days; `null`: as it is.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.update_policy(
+                voters_max=voters_max,
+                voter_replace_after_s=voter_replace_after_s,
+                idempotency_key=idempotency_key,
+            )
+        )
+
+    def get(self, host: str, /) -> models.Member:
+        """One host's role, progress and health.
+
+        Args:
+            host: Name or id.
+        """
+        return self._runner.run(self._calls.get(host))
+
+    def delete(self, host: str, /, *, idempotency_key: str = "", if_match: int | str = "") -> None:
+        """Remove a host from the cluster.
+
+        Args:
+            host: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        self._runner.run(
+            self._calls.delete(host, idempotency_key=idempotency_key, if_match=if_match)
+        )
+
+    def plan_delete(self, host: str, /) -> models.DeletionPlan:
+        """Say what would go along and what stands in the way, and change nothing.
+
+        Args:
+            host: Name or id.
+        """
+        return self._runner.run(self._calls.plan_delete(host))
+
+    def auto(
+        self, host: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> models.MemberVote:
+        """Let the cluster choose whether a host votes.
+
+        Args:
+            host: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.auto(host, idempotency_key=idempotency_key, if_match=if_match)
+        )
+
+    def demote(
+        self, host: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> models.MemberVote:
+        """Let a host never vote.
+
+        Args:
+            host: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.demote(host, idempotency_key=idempotency_key, if_match=if_match)
+        )
+
+    def promote(
+        self, host: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> models.MemberVote:
+        """Let a host always vote.
+
+        Args:
+            host: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.promote(host, idempotency_key=idempotency_key, if_match=if_match)
+        )
+
+
+class Nics(BlockingCollection[models.Nic]):
+    """`/v1/nics`."""
+
+    def __init__(self, calls: operations.Nics, runner: Runner) -> None:
+        super().__init__(calls, runner)
+        self._calls = calls
+        self._runner = runner
+
+
+class PortGroups(BlockingCollection[models.PortGroup]):
+    """`/v1/port-groups`."""
+
+    def __init__(self, calls: operations.PortGroups, runner: Runner) -> None:
+        super().__init__(calls, runner)
+        self._calls = calls
+        self._runner = runner
+
+    def create(
+        self,
+        *,
+        name: str,
+        cidr: str,
+        vni: int | UnsetType = UNSET,
+        gateway: str | UnsetType = UNSET,
+        dns: Sequence[str] | UnsetType = UNSET,
+        mtu: int | UnsetType = UNSET,
+        service_ip: str | UnsetType = UNSET,
+        pool_first: str | UnsetType = UNSET,
+        pool_last: str | UnsetType = UNSET,
+        domain: str | UnsetType = UNSET,
+        switch: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> models.PortGroup:
+        """Make a port group.
+
+        Args:
+            name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            cidr: Its IPv4 network, e.g. `10.20.0.0/24`.
+            vni: VXLAN network identifier; 0: a free one. 0..16777215. Default: `0`.
+            gateway: Default route that DHCP hands out; empty: none.
+            dns: Name servers that DHCP hands out.
+            mtu: MTU of the guests. 576..65535. Default: `1450`.
+            service_ip: Address that answers DHCP and DNS; empty: the second of the network.
+            pool_first: First address that NICs get; empty: the one after those left free.
+            pool_last: Last address that NICs get; empty: the last of the network.
+            domain: Domain of the guests' names. Default: `internal`.
+            switch: Name or id of the switch that it is on. Default: `default`.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.create(
+                name=name,
+                cidr=cidr,
+                vni=vni,
+                gateway=gateway,
+                dns=dns,
+                mtu=mtu,
+                service_ip=service_ip,
+                pool_first=pool_first,
+                pool_last=pool_last,
+                domain=domain,
+                switch=switch,
+                idempotency_key=idempotency_key,
+            )
+        )
+
+    def delete(self, group: str, /, *, idempotency_key: str = "", if_match: int | str = "") -> None:
+        """Delete a port group.
+
+        Args:
+            group: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        self._runner.run(
+            self._calls.delete(group, idempotency_key=idempotency_key, if_match=if_match)
+        )
+
+    def plan_delete(self, group: str, /) -> models.DeletionPlan:
+        """Say what would go along and what stands in the way, and change nothing.
+
+        Args:
+            group: Name or id.
+        """
+        return self._runner.run(self._calls.plan_delete(group))
+
+
+class Roles:
+    """`/v1/roles`."""
+
+    def __init__(self, calls: operations.Roles, runner: Runner) -> None:
+        self._calls = calls
+        self._runner = runner
+
+    def list(
+        self,
+        *,
+        q: Sequence[str] = (),
+        sort: str | UnsetType = UNSET,
+        limit: int | UnsetType = UNSET,
+        consistency: Literal["local", "strong"] | UnsetType = UNSET,
+    ) -> Page[models.Role]:
+        """The roles, built-in ones too.
+
+        Args:
+            q: A condition: attribute, operator, value; all given must hold. Operators are `=`, `!=`, `>`, `>=`, `<`, `<=`, `~=` (pattern), `?=` (in), `!?=` (not in), `is:null`, `!is:null`.
+            sort: The attribute to sort by; with `-` in front, descending.
+            limit: How many at most. 1..10000.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return self._runner.run(
+            self._calls.list(q=q, sort=sort, limit=limit, consistency=consistency)
+        )
+
+    def create(
+        self,
+        *,
+        permissions: Sequence[models.Permission],
+        name: str | UnsetType = UNSET,
+        description: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> models.Role:
+        """Make a role.
+
+        Args:
+            permissions: What it allows.
+            name: Its name; only when it is made.
+            description: A note for people. At most 1000 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.create(
+                permissions=permissions,
+                name=name,
+                description=description,
+                idempotency_key=idempotency_key,
+            )
+        )
+
+    def get(
+        self, role: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Role:
+        """Show one of the roles, by name or id.
+
+        Args:
+            role: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return self._runner.run(self._calls.get(role, consistency=consistency))
+
+    def update(
+        self,
+        role: str,
+        /,
+        *,
+        permissions: Sequence[models.Permission],
+        name: str | UnsetType = UNSET,
+        description: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Role:
+        """Replace a role's permissions.
+
+        Args:
+            role: Name or id.
+            permissions: What it allows.
+            name: Its name; only when it is made.
+            description: A note for people. At most 1000 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.update(
+                role,
+                permissions=permissions,
+                name=name,
+                description=description,
+                idempotency_key=idempotency_key,
+                if_match=if_match,
+            )
+        )
+
+    def delete(self, role: str, /, *, idempotency_key: str = "", if_match: int | str = "") -> None:
+        """Delete a role that nobody holds.
+
+        Args:
+            role: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        self._runner.run(
+            self._calls.delete(role, idempotency_key=idempotency_key, if_match=if_match)
+        )
+
+
+class Secrets:
+    """`/v1/secrets`."""
+
+    def __init__(self, calls: operations.Secrets, runner: Runner) -> None:
+        self._calls = calls
+        self._runner = runner
+
+    def get(self) -> models.SecretsKeyStatus:
+        """Which secrets key is in use, and how far a change of it is."""
+        return self._runner.run(self._calls.get())
+
+    def rotate(self, *, idempotency_key: str = "") -> models.SecretsKeyStatus:
+        """Make a new secrets key; hosts get it and secrets are sealed anew by themselves.
+
+        Args:
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(self._calls.rotate(idempotency_key=idempotency_key))
+
+
+class SecurityGroups(BlockingCollection[models.SecurityGroup]):
+    """`/v1/security-groups`."""
+
+    def __init__(self, calls: operations.SecurityGroups, runner: Runner) -> None:
+        super().__init__(calls, runner)
+        self._calls = calls
+        self._runner = runner
+
+    def create(self, *, name: str, idempotency_key: str = "") -> models.SecurityGroup:
+        """Make a security group with its default rules.
+
+        Args:
+            name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(self._calls.create(name=name, idempotency_key=idempotency_key))
+
+    def delete(self, group: str, /, *, idempotency_key: str = "", if_match: int | str = "") -> None:
+        """Delete a security group.
+
+        Args:
+            group: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        self._runner.run(
+            self._calls.delete(group, idempotency_key=idempotency_key, if_match=if_match)
+        )
+
+    def plan_delete(self, group: str, /) -> models.DeletionPlan:
+        """Say what would go along and what stands in the way, and change nothing.
+
+        Args:
+            group: Name or id.
+        """
+        return self._runner.run(self._calls.plan_delete(group))
+
+    def add_rule(
+        self,
+        group: str,
+        /,
+        *,
+        direction: models.Direction | UnsetType | str = UNSET,
+        protocol: models.Protocol | UnsetType | str = UNSET,
+        port_first: int | UnsetType = UNSET,
+        port_last: int | UnsetType = UNSET,
+        cidr: str | UnsetType = UNSET,
+        remote_group: str | UnsetType = UNSET,
+        family: int | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Rule:
+        """Add a rule; hosts have it within a second.
+
+        Args:
+            group: Name or id.
+            direction: Seen from the VM: in to it, or out of it. Default: `ingress`.
+            protocol: What it matches above IP. Default: `all`.
+            port_first: First port of TCP or UDP; 0: all. 0..65535. Default: `0`.
+            port_last: Last port; 0: all. 0..65535. Default: `0`.
+            cidr: Network of the other side; empty: any.
+            remote_group: Name or id of the other side's security group; excludes `cidr`.
+            family: 4 or 6, the version of IP. 4..6. Default: `4`.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.add_rule(
+                group,
+                direction=direction,
+                protocol=protocol,
+                port_first=port_first,
+                port_last=port_last,
+                cidr=cidr,
+                remote_group=remote_group,
+                family=family,
+                idempotency_key=idempotency_key,
+                if_match=if_match,
+            )
+        )
+
+    def update_rule(
+        self,
+        group: str,
+        rule: str,
+        /,
+        *,
+        enabled: bool,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Rule:
+        """Switch a rule on or off.
+
+        Args:
+            group: Name or id.
+            rule: Name or id.
+            enabled: Whether it is in force.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.update_rule(
+                group, rule, enabled=enabled, idempotency_key=idempotency_key, if_match=if_match
+            )
+        )
+
+    def delete_rule(
+        self, group: str, rule: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> None:
+        """Remove a rule that isn't a default one.
+
+        Args:
+            group: Name or id.
+            rule: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        self._runner.run(
+            self._calls.delete_rule(group, rule, idempotency_key=idempotency_key, if_match=if_match)
+        )
+
+
+class Sessions(BlockingCollection[models.Session]):
+    """`/v1/sessions`."""
+
+    def __init__(self, calls: operations.Sessions, runner: Runner) -> None:
+        super().__init__(calls, runner)
+        self._calls = calls
+        self._runner = runner
+
+    def delete(
+        self, session: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> None:
+        """End a session, everywhere at once.
+
+        Args:
+            session: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        self._runner.run(
+            self._calls.delete(session, idempotency_key=idempotency_key, if_match=if_match)
+        )
+
+
+class State:
+    """`/v1/state`."""
+
+    def __init__(self, calls: operations.State, runner: Runner) -> None:
+        self._calls = calls
+        self._runner = runner
+
+    def get_backup(self, *, of: str | UnsetType = UNSET) -> AbstractContextManager[Iterator[bytes]]:
+        """A backup of the whole replicated state, as of one moment.
+
+        Args:
+            of: `host`: of what this host has, for when there is no quorum.
+        """
+        return self._runner.stream(self._calls.get_backup(of=of))
+
+
+class Tasks(BlockingCollection[models.Task]):
+    """`/v1/tasks`."""
+
+    def __init__(self, calls: operations.Tasks, runner: Runner) -> None:
+        super().__init__(calls, runner)
+        self._calls = calls
+        self._runner = runner
+
+    def delete(
+        self, task: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> models.Task:
+        """Ask a task to stop at its next safe point.
+
+        Args:
+            task: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.delete(task, idempotency_key=idempotency_key, if_match=if_match)
+        )
+
+
+class Vms(BlockingCollection[models.VM]):
+    """`/v1/vms`."""
+
+    def __init__(self, calls: operations.Vms, runner: Runner) -> None:
+        super().__init__(calls, runner)
+        self._calls = calls
+        self._runner = runner
+
+    def create(
+        self,
+        *,
+        name: str,
+        image: str,
+        cpus: int | UnsetType = UNSET,
+        memory_mib: int | UnsetType = UNSET,
+        disk_size_bytes: int | UnsetType = UNSET,
+        data_storage: str | UnsetType = UNSET,
+        port_group: str | UnsetType = UNSET,
+        security_groups: Sequence[str] | UnsetType = UNSET,
+        host: str | UnsetType = UNSET,
+        ha: bool | UnsetType = UNSET,
+        hostname: str | UnsetType = UNSET,
+        ssh_keys: Sequence[str] | UnsetType = UNSET,
+        user_data: str | UnsetType = UNSET,
+        start: bool | UnsetType = UNSET,
+        description: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+        callback_url: str = "",
+    ) -> Started[models.VM]:
+        """Make a VM from an image.
+
+        Args:
+            name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            image: Name or id of the image that its disk is made of.
+            cpus: Virtual CPUs. 1..255. Default: `1`.
+            memory_mib: Memory that the guest sees. 64..16777216. Default: `1024`.
+            disk_size_bytes: Size of its disk, a multiple of 512; 0: that of the image. 0..70368744177664. Default: `0`.
+            data_storage: Name or id of where its disk lies; empty: the only shared one, else the local one.
+            port_group: Name or id of the network of its NIC. Default: `default`.
+            security_groups: Names or ids of the firewalls of its NIC. Default: `['default']`.
+            host: Name or id of the host that it starts on; empty: the one with most room.
+            ha: Whether it is started elsewhere when its host is lost. Default: `True`.
+            hostname: Host name of the guest; empty: its name. At most 253 characters.
+            ssh_keys: Public keys that may log in, one each.
+            user_data: A whole #cloud-config text, of 64 KiB at most.
+            start: Whether to start it at once. Default: `True`.
+            description: A note for people. At most 1000 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return self._runner.run(
+            self._calls.create(
+                name=name,
+                image=image,
+                cpus=cpus,
+                memory_mib=memory_mib,
+                disk_size_bytes=disk_size_bytes,
+                data_storage=data_storage,
+                port_group=port_group,
+                security_groups=security_groups,
+                host=host,
+                ha=ha,
+                hostname=hostname,
+                ssh_keys=ssh_keys,
+                user_data=user_data,
+                start=start,
+                description=description,
+                idempotency_key=idempotency_key,
+                callback_url=callback_url,
+            )
+        )
+
+    def delete_many(
+        self, *, vms: Sequence[str], idempotency_key: str = "", callback_url: str = ""
+    ) -> Page[models.Outcome]:
+        """Stop up to 200 VMs by force and remove them with their disks and NICs.
+
+        Args:
+            vms: Names or ids of the VMs.
+            idempotency_key: A repetition with the same key gives the first result.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return self._runner.run(
+            self._calls.delete_many(
+                vms=vms, idempotency_key=idempotency_key, callback_url=callback_url
+            )
+        )
+
+    def migrate_many(
+        self,
+        *,
+        vms: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        host: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+        callback_url: str = "",
+    ) -> Page[models.Outcome]:
+        """Move up to 200 running VMs to other hosts.
+
+        Args:
+            vms: Names or ids of the VMs.
+            q: Conditions as lists take them, instead of `vms`; all must hold.
+            host: Name or id of where they shall go; empty: where most room is, each.
+            idempotency_key: A repetition with the same key gives the first result.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return self._runner.run(
+            self._calls.migrate_many(
+                vms=vms, q=q, host=host, idempotency_key=idempotency_key, callback_url=callback_url
+            )
+        )
+
+    def reboot_many(
+        self,
+        *,
+        vms: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        callback_url: str = "",
+    ) -> Page[models.Outcome]:
+        """Restart the guests of up to 200 VMs.
+
+        Args:
+            vms: Names or ids of the VMs.
+            q: Conditions as lists take them, instead of `vms`; all must hold.
+            idempotency_key: A repetition with the same key gives the first result.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return self._runner.run(
+            self._calls.reboot_many(
+                vms=vms, q=q, idempotency_key=idempotency_key, callback_url=callback_url
+            )
+        )
+
+    def start_many(
+        self,
+        *,
+        vms: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        callback_url: str = "",
+    ) -> Page[models.Outcome]:
+        """Start up to 200 VMs.
+
+        Args:
+            vms: Names or ids of the VMs.
+            q: Conditions as lists take them, instead of `vms`; all must hold.
+            idempotency_key: A repetition with the same key gives the first result.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return self._runner.run(
+            self._calls.start_many(
+                vms=vms, q=q, idempotency_key=idempotency_key, callback_url=callback_url
+            )
+        )
+
+    def stop_many(
+        self,
+        *,
+        vms: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        force: bool | UnsetType = UNSET,
+        timeout_s: int | UnsetType = UNSET,
+        idempotency_key: str = "",
+        callback_url: str = "",
+    ) -> Page[models.Outcome]:
+        """Shut up to 200 VMs down, or cut their power.
+
+        Args:
+            vms: Names or ids of the VMs.
+            q: Conditions as lists take them, instead of `vms`; all must hold.
+            force: Cut the power instead of asking the guests. Default: `False`.
+            timeout_s: How long each guest may take to shut down. 1..3600. Default: `90`.
+            idempotency_key: A repetition with the same key gives the first result.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return self._runner.run(
+            self._calls.stop_many(
+                vms=vms,
+                q=q,
+                force=force,
+                timeout_s=timeout_s,
+                idempotency_key=idempotency_key,
+                callback_url=callback_url,
+            )
+        )
+
+    def update(
+        self,
+        vm: str,
+        /,
+        *,
+        description: str | UnsetType = UNSET,
+        ha: bool | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.VM:
+        """Change a VM; what is absent stays.
+
+        Args:
+            vm: Name or id.
+            description: A note for people. At most 1000 characters.
+            ha: Whether it is started elsewhere when its host is lost.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.update(
+                vm,
+                description=description,
+                ha=ha,
+                idempotency_key=idempotency_key,
+                if_match=if_match,
+            )
+        )
+
+    def delete(
+        self,
+        vm: str,
+        /,
+        *,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+        callback_url: str = "",
+    ) -> Started[models.VM]:
+        """Stop a VM by force and remove it with its disks and NICs.
+
+        Args:
+            vm: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return self._runner.run(
+            self._calls.delete(
+                vm, idempotency_key=idempotency_key, if_match=if_match, callback_url=callback_url
+            )
+        )
+
+    def plan_delete(self, vm: str, /) -> models.DeletionPlan:
+        """Say what would go along and what stands in the way, and change nothing.
+
+        Args:
+            vm: Name or id.
+        """
+        return self._runner.run(self._calls.plan_delete(vm))
+
+    def migrate(
+        self,
+        vm: str,
+        /,
+        *,
+        host: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+        callback_url: str = "",
+    ) -> Started[models.VM]:
+        """Move a running VM to another host.
+
+        Args:
+            vm: Name or id.
+            host: Name or id of where it shall go; empty: the host with most room.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return self._runner.run(
+            self._calls.migrate(
+                vm,
+                host=host,
+                idempotency_key=idempotency_key,
+                if_match=if_match,
+                callback_url=callback_url,
+            )
+        )
+
+    def reboot(
+        self,
+        vm: str,
+        /,
+        *,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+        callback_url: str = "",
+    ) -> Started[models.VM]:
+        """Restart a VM's guest.
+
+        Args:
+            vm: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return self._runner.run(
+            self._calls.reboot(
+                vm, idempotency_key=idempotency_key, if_match=if_match, callback_url=callback_url
+            )
+        )
+
+    def start(
+        self,
+        vm: str,
+        /,
+        *,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+        callback_url: str = "",
+    ) -> Started[models.VM]:
+        """Start a VM.
+
+        Args:
+            vm: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return self._runner.run(
+            self._calls.start(
+                vm, idempotency_key=idempotency_key, if_match=if_match, callback_url=callback_url
+            )
+        )
+
+    def stop(
+        self,
+        vm: str,
+        /,
+        *,
+        force: bool | UnsetType = UNSET,
+        timeout_s: int | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+        callback_url: str = "",
+    ) -> Started[models.VM]:
+        """Shut a VM down, or cut its power.
+
+        Args:
+            vm: Name or id.
+            force: Cut the power instead of asking the guest. Default: `False`.
+            timeout_s: How long the guest may take to shut down. 1..3600. Default: `90`.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return self._runner.run(
+            self._calls.stop(
+                vm,
+                force=force,
+                timeout_s=timeout_s,
+                idempotency_key=idempotency_key,
+                if_match=if_match,
+                callback_url=callback_url,
+            )
+        )
+
+
+class Operations:
+    """Everything that the API offers, by what it is about."""
+
+    def __init__(self, calls: operations.Operations, runner: Runner) -> None:
+        self._calls = calls
+        self._runner = runner
+        self.access_keys = AccessKeys(calls.access_keys, runner)
+        self.access_tokens = AccessTokens(calls.access_tokens, runner)
+        self.accounts = Accounts(calls.accounts, runner)
+        self.audits = Audits(calls.audits, runner)
+        self.callback_key = CallbackKey(calls.callback_key, runner)
+        self.certificates = Certificates(calls.certificates, runner)
+        self.clusters = Clusters(calls.clusters, runner)
+        self.data_centers = DataCenters(calls.data_centers, runner)
+        self.data_storages = DataStorages(calls.data_storages, runner)
+        self.disks = Disks(calls.disks, runner)
+        self.distributed_switches = DistributedSwitches(calls.distributed_switches, runner)
+        self.events = Events(calls.events, runner)
+        self.hosts = Hosts(calls.hosts, runner)
+        self.image_storages = ImageStorages(calls.image_storages, runner)
+        self.images = Images(calls.images, runner)
+        self.join_tokens = JoinTokens(calls.join_tokens, runner)
+        self.local = Local(calls.local, runner)
+        self.members = Members(calls.members, runner)
+        self.nics = Nics(calls.nics, runner)
+        self.port_groups = PortGroups(calls.port_groups, runner)
+        self.roles = Roles(calls.roles, runner)
+        self.secrets = Secrets(calls.secrets, runner)
+        self.security_groups = SecurityGroups(calls.security_groups, runner)
+        self.sessions = Sessions(calls.sessions, runner)
+        self.state = State(calls.state, runner)
+        self.tasks = Tasks(calls.tasks, runner)
+        self.vms = Vms(calls.vms, runner)
+
+    def login(
+        self, *, name: str, password: str, code: str | UnsetType = UNSET
+    ) -> models.NewSession:
+        """Log in with name, password and perhaps a time code.
+
+        Args:
+            name: Name of the account.
+            password: Its password.
+            code: A time code or a recovery code; empty without two-factor log-in.
+        """
+        return self._runner.run(self._calls.login(name=name, password=password, code=code))
+
+    def logout(self, *, idempotency_key: str = "") -> None:
+        """End the session that the request came with.
+
+        Args:
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        self._runner.run(self._calls.logout(idempotency_key=idempotency_key))
+
+    def openapi(self) -> dict[str, Any]:
+        """This description."""
+        return self._runner.run(self._calls.openapi())
+
+    def status(self) -> models.ClusterStatus:
+        """The cluster at a glance."""
+        return self._runner.run(self._calls.status())
+
+    def whoami(self) -> models.Caller:
+        """Who the credentials are, and what they allow."""
+        return self._runner.run(self._calls.whoami())

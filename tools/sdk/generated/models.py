@@ -1,0 +1,1481 @@
+"""What the API takes and shows, as classes. Made by `make sdk` from the description of the API: don't edit.
+
+What programs give (`Create…`, `Change…`) leaves out what is `UNSET`, so that the agent's defaults apply.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from msgspec import UNSET, UnsetType, field
+
+from tools.sdk.model import Model, OpenEnum
+
+
+class DataStorageKind(OpenEnum):
+    """`LOCAL`: a directory of each host's own. `SHARED`: one directory mounted at the same path on all hosts."""
+
+    LOCAL = "local"
+    SHARED = "shared"
+
+
+class Direction(OpenEnum):
+    """Seen from the VM: ingress comes in to it."""
+
+    EGRESS = "egress"
+    INGRESS = "ingress"
+
+
+class HostState(OpenEnum):
+    """Where a host stands for the cluster. `FENCED`: its VMs were taken away and its renewals are refused
+    until it reports that its guests are gone.
+    """
+
+    FENCED = "fenced"
+    MEMBER = "member"
+
+
+class ImageState(OpenEnum):
+    """An image is usable only when ready."""
+
+    READY = "ready"
+    UPLOADING = "uploading"
+
+
+class PowerState(OpenEnum):
+    """What the user wants of a VM."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+
+
+class Protocol(OpenEnum):
+    """What a rule matches above IP."""
+
+    ALL = "all"
+    ICMP = "icmp"
+    TCP = "tcp"
+    UDP = "udp"
+
+
+class Severity(OpenEnum):
+    """How much an event matters."""
+
+    ALARM = "alarm"
+    NOTICE = "notice"
+    WARNING = "warning"
+
+
+class StepMark(OpenEnum):
+    """`BEGUN` is recorded before a step's effect, so that undo is never lost."""
+
+    BEGUN = "begun"
+    DONE = "done"
+    UNDONE = "undone"
+
+
+class TaskState(OpenEnum):
+    """A task ends as succeeded, failed or cancelled and then never changes."""
+
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+    PENDING = "pending"
+    ROLLING_BACK = "rolling-back"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+
+
+class VMPhase(OpenEnum):
+    """What is true of a VM as last reported by the host in charge."""
+
+    BLOCKED = "blocked"
+    CREATING = "creating"
+    DELETING = "deleting"
+    MIGRATING = "migrating"
+    PAUSED = "paused"
+    RUNNING = "running"
+    STARTING = "starting"
+    STOPPED = "stopped"
+    STOPPING = "stopping"
+
+
+class Vote(OpenEnum):
+    """What an operator says about a host's vote: the cluster chooses, or it shall vote always, or never."""
+
+    ALWAYS = "always"
+    AUTO = "auto"
+    NEVER = "never"
+
+
+class AccessKey(Model, frozen=True, kw_only=True):
+    """What a program of others signs its requests with; its id is part of each signature.
+
+    It may do what its `role_ids` allow or, if it has an `account_id`, what that account may; with neither, nothing. The
+    secret is sealed and not hashed, because a signature can be checked only with the secret itself. `expires_ms` 0: never.
+    """
+
+    id: str
+    """A UUID, or a name where the kind says so; never changes."""
+    name: str = ""
+    """What people call it, unique among its kind; of records of the cluster the same as the id."""
+    revision: int = 0
+    """Log index of its last change; guards the next one."""
+    created_ms: int = 0
+    """When it was made, by the clock of the host that was asked."""
+    account_id: str = ""
+    """It may do what this account may; empty: by its roles."""
+    role_ids: tuple[str, ...] = ()
+    """Roles that say what it may do."""
+    expires_ms: int = 0
+    """Until when it is good; 0: for ever."""
+    disabled: bool = False
+    """Whether what it signs is refused."""
+    description: str = ""
+    """A note for people. At most 1000 characters."""
+    account_name: str = ""
+    """The name behind `account_id`; empty without one."""
+
+
+class AccessKeySecret(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    HIDDEN: ClassVar[frozenset[str]] = frozenset({"secret"})
+
+    id: str
+    name: str = ""
+    secret: str = ""
+    expires_ms: int = 0
+
+
+class AccessToken(Model, frozen=True, kw_only=True):
+    """A bearer token of the HTTPS API; only the SHA-256 of its secret is kept.
+
+    It may do what its `role_ids` allow or, if it has an `account_id`, what that account may; with neither, everything.
+    """
+
+    id: str
+    """A UUID, or a name where the kind says so; never changes."""
+    name: str = ""
+    """What people call it, unique among its kind; of records of the cluster the same as the id."""
+    revision: int = 0
+    """Log index of its last change; guards the next one."""
+    created_ms: int = 0
+    """When it was made, by the clock of the host that was asked."""
+    expires_ms: int = 0
+    """Until when it is good; 0: for ever."""
+    account_id: str = ""
+    """It may do what this account may; empty: by its roles."""
+    role_ids: tuple[str, ...] = ()
+    """Roles that say what it may do; with neither roles nor account it may do everything."""
+    account_name: str = ""
+    """The name behind `account_id`; empty without one."""
+
+
+class Account(Model, frozen=True, kw_only=True):
+    """A person, or a program.
+
+    `password_hash` is an argon2id text, empty as long as there is no password. `sealed_totp` is the secret of the time
+    codes, asked for once `totp_confirmed`; a code of time step `totp_last_step` or an earlier one is never accepted
+    again. `recovery_sha256` are the codes that may each stand in for one time code. `failures` counts wrong log-ins since
+    the last good one, and none is accepted until `locked_until_ms` but from `known_addresses`, from which a log-in
+    succeeded before.
+    """
+
+    id: str
+    """A UUID, or a name where the kind says so; never changes."""
+    name: str = ""
+    """What people call it, unique among its kind; of records of the cluster the same as the id."""
+    revision: int = 0
+    """Log index of its last change; guards the next one."""
+    created_ms: int = 0
+    """When it was made, by the clock of the host that was asked."""
+    role_ids: tuple[str, ...] = ()
+    """Roles that say what it may do."""
+    description: str = ""
+    """A note for people. At most 1000 characters."""
+    disabled: bool = False
+    """Whether it is kept out."""
+    totp_confirmed: bool = False
+    """Whether a log-in needs a time code."""
+    totp_last_step: int = 0
+    """Time step of the last code that was used; none up to it counts again."""
+    failures: int = 0
+    """Wrong log-ins since the last good one. 0..."""
+    locked_until_ms: int = 0
+    """Until when log-ins from new addresses are refused."""
+    known_addresses: tuple[str, ...] = ()
+    """Networks that it has logged in from."""
+
+
+class Audit(Model, frozen=True, kw_only=True):
+    """What somebody did or tried. Begins before the change is made, ends after it; name = id.
+
+    `result` is the HTTP status, 0 as long as the end is not recorded: then the outcome is unknown. `operator` is the
+    account, token or `root`; `via` how they were known. `subject` is `kind/id`, or `kind/` and what the caller wrote.
+    `before` and `after` are the attributes that differ, as JSON with secrets masked. `count` is more than 1 where many
+    equal failures of one address are told together.
+    """
+
+    id: str
+    """A UUID, or a name where the kind says so; never changes."""
+    name: str = ""
+    """What people call it, unique among its kind; of records of the cluster the same as the id."""
+    revision: int = 0
+    """Log index of its last change; guards the next one."""
+    created_ms: int = 0
+    """When it was made, by the clock of the host that was asked."""
+    action: str = ""
+    """What was asked, as method and path."""
+    operator: str = ""
+    """Who asked: an account, a token or `root`."""
+    account_id: str = ""
+    """The account, if there was one."""
+    via: str = ""
+    """How they were known: session, token or the host's own socket."""
+    address: str = ""
+    """Where the request came from."""
+    subject: str = ""
+    """What it was about, as `kind/id`."""
+    subject_name: str = ""
+    """The name that it had."""
+    host_id: str = ""
+    """The host that was asked."""
+    request_id: str = ""
+    """Id of the request, as in the answer and in the agent's log."""
+    result: int = 0
+    """HTTP status; 0: the outcome isn't known."""
+    code: str = ""
+    """Code of the refusal; empty: it worked."""
+    message: str = ""
+    """More about it, in words."""
+    ended_ms: int = 0
+    """When it was over; 0: not known."""
+    count: int = 1
+    """How many equal ones are told together. 1..."""
+    before: str = ""
+    """What differs, as it was: JSON, secrets masked."""
+    after: str = ""
+    """What differs, as it is now: JSON, secrets masked."""
+
+
+class CallbackKey(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    public_key: str = ""
+
+
+class Caller(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    name: str = ""
+    via: str = ""
+    account_id: str = ""
+    permissions: tuple[Permission, ...] = ()
+
+
+class Certificate(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    name: str = ""
+    kind: str = ""
+    host_name: str = ""
+    subject: str = ""
+    issuer: str = ""
+    names: tuple[str, ...] = ()
+    not_before_ms: int = 0
+    not_after_ms: int = 0
+    sha256: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+class ChangeAccessKey(Model, frozen=True, kw_only=True):
+    """`PATCH /v1/access-keys/{key}`: absent fields stay."""
+
+    disabled: bool | UnsetType = UNSET
+    """Whether what it signs is refused."""
+    description: str | UnsetType = UNSET
+    """A note for people. At most 1000 characters."""
+
+
+class ChangeAccount(Model, frozen=True, kw_only=True):
+    """`PATCH /v1/accounts/{account}`: absent fields stay."""
+
+    roles: tuple[str, ...] | UnsetType = UNSET
+    """Names of its roles, all of them."""
+    disabled: bool | UnsetType = UNSET
+    """Whether it is kept out."""
+    description: str | UnsetType = UNSET
+    """A note for people. At most 1000 characters."""
+
+
+class ChangeHost(Model, frozen=True, kw_only=True):
+    """`PATCH /v1/hosts/{host}`: hosts of one failure domain fail together."""
+
+    failure_domain: str | UnsetType | None = UNSET
+    """Hosts of one domain fail together; empty: it shares its fate with no other."""
+
+
+class ChangePolicy(Model, frozen=True, kw_only=True):
+    """`PATCH /v1/members/policy`. What is absent stays as it is."""
+
+    voters_max: int | UnsetType | None = UNSET
+    """How many hosts vote at most: 1, 3, 5 or 7; `null`: as it is."""
+    voter_replace_after_s: int | UnsetType | None = UNSET
+    """Silence after which a voter gives its place to another host, 10 s to 7 days; `null`: as it is."""
+
+
+class ChangeRule(Model, frozen=True, kw_only=True):
+    """Only switching on and off."""
+
+    enabled: bool
+    """Whether it is in force."""
+
+
+class ChangeVM(Model, frozen=True, kw_only=True):
+    """`PATCH /v1/vms/{vm}` (merge patch): absent fields stay."""
+
+    description: str | UnsetType = UNSET
+    """A note for people. At most 1000 characters."""
+    ha: bool | UnsetType = UNSET
+    """Whether it is started elsewhere when its host is lost."""
+
+
+class CloudInit(Model, frozen=True, kw_only=True):
+    """What a guest's cloud-init gets through a NoCloud seed. `user_data` is a whole #cloud-config text."""
+
+    hostname: str = ""
+    """Host name of the guest. At most 253 characters."""
+    ssh_keys: tuple[str, ...] = ()
+    """Public keys that may log in, one each."""
+    user_data: str = ""
+    """A whole #cloud-config text, of 64 KiB at most. At most 65536 characters."""
+
+
+class Cluster(Model, frozen=True, kw_only=True):
+    """A logical group of hosts inside a data center."""
+
+    id: str
+    """A UUID, or a name where the kind says so; never changes."""
+    name: str = ""
+    """What people call it, unique among its kind; of records of the cluster the same as the id."""
+    revision: int = 0
+    """Log index of its last change; guards the next one."""
+    created_ms: int = 0
+    """When it was made, by the clock of the host that was asked."""
+    data_center_id: str = ""
+    """The data center that it lies in."""
+    data_center_name: str = ""
+    """The name behind `data_center_id`; empty without one."""
+
+
+class ClusterStatus(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    cluster_name: str = ""
+    index: int = 0
+    leader_name: str = ""
+    quorum: bool = False
+    members: tuple[Member, ...] = ()
+    vms: dict[str, int] = field(default_factory=dict)
+    alarms: tuple[Event, ...] = ()
+
+
+class ConfirmOff(Model, frozen=True, kw_only=True):
+    """`confirm` repeats the host's name: whoever calls has looked at the machine."""
+
+    confirm: str
+    """The host's name, once more: whoever asks has looked at the machine."""
+
+
+class CreateAccount(Model, frozen=True, kw_only=True):
+    """`POST /v1/accounts`. Without a password nobody can log in to it until one is set."""
+
+    HIDDEN: ClassVar[frozenset[str]] = frozenset({"password"})
+
+    name: str
+    """Its name: 1 to 63 of a-z, 0-9, `-` and `.`."""
+    roles: tuple[str, ...] | UnsetType = UNSET
+    """Names of its roles."""
+    password: str | UnsetType = UNSET
+    """Its password, of 12 characters at least; empty: nobody can log in to it yet."""
+    description: str | UnsetType = UNSET
+    """A note for people. At most 1000 characters."""
+
+
+class CreateDataStorage(Model, frozen=True, kw_only=True):
+    """`path` must exist on every host and, for `shared`, be the same directory everywhere."""
+
+    name: str
+    """Its name: 1 to 63 of a-z, 0-9, `-` and `.`."""
+    kind: DataStorageKind
+    """Whether each host has a directory of its own, or all mount the same."""
+    path: str
+    """Absolute path, the same on every host."""
+
+
+class CreatePortGroup(Model, frozen=True, kw_only=True):
+    """Empty or 0 means: choose. The pool is the network without its first 16 addresses."""
+
+    name: str
+    """Its name: 1 to 63 of a-z, 0-9, `-` and `.`."""
+    cidr: str
+    """Its IPv4 network, e.g. `10.20.0.0/24`."""
+    vni: int | UnsetType = UNSET
+    """VXLAN network identifier; 0: a free one. 0..16777215. Default: `0`."""
+    gateway: str | UnsetType = UNSET
+    """Default route that DHCP hands out; empty: none."""
+    dns: tuple[str, ...] | UnsetType = UNSET
+    """Name servers that DHCP hands out."""
+    mtu: int | UnsetType = UNSET
+    """MTU of the guests. 576..65535. Default: `1450`."""
+    service_ip: str | UnsetType = UNSET
+    """Address that answers DHCP and DNS; empty: the second of the network."""
+    pool_first: str | UnsetType = UNSET
+    """First address that NICs get; empty: the one after those left free."""
+    pool_last: str | UnsetType = UNSET
+    """Last address that NICs get; empty: the last of the network."""
+    domain: str | UnsetType = UNSET
+    """Domain of the guests' names. Default: `internal`."""
+    switch: str | UnsetType = UNSET
+    """Name or id of the switch that it is on. Default: `default`."""
+
+
+class CreateRule(Model, frozen=True, kw_only=True):
+    """`remote_group` is a name or id; it and `cidr` exclude each other."""
+
+    direction: Direction | UnsetType = UNSET
+    """Seen from the VM: in to it, or out of it. Default: `ingress`."""
+    protocol: Protocol | UnsetType = UNSET
+    """What it matches above IP. Default: `all`."""
+    port_first: int | UnsetType = UNSET
+    """First port of TCP or UDP; 0: all. 0..65535. Default: `0`."""
+    port_last: int | UnsetType = UNSET
+    """Last port; 0: all. 0..65535. Default: `0`."""
+    cidr: str | UnsetType = UNSET
+    """Network of the other side; empty: any."""
+    remote_group: str | UnsetType = UNSET
+    """Name or id of the other side's security group; excludes `cidr`."""
+    family: int | UnsetType = UNSET
+    """4 or 6, the version of IP. 4..6. Default: `4`."""
+
+
+class CreateSecurityGroup(Model, frozen=True, kw_only=True):
+    """A new group starts with the four default rules."""
+
+    name: str
+    """Its name: 1 to 63 of a-z, 0-9, `-` and `.`."""
+
+
+class CreateVM(Model, frozen=True, kw_only=True):
+    """`POST /v1/vms`. Empty references mean the default; `disk_size_bytes` 0 means the image's size."""
+
+    name: str
+    """Its name: 1 to 63 of a-z, 0-9, `-` and `.`."""
+    image: str
+    """Name or id of the image that its disk is made of."""
+    cpus: int | UnsetType = UNSET
+    """Virtual CPUs. 1..255. Default: `1`."""
+    memory_mib: int | UnsetType = UNSET
+    """Memory that the guest sees. 64..16777216. Default: `1024`."""
+    disk_size_bytes: int | UnsetType = UNSET
+    """Size of its disk, a multiple of 512; 0: that of the image. 0..70368744177664. Default: `0`."""
+    data_storage: str | UnsetType = UNSET
+    """Name or id of where its disk lies; empty: the only shared one, else the local one."""
+    port_group: str | UnsetType = UNSET
+    """Name or id of the network of its NIC. Default: `default`."""
+    security_groups: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of the firewalls of its NIC. Default: `['default']`."""
+    host: str | UnsetType = UNSET
+    """Name or id of the host that it starts on; empty: the one with most room."""
+    ha: bool | UnsetType = UNSET
+    """Whether it is started elsewhere when its host is lost. Default: `True`."""
+    hostname: str | UnsetType = UNSET
+    """Host name of the guest; empty: its name. At most 253 characters."""
+    ssh_keys: tuple[str, ...] | UnsetType = UNSET
+    """Public keys that may log in, one each."""
+    user_data: str | UnsetType = UNSET
+    """A whole #cloud-config text, of 64 KiB at most."""
+    start: bool | UnsetType = UNSET
+    """Whether to start it at once. Default: `True`."""
+    description: str | UnsetType = UNSET
+    """A note for people. At most 1000 characters."""
+
+
+class DataCenter(Model, frozen=True, kw_only=True):
+    """The largest name space; holds clusters."""
+
+    id: str
+    """A UUID, or a name where the kind says so; never changes."""
+    name: str = ""
+    """What people call it, unique among its kind; of records of the cluster the same as the id."""
+    revision: int = 0
+    """Log index of its last change; guards the next one."""
+    created_ms: int = 0
+    """When it was made, by the clock of the host that was asked."""
+
+
+class DataStorage(Model, frozen=True, kw_only=True):
+    """Where disks live. `path` is absolute and the same on every host."""
+
+    id: str
+    """A UUID, or a name where the kind says so; never changes."""
+    name: str = ""
+    """What people call it, unique among its kind; of records of the cluster the same as the id."""
+    revision: int = 0
+    """Log index of its last change; guards the next one."""
+    created_ms: int = 0
+    """When it was made, by the clock of the host that was asked."""
+    data_center_id: str = ""
+    """The data center that it belongs to."""
+    kind: DataStorageKind = DataStorageKind("")
+    """Whether each host has a directory of its own, or all mount the same."""
+    path: str = ""
+    """Absolute path, the same on every host."""
+    data_center_name: str = ""
+    """The name behind `data_center_id`; empty without one."""
+
+
+class DeleteVMs(Model, frozen=True, kw_only=True):
+    """`POST /v1/vms/actions/delete`. There are no conditions here: what they match may change before a repetition."""
+
+    vms: tuple[str, ...]
+    """Names or ids of the VMs."""
+
+
+class DeletionPlan(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    target: Target
+    allowed: bool = False
+    why_not: str = ""
+    deleted: tuple[Touched, ...] = ()
+    detached: tuple[Touched, ...] = ()
+    refused: tuple[Touched, ...] = ()
+
+
+class Disk(Model, frozen=True, kw_only=True):
+    """A virtual disk: qcow2, linked to its image's cached copy on the same data storage (or empty: no image).
+
+    `index` orders the disks of a VM, 0 is the one it boots from. `host_id` is set for local storage only.
+    """
+
+    id: str
+    """A UUID, or a name where the kind says so; never changes."""
+    name: str = ""
+    """What people call it, unique among its kind; of records of the cluster the same as the id."""
+    revision: int = 0
+    """Log index of its last change; guards the next one."""
+    created_ms: int = 0
+    """When it was made, by the clock of the host that was asked."""
+    vm_id: str = ""
+    """The VM that it belongs to."""
+    data_storage_id: str = ""
+    """Where its file lies."""
+    size_bytes: int = 0
+    """Size that the guest sees. 512..70368744177664."""
+    image_id: str = ""
+    """The image that it was made of; empty: none."""
+    image_sha256: str = ""
+    """SHA-256 of that image's file."""
+    host_id: str = ""
+    """The host that has it, if its storage is local; else empty."""
+    index: int = 0
+    """Its place among the VM's disks; 0 is the one that it boots from. 0..."""
+    vm_name: str = ""
+    """The name behind `vm_id`; empty without one."""
+    data_storage_name: str = ""
+    """The name behind `data_storage_id`; empty without one."""
+    image_name: str = ""
+    """The name behind `image_id`; empty without one."""
+    host_name: str = ""
+    """The name behind `host_id`; empty without one."""
+
+
+class DistributedSwitch(Model, frozen=True, kw_only=True):
+    """A switch that spans the hosts of a cluster."""
+
+    id: str
+    """A UUID, or a name where the kind says so; never changes."""
+    name: str = ""
+    """What people call it, unique among its kind; of records of the cluster the same as the id."""
+    revision: int = 0
+    """Log index of its last change; guards the next one."""
+    created_ms: int = 0
+    """When it was made, by the clock of the host that was asked."""
+    cluster_id: str = ""
+    """The cluster whose hosts it spans."""
+    cluster_name: str = ""
+    """The name behind `cluster_id`; empty without one."""
+
+
+class Event(Model, frozen=True, kw_only=True):
+    """Something that happened to `subject` (`kind/id`); its revision is its place in time. name = id."""
+
+    id: str
+    """A UUID, or a name where the kind says so; never changes."""
+    name: str = ""
+    """What people call it, unique among its kind; of records of the cluster the same as the id."""
+    revision: int = 0
+    """Log index of its last change; guards the next one."""
+    created_ms: int = 0
+    """When it was made, by the clock of the host that was asked."""
+    code: str = ""
+    """What kind of thing happened."""
+    subject: str = ""
+    """What it happened to, as `kind/id`."""
+    subject_name: str = ""
+    """The name that it had."""
+    message: str = ""
+    """What happened, in words."""
+    severity: Severity = Severity("notice")
+    """How much it matters."""
+    host_id: str = ""
+    """The host that it is about; empty: none."""
+    host_name: str = ""
+    """The name behind `host_id`; empty without one."""
+
+
+class FormerMember(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    host_name: str = ""
+    cluster_name: str = ""
+
+
+class Host(Model, frozen=True, kw_only=True):
+    """A server that runs the agent. `address` is its IP on the management network.
+
+    Hosts of one `failure_domain` (a rack, a room) fail together; empty: this host shares its fate with no other. A
+    `witness` votes and holds the state, but runs no VMs. `feature_level` is what its agent understands. `joining` from
+    its admission until it has the state and says so: it gets no vote, and may give up without a trace.
+    """
+
+    id: str
+    """A UUID, or a name where the kind says so; never changes."""
+    name: str = ""
+    """What people call it, unique among its kind; of records of the cluster the same as the id."""
+    revision: int = 0
+    """Log index of its last change; guards the next one."""
+    created_ms: int = 0
+    """When it was made, by the clock of the host that was asked."""
+    cluster_id: str = ""
+    """The cluster that it belongs to."""
+    address: str = ""
+    """IP address on the management network."""
+    api_port: int = 7443
+    """TCP port of the HTTPS API. 1..65535."""
+    mesh_port: int = 7444
+    """TCP port of the mesh between hosts. 1..65535."""
+    version: str = ""
+    """Version of its agent."""
+    cpus: int = 0
+    """Threads of its processors. 0..."""
+    memory_mib: int = 0
+    """Physical memory. 0..."""
+    arch: str = "x86_64"
+    """Architecture of its processors, e.g. `x86_64`."""
+    accelerator: str = ""
+    """What guests run on: `kvm`, or `tcg` where there is none; empty before it was asked."""
+    watchdog: str = ""
+    """Kind of the watchdog that resets it when its lease ends."""
+    state: HostState = HostState("member")
+    """Whether its VMs were taken away and its renewals are refused."""
+    maintenance: bool = False
+    """Whether it gets no new VMs."""
+    failure_domain: str = ""
+    """Hosts of one domain fail together; empty: it shares its fate with no other."""
+    witness: bool = False
+    """Whether it votes and holds the state, but runs no VMs."""
+    vote: Vote = Vote("auto")
+    """Whether the cluster chooses if it votes, or it shall always or never."""
+    feature_level: int = 1
+    """What its agent understands of the replicated state."""
+    joining: bool = False
+    """Admitted, but doesn't have the state yet."""
+    cluster_name: str = ""
+    """The name behind `cluster_id`; empty without one."""
+
+
+class Image(Model, frozen=True, kw_only=True):
+    """A disk template. Always stored as a standalone qcow2 file named by its SHA-256.
+
+    `sha256` and `size_bytes` are of that stored file; `virtual_size_bytes` is what a guest sees.
+    `host_ids` are hosts that hold a verified copy. `source_*` describe the file as it was uploaded.
+    """
+
+    id: str
+    """A UUID, or a name where the kind says so; never changes."""
+    name: str = ""
+    """What people call it, unique among its kind; of records of the cluster the same as the id."""
+    revision: int = 0
+    """Log index of its last change; guards the next one."""
+    created_ms: int = 0
+    """When it was made, by the clock of the host that was asked."""
+    image_storage_id: str = ""
+    """Where its file is kept."""
+    state: ImageState = ImageState("uploading")
+    """Whether it can be used yet."""
+    sha256: str = ""
+    """SHA-256 of the file as it is kept."""
+    size_bytes: int = 0
+    """Size of the file as it is kept. 0..."""
+    virtual_size_bytes: int = 0
+    """Size of the disk that a guest sees. 0..."""
+    source_format: str = ""
+    """Format that it was uploaded in."""
+    source_sha256: str = ""
+    """SHA-256 of the file as it was uploaded."""
+    host_ids: tuple[str, ...] = ()
+    """Hosts that hold a verified copy."""
+    image_storage_name: str = ""
+    """The name behind `image_storage_id`; empty without one."""
+    host_names: tuple[str, ...] = ()
+    """The names behind `host_ids`."""
+
+
+class ImageStorage(Model, frozen=True, kw_only=True):
+    """Where images live: a directory of the same path on every host; images are copied between hosts by hash."""
+
+    id: str
+    """A UUID, or a name where the kind says so; never changes."""
+    name: str = ""
+    """What people call it, unique among its kind; of records of the cluster the same as the id."""
+    revision: int = 0
+    """Log index of its last change; guards the next one."""
+    created_ms: int = 0
+    """When it was made, by the clock of the host that was asked."""
+    data_center_id: str = ""
+    """The data center that it belongs to."""
+    path: str = ""
+    """Absolute path, the same on every host."""
+    data_center_name: str = ""
+    """The name behind `data_center_id`; empty without one."""
+
+
+class ImportCertificate(Model, frozen=True, kw_only=True):
+    """`POST /v1/certificates`. `content` is the file in base64; `host` a name or id, empty for all hosts."""
+
+    HIDDEN: ClassVar[frozenset[str]] = frozenset({"passphrase"})
+
+    content: bytes
+    """The file (PEM, PKCS#12 or JKS), in base64."""
+    passphrase: str | UnsetType = UNSET
+    """What opens it; empty: nothing is needed. At most 1024 characters."""
+    host: str | UnsetType = UNSET
+    """Name or id of the host that shall serve it; empty: all."""
+
+
+class InitCluster(Model, frozen=True, kw_only=True):
+    """`POST /v1/local/init`. Empty: derived from the host."""
+
+    cluster_name: str | UnsetType = UNSET
+    """Name of the cluster; empty: `kvorum`."""
+    host_name: str | UnsetType = UNSET
+    """Name of this host; empty: that of the machine."""
+    address: str | UnsetType = UNSET
+    """IP address of this host; empty: that of the default route."""
+
+
+class JoinCluster(Model, frozen=True, kw_only=True):
+    """`POST /v1/local/join`. Empty names are derived from the host."""
+
+    HIDDEN: ClassVar[frozenset[str]] = frozenset({"token"})
+
+    token: str
+    """A join token, made by a member."""
+    host_name: str | UnsetType = UNSET
+    """Name of this host; empty: that of the machine."""
+    address: str | UnsetType = UNSET
+    """IP address of this host; empty: the one that reaches the cluster."""
+    witness: bool | UnsetType = UNSET
+    """Vote and hold the state, but run no VMs. Default: `False`."""
+
+
+class JoinToken(Model, frozen=True, kw_only=True):
+    """A single-use right to join. Only the SHA-256 of its secret is kept; name = id."""
+
+    id: str
+    """A UUID, or a name where the kind says so; never changes."""
+    name: str = ""
+    """What people call it, unique among its kind; of records of the cluster the same as the id."""
+    revision: int = 0
+    """Log index of its last change; guards the next one."""
+    created_ms: int = 0
+    """When it was made, by the clock of the host that was asked."""
+    expires_ms: int = 0
+    """Until when a host can join with it."""
+    used_by_host_id: str = ""
+    """The host that joined with it; empty: none yet."""
+    used_by_host_name: str = ""
+    """The name behind `used_by_host_id`; empty without one."""
+
+
+class JournalEntry(Model, frozen=True, kw_only=True):
+    """One line of a workflow's journal."""
+
+    step: str = ""
+    """The step that it is about."""
+    mark: StepMark = StepMark("")
+    """What became of the step."""
+    at_ms: int = 0
+    """When."""
+
+
+class LeaveCluster(Model, frozen=True, kw_only=True):
+    """`POST /v1/local/leave`. `force` needs `confirm`, this host's name."""
+
+    force: bool | UnsetType = UNSET
+    """Leave a cluster that has no place for this host any more. Default: `False`."""
+    confirm: str | UnsetType = UNSET
+    """This host's name, once more; needed with `force`."""
+
+
+class LocalStatus(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    state: str = ""
+    detail: str = ""
+    version: str = ""
+    host_id: str = ""
+    host_name: str = ""
+
+
+class LogIn(Model, frozen=True, kw_only=True):
+    """`POST /v1/login`. `code`: six digits, or a recovery code; empty without two-factor log-in."""
+
+    HIDDEN: ClassVar[frozenset[str]] = frozenset({"code", "password"})
+
+    name: str
+    """Name of the account."""
+    password: str
+    """Its password."""
+    code: str | UnsetType = UNSET
+    """A time code or a recovery code; empty without two-factor log-in."""
+
+
+class MakeAccessKey(Model, frozen=True, kw_only=True):
+    """`POST /v1/access-keys`. Either `account` or `roles`. `ttl_s` 0: never expires."""
+
+    name: str
+    """Its name: 1 to 63 of a-z, 0-9, `-` and `.`."""
+    account: str | UnsetType = UNSET
+    """Name or id of the account whose rights it has; empty: none's."""
+    roles: tuple[str, ...] | UnsetType = UNSET
+    """Names of the roles that say what it may do."""
+    ttl_s: int | UnsetType = UNSET
+    """How long it is good; 0: for ever. 0..315360000. Default: `0`."""
+    description: str | UnsetType = UNSET
+    """A note for people. At most 1000 characters."""
+
+
+class MakeAccessToken(Model, frozen=True, kw_only=True):
+    """`POST /v1/access-tokens`. `ttl_s` 0: never expires. Without `account` and `roles` it may do everything."""
+
+    name: str
+    """Its name: 1 to 63 of a-z, 0-9, `-` and `.`."""
+    ttl_s: int | UnsetType = UNSET
+    """How long it is good; 0: for ever. 0..315360000. Default: `0`."""
+    account: str | UnsetType = UNSET
+    """Name or id of the account that it acts for; empty: none."""
+    roles: tuple[str, ...] | UnsetType = UNSET
+    """Names of the roles that say what it may do; with neither roles nor account it may do everything."""
+
+
+class MakeJoinTokens(Model, frozen=True, kw_only=True):
+    """`POST /v1/join-tokens`."""
+
+    count: int | UnsetType = UNSET
+    """How many. 1..100. Default: `1`."""
+    ttl_s: int | UnsetType = UNSET
+    """How long they are good. 1..604800. Default: `10800`."""
+
+
+class Member(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    id: str
+    name: str = ""
+    address: str = ""
+    role: str = ""
+    votes: bool = False
+    vote: str = ""
+    leader: bool = False
+    applied_index: int | None = None
+    lag: int | None = None
+    health: str = ""
+    failure_domain: str = ""
+    feature_level: int = 0
+    raft: str = ""
+    gossip: str = ""
+    lease_age_s: float | None = None
+    watchdog: str = ""
+    state: str = ""
+    version: str = ""
+    vms: int = 0
+    work: tuple[dict[str, Any], ...] = ()
+    plain_http: str = ""
+    service_faults: tuple[dict[str, Any], ...] = ()
+
+
+class MemberVote(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    id: str
+    name: str = ""
+    vote: str = ""
+    role: str = ""
+
+
+class MigrateVM(Model, frozen=True, kw_only=True):
+    """`POST /v1/vms/{vm}/actions/migrate`. An empty `host` lets the cluster choose."""
+
+    host: str | UnsetType = UNSET
+    """Name or id of where it shall go; empty: the host with most room."""
+
+
+class MigrateVMs(Model, frozen=True, kw_only=True):
+    """`POST /v1/vms/actions/migrate`; see `MigrateVM`."""
+
+    vms: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of the VMs."""
+    q: tuple[str, ...] | UnsetType = UNSET
+    """Conditions as lists take them, instead of `vms`; all must hold."""
+    host: str | UnsetType = UNSET
+    """Name or id of where they shall go; empty: where most room is, each."""
+
+
+class NewAccessToken(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    HIDDEN: ClassVar[frozenset[str]] = frozenset({"token"})
+
+    token: str = ""
+    id: str
+    name: str = ""
+
+
+class NewCluster(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    host_id: str = ""
+    host_name: str = ""
+    cluster_name: str = ""
+    address: str = ""
+    api: str = ""
+    admin_token_file: str = ""
+
+
+class NewJoinTokens(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    HIDDEN: ClassVar[frozenset[str]] = frozenset({"tokens"})
+
+    tokens: tuple[str, ...] = ()
+    expires_ms: int = 0
+
+
+class NewMember(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    host_id: str = ""
+    host_name: str = ""
+    cluster_name: str = ""
+    address: str = ""
+    api: str = ""
+    members: int = 0
+    voters: int = 0
+    voters_wanted: int = 0
+    losses_survived: int = 0
+
+
+class NewSession(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    HIDDEN: ClassVar[frozenset[str]] = frozenset({"token"})
+
+    token: str = ""
+    id: str
+    expires_ms: int = 0
+
+
+class NewTotp(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    HIDDEN: ClassVar[frozenset[str]] = frozenset({"qr_svg", "qr_text", "uri"})
+
+    uri: str = ""
+    qr_svg: str = ""
+    qr_text: str = ""
+
+
+class Nic(Model, frozen=True, kw_only=True):
+    """A VM's network card; name = `<vm name>.<index>`."""
+
+    id: str
+    """A UUID, or a name where the kind says so; never changes."""
+    name: str = ""
+    """What people call it, unique among its kind; of records of the cluster the same as the id."""
+    revision: int = 0
+    """Log index of its last change; guards the next one."""
+    created_ms: int = 0
+    """When it was made, by the clock of the host that was asked."""
+    vm_id: str = ""
+    """The VM that it belongs to."""
+    port_group_id: str = ""
+    """The network that it is in."""
+    mac: str = ""
+    """Its MAC address, unique in the mesh."""
+    ip: str = ""
+    """Its IPv4 address, unique in its port group."""
+    security_group_ids: tuple[str, ...] = ()
+    """Firewalls that let traffic through to it."""
+    index: int = 0
+    """Its place among the VM's NICs. 0..."""
+    vm_name: str = ""
+    """The name behind `vm_id`; empty without one."""
+    port_group_name: str = ""
+    """The name behind `port_group_id`; empty without one."""
+    security_group_names: tuple[str, ...] = ()
+    """The names behind `security_group_ids`."""
+
+
+class Outcome(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    ref: str = ""
+    id: str
+    name: str = ""
+    status: int = 0
+    task: Task | None = None
+    problem: Problem | None = None
+
+
+class Permission(Model, frozen=True, kw_only=True):
+    """The right to do each of `actions` to each of `kinds`; `*` stands for all of them."""
+
+    kinds: tuple[str, ...]
+    """Kinds of resources; `*` is all of them."""
+    actions: tuple[str, ...]
+    """`read`, `create`, `change`, `delete`, `operate`; `*` is all of them."""
+
+
+class PortGroup(Model, frozen=True, kw_only=True):
+    """Uniform configuration of the ports of one VXLAN network.
+
+    `vni` 1..16777215, unique in the mesh. `cidr` is IPv4. `service_ip` answers DHCP and DNS on every host and
+    is never given to a NIC; `gateway` and `dns` are handed out by DHCP when set. `mtu` is the guests' MTU.
+    `pool_first`..`pool_last` is where NIC addresses come from.
+    """
+
+    id: str
+    """A UUID, or a name where the kind says so; never changes."""
+    name: str = ""
+    """What people call it, unique among its kind; of records of the cluster the same as the id."""
+    revision: int = 0
+    """Log index of its last change; guards the next one."""
+    created_ms: int = 0
+    """When it was made, by the clock of the host that was asked."""
+    switch_id: str = ""
+    """The switch that it is on."""
+    vni: int = 0
+    """VXLAN network identifier, unique in the mesh. 1..16777215."""
+    cidr: str = ""
+    """Its IPv4 network, e.g. `10.20.0.0/24`."""
+    service_ip: str = ""
+    """Address that answers DHCP and DNS on every host; never given to a NIC."""
+    pool_first: str = ""
+    """First address that NICs get."""
+    pool_last: str = ""
+    """Last address that NICs get."""
+    gateway: str = ""
+    """Default route that DHCP hands out; empty: none."""
+    dns: tuple[str, ...] = ()
+    """Name servers that DHCP hands out."""
+    mtu: int = 1450
+    """MTU of the guests. 576..65535."""
+    domain: str = "internal"
+    """Domain of the guests' names."""
+    switch_name: str = ""
+    """The name behind `switch_id`; empty without one."""
+
+
+class Problem(Model, frozen=True, kw_only=True):
+    """RFC 9457 section 3.1; `code` is ours and stable, `detail` says what was wrong and what to do."""
+
+    HIDDEN: ClassVar[frozenset[str]] = frozenset({"code"})
+
+    type: str = ""
+    """Address of the kind of problem: `about:kvorum#` and the code."""
+    title: str = ""
+    """The kind of problem, in words."""
+    status: int = 0
+    """The HTTP status."""
+    code: str = ""
+    """The kind of problem, for programs; docs/api.md has all."""
+    detail: str = ""
+    """What was wrong and what to do."""
+    request_id: str = ""
+    """Id of the request, as in the agent's log."""
+
+
+class RecoveryCodes(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    HIDDEN: ClassVar[frozenset[str]] = frozenset({"recovery_codes"})
+
+    recovery_codes: tuple[str, ...] = ()
+
+
+class ReleasedHost(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    host: str = ""
+    vms_released: int = 0
+
+
+class Role(Model, frozen=True, kw_only=True):
+    """A named set of permissions, given to accounts and access tokens.
+
+    Its id is its name. The built-in roles (`core.identity.permissions`) are not stored.
+    """
+
+    id: str
+    """A UUID, or a name where the kind says so; never changes."""
+    name: str = ""
+    """What people call it, unique among its kind; of records of the cluster the same as the id."""
+    revision: int = 0
+    """Log index of its last change; guards the next one."""
+    created_ms: int = 0
+    """When it was made, by the clock of the host that was asked."""
+    permissions: tuple[Permission, ...] = ()
+    """What it allows."""
+    description: str = ""
+    """A note for people. At most 1000 characters."""
+
+
+class Rule(Model, frozen=True, kw_only=True):
+    """One rule of a security group: an exception to "everything in is denied, everything out is allowed".
+
+    Allows ingress that matches; an egress rule with `remote_group_id` belongs to the default rules. `cidr` or
+    `remote_group_id` name the other side (both empty: anyone). `port_first`..`port_last` 0: all ports.
+    `family` is 4 or 6. Default rules (NET-5) can be disabled, not deleted.
+    """
+
+    id: str
+    """Its id within the group."""
+    direction: Direction = Direction("")
+    """Seen from the VM: in to it, or out of it."""
+    protocol: Protocol = Protocol("all")
+    """What it matches above IP."""
+    port_first: int = 0
+    """First port of TCP or UDP; 0: all. 0..65535."""
+    port_last: int = 0
+    """Last port; 0: all. 0..65535."""
+    cidr: str = ""
+    """Network of the other side; empty: any."""
+    remote_group_id: str = ""
+    """Security group of the other side; empty: any."""
+    family: int = 4
+    """4 or 6, the version of IP. 4..6."""
+    enabled: bool = True
+    """Whether it is in force."""
+    default: bool = False
+    """Whether the group was made with it; such a rule can be switched off, not removed."""
+
+
+class SecretsKeyAtHost(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    name: str = ""
+    state: str = ""
+    place: str = ""
+    key_id: str = ""
+    hsm: str = ""
+    fault: str = ""
+
+
+class SecretsKeyStatus(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    key_id: str = ""
+    next_key_id: str = ""
+    former_key_id: str = ""
+    changing: bool = False
+    hosts_without_key: tuple[str, ...] = ()
+    secrets_by_key: dict[str, int] = field(default_factory=dict)
+    hosts: tuple[SecretsKeyAtHost, ...] = ()
+
+
+class SecurityGroup(Model, frozen=True, kw_only=True):
+    """A stateful firewall shared by NICs."""
+
+    id: str
+    """A UUID, or a name where the kind says so; never changes."""
+    name: str = ""
+    """What people call it, unique among its kind; of records of the cluster the same as the id."""
+    revision: int = 0
+    """Log index of its last change; guards the next one."""
+    created_ms: int = 0
+    """When it was made, by the clock of the host that was asked."""
+    data_center_id: str = ""
+    """The data center that it belongs to."""
+    rules: tuple[Rule, ...] = ()
+    """What is let through."""
+    data_center_name: str = ""
+    """The name behind `data_center_id`; empty without one."""
+
+
+class Session(Model, frozen=True, kw_only=True):
+    """A log-in that lasts until `expires_ms`. The token names the id, so it is found without a search; name = id."""
+
+    id: str
+    """A UUID, or a name where the kind says so; never changes."""
+    name: str = ""
+    """What people call it, unique among its kind; of records of the cluster the same as the id."""
+    revision: int = 0
+    """Log index of its last change; guards the next one."""
+    created_ms: int = 0
+    """When it was made, by the clock of the host that was asked."""
+    account_id: str = ""
+    """Who logged in."""
+    expires_ms: int = 0
+    """Until when it is good."""
+    address: str = ""
+    """Where the log-in came from."""
+    account_name: str = ""
+    """The name behind `account_id`; empty without one."""
+
+
+class SetPassword(Model, frozen=True, kw_only=True):
+    """`.../actions/set-password`. Whoever sets their own has to know the old one."""
+
+    HIDDEN: ClassVar[frozenset[str]] = frozenset({"old_password", "password"})
+
+    password: str
+    """The new password, of 12 characters at least."""
+    old_password: str | UnsetType = UNSET
+    """The present one; needed for one's own."""
+
+
+class SomeVMs(Model, frozen=True, kw_only=True):
+    """`POST /v1/vms/actions/{start,reboot}`. Either `vms` or `q`."""
+
+    vms: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of the VMs."""
+    q: tuple[str, ...] | UnsetType = UNSET
+    """Conditions as lists take them, instead of `vms`; all must hold."""
+
+
+class StopVM(Model, frozen=True, kw_only=True):
+    """`POST /v1/vms/{vm}/actions/stop`. `force` cuts the power; else the guest has `timeout_s` to shut down."""
+
+    force: bool | UnsetType = UNSET
+    """Cut the power instead of asking the guest. Default: `False`."""
+    timeout_s: int | UnsetType = UNSET
+    """How long the guest may take to shut down. 1..3600. Default: `90`."""
+
+
+class StopVMs(Model, frozen=True, kw_only=True):
+    """`POST /v1/vms/actions/stop`; see `StopVM`."""
+
+    vms: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of the VMs."""
+    q: tuple[str, ...] | UnsetType = UNSET
+    """Conditions as lists take them, instead of `vms`; all must hold."""
+    force: bool | UnsetType = UNSET
+    """Cut the power instead of asking the guests. Default: `False`."""
+    timeout_s: int | UnsetType = UNSET
+    """How long each guest may take to shut down. 1..3600. Default: `90`."""
+
+
+class Target(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    kind: str = ""
+    id: str
+    name: str = ""
+
+
+class Task(Model, frozen=True, kw_only=True):
+    """A run of a workflow on a resource; name = id.
+
+    `workflow` names the definition, `subject` the resource as `kind/id`. `arguments` are strings only.
+    `runner_host_id` is who works on it. `progress` is 0..100. `error` and `error_code` are set when failed.
+    `cancel_requested` asks the runner to stop where that is safe.
+    `plan` is the workflow as it was when the work began: whoever resumes it goes by that. `journal` is what the
+    engine lives by; `log` tells people more, bounded. `result` is what came of it, empty when it was undone.
+    `request_id` is the API request that started it, as in that answer, its audit, and the logs of whoever works on it.
+    """
+
+    id: str
+    """A UUID, or a name where the kind says so; never changes."""
+    name: str = ""
+    """What people call it, unique among its kind; of records of the cluster the same as the id."""
+    revision: int = 0
+    """Log index of its last change; guards the next one."""
+    created_ms: int = 0
+    """When it was made, by the clock of the host that was asked."""
+    workflow: str = ""
+    """Name of the workflow."""
+    subject: str = ""
+    """What is worked on, as `kind/id`."""
+    subject_name: str = ""
+    """The name that it had."""
+    arguments: dict[str, str] = field(default_factory=dict)
+    """What the workflow was asked for."""
+    runner_host_id: str = ""
+    """The host that works on it."""
+    state: TaskState = TaskState("pending")
+    """How far it is; once it has ended it never changes."""
+    progress: int = 0
+    """How much of it is done. 0..100."""
+    step: str = ""
+    """The step that is being done."""
+    journal: tuple[JournalEntry, ...] = ()
+    """What became of its steps."""
+    log: tuple[TaskLog, ...] = ()
+    result: dict[str, str] = field(default_factory=dict)
+    """What came of it; empty when it was undone."""
+    error: str = ""
+    """Why it failed; empty: it didn't."""
+    error_code: str = ""
+    """The code of that error."""
+    cancel_requested: bool = False
+    """Whether somebody has asked it to stop where that is safe."""
+    ended_ms: int = 0
+    """When it ended; 0: not yet."""
+    request_id: str = ""
+    """The API request that started it, as in that answer's `X-Request-Id`."""
+    runner_host_name: str = ""
+    """The name behind `runner_host_id`; empty without one."""
+    steps: tuple[TaskStep, ...] = ()
+
+
+class TaskLog(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    at_ms: int = 0
+    what: str = ""
+    step: str = ""
+    inside: tuple[str, ...] = ()
+    text: str = ""
+
+
+class TaskStep(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    step: str = ""
+    inside: tuple[str, ...] = ()
+    weight: int = 0
+    state: str = ""
+    """One of `waiting`, `begun`, `done`, `undone`."""
+
+
+class TotpCode(Model, frozen=True, kw_only=True):
+    """`.../actions/confirm-totp`, `disable-totp` and `renew-recovery-codes`."""
+
+    HIDDEN: ClassVar[frozenset[str]] = frozenset({"code"})
+
+    code: str | UnsetType = UNSET
+    """A time code."""
+
+
+class Touched(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    kind: str = ""
+    id: str
+    name: str = ""
+    relation: str = ""
+    to: str = ""
+
+
+class VM(Model, frozen=True, kw_only=True):
+    """A virtual machine.
+
+    Users write `power`, sizes and cloud-init. `host_id` with `generation` says who may run it: the generation
+    grows with every start, and ownership changes only in a transaction that guards a proof that the former
+    host stopped. `boot_id` is the boot of the host in which it was started last. `migrating_to_host_id` is set
+    during a live migration. `blocked_reason` is empty or says why it cannot run now.
+    """
+
+    id: str
+    """A UUID, or a name where the kind says so; never changes."""
+    name: str = ""
+    """What people call it, unique among its kind; of records of the cluster the same as the id."""
+    revision: int = 0
+    """Log index of its last change; guards the next one."""
+    created_ms: int = 0
+    """When it was made, by the clock of the host that was asked."""
+    cluster_id: str = ""
+    """The cluster on whose hosts it runs."""
+    host_id: str = ""
+    """The host that may run it."""
+    cpus: int = 0
+    """Virtual CPUs. 1..255."""
+    memory_mib: int = 0
+    """Memory that the guest sees. 64..16777216."""
+    power: PowerState = PowerState("running")
+    """What is wanted: running or stopped."""
+    phase: VMPhase = VMPhase("creating")
+    """What is true of it, as last reported by its host."""
+    generation: int = 0
+    """Grows with every start; says together with the host who may run it. 0..."""
+    boot_id: str = ""
+    """Boot of the host in which it was started last."""
+    migrating_to_host_id: str = ""
+    """Where it moves to right now; empty: nowhere."""
+    blocked_reason: str = ""
+    """Why it can't run now; empty: nothing forbids it."""
+    ha: bool = True
+    """Whether it is started elsewhere when its host is lost."""
+    cloud_init: CloudInit = field(default_factory=lambda: CloudInit())
+    """What the guest is set up with at its first start."""
+    description: str = ""
+    """A note for people. At most 1000 characters."""
+    cluster_name: str = ""
+    """The name behind `cluster_id`; empty without one."""
+    host_name: str = ""
+    """The name behind `host_id`; empty without one."""
+    migrating_to_host_name: str = ""
+    """The name behind `migrating_to_host_id`; empty without one."""
+    ips: tuple[str, ...] = ()
+    nics: tuple[VMNic, ...] = ()
+    disks: tuple[VMDisk, ...] = ()
+
+
+class VMDisk(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    name: str = ""
+    size_bytes: int = 0
+
+
+class VMNic(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    name: str = ""
+    mac: str = ""
+    ip: str = ""
+
+
+class VoterPolicy(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    voters_max: int = 0
+    voter_replace_after_s: int = 0
+    feature_level: int = 0
+    voters: int = 0
+    voters_wanted: int = 0
+    losses_survived: int = 0
+
+
+class WriteRole(Model, frozen=True, kw_only=True):
+    """`POST /v1/roles`, and `PATCH`, which replaces the permissions."""
+
+    permissions: tuple[Permission, ...]
+    """What it allows."""
+    name: str | UnsetType = UNSET
+    """Its name; only when it is made."""
+    description: str | UnsetType = UNSET
+    """A note for people. At most 1000 characters."""

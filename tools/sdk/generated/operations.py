@@ -1,0 +1,1955 @@
+"""The operations of the API as methods to await. Made by `make sdk` from the description of the API: don't edit."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any, Literal
+
+from msgspec import UNSET, UnsetType
+
+from tools.sdk.calls import Api, condition, listed, many, one, request, uploading, word
+from tools.sdk.client import path_of
+from tools.sdk.collection import Collection
+from tools.sdk.files import OnBytes, silent
+from tools.sdk.generated import models
+from tools.sdk.items import Page
+from tools.sdk.started import Started
+
+PREVIEWED = frozenset(
+    {"data-storages", "hosts", "images", "members", "port-groups", "security-groups", "vms"}
+)
+"""The collections whose deletions can be previewed."""
+
+
+class AccessKeys(Collection[models.AccessKey]):
+    """`/v1/access-keys`."""
+
+    async def create(
+        self,
+        *,
+        name: str,
+        account: str | UnsetType = UNSET,
+        roles: Sequence[str] | UnsetType = UNSET,
+        ttl_s: int | UnsetType = UNSET,
+        description: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> models.AccessKeySecret:
+        """Make an access key, with which a program signs its requests.
+
+        Args:
+            name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            account: Name or id of the account whose rights it has; empty: none's.
+            roles: Names of the roles that say what it may do.
+            ttl_s: How long it is good; 0: for ever. 0..315360000. Default: `0`.
+            description: A note for people. At most 1000 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("access-keys"),
+                body=models.MakeAccessKey(
+                    name=name,
+                    account=account,
+                    roles=listed(roles),
+                    ttl_s=ttl_s,
+                    description=description,
+                ),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.AccessKeySecret,
+        )
+
+    async def update(
+        self,
+        key: str,
+        /,
+        *,
+        disabled: bool | UnsetType = UNSET,
+        description: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.AccessKey:
+        """Change an access key; a disabled one is refused everywhere at once.
+
+        Args:
+            key: Name or id.
+            disabled: Whether what it signs is refused.
+            description: A note for people. At most 1000 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("access-keys", key),
+                body=models.ChangeAccessKey(disabled=disabled, description=description),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.AccessKey,
+        )
+
+    async def delete(
+        self, key: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> None:
+        """Delete an access key; it is refused everywhere at once.
+
+        Args:
+            key: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        await self._api.nothing(
+            request(
+                "DELETE",
+                path_of("access-keys", key),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            )
+        )
+
+    async def rotate(
+        self, key: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> models.AccessKeySecret:
+        """Give an access key a new secret; the former one ends everywhere at once.
+
+        Args:
+            key: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("access-keys", key, "actions", "rotate"),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.AccessKeySecret,
+        )
+
+
+class AccessTokens(Collection[models.AccessToken]):
+    """`/v1/access-tokens`."""
+
+    async def create(
+        self,
+        *,
+        name: str,
+        ttl_s: int | UnsetType = UNSET,
+        account: str | UnsetType = UNSET,
+        roles: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> models.NewAccessToken:
+        """Make an access token.
+
+        Args:
+            name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            ttl_s: How long it is good; 0: for ever. 0..315360000. Default: `0`.
+            account: Name or id of the account that it acts for; empty: none.
+            roles: Names of the roles that say what it may do; with neither roles nor account it may do everything.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("access-tokens"),
+                body=models.MakeAccessToken(
+                    name=name, ttl_s=ttl_s, account=account, roles=listed(roles)
+                ),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.NewAccessToken,
+        )
+
+    async def delete(
+        self, token: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> None:
+        """Revoke an access token, everywhere at once.
+
+        Args:
+            token: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        await self._api.nothing(
+            request(
+                "DELETE",
+                path_of("access-tokens", token),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            )
+        )
+
+
+class Accounts(Collection[models.Account]):
+    """`/v1/accounts`."""
+
+    async def create(
+        self,
+        *,
+        name: str,
+        roles: Sequence[str] | UnsetType = UNSET,
+        password: str | UnsetType = UNSET,
+        description: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> models.Account:
+        """Make an account.
+
+        Args:
+            name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            roles: Names of its roles.
+            password: Its password, of 12 characters at least; empty: nobody can log in to it yet.
+            description: A note for people. At most 1000 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("accounts"),
+                body=models.CreateAccount(
+                    name=name, roles=listed(roles), password=password, description=description
+                ),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.Account,
+        )
+
+    async def update(
+        self,
+        account: str,
+        /,
+        *,
+        roles: Sequence[str] | UnsetType = UNSET,
+        disabled: bool | UnsetType = UNSET,
+        description: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Account:
+        """Change an account; what is absent stays.
+
+        Args:
+            account: Name or id.
+            roles: Names of its roles, all of them.
+            disabled: Whether it is kept out.
+            description: A note for people. At most 1000 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("accounts", account),
+                body=models.ChangeAccount(
+                    roles=listed(roles), disabled=disabled, description=description
+                ),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.Account,
+        )
+
+    async def delete(
+        self, account: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> None:
+        """Delete an account with its sessions, access tokens and access keys.
+
+        Args:
+            account: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        await self._api.nothing(
+            request(
+                "DELETE",
+                path_of("accounts", account),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            )
+        )
+
+    async def confirm_totp(
+        self,
+        account: str,
+        /,
+        *,
+        code: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.RecoveryCodes:
+        """Switch time codes on with a first code.
+
+        Args:
+            account: Name or id.
+            code: A time code.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("accounts", account, "actions", "confirm-totp"),
+                body=models.TotpCode(code=code),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.RecoveryCodes,
+        )
+
+    async def disable_totp(
+        self,
+        account: str,
+        /,
+        *,
+        code: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> None:
+        """Switch time codes off; one's own need a code.
+
+        Args:
+            account: Name or id.
+            code: A time code.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        await self._api.nothing(
+            request(
+                "POST",
+                path_of("accounts", account, "actions", "disable-totp"),
+                body=models.TotpCode(code=code),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            )
+        )
+
+    async def enable_totp(
+        self, account: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> models.NewTotp:
+        """Show the secret of time codes as an address and a QR code, until a code confirms it.
+
+        Args:
+            account: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("accounts", account, "actions", "enable-totp"),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.NewTotp,
+        )
+
+    async def renew_recovery_codes(
+        self,
+        account: str,
+        /,
+        *,
+        code: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.RecoveryCodes:
+        """Make new recovery codes of one's own, for a time code; the old ones end.
+
+        Args:
+            account: Name or id.
+            code: A time code.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("accounts", account, "actions", "renew-recovery-codes"),
+                body=models.TotpCode(code=code),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.RecoveryCodes,
+        )
+
+    async def set_password(
+        self,
+        account: str,
+        /,
+        *,
+        password: str,
+        old_password: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> None:
+        """Set a password and end the account's other sessions; one's own needs the old one.
+
+        Args:
+            account: Name or id.
+            password: The new password, of 12 characters at least.
+            old_password: The present one; needed for one's own.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        await self._api.nothing(
+            request(
+                "POST",
+                path_of("accounts", account, "actions", "set-password"),
+                body=models.SetPassword(password=password, old_password=old_password),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            )
+        )
+
+
+class Audits(Collection[models.Audit]):
+    """`/v1/audits`."""
+
+
+class CallbackKey:
+    """`/v1/callback-key`."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    async def get(self) -> models.CallbackKey:
+        """The public key that receivers of callbacks check signatures with."""
+        return await self._api.answer(request("GET", path_of("callback-key")), models.CallbackKey)
+
+    async def rotate(self, *, idempotency_key: str = "") -> models.CallbackKey:
+        """Sign callbacks with a new key from now on.
+
+        Args:
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("callback-key", "actions", "rotate"),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.CallbackKey,
+        )
+
+
+class Certificates:
+    """`/v1/certificates`."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    async def list(self) -> Page[models.Certificate]:
+        """The imported certificates, this host's own and the authority's."""
+        return await self._api.page(request("GET", path_of("certificates")), models.Certificate)
+
+    async def create(
+        self,
+        *,
+        content: bytes,
+        passphrase: str | UnsetType = UNSET,
+        host: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> models.Certificate:
+        """Serve the API with a certificate of PEM, PKCS#12 or JKS; new connections get it at once.
+
+        Args:
+            content: The file (PEM, PKCS#12 or JKS), in base64.
+            passphrase: What opens it; empty: nothing is needed. At most 1024 characters.
+            host: Name or id of the host that shall serve it; empty: all.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("certificates"),
+                body=models.ImportCertificate(content=content, passphrase=passphrase, host=host),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.Certificate,
+        )
+
+    async def delete(
+        self, scope: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> None:
+        """Delete the certificate imported for `all` hosts or for one.
+
+        Args:
+            scope: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        await self._api.nothing(
+            request(
+                "DELETE",
+                path_of("certificates", scope),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            )
+        )
+
+
+class Clusters(Collection[models.Cluster]):
+    """`/v1/clusters`."""
+
+
+class DataCenters(Collection[models.DataCenter]):
+    """`/v1/data-centers`."""
+
+
+class DataStorages(Collection[models.DataStorage]):
+    """`/v1/data-storages`."""
+
+    async def create(
+        self, *, name: str, kind: models.DataStorageKind | str, path: str, idempotency_key: str = ""
+    ) -> models.DataStorage:
+        """Add a data storage.
+
+        Args:
+            name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            kind: Whether each host has a directory of its own, or all mount the same.
+            path: Absolute path, the same on every host.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("data-storages"),
+                body=models.CreateDataStorage(
+                    name=name, kind=word(models.DataStorageKind, kind), path=path
+                ),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.DataStorage,
+        )
+
+    async def delete(
+        self, storage: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> None:
+        """Forget a data storage; its files stay.
+
+        Args:
+            storage: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        await self._api.nothing(
+            request(
+                "DELETE",
+                path_of("data-storages", storage),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            )
+        )
+
+    async def plan_delete(self, storage: str, /) -> models.DeletionPlan:
+        """Say what would go along and what stands in the way, and change nothing.
+
+        Args:
+            storage: Name or id.
+        """
+        return await self._api.answer(
+            request("DELETE", path_of("data-storages", storage), query=(("dry_run", "1"),)),
+            models.DeletionPlan,
+        )
+
+
+class Disks(Collection[models.Disk]):
+    """`/v1/disks`."""
+
+
+class DistributedSwitches(Collection[models.DistributedSwitch]):
+    """`/v1/distributed-switches`."""
+
+
+class Events(Collection[models.Event]):
+    """`/v1/events`."""
+
+
+class Hosts(Collection[models.Host]):
+    """`/v1/hosts`."""
+
+    async def update(
+        self,
+        host: str,
+        /,
+        *,
+        failure_domain: str | UnsetType | None = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Host:
+        """Change a host.
+
+        Args:
+            host: Name or id.
+            failure_domain: Hosts of one domain fail together; empty: it shares its fate with no other.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("hosts", host),
+                body=models.ChangeHost(failure_domain=failure_domain),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.Host,
+        )
+
+    async def delete(
+        self, host: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> None:
+        """Remove a host from the cluster.
+
+        Args:
+            host: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        await self._api.nothing(
+            request(
+                "DELETE",
+                path_of("hosts", host),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            )
+        )
+
+    async def plan_delete(self, host: str, /) -> models.DeletionPlan:
+        """Say what would go along and what stands in the way, and change nothing.
+
+        Args:
+            host: Name or id.
+        """
+        return await self._api.answer(
+            request("DELETE", path_of("hosts", host), query=(("dry_run", "1"),)),
+            models.DeletionPlan,
+        )
+
+    async def confirm_off(
+        self, host: str, /, *, confirm: str, idempotency_key: str = "", if_match: int | str = ""
+    ) -> models.ReleasedHost:
+        """Say that a lost host is powered off, so that its VMs may run elsewhere.
+
+        Args:
+            host: Name or id.
+            confirm: The host's name, once more: whoever asks has looked at the machine.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("hosts", host, "actions", "confirm-off"),
+                body=models.ConfirmOff(confirm=confirm),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.ReleasedHost,
+        )
+
+
+class ImageStorages(Collection[models.ImageStorage]):
+    """`/v1/image-storages`."""
+
+
+class Images(Collection[models.Image]):
+    """`/v1/images`."""
+
+    async def create(
+        self,
+        *,
+        file: Path,
+        name: str,
+        on_bytes: OnBytes = silent,
+        format: str | UnsetType = UNSET,
+        sha256: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> models.Image:
+        """Upload an image.
+
+        Args:
+            file: The file to send.
+            name: Its name.
+            on_bytes: Hears of the bytes sent so far, and of all.
+            format: What the file must be, e.g. `qcow2`; else it is found out.
+            sha256: What the file's hash must be, 64 hex digits.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        asked = request(
+            "POST",
+            path_of("images"),
+            query=(
+                *one("name", name),
+                *one("format", format),
+                *one("sha256", sha256),
+            ),
+            headers={"Idempotency-Key": idempotency_key},
+        )
+        async with uploading(asked, file, sha256, on_bytes) as ready:
+            return await self._api.answer(ready, models.Image)
+
+    async def delete(
+        self, image: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> None:
+        """Delete an image.
+
+        Args:
+            image: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        await self._api.nothing(
+            request(
+                "DELETE",
+                path_of("images", image),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            )
+        )
+
+    async def plan_delete(self, image: str, /) -> models.DeletionPlan:
+        """Say what would go along and what stands in the way, and change nothing.
+
+        Args:
+            image: Name or id.
+        """
+        return await self._api.answer(
+            request("DELETE", path_of("images", image), query=(("dry_run", "1"),)),
+            models.DeletionPlan,
+        )
+
+
+class JoinTokens(Collection[models.JoinToken]):
+    """`/v1/join-tokens`."""
+
+    async def create(
+        self,
+        *,
+        count: int | UnsetType = UNSET,
+        ttl_s: int | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> models.NewJoinTokens:
+        """Make single-use join tokens.
+
+        Args:
+            count: How many. 1..100. Default: `1`.
+            ttl_s: How long they are good. 1..604800. Default: `10800`.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("join-tokens"),
+                body=models.MakeJoinTokens(count=count, ttl_s=ttl_s),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.NewJoinTokens,
+        )
+
+    async def delete(
+        self, token: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> None:
+        """Revoke a join token.
+
+        Args:
+            token: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        await self._api.nothing(
+            request(
+                "DELETE",
+                path_of("join-tokens", token),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            )
+        )
+
+
+class Local:
+    """`/v1/local`."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    async def init(
+        self,
+        *,
+        cluster_name: str | UnsetType = UNSET,
+        host_name: str | UnsetType = UNSET,
+        address: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> models.NewCluster:
+        """Make this host the first of a new cluster.
+
+        Only on the host itself, through its unix socket, by root.
+
+        Args:
+            cluster_name: Name of the cluster; empty: `kvorum`.
+            host_name: Name of this host; empty: that of the machine.
+            address: IP address of this host; empty: that of the default route.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("local", "init"),
+                body=models.InitCluster(
+                    cluster_name=cluster_name, host_name=host_name, address=address
+                ),
+                headers={"Idempotency-Key": idempotency_key},
+                timeout_s=120.0,
+            ),
+            models.NewCluster,
+        )
+
+    async def join(
+        self,
+        *,
+        token: str,
+        host_name: str | UnsetType = UNSET,
+        address: str | UnsetType = UNSET,
+        witness: bool | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> models.NewMember:
+        """Make this host a member.
+
+        Only on the host itself, through its unix socket, by root.
+
+        Args:
+            token: A join token, made by a member.
+            host_name: Name of this host; empty: that of the machine.
+            address: IP address of this host; empty: the one that reaches the cluster.
+            witness: Vote and hold the state, but run no VMs. Default: `False`.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("local", "join"),
+                body=models.JoinCluster(
+                    token=token, host_name=host_name, address=address, witness=witness
+                ),
+                headers={"Idempotency-Key": idempotency_key},
+                timeout_s=120.0,
+            ),
+            models.NewMember,
+        )
+
+    async def leave(
+        self,
+        *,
+        force: bool | UnsetType = UNSET,
+        confirm: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> models.FormerMember:
+        """Take this host out of its cluster.
+
+        Only on the host itself, through its unix socket, by root.
+
+        Args:
+            force: Leave a cluster that has no place for this host any more. Default: `False`.
+            confirm: This host's name, once more; needed with `force`.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("local", "leave"),
+                body=models.LeaveCluster(force=force, confirm=confirm),
+                headers={"Idempotency-Key": idempotency_key},
+                timeout_s=120.0,
+            ),
+            models.FormerMember,
+        )
+
+    async def get_status(self) -> models.LocalStatus:
+        """What this host is.
+
+        Only on the host itself, through its unix socket, by root.
+        """
+        return await self._api.answer(
+            request("GET", path_of("local", "status")), models.LocalStatus
+        )
+
+
+class Members:
+    """`/v1/members`."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    async def list(
+        self,
+        *,
+        q: Sequence[str] = (),
+        sort: str | UnsetType = UNSET,
+        limit: int | UnsetType = UNSET,
+        consistency: Literal["local", "strong"] | UnsetType = UNSET,
+    ) -> Page[models.Member]:
+        """Each host's role, progress and health. Takes a second at most.
+
+        Args:
+            q: A condition: attribute, operator, value; all given must hold. Operators are `=`, `!=`, `>`, `>=`, `<`, `<=`, `~=` (pattern), `?=` (in), `!?=` (not in), `is:null`, `!is:null`.
+            sort: The attribute to sort by; with `-` in front, descending.
+            limit: How many at most. 1..10000.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return await self._api.page(
+            request(
+                "GET",
+                path_of("members"),
+                query=(
+                    *many("q", q),
+                    *one("sort", sort),
+                    *one("limit", limit),
+                    *one("consistency", consistency),
+                ),
+            ),
+            models.Member,
+        )
+
+    async def get_policy(self) -> models.VoterPolicy:
+        """How many hosts vote."""
+        return await self._api.answer(
+            request("GET", path_of("members", "policy")), models.VoterPolicy
+        )
+
+    async def update_policy(
+        self,
+        *,
+        voters_max: int | UnsetType | None = UNSET,
+        voter_replace_after_s: int | UnsetType | None = UNSET,
+        idempotency_key: str = "",
+    ) -> models.VoterPolicy:
+        """Change how many hosts vote; the leader acts on it within seconds.
+
+        Args:
+            voters_max: How many hosts vote at most: 1, 3, 5 or 7; `null`: as it is.
+            voter_replace_after_s: Silence after which a voter gives its place to another host, 10 s to 7 days; `null`: as it is.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("members", "policy"),
+                body=models.ChangePolicy(
+                    voters_max=voters_max, voter_replace_after_s=voter_replace_after_s
+                ),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.VoterPolicy,
+        )
+
+    async def get(self, host: str, /) -> models.Member:
+        """One host's role, progress and health.
+
+        Args:
+            host: Name or id.
+        """
+        return await self._api.answer(request("GET", path_of("members", host)), models.Member)
+
+    async def delete(
+        self, host: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> None:
+        """Remove a host from the cluster.
+
+        Args:
+            host: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        await self._api.nothing(
+            request(
+                "DELETE",
+                path_of("members", host),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            )
+        )
+
+    async def plan_delete(self, host: str, /) -> models.DeletionPlan:
+        """Say what would go along and what stands in the way, and change nothing.
+
+        Args:
+            host: Name or id.
+        """
+        return await self._api.answer(
+            request("DELETE", path_of("members", host), query=(("dry_run", "1"),)),
+            models.DeletionPlan,
+        )
+
+    async def auto(
+        self, host: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> models.MemberVote:
+        """Let the cluster choose whether a host votes.
+
+        Args:
+            host: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("members", host, "actions", "auto"),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.MemberVote,
+        )
+
+    async def demote(
+        self, host: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> models.MemberVote:
+        """Let a host never vote.
+
+        Args:
+            host: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("members", host, "actions", "demote"),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.MemberVote,
+        )
+
+    async def promote(
+        self, host: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> models.MemberVote:
+        """Let a host always vote.
+
+        Args:
+            host: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("members", host, "actions", "promote"),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.MemberVote,
+        )
+
+
+class Nics(Collection[models.Nic]):
+    """`/v1/nics`."""
+
+
+class PortGroups(Collection[models.PortGroup]):
+    """`/v1/port-groups`."""
+
+    async def create(
+        self,
+        *,
+        name: str,
+        cidr: str,
+        vni: int | UnsetType = UNSET,
+        gateway: str | UnsetType = UNSET,
+        dns: Sequence[str] | UnsetType = UNSET,
+        mtu: int | UnsetType = UNSET,
+        service_ip: str | UnsetType = UNSET,
+        pool_first: str | UnsetType = UNSET,
+        pool_last: str | UnsetType = UNSET,
+        domain: str | UnsetType = UNSET,
+        switch: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> models.PortGroup:
+        """Make a port group.
+
+        Args:
+            name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            cidr: Its IPv4 network, e.g. `10.20.0.0/24`.
+            vni: VXLAN network identifier; 0: a free one. 0..16777215. Default: `0`.
+            gateway: Default route that DHCP hands out; empty: none.
+            dns: Name servers that DHCP hands out.
+            mtu: MTU of the guests. 576..65535. Default: `1450`.
+            service_ip: Address that answers DHCP and DNS; empty: the second of the network.
+            pool_first: First address that NICs get; empty: the one after those left free.
+            pool_last: Last address that NICs get; empty: the last of the network.
+            domain: Domain of the guests' names. Default: `internal`.
+            switch: Name or id of the switch that it is on. Default: `default`.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("port-groups"),
+                body=models.CreatePortGroup(
+                    name=name,
+                    cidr=cidr,
+                    vni=vni,
+                    gateway=gateway,
+                    dns=listed(dns),
+                    mtu=mtu,
+                    service_ip=service_ip,
+                    pool_first=pool_first,
+                    pool_last=pool_last,
+                    domain=domain,
+                    switch=switch,
+                ),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.PortGroup,
+        )
+
+    async def delete(
+        self, group: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> None:
+        """Delete a port group.
+
+        Args:
+            group: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        await self._api.nothing(
+            request(
+                "DELETE",
+                path_of("port-groups", group),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            )
+        )
+
+    async def plan_delete(self, group: str, /) -> models.DeletionPlan:
+        """Say what would go along and what stands in the way, and change nothing.
+
+        Args:
+            group: Name or id.
+        """
+        return await self._api.answer(
+            request("DELETE", path_of("port-groups", group), query=(("dry_run", "1"),)),
+            models.DeletionPlan,
+        )
+
+
+class Roles:
+    """`/v1/roles`."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    async def list(
+        self,
+        *,
+        q: Sequence[str] = (),
+        sort: str | UnsetType = UNSET,
+        limit: int | UnsetType = UNSET,
+        consistency: Literal["local", "strong"] | UnsetType = UNSET,
+    ) -> Page[models.Role]:
+        """The roles, built-in ones too.
+
+        Args:
+            q: A condition: attribute, operator, value; all given must hold. Operators are `=`, `!=`, `>`, `>=`, `<`, `<=`, `~=` (pattern), `?=` (in), `!?=` (not in), `is:null`, `!is:null`.
+            sort: The attribute to sort by; with `-` in front, descending.
+            limit: How many at most. 1..10000.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return await self._api.page(
+            request(
+                "GET",
+                path_of("roles"),
+                query=(
+                    *many("q", q),
+                    *one("sort", sort),
+                    *one("limit", limit),
+                    *one("consistency", consistency),
+                ),
+            ),
+            models.Role,
+        )
+
+    async def create(
+        self,
+        *,
+        permissions: Sequence[models.Permission],
+        name: str | UnsetType = UNSET,
+        description: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> models.Role:
+        """Make a role.
+
+        Args:
+            permissions: What it allows.
+            name: Its name; only when it is made.
+            description: A note for people. At most 1000 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("roles"),
+                body=models.WriteRole(
+                    permissions=listed(permissions), name=name, description=description
+                ),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.Role,
+        )
+
+    async def get(
+        self, role: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Role:
+        """Show one of the roles, by name or id.
+
+        Args:
+            role: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return await self._api.answer(
+            request("GET", path_of("roles", role), query=(*one("consistency", consistency),)),
+            models.Role,
+        )
+
+    async def update(
+        self,
+        role: str,
+        /,
+        *,
+        permissions: Sequence[models.Permission],
+        name: str | UnsetType = UNSET,
+        description: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Role:
+        """Replace a role's permissions.
+
+        Args:
+            role: Name or id.
+            permissions: What it allows.
+            name: Its name; only when it is made.
+            description: A note for people. At most 1000 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("roles", role),
+                body=models.WriteRole(
+                    permissions=listed(permissions), name=name, description=description
+                ),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.Role,
+        )
+
+    async def delete(
+        self, role: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> None:
+        """Delete a role that nobody holds.
+
+        Args:
+            role: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        await self._api.nothing(
+            request(
+                "DELETE",
+                path_of("roles", role),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            )
+        )
+
+
+class Secrets:
+    """`/v1/secrets`."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    async def get(self) -> models.SecretsKeyStatus:
+        """Which secrets key is in use, and how far a change of it is."""
+        return await self._api.answer(request("GET", path_of("secrets")), models.SecretsKeyStatus)
+
+    async def rotate(self, *, idempotency_key: str = "") -> models.SecretsKeyStatus:
+        """Make a new secrets key; hosts get it and secrets are sealed anew by themselves.
+
+        Args:
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("secrets", "actions", "rotate"),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.SecretsKeyStatus,
+        )
+
+
+class SecurityGroups(Collection[models.SecurityGroup]):
+    """`/v1/security-groups`."""
+
+    async def create(self, *, name: str, idempotency_key: str = "") -> models.SecurityGroup:
+        """Make a security group with its default rules.
+
+        Args:
+            name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("security-groups"),
+                body=models.CreateSecurityGroup(name=name),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.SecurityGroup,
+        )
+
+    async def delete(
+        self, group: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> None:
+        """Delete a security group.
+
+        Args:
+            group: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        await self._api.nothing(
+            request(
+                "DELETE",
+                path_of("security-groups", group),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            )
+        )
+
+    async def plan_delete(self, group: str, /) -> models.DeletionPlan:
+        """Say what would go along and what stands in the way, and change nothing.
+
+        Args:
+            group: Name or id.
+        """
+        return await self._api.answer(
+            request("DELETE", path_of("security-groups", group), query=(("dry_run", "1"),)),
+            models.DeletionPlan,
+        )
+
+    async def add_rule(
+        self,
+        group: str,
+        /,
+        *,
+        direction: models.Direction | UnsetType | str = UNSET,
+        protocol: models.Protocol | UnsetType | str = UNSET,
+        port_first: int | UnsetType = UNSET,
+        port_last: int | UnsetType = UNSET,
+        cidr: str | UnsetType = UNSET,
+        remote_group: str | UnsetType = UNSET,
+        family: int | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Rule:
+        """Add a rule; hosts have it within a second.
+
+        Args:
+            group: Name or id.
+            direction: Seen from the VM: in to it, or out of it. Default: `ingress`.
+            protocol: What it matches above IP. Default: `all`.
+            port_first: First port of TCP or UDP; 0: all. 0..65535. Default: `0`.
+            port_last: Last port; 0: all. 0..65535. Default: `0`.
+            cidr: Network of the other side; empty: any.
+            remote_group: Name or id of the other side's security group; excludes `cidr`.
+            family: 4 or 6, the version of IP. 4..6. Default: `4`.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("security-groups", group, "rules"),
+                body=models.CreateRule(
+                    direction=word(models.Direction, direction),
+                    protocol=word(models.Protocol, protocol),
+                    port_first=port_first,
+                    port_last=port_last,
+                    cidr=cidr,
+                    remote_group=remote_group,
+                    family=family,
+                ),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.Rule,
+        )
+
+    async def update_rule(
+        self,
+        group: str,
+        rule: str,
+        /,
+        *,
+        enabled: bool,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Rule:
+        """Switch a rule on or off.
+
+        Args:
+            group: Name or id.
+            rule: Name or id.
+            enabled: Whether it is in force.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("security-groups", group, "rules", rule),
+                body=models.ChangeRule(enabled=enabled),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.Rule,
+        )
+
+    async def delete_rule(
+        self, group: str, rule: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> None:
+        """Remove a rule that isn't a default one.
+
+        Args:
+            group: Name or id.
+            rule: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        await self._api.nothing(
+            request(
+                "DELETE",
+                path_of("security-groups", group, "rules", rule),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            )
+        )
+
+
+class Sessions(Collection[models.Session]):
+    """`/v1/sessions`."""
+
+    async def delete(
+        self, session: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> None:
+        """End a session, everywhere at once.
+
+        Args:
+            session: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        await self._api.nothing(
+            request(
+                "DELETE",
+                path_of("sessions", session),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            )
+        )
+
+
+class State:
+    """`/v1/state`."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    def get_backup(
+        self, *, of: str | UnsetType = UNSET
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """A backup of the whole replicated state, as of one moment.
+
+        Args:
+            of: `host`: of what this host has, for when there is no quorum.
+        """
+        return self._api.stream(request("GET", path_of("state", "backup"), query=(*one("of", of),)))
+
+
+class Tasks(Collection[models.Task]):
+    """`/v1/tasks`."""
+
+    async def delete(
+        self, task: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> models.Task:
+        """Ask a task to stop at its next safe point.
+
+        Args:
+            task: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "DELETE",
+                path_of("tasks", task),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.Task,
+        )
+
+
+class Vms(Collection[models.VM]):
+    """`/v1/vms`."""
+
+    async def create(
+        self,
+        *,
+        name: str,
+        image: str,
+        cpus: int | UnsetType = UNSET,
+        memory_mib: int | UnsetType = UNSET,
+        disk_size_bytes: int | UnsetType = UNSET,
+        data_storage: str | UnsetType = UNSET,
+        port_group: str | UnsetType = UNSET,
+        security_groups: Sequence[str] | UnsetType = UNSET,
+        host: str | UnsetType = UNSET,
+        ha: bool | UnsetType = UNSET,
+        hostname: str | UnsetType = UNSET,
+        ssh_keys: Sequence[str] | UnsetType = UNSET,
+        user_data: str | UnsetType = UNSET,
+        start: bool | UnsetType = UNSET,
+        description: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+        callback_url: str = "",
+    ) -> Started[models.VM]:
+        """Make a VM from an image.
+
+        Args:
+            name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            image: Name or id of the image that its disk is made of.
+            cpus: Virtual CPUs. 1..255. Default: `1`.
+            memory_mib: Memory that the guest sees. 64..16777216. Default: `1024`.
+            disk_size_bytes: Size of its disk, a multiple of 512; 0: that of the image. 0..70368744177664. Default: `0`.
+            data_storage: Name or id of where its disk lies; empty: the only shared one, else the local one.
+            port_group: Name or id of the network of its NIC. Default: `default`.
+            security_groups: Names or ids of the firewalls of its NIC. Default: `['default']`.
+            host: Name or id of the host that it starts on; empty: the one with most room.
+            ha: Whether it is started elsewhere when its host is lost. Default: `True`.
+            hostname: Host name of the guest; empty: its name. At most 253 characters.
+            ssh_keys: Public keys that may log in, one each.
+            user_data: A whole #cloud-config text, of 64 KiB at most.
+            start: Whether to start it at once. Default: `True`.
+            description: A note for people. At most 1000 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return await self._api.started(
+            request(
+                "POST",
+                path_of("vms"),
+                body=models.CreateVM(
+                    name=name,
+                    image=image,
+                    cpus=cpus,
+                    memory_mib=memory_mib,
+                    disk_size_bytes=disk_size_bytes,
+                    data_storage=data_storage,
+                    port_group=port_group,
+                    security_groups=listed(security_groups),
+                    host=host,
+                    ha=ha,
+                    hostname=hostname,
+                    ssh_keys=listed(ssh_keys),
+                    user_data=user_data,
+                    start=start,
+                    description=description,
+                ),
+                headers={"Idempotency-Key": idempotency_key, "Callback-URL": callback_url},
+            ),
+            models.VM,
+            "vm",
+        )
+
+    async def delete_many(
+        self, *, vms: Sequence[str], idempotency_key: str = "", callback_url: str = ""
+    ) -> Page[models.Outcome]:
+        """Stop up to 200 VMs by force and remove them with their disks and NICs.
+
+        Args:
+            vms: Names or ids of the VMs.
+            idempotency_key: A repetition with the same key gives the first result.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return await self._api.page(
+            request(
+                "POST",
+                path_of("vms", "actions", "delete"),
+                body=models.DeleteVMs(vms=listed(vms)),
+                headers={"Idempotency-Key": idempotency_key, "Callback-URL": callback_url},
+            ),
+            models.Outcome,
+        )
+
+    async def migrate_many(
+        self,
+        *,
+        vms: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        host: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+        callback_url: str = "",
+    ) -> Page[models.Outcome]:
+        """Move up to 200 running VMs to other hosts.
+
+        Args:
+            vms: Names or ids of the VMs.
+            q: Conditions as lists take them, instead of `vms`; all must hold.
+            host: Name or id of where they shall go; empty: where most room is, each.
+            idempotency_key: A repetition with the same key gives the first result.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return await self._api.page(
+            request(
+                "POST",
+                path_of("vms", "actions", "migrate"),
+                body=models.MigrateVMs(vms=listed(vms), q=listed(q), host=host),
+                headers={"Idempotency-Key": idempotency_key, "Callback-URL": callback_url},
+            ),
+            models.Outcome,
+        )
+
+    async def reboot_many(
+        self,
+        *,
+        vms: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        callback_url: str = "",
+    ) -> Page[models.Outcome]:
+        """Restart the guests of up to 200 VMs.
+
+        Args:
+            vms: Names or ids of the VMs.
+            q: Conditions as lists take them, instead of `vms`; all must hold.
+            idempotency_key: A repetition with the same key gives the first result.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return await self._api.page(
+            request(
+                "POST",
+                path_of("vms", "actions", "reboot"),
+                body=models.SomeVMs(vms=listed(vms), q=listed(q)),
+                headers={"Idempotency-Key": idempotency_key, "Callback-URL": callback_url},
+            ),
+            models.Outcome,
+        )
+
+    async def start_many(
+        self,
+        *,
+        vms: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        callback_url: str = "",
+    ) -> Page[models.Outcome]:
+        """Start up to 200 VMs.
+
+        Args:
+            vms: Names or ids of the VMs.
+            q: Conditions as lists take them, instead of `vms`; all must hold.
+            idempotency_key: A repetition with the same key gives the first result.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return await self._api.page(
+            request(
+                "POST",
+                path_of("vms", "actions", "start"),
+                body=models.SomeVMs(vms=listed(vms), q=listed(q)),
+                headers={"Idempotency-Key": idempotency_key, "Callback-URL": callback_url},
+            ),
+            models.Outcome,
+        )
+
+    async def stop_many(
+        self,
+        *,
+        vms: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        force: bool | UnsetType = UNSET,
+        timeout_s: int | UnsetType = UNSET,
+        idempotency_key: str = "",
+        callback_url: str = "",
+    ) -> Page[models.Outcome]:
+        """Shut up to 200 VMs down, or cut their power.
+
+        Args:
+            vms: Names or ids of the VMs.
+            q: Conditions as lists take them, instead of `vms`; all must hold.
+            force: Cut the power instead of asking the guests. Default: `False`.
+            timeout_s: How long each guest may take to shut down. 1..3600. Default: `90`.
+            idempotency_key: A repetition with the same key gives the first result.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return await self._api.page(
+            request(
+                "POST",
+                path_of("vms", "actions", "stop"),
+                body=models.StopVMs(vms=listed(vms), q=listed(q), force=force, timeout_s=timeout_s),
+                headers={"Idempotency-Key": idempotency_key, "Callback-URL": callback_url},
+            ),
+            models.Outcome,
+        )
+
+    async def update(
+        self,
+        vm: str,
+        /,
+        *,
+        description: str | UnsetType = UNSET,
+        ha: bool | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.VM:
+        """Change a VM; what is absent stays.
+
+        Args:
+            vm: Name or id.
+            description: A note for people. At most 1000 characters.
+            ha: Whether it is started elsewhere when its host is lost.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("vms", vm),
+                body=models.ChangeVM(description=description, ha=ha),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.VM,
+        )
+
+    async def delete(
+        self,
+        vm: str,
+        /,
+        *,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+        callback_url: str = "",
+    ) -> Started[models.VM]:
+        """Stop a VM by force and remove it with its disks and NICs.
+
+        Args:
+            vm: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return await self._api.started(
+            request(
+                "DELETE",
+                path_of("vms", vm),
+                headers={
+                    "Idempotency-Key": idempotency_key,
+                    "If-Match": condition(if_match),
+                    "Callback-URL": callback_url,
+                },
+            ),
+            models.VM,
+            "vm",
+        )
+
+    async def plan_delete(self, vm: str, /) -> models.DeletionPlan:
+        """Say what would go along and what stands in the way, and change nothing.
+
+        Args:
+            vm: Name or id.
+        """
+        return await self._api.answer(
+            request("DELETE", path_of("vms", vm), query=(("dry_run", "1"),)), models.DeletionPlan
+        )
+
+    async def migrate(
+        self,
+        vm: str,
+        /,
+        *,
+        host: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+        callback_url: str = "",
+    ) -> Started[models.VM]:
+        """Move a running VM to another host.
+
+        Args:
+            vm: Name or id.
+            host: Name or id of where it shall go; empty: the host with most room.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return await self._api.started(
+            request(
+                "POST",
+                path_of("vms", vm, "actions", "migrate"),
+                body=models.MigrateVM(host=host),
+                headers={
+                    "Idempotency-Key": idempotency_key,
+                    "If-Match": condition(if_match),
+                    "Callback-URL": callback_url,
+                },
+            ),
+            models.VM,
+            "vm",
+        )
+
+    async def reboot(
+        self,
+        vm: str,
+        /,
+        *,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+        callback_url: str = "",
+    ) -> Started[models.VM]:
+        """Restart a VM's guest.
+
+        Args:
+            vm: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return await self._api.started(
+            request(
+                "POST",
+                path_of("vms", vm, "actions", "reboot"),
+                headers={
+                    "Idempotency-Key": idempotency_key,
+                    "If-Match": condition(if_match),
+                    "Callback-URL": callback_url,
+                },
+            ),
+            models.VM,
+            "vm",
+        )
+
+    async def start(
+        self,
+        vm: str,
+        /,
+        *,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+        callback_url: str = "",
+    ) -> Started[models.VM]:
+        """Start a VM.
+
+        Args:
+            vm: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return await self._api.started(
+            request(
+                "POST",
+                path_of("vms", vm, "actions", "start"),
+                headers={
+                    "Idempotency-Key": idempotency_key,
+                    "If-Match": condition(if_match),
+                    "Callback-URL": callback_url,
+                },
+            ),
+            models.VM,
+            "vm",
+        )
+
+    async def stop(
+        self,
+        vm: str,
+        /,
+        *,
+        force: bool | UnsetType = UNSET,
+        timeout_s: int | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+        callback_url: str = "",
+    ) -> Started[models.VM]:
+        """Shut a VM down, or cut its power.
+
+        Args:
+            vm: Name or id.
+            force: Cut the power instead of asking the guest. Default: `False`.
+            timeout_s: How long the guest may take to shut down. 1..3600. Default: `90`.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return await self._api.started(
+            request(
+                "POST",
+                path_of("vms", vm, "actions", "stop"),
+                body=models.StopVM(force=force, timeout_s=timeout_s),
+                headers={
+                    "Idempotency-Key": idempotency_key,
+                    "If-Match": condition(if_match),
+                    "Callback-URL": callback_url,
+                },
+            ),
+            models.VM,
+            "vm",
+        )
+
+
+class Operations:
+    """Everything that the API offers, by what it is about."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self.access_keys = AccessKeys(api, "access-keys", models.AccessKey)
+        self.access_tokens = AccessTokens(api, "access-tokens", models.AccessToken)
+        self.accounts = Accounts(api, "accounts", models.Account)
+        self.audits = Audits(api, "audits", models.Audit)
+        self.callback_key = CallbackKey(api)
+        self.certificates = Certificates(api)
+        self.clusters = Clusters(api, "clusters", models.Cluster)
+        self.data_centers = DataCenters(api, "data-centers", models.DataCenter)
+        self.data_storages = DataStorages(api, "data-storages", models.DataStorage)
+        self.disks = Disks(api, "disks", models.Disk)
+        self.distributed_switches = DistributedSwitches(
+            api, "distributed-switches", models.DistributedSwitch
+        )
+        self.events = Events(api, "events", models.Event)
+        self.hosts = Hosts(api, "hosts", models.Host)
+        self.image_storages = ImageStorages(api, "image-storages", models.ImageStorage)
+        self.images = Images(api, "images", models.Image)
+        self.join_tokens = JoinTokens(api, "join-tokens", models.JoinToken)
+        self.local = Local(api)
+        self.members = Members(api)
+        self.nics = Nics(api, "nics", models.Nic)
+        self.port_groups = PortGroups(api, "port-groups", models.PortGroup)
+        self.roles = Roles(api)
+        self.secrets = Secrets(api)
+        self.security_groups = SecurityGroups(api, "security-groups", models.SecurityGroup)
+        self.sessions = Sessions(api, "sessions", models.Session)
+        self.state = State(api)
+        self.tasks = Tasks(api, "tasks", models.Task)
+        self.vms = Vms(api, "vms", models.VM)
+
+    async def login(
+        self, *, name: str, password: str, code: str | UnsetType = UNSET
+    ) -> models.NewSession:
+        """Log in with name, password and perhaps a time code.
+
+        Args:
+            name: Name of the account.
+            password: Its password.
+            code: A time code or a recovery code; empty without two-factor log-in.
+        """
+        return await self._api.answer(
+            request(
+                "POST", path_of("login"), body=models.LogIn(name=name, password=password, code=code)
+            ),
+            models.NewSession,
+        )
+
+    async def logout(self, *, idempotency_key: str = "") -> None:
+        """End the session that the request came with.
+
+        Args:
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        await self._api.nothing(
+            request("POST", path_of("logout"), headers={"Idempotency-Key": idempotency_key})
+        )
+
+    async def openapi(self) -> dict[str, Any]:
+        """This description."""
+        return await self._api.answer(request("GET", path_of("openapi.json")), dict[str, Any])
+
+    async def status(self) -> models.ClusterStatus:
+        """The cluster at a glance."""
+        return await self._api.answer(request("GET", path_of("status")), models.ClusterStatus)
+
+    async def whoami(self) -> models.Caller:
+        """Who the credentials are, and what they allow."""
+        return await self._api.answer(request("GET", path_of("whoami")), models.Caller)
