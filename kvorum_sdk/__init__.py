@@ -14,6 +14,7 @@ from core.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from tools.sdk.endpoints import Endpoint
 from tools.sdk.generated import models
 from tools.sdk.items import Item, Page
 from tools.sdk.kvorum import AsyncKvorum, Kvorum, connect, connect_async
@@ -24,6 +25,7 @@ from tools.sdk.tasks import TaskView
 __all__ = [
     "AsyncKvorum",
     "ConflictError",
+    "Endpoint",
     "ForbiddenError",
     "InvalidError",
     "Item",

@@ -23,6 +23,7 @@ from core.paths import Paths
 from nodeagent.config import read_config
 from nodeagent.lifecycle import Lifecycle
 from nodeagent.member import Basics
+from nodeagent.workflows.resource_types import load_resource_types
 from raftstate.rescue.lock import only_process
 from raftstate.rescue.rejoin import follow_anew
 from raftstate.rescue.swap import compact_time, finish
@@ -48,7 +49,8 @@ def main() -> None:
     try:
         config = read_config(arguments.config)
         set_up_logging(config.log_level)
-        basics = Basics(config, Paths(), SystemClock(), system_random())
+        refused = load_resource_types()
+        basics = Basics(config, Paths(), SystemClock(), system_random(), refused)
         basics.paths.state.mkdir(parents=True, exist_ok=True, mode=0o711)
         with only_process(basics.paths.lock, RUNS_ALREADY):
             serve(basics)

@@ -24,7 +24,7 @@ from core.mesh.client import MeshClient
 from core.mesh.dialer import MeshDialer
 from core.mesh.server import MeshServer
 from core.mesh.tls import TlsFiles
-from core.model import Host, Lease, Mesh
+from core.model import KINDS, Host, Lease, Mesh
 from core.paths import Paths
 from core.supervise import keep_running
 from core.work_queue import WorkQueues
@@ -104,6 +104,7 @@ class Basics:
     paths: Paths
     clock: Clock
     rng: random.Random
+    refused_types: tuple[str, ...] = ()
 
 
 class Member:
@@ -121,7 +122,7 @@ class Member:
         me = Peer(NodeId(record.host_id), f"{bracketed(record.address)}:{record.mesh_port}")
         tls = TlsFiles.in_directory(paths.identity)
         self._dialer = MeshDialer(tls)
-        self._machine = Machine(paths.database)
+        self._machine = Machine(paths.database, types=KINDS.values())
         self._links = MeshLinks(me, self._dialer, rng=rng)
         self._engine = PySyncObjEngine(
             me=me,
@@ -272,7 +273,8 @@ class Member:
 
         async def before_tasks() -> None:
             await self.services.storages.sweep()
-            await report_refused(registry, self.node, self._events)
+            refused = (*registry.refused, *self._basics.refused_types)
+            await report_refused(refused, self.node, self._events)
 
         runs = {
             "leases": self.services.leases.run,

@@ -16,7 +16,16 @@ import msgspec
 
 from core.clock import Clock, new_ordered_id
 from core.errors import ConflictError, NotFoundError
-from core.model import KINDS, Resource, key_of, kind_of
+from core.model import KINDS, Deletion, Resource, key_of, kind_of
+from core.model.additions import stand_in
+from raftstate.relation_guards import (
+    Reference,
+    read_reference,
+    reference_claims,
+    references_prefix,
+    relation_guards,
+    unique_claims,
+)
 from raftstate.rider import RIDER
 from raftstate.state.dump import Frozen
 from raftstate.state.machine import Machine
@@ -181,6 +190,18 @@ class Store:
         """Return the `kind/id` that holds a claim, or an empty string."""
         return self._machine.claim_holder(claim)
 
+    def references_to(self, key: str) -> list[tuple[Resource, Reference]]:
+        """Return what resources of plug-ins' kinds point to `kind/id`, each as a stand-in; known on every host alike."""
+        found = []
+        for claim in self._machine.claims_beginning(references_prefix(key)):
+            reference = read_reference(claim)
+            row = (
+                self._machine.name_and_revision(reference.kind, reference.id) if reference else None
+            )
+            if reference is not None and row is not None:
+                found.append((stand_in(reference.kind, reference.id, *row), reference))
+        return found
+
     def outcome_of(self, request_id: str) -> Outcome | None:
         """Return how a request of the last minutes came out, None when it isn't known here."""
         return self._machine.remembered(request_id)
@@ -203,16 +224,39 @@ class Store:
         guards: Iterable[Resource] = (),
         request_id: str | None = None,
     ) -> Txn:
-        """Return a transaction in which everything named is guarded by the revision it was read at (0: absent)."""
+        """Return a transaction in which everything named is guarded by the revision it was read at (0: absent).
+
+        What the puts come to be related to is guarded too (`raftstate.relation_guards`).
+
+        Raises:
+            InvalidError, ConflictError: a relation isn't as it is declared, or leads nowhere.
+        """
         puts, deletes = tuple(puts), tuple(deletes)
+        related = self._related(puts, deletes)
         now_ms = self._clock.wall_ms()
         return Txn(
             request_id=request_id or new_ordered_id(self._rng, now_ms),
             stamp_ms=now_ms,
-            guards={key_of(r): r.revision for r in (*guards, *deletes, *puts)},
+            guards=related | {key_of(r): r.revision for r in (*guards, *deletes, *puts)},
             puts=tuple(_put(resource) for resource in puts),
             deletes=tuple(key_of(resource) for resource in deletes),
         )
+
+    def _related(self, puts: tuple[Resource, ...], deletes: tuple[Resource, ...]) -> dict[str, int]:
+        return relation_guards(
+            puts,
+            deletes,
+            stored=self._as_stored,
+            revision_of=self._revision_of,
+            target_of=lambda kind, id_: self.get(KINDS[kind], id_),
+        )
+
+    def _as_stored(self, resource: Resource) -> Resource | None:
+        return self.get(type(resource), resource.id) if resource.revision else None
+
+    def _revision_of(self, kind: str, id_: str) -> int:
+        row = self._machine.get(kind, id_)
+        return row[1] if row else 0
 
     async def commit(self, txn: Txn, *, timeout_s: float = COMMIT_TIMEOUT_S) -> Outcome:
         """Commit a transaction, with what rides along (`raftstate.rider`); returns once this node has applied it.
@@ -245,6 +289,7 @@ class Store:
         """Commit and return the log index.
 
         Raises:
+            InvalidError, ConflictError: a relation isn't as it is declared, or leads nowhere.
             ConflictError: a guard or claim rejected it; the message names what stood in the way.
             UnavailableError: no quorum in time, outcome unknown.
         """
@@ -289,8 +334,13 @@ def describe_rejection(rejected: Rejected) -> str:
         kind, _, field = what.partition(".")
         if field == "subject":
             return f"{value} is busy with another task: wait for it or cancel it"
-        return f"{kind} {field} {value!r} is already taken"
+        if field in ("name", "address", "vni", "ip", "mac"):
+            return f"{kind} {field} {value!r} is already taken: choose another"
+        return f"another {kind} has that {field} already, and there can be one only"
     if rejected.reason == "guard":
+        if rejected.subject.startswith(f"{kind_of(Deletion)}/"):
+            being = rejected.subject.partition("/")[2].replace(".", " ", 1)
+            return f"{being} is being deleted: choose another, or look again in a minute"
         return f"{rejected.subject} was changed by someone else meanwhile: look again and retry"
     return "the request could not be read by this version"
 
@@ -302,7 +352,7 @@ def _put(resource: Resource) -> Put:
         id=resource.id,
         name=resource.name,
         body=body,
-        claims=resource.claims(),
+        claims=(*resource.claims(), *unique_claims(resource), *reference_claims(resource)),
     )
 
 

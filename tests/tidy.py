@@ -70,11 +70,21 @@ class Source:
 Rule = Callable[[Source], Iterator[tuple[int, str]]]
 
 
-@functools.cache
-def sources(*tops: str) -> tuple[Source, ...]:
-    """Return every Python file of the packages and tests, or of some of them; each is parsed once."""
+def sources(*tops: str) -> Iterator[Source]:
+    """Yield every Python file of the packages and tests, or of some of them; all trees at once would fill the memory."""
     paths = sorted(p for top in tops or (*PACKAGES, "tests") for p in (ROOT / top).rglob("*.py"))
-    return tuple(Source(p.relative_to(ROOT).as_posix(), ast.parse(p.read_text())) for p in paths)
+    for path in paths:
+        yield Source(path.relative_to(ROOT).as_posix(), ast.parse(path.read_text()))
+
+
+@functools.cache
+def findings_of_the_tree() -> dict[Rule, list[str]]:
+    """Return what each rule finds, in one pass over all files."""
+    found: dict[Rule, list[str]] = {rule: [] for rule in RULES}
+    for source in sources():
+        for rule in RULES:
+            found[rule] += [f"{source.path}:{line}: {what}" for line, what in rule(source)]
+    return found
 
 
 def dotted(node: ast.expr) -> str:

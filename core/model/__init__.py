@@ -5,7 +5,7 @@ The store keeps these, the API shows them, controllers act on them. `KINDS` is t
 
 from __future__ import annotations
 
-from core.model.cascade import DeletePlan, Touched, plan_delete
+from core.model.cascade import DeletePlan, Touched, ids_in, plan_delete
 from core.model.compute import VM, CloudInit, PowerState, VMPhase
 from core.model.identity import (
     AccessKey,
@@ -165,6 +165,7 @@ __all__ = [
     "VMPhase",
     "Vote",
     "check_name",
+    "ids_in",
     "key_of",
     "kind_of",
     "links_of",

@@ -14,6 +14,8 @@ from msgspec.structs import replace
 from core.model.relations import Link
 from core.model.resource import OnDelete, Relation, Resource, key_of, kind_of
 
+References = Callable[[str], Iterable[tuple[Resource, Relation]]]
+
 
 @dataclass(frozen=True, slots=True)
 class Touched:
@@ -48,15 +50,19 @@ def plan_delete(
     target: Resource,
     all_of: Callable[[str], Iterable[Resource]],
     links: Mapping[str, Mapping[str, Link]],
+    references: References = lambda _: (),
 ) -> DeletePlan:
-    """Return what it means to delete a resource. `all_of` gives the resources of a kind, `links` all relations."""
+    """Return what it means to delete a resource. `all_of` gives the resources of a kind, `links` all relations.
+
+    `references` gives what else points to a `kind/id`, and by what relation: resources of kinds that `links` doesn't have.
+    """
     gone = {key_of(target): target}
     along: list[Touched] = []
     others: list[Touched] = []
     frontier = {key_of(target): target}
     while frontier:
         reached: dict[str, Resource] = {}
-        for touched in _pointing_to(frontier, all_of, links):
+        for touched in _pointing_to(frontier, all_of, links, references):
             key = key_of(touched.resource)
             if touched.relation.on_delete is not OnDelete.ALONG:
                 others.append(touched)
@@ -88,10 +94,11 @@ def _pointing_to(
     targets: Mapping[str, Resource],
     all_of: Callable[[str], Iterable[Resource]],
     links: Mapping[str, Mapping[str, Link]],
+    references: References,
 ) -> Iterable[Touched]:
     """Yield whatever has one of the targets at the other end of a relation that matters."""
     for kind in sorted({kind_of(target) for target in targets.values()}):
-        for link in links[kind].values():
+        for link in links.get(kind, {}).values():
             if not link.reverse or link.relation.on_delete is OnDelete.KEEP:
                 continue
             for resource in all_of(link.target):
@@ -99,6 +106,10 @@ def _pointing_to(
                     found = targets.get(f"{kind}/{id_}")
                     if found is not None and key_of(resource) != key_of(found):
                         yield Touched(resource, link.relation, found)
+    for key, target in targets.items():
+        for resource, relation in references(key):
+            if key_of(resource) != key:
+                yield Touched(resource, relation, target)
 
 
 def _each_once(touched: Iterable[Touched]) -> tuple[Touched, ...]:

@@ -61,7 +61,7 @@ class VM(Resource, tag="vm.v1", frozen=True, kw_only=True):
 
     PLURAL: ClassVar[str] = "vms"
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
-        Relation("cluster_id", target="cluster", name="cluster", reverse="vms"),
+        Relation("cluster_id", target="cluster", name="cluster", reverse="vms", required=True),
         Relation("host_id", target="host", name="host", reverse="vms"),
         Relation(
             "migrating_to_host_id", target="host", name="migrating_to_host", reverse="incoming_vms"
@@ -106,3 +106,6 @@ class VM(Resource, tag="vm.v1", frozen=True, kw_only=True):
     description: Annotated[
         str, attribute("A note for people.", length_max=DESCRIPTION_LENGTH_MAX)
     ] = ""
+
+    def is_leaving(self) -> bool:
+        return self.phase is VMPhase.DELETING

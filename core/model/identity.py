@@ -97,7 +97,7 @@ class Session(Resource, tag="session.v1", frozen=True, kw_only=True):
 
     PLURAL: ClassVar[str] = "sessions"
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
-        Relation("account_id", target="account", name="account", reverse="sessions"),
+        Relation("account_id", target="account", name="account", reverse="sessions", required=True),
     )
     SECRET: ClassVar[frozenset[str]] = frozenset({"secret_sha256"})
 

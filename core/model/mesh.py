@@ -9,24 +9,39 @@ from enum import StrEnum
 from typing import Annotated, ClassVar
 
 from core.attributes import CLUSTER, OWNER, attribute
-from core.model.resource import OnDelete, Relation, Resource
+from core.model.resource import DESCRIPTION_LENGTH_MAX, OnDelete, Relation, Resource
 
 
 class DataCenter(Resource, tag="data-center.v1", frozen=True, kw_only=True):
     """The largest name space; holds clusters."""
 
     PLURAL: ClassVar[str] = "data-centers"
+    BY_DECLARATION: ClassVar[bool] = True
+
+    description: Annotated[
+        str, attribute("A note for people.", length_max=DESCRIPTION_LENGTH_MAX)
+    ] = ""
 
 
 class Cluster(Resource, tag="cluster.v1", frozen=True, kw_only=True):
     """A logical group of hosts inside a data center."""
 
     PLURAL: ClassVar[str] = "clusters"
+    BY_DECLARATION: ClassVar[bool] = True
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
-        Relation("data_center_id", target="data-center", name="data_center", reverse="clusters"),
+        Relation(
+            "data_center_id",
+            target="data-center",
+            name="data_center",
+            reverse="clusters",
+            required=True,
+        ),
     )
 
     data_center_id: Annotated[str, attribute("The data center that it lies in.")]
+    description: Annotated[
+        str, attribute("A note for people.", length_max=DESCRIPTION_LENGTH_MAX)
+    ] = ""
 
 
 class Mesh(Resource, tag="mesh.v1", frozen=True, kw_only=True):
@@ -89,7 +104,7 @@ class Host(Resource, tag="host.v1", frozen=True, kw_only=True):
 
     PLURAL: ClassVar[str] = "hosts"
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
-        Relation("cluster_id", target="cluster", name="cluster", reverse="hosts"),
+        Relation("cluster_id", target="cluster", name="cluster", reverse="hosts", required=True),
     )
 
     cluster_id: Annotated[str, attribute("The cluster that it belongs to.")]
@@ -137,9 +152,15 @@ class Host(Resource, tag="host.v1", frozen=True, kw_only=True):
     joining: Annotated[bool, attribute("Admitted, but doesn't have the state yet.", by=OWNER)] = (
         False
     )
+    resource_types: Annotated[
+        tuple[str, ...], attribute("Collections that plug-ins bring on it.", by=OWNER)
+    ] = ()
 
     def claims(self) -> tuple[str, ...]:
         return (f"host.name/{self.name}", f"host.address/{self.address}")
+
+    def is_leaving(self) -> bool:
+        return self.joining
 
 
 class Lease(Resource, tag="lease.v1", frozen=True, kw_only=True):
@@ -175,6 +196,13 @@ class JoinToken(Resource, tag="join-token.v1", frozen=True, kw_only=True):
             reverse="join_tokens",
             on_delete=OnDelete.KEEP,
         ),
+        Relation(
+            "cluster_id",
+            target="cluster",
+            name="cluster",
+            reverse="join_tokens",
+            on_delete=OnDelete.ALONG,
+        ),
     )
     SECRET: ClassVar[frozenset[str]] = frozenset({"secret_sha256"})
 
@@ -182,6 +210,9 @@ class JoinToken(Resource, tag="join-token.v1", frozen=True, kw_only=True):
     expires_ms: Annotated[int, attribute("Until when a host can join with it.")]
     used_by_host_id: Annotated[
         str, attribute("The host that joined with it; empty: none yet.", by=CLUSTER)
+    ] = ""
+    cluster_id: Annotated[
+        str, attribute("The cluster that a host joins into; empty: the first.")
     ] = ""
 
 

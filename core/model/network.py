@@ -22,7 +22,13 @@ class DistributedSwitch(Resource, tag="distributed-switch.v1", frozen=True, kw_o
 
     PLURAL: ClassVar[str] = "distributed-switches"
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
-        Relation("cluster_id", target="cluster", name="cluster", reverse="distributed_switches"),
+        Relation(
+            "cluster_id",
+            target="cluster",
+            name="cluster",
+            reverse="distributed_switches",
+            required=True,
+        ),
     )
 
     cluster_id: Annotated[str, attribute("The cluster whose hosts it spans.")]
@@ -38,7 +44,13 @@ class PortGroup(Resource, tag="port-group.v1", frozen=True, kw_only=True):
 
     PLURAL: ClassVar[str] = "port-groups"
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
-        Relation("switch_id", target="distributed-switch", name="switch", reverse="port_groups"),
+        Relation(
+            "switch_id",
+            target="distributed-switch",
+            name="switch",
+            reverse="port_groups",
+            required=True,
+        ),
     )
 
     switch_id: Annotated[str, attribute("The switch that it is on.")]
@@ -69,14 +81,19 @@ class Nic(Resource, tag="nic.v1", frozen=True, kw_only=True):
 
     PLURAL: ClassVar[str] = "nics"
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
-        Relation("vm_id", target="vm", name="vm", reverse="nics", on_delete=OnDelete.ALONG),
-        Relation("port_group_id", target="port-group", name="port_group", reverse="nics"),
+        Relation(
+            "vm_id", target="vm", name="vm", reverse="nics", on_delete=OnDelete.ALONG, required=True
+        ),
+        Relation(
+            "port_group_id", target="port-group", name="port_group", reverse="nics", required=True
+        ),
         Relation(
             "security_group_ids",
             target="security-group",
             name="security_groups",
             reverse="nics",
             many=True,
+            maximum=NIC_GROUPS_MAX,
         ),
     )
 
@@ -148,7 +165,11 @@ class SecurityGroup(Resource, tag="security-group.v1", frozen=True, kw_only=True
     PLURAL: ClassVar[str] = "security-groups"
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
         Relation(
-            "data_center_id", target="data-center", name="data_center", reverse="security_groups"
+            "data_center_id",
+            target="data-center",
+            name="data_center",
+            reverse="security_groups",
+            required=True,
         ),
         Relation(
             "rules.remote_group_id",
@@ -156,6 +177,7 @@ class SecurityGroup(Resource, tag="security-group.v1", frozen=True, kw_only=True
             name="remote_groups",
             reverse="allowed_by_groups",
             many=True,
+            maximum=SECURITY_RULES_MAX,
         ),
     )
 

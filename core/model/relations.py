@@ -31,7 +31,7 @@ class Link:
         return self.reverse or self.relation.many
 
 
-def links_of(types: Iterable[type[Resource]]) -> Mapping[str, Mapping[str, Link]]:
+def links_of(types: Iterable[type[Resource]]) -> dict[str, Mapping[str, Link]]:
     """Return, for every kind, its relations by name, those that others declared too."""
     types = tuple(types)
     links: dict[str, dict[str, Link]] = {kind_of(type_): {} for type_ in types}
@@ -46,4 +46,4 @@ def links_of(types: Iterable[type[Resource]]) -> Mapping[str, Mapping[str, Link]
             for link in ends:
                 assert link.name not in links[link.source], f"{link.source}.{link.name} is twice"
                 links[link.source][link.name] = link
-    return links
+    return dict(links)

@@ -74,6 +74,7 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True):
     in which `{id}` stands for the resource's id: what isn't listed is lost when the key is changed.
     `INDEXED` names the scalar attributes that queries search by; name, revision and every `*_id` but `NOT_INDEXED`
     ones are in any case.
+    `BY_DECLARATION`: the API creates, changes and deletes it by what is declared alone, as it does types of plug-ins.
     `PLURAL` is the API's collection; kinds without one are the cluster's own business. `RELATIONS` says what every
     `*_id` and `*_ids` means, `NOT_RELATIONS` which of them point to no resource. `SECRET` attributes are never shown
     and never searched by; `UNSEARCHED` ones, `struct.attribute`, are shown, but too long to be kept a second time.
@@ -86,6 +87,7 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True):
     NOT_INDEXED: ClassVar[frozenset[str]] = frozenset()
     SECRET: ClassVar[frozenset[str]] = frozenset()
     UNSEARCHED: ClassVar[frozenset[str]] = frozenset()
+    BY_DECLARATION: ClassVar[bool] = False
     SEALED: ClassVar[dict[str, str]] = {}
 
     id: Annotated[
@@ -103,6 +105,13 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True):
     created_ms: Annotated[
         int, attribute("When it was made, by the clock of the host that was asked.", by=CLUSTER)
     ] = 0
+
+    def is_leaving(self) -> bool:
+        """Tell whether it may be gone soon without its deletion being fenced, so that nothing new should be related to it."""
+        return False
+
+    def check(self) -> None:
+        """Raise InvalidError when its attributes don't fit together. Called before a user's change is stored."""
 
     def claims(self) -> tuple[str, ...]:
         """Return the strings that no other resource may hold at the same time."""

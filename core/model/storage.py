@@ -27,7 +27,11 @@ class DataStorage(Resource, tag="data-storage.v1", frozen=True, kw_only=True):
     PLURAL: ClassVar[str] = "data-storages"
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
         Relation(
-            "data_center_id", target="data-center", name="data_center", reverse="data_storages"
+            "data_center_id",
+            target="data-center",
+            name="data_center",
+            reverse="data_storages",
+            required=True,
         ),
     )
 
@@ -45,7 +49,11 @@ class ImageStorage(Resource, tag="image-storage.v1", frozen=True, kw_only=True):
     PLURAL: ClassVar[str] = "image-storages"
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
         Relation(
-            "data_center_id", target="data-center", name="data_center", reverse="image_storages"
+            "data_center_id",
+            target="data-center",
+            name="data_center",
+            reverse="image_storages",
+            required=True,
         ),
     )
 
@@ -70,7 +78,11 @@ class Image(Resource, tag="image.v1", frozen=True, kw_only=True):
     PLURAL: ClassVar[str] = "images"
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
         Relation(
-            "image_storage_id", target="image-storage", name="image_storage", reverse="images"
+            "image_storage_id",
+            target="image-storage",
+            name="image_storage",
+            reverse="images",
+            required=True,
         ),
         Relation(
             "host_ids",
@@ -110,8 +122,21 @@ class Disk(Resource, tag="disk.v1", frozen=True, kw_only=True):
 
     PLURAL: ClassVar[str] = "disks"
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
-        Relation("vm_id", target="vm", name="vm", reverse="disks", on_delete=OnDelete.ALONG),
-        Relation("data_storage_id", target="data-storage", name="data_storage", reverse="disks"),
+        Relation(
+            "vm_id",
+            target="vm",
+            name="vm",
+            reverse="disks",
+            on_delete=OnDelete.ALONG,
+            required=True,
+        ),
+        Relation(
+            "data_storage_id",
+            target="data-storage",
+            name="data_storage",
+            reverse="disks",
+            required=True,
+        ),
         Relation("image_id", target="image", name="image", reverse="disks"),
         Relation("host_id", target="host", name="host", reverse="disks"),
     )

@@ -200,5 +200,10 @@ class Deletion(Resource, tag="deletion.v1", frozen=True, kw_only=True):
 
     target: Annotated[str, attribute("What is being deleted, as `kind/id`.", by=CLUSTER)]
 
+    @staticmethod
+    def id_of(key: str) -> str:
+        """Return the id of the fence around `kind/id`."""
+        return key.replace("/", ".", 1)
+
     def claims(self) -> tuple[str, ...]:
         return ()

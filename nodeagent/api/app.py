@@ -18,6 +18,7 @@ from nodeagent.api import (
     callbacks,
     certificates,
     collections,
+    declared,
     events,
     hosts,
     images,
@@ -72,6 +73,7 @@ AREAS = (
     tasks,
     callbacks,
     events,
+    declared,
     collections,
 )
 

@@ -181,8 +181,7 @@ def audits_of(request: web.Request) -> Audits:
 def _audit(audits: Audits, request: web.Request, need: Need, *, named: str = "") -> Audit:
     resource = request.match_info.route.resource
     assert resource is not None, "there is a route, as something is needed"
-    named = named or next(iter(request.match_info.values()), "")
-    node = request.app[AGENT].node
+    named, node = named or _named(request), request.app[AGENT].node
     own = node if need.gate is Gate.LOCAL else None  # such a change is about this very host
     if own is not None:
         named = own.host_id
@@ -198,8 +197,13 @@ def _audit(audits: Audits, request: web.Request, need: Need, *, named: str = "")
     )
 
 
+def _named(request: web.Request) -> str:
+    """Return what the path names within its collection, as the caller wrote it; empty for a whole collection."""
+    return next((value for key, value in request.match_info.items() if key != "plural"), "")
+
+
 def _subject(node: Node, request: web.Request, need: Need) -> Resource | None:
-    type_, ref = KINDS.get(need.kind), next(iter(request.match_info.values()), "")
+    type_, ref = KINDS.get(need.kind), _named(request)
     if type_ is None or not ref:
         return None
     try:

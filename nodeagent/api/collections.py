@@ -8,7 +8,8 @@ from __future__ import annotations
 from aiohttp import web
 
 from core.errors import InvalidError, NotFoundError
-from core.model import COLLECTIONS, Audit, Resource
+from core.model import COLLECTIONS, Audit, Host, Resource
+from nodeagent.api.keys import AGENT
 from nodeagent.api.list_items import ItemCache
 from nodeagent.api.lists import ITEMS, list_of
 from nodeagent.api.requests import node_of, services_of
@@ -34,10 +35,21 @@ def type_of(request: web.Request) -> type[Resource]:
     if request.path in ONLY_POSTED:
         raise web.HTTPMethodNotAllowed(request.method, ["POST"])
     if plural not in COLLECTIONS:
+        if elsewhere := _hosts_with(request, plural):
+            raise NotFoundError(
+                f"{plural!r} come from a plug-in that this host lacks; ask a host that has it: {', '.join(elsewhere)}"
+            )
         raise NotFoundError(
             f"there is no collection {plural[:60]!r}: there are {', '.join(sorted(COLLECTIONS))}"
         )
     return COLLECTIONS[plural]
+
+
+def _hosts_with(request: web.Request, plural: str) -> list[str]:
+    """Return the names of the hosts whose plug-ins bring a collection."""
+    node = request.app[AGENT].node
+    hosts = node.store.all(Host) if node is not None else []
+    return [host.name for host in hosts if plural in host.resource_types]
 
 
 async def list_resources(request: web.Request) -> web.Response:

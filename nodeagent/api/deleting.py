@@ -26,6 +26,7 @@ PREVIEWED = frozenset(
         "/v1/data-storages/{storage}",
         "/v1/port-groups/{group}",
         "/v1/security-groups/{group}",
+        "/v1/{plural}/{ref}",
     }
 )
 

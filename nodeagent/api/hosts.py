@@ -9,12 +9,13 @@ from aiohttp import web
 
 from core.attributes import attribute
 from core.errors import ConflictError, InvalidError
-from core.model import Host
+from core.model import Cluster, Host
 from ha.lease import Renewal
 from nodeagent.api.deleting import preview_if_asked
 from nodeagent.api.requests import body_of, json_answer, node_of, services_of, target_of
 from nodeagent.api.views import show
 from nodeagent.services.host_service import confirm_off, remove_host, set_failure_domain
+from nodeagent.services.places import move_host
 
 
 class ChangeHost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -23,6 +24,9 @@ class ChangeHost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     OF: ClassVar[type[msgspec.Struct]] = Host
 
     failure_domain: str | None = None
+    cluster: Annotated[
+        str | None, attribute("Name or id of another cluster; only for a host without VMs.")
+    ] = None
 
 
 class ConfirmOff(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -42,11 +46,14 @@ def add_routes(app: web.Application) -> None:
 
 
 async def change_host(request: web.Request) -> web.Response:
-    """PATCH /v1/hosts/{host}. 200: the changed host."""
+    """PATCH /v1/hosts/{host}. 200: the changed host. 409: it shall go to another cluster, and VMs are on it."""
     node, body = node_of(request), await body_of(request, ChangeHost)
     host = target_of(request, Host, "host")
     if body.failure_domain is not None:
         await set_failure_domain(node, host, body.failure_domain)
+    if body.cluster is not None:
+        cluster = node.store.find(Cluster, body.cluster)
+        await move_host(node, node.store.need(Host, host.id), cluster)
     return json_answer(show(node.store, node.store.need(Host, host.id)))
 
 

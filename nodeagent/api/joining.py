@@ -43,6 +43,9 @@ class MakeJoinTokens(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     ttl_s: Annotated[
         int, attribute("How long they are good.", unit="seconds", least=1, most=604_800)
     ] = 10_800
+    cluster: Annotated[
+        str, attribute("Name or id of the cluster that hosts join into; empty: the first.")
+    ] = ""
 
 
 class MakeAccessToken(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -140,7 +143,8 @@ async def standing(request: web.Request) -> web.Response:
 async def make_join_tokens(request: web.Request) -> web.Response:
     """POST /v1/join-tokens. 201: texts, shown this once."""
     body = await body_of(request, MakeJoinTokens)
-    tokens, expires_ms = await services_of(request).doorkeeper.make_tokens(body.count, body.ttl_s)
+    door = services_of(request).doorkeeper
+    tokens, expires_ms = await door.make_tokens(body.count, body.ttl_s, body.cluster)
     return json_answer({"tokens": tokens, "expires_ms": expires_ms}, status=201)
 
 

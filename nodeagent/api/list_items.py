@@ -21,7 +21,7 @@ from raftstate.searching import Match, NamesOf
 from raftstate.state.query_picks import Pick, read_pick
 from raftstate.state.schema import Scalar
 
-KEPT_BYTES = 8 << 20
+KEPT_BYTES = 4 << 20
 
 Extra = tuple[Pick, Callable[[Any], Any]]
 

@@ -14,7 +14,6 @@ from msgspec.structs import replace
 from core.attributes import attribute
 from core.errors import ConflictError, InvalidError, NotFoundError
 from core.model import (
-    DataCenter,
     Direction,
     DistributedSwitch,
     PortGroup,
@@ -29,7 +28,7 @@ from netfabric.security_group import checked_rule, default_rules
 from nodeagent.api.deleting import deleted
 from nodeagent.api.requests import body_of, ids_of, json_answer, node_of, target_of
 from nodeagent.api.views import show
-from nodeagent.services.cascade import fences_absent
+from nodeagent.services.places import data_center_of
 from nodeagent.services.port_groups import default_addresses, free_vni
 
 
@@ -65,6 +64,7 @@ class CreateSecurityGroup(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
     OF: ClassVar[type[msgspec.Struct]] = SecurityGroup
 
     name: Annotated[str, attribute("Its name: 1 to 63 of a-z, 0-9, `-` and `.`.")]
+    data_center: Annotated[str, attribute("Name or id of its data center; empty: the first.")] = ""
 
 
 class CreateRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -142,7 +142,7 @@ async def create_security_group(request: web.Request) -> web.Response:
         group = SecurityGroup(
             id=group_id,
             name=check_name(body.name, "security group"),
-            data_center_id=node.store.all(DataCenter)[0].id,
+            data_center_id=data_center_of(node.store, body.data_center).id,
             rules=default_rules(node.rng, group_id),
             created_ms=node.clock.wall_ms(),
         )
@@ -159,8 +159,7 @@ async def add_rule(request: web.Request) -> web.Response:
     """POST /v1/security-groups/{group}/rules. 201: the rule; hosts have it within a second."""
     node, body, ids = node_of(request), await body_of(request, CreateRule), ids_of(request)
     group = _group(request)
-    others = [node.store.find(SecurityGroup, body.remote_group)] if body.remote_group else []
-    remote = others[0].id if others else ""
+    remote = node.store.find(SecurityGroup, body.remote_group).id if body.remote_group else ""
     rule = checked_rule(
         Rule(
             id=ids.id_for("rule"),
@@ -178,7 +177,6 @@ async def add_rule(request: web.Request) -> web.Response:
             raise InvalidError(f"a security group has {SECURITY_RULES_MAX} rules at most")
         await node.store.apply(
             puts=(replace(group, rules=(*group.rules, rule)),),
-            guards=(*others, *fences_absent(*others)),
             request_id=ids.request_id,
         )
     return json_answer(msgspec.to_builtins(rule), status=201)

@@ -154,6 +154,9 @@ NEEDS: dict[str, Need] = {
     "PATCH /v1/roles/{role}": _stored("role", CHANGE),
     "DELETE /v1/roles/{role}": _stored("role", DELETE),
     "DELETE /v1/sessions/{session}": _stored("session", DELETE),
+    "POST /v1/{plural}": Need(Gate.ROLE, "", CREATE),
+    "PATCH /v1/{plural}/{ref}": Need(Gate.ROLE, "", CHANGE),
+    "DELETE /v1/{plural}/{ref}": Need(Gate.ROLE, "", DELETE),
     "GET /v1/{plural}": Need(Gate.ROLE, "", READ),
     "GET /v1/{plural}/{ref}": Need(Gate.ROLE, "", READ),
 }

@@ -9,10 +9,11 @@ from aiohttp import web
 
 from core.attributes import attribute
 from core.errors import ConflictError
-from core.model import DataCenter, DataStorage, DataStorageKind, check_name
+from core.model import DataStorage, DataStorageKind, check_name
 from nodeagent.api.deleting import deleted
 from nodeagent.api.requests import body_of, ids_of, json_answer, node_of, services_of, target_of
 from nodeagent.api.views import show
+from nodeagent.services.places import data_center_of
 
 
 class CreateDataStorage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -23,6 +24,7 @@ class CreateDataStorage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     name: Annotated[str, attribute("Its name: 1 to 63 of a-z, 0-9, `-` and `.`.")]
     kind: DataStorageKind
     path: str
+    data_center: Annotated[str, attribute("Name or id of its data center; empty: the first.")] = ""
 
 
 def add_routes(app: web.Application) -> None:
@@ -38,7 +40,7 @@ async def create_storage(request: web.Request) -> web.Response:
     storage = before or DataStorage(
         id=ids.id_for("storage"),
         name=check_name(body.name, "data storage"),
-        data_center_id=node.store.all(DataCenter)[0].id,
+        data_center_id=data_center_of(node.store, body.data_center).id,
         kind=body.kind,
         path=body.path,
         created_ms=node.clock.wall_ms(),

@@ -10,6 +10,8 @@ import random
 import uuid
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from core.clock import Clock, new_id
 from core.errors import ConflictError, InvalidError, UnauthenticatedError
 from core.identity.certificates import KeyPair, fingerprint, sign_request
@@ -33,6 +35,7 @@ from nodeagent.joining.messages import (
     JoinCancel,
     JoinRequest,
 )
+from nodeagent.services.places import cluster_of
 from raftstate.consensus.engine import ConsensusEngine, NodeId, Peer
 from raftstate.store import Store
 
@@ -59,16 +62,18 @@ class Doorkeeper:
         self._rng = rng
         self._secrets_key = secrets_key
 
-    async def make_tokens(self, count: int, ttl_s: int) -> tuple[list[str], int]:
-        """Return (texts of new single-use tokens, their expiry in Unix ms).
+    async def make_tokens(self, count: int, ttl_s: int, cluster: str = "") -> tuple[list[str], int]:
+        """Return (texts of new single-use tokens, their expiry in Unix ms). `cluster` is a name or id, empty: the first.
 
         Raises:
             InvalidError: count or lifetime out of bounds.
+            NotFoundError: there is no such cluster.
         """
         if not 1 <= count <= TOKENS_AT_ONCE_MAX:
             raise InvalidError(f"count must be 1 to {TOKENS_AT_ONCE_MAX}")
         if not 1 <= ttl_s <= TOKEN_TTL_S_MAX:
             raise InvalidError(f"ttl must be 1 second to {TOKEN_TTL_S_MAX // 86_400} days")
+        cluster_id = self._store.find(Cluster, cluster).id if cluster else ""
         now_ms = self._clock.wall_ms()
         expires_ms = now_ms + ttl_s * 1000
         mesh = self._store.need(Mesh, MESH_ID)
@@ -86,6 +91,7 @@ class Doorkeeper:
                     secret_sha256=secret_hash(secret),
                     expires_ms=expires_ms,
                     created_ms=now_ms,
+                    cluster_id=cluster_id,
                 )
             )
             ticket = JoinTicket(
@@ -115,7 +121,7 @@ class Doorkeeper:
             )
         mesh = self._store.need(Mesh, MESH_ID)
         self._check(request, mesh, besides=unfinished)
-        cluster = self._store.all(Cluster)[0]
+        cluster = cluster_of(self._store, token.cluster_id)
         key = opening_key(self._secrets_key(), mesh.sealed_ca_key)
         authority = KeyPair(mesh.ca_pem, unseal(key, "ca-key", mesh.sealed_ca_key).decode())
         now_ms = self._clock.wall_ms()
@@ -287,12 +293,4 @@ def _from_hex(text: str) -> bytes:
 
 
 def _used(token: JoinToken, host_id: str) -> JoinToken:
-    return JoinToken(
-        id=token.id,
-        name=token.name,
-        revision=token.revision,
-        created_ms=token.created_ms,
-        secret_sha256=token.secret_sha256,
-        expires_ms=token.expires_ms,
-        used_by_host_id=host_id,
-    )
+    return replace(token, used_by_host_id=host_id)

@@ -1,15 +1,15 @@
 """Deletes a record with all that belongs to it, in one transaction, while nothing new can come to depend on it.
 
-Called by the API. Two transactions: the first puts a fence, a record that says "this is being deleted"; whoever makes
-something that depends on it guards that there is no fence (`fences_absent`), so a create either is seen here before the
-plan is made, or is refused. The second deletes everything and the fence. An agent that dies in between leaves a fence,
+Called by the API. Two transactions: the first puts a fence, a record that says "this is being deleted"; every transaction
+that makes something depend on it guards that there is no fence (`raftstate.relation_guards`), so a create either is seen
+here before the plan is made, or is refused. The second deletes everything and the fence. An agent that dies in between leaves a fence,
 which housekeeping removes after a minute; the second transaction of a slow agent is then refused, as the fence is gone.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from core.errors import ConflictError, PlatformError
@@ -18,13 +18,16 @@ from core.model import (
     LINKS,
     DeletePlan,
     Deletion,
+    Link,
     OnDelete,
+    Relation,
     Resource,
     Touched,
     key_of,
     kind_of,
     plan_delete,
 )
+from core.model.additions import BUILT_IN
 from nodeagent.node import Node
 from raftstate.store import Store
 
@@ -35,7 +38,20 @@ WORDS = {"vm": "VM", "nic": "NIC"}
 
 def plan_of(store: Store, resource: Resource) -> DeletePlan:
     """Return what deleting a resource means, by this agent's copy of the state."""
-    return plan_delete(resource, lambda kind: store.all(KINDS[kind]), LINKS)
+
+    def references(key: str) -> list[tuple[Resource, Relation]]:
+        return [(found, reference.relation) for found, reference in store.references_to(key)]
+
+    return plan_delete(resource, lambda kind: store.all(KINDS[kind]), _links(), references)
+
+
+def _links() -> Mapping[str, Mapping[str, Link]]:
+    """Return the relations of this version's own kinds; those of plug-ins are told by claims, on all hosts alike."""
+    return {
+        kind: {name: link for name, link in links.items() if link.target in BUILT_IN}
+        for kind, links in LINKS.items()
+        if kind in BUILT_IN
+    }
 
 
 def refuse_if_used(plan: DeletePlan) -> None:
@@ -75,7 +91,7 @@ def word(kind: str) -> str:
 
 
 def fences_absent(*resources: Resource) -> tuple[Deletion, ...]:
-    """Return guards for a transaction that makes something depend on these: none of them is being deleted."""
+    """Return guards for a transaction that prepares something to depend on these later: none of them is being deleted."""
     return tuple(_fence(resource) for resource in resources)
 
 
@@ -131,7 +147,7 @@ async def _take_down(store: Store, fences: Sequence[Deletion]) -> None:
 
 
 def _fence(resource: Resource, now_ms: int = 0) -> Deletion:
-    id_ = f"{kind_of(resource)}.{resource.id}"
+    id_ = Deletion.id_of(key_of(resource))
     return Deletion(id=id_, name=id_, target=key_of(resource), created_ms=now_ms)
 
 

@@ -130,6 +130,8 @@ class HaController:
     async def _recover(self, decision: Recover) -> None:
         vm = self._vm(decision.vm_id, decision.vm_revision)
         target = self._store.need(Host, decision.to_host)
+        if target.cluster_id != vm.cluster_id:
+            raise ConflictError(f"host {target.name} belongs to another cluster by now")
         lost = self._store.get(Host, decision.from_host)
         guards: list[Resource] = [
             self._lease(decision.from_host, decision.lease_revision),

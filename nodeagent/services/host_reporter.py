@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from core.errors import PlatformError
 from core.model import Host
+from core.model.additions import added_types
 from nodeagent.joining.messages import FEATURE_LEVEL, VERSION
 from nodeagent.node import Node
 
@@ -19,6 +20,11 @@ log = logging.getLogger(__name__)
 
 ROUND_S = 60.0
 RETRY_S = 3.0
+
+
+def collections_of_plugins() -> tuple[str, ...]:
+    """Return the collections that plug-ins bring on this host."""
+    return tuple(sorted(type_.PLURAL for type_ in added_types()))
 
 
 class HostReporter:
@@ -43,7 +49,13 @@ class HostReporter:
     async def _report(self) -> None:
         host = self._node.host()
         if host.witness:
-            await self._write(host, replace(host, version=VERSION, feature_level=FEATURE_LEVEL))
+            told = replace(
+                host,
+                version=VERSION,
+                feature_level=FEATURE_LEVEL,
+                resource_types=collections_of_plugins(),
+            )
+            await self._write(host, told)
             return
         facts = await self._node.hypervisor.host_facts()
         status = await self._node.guard.status()
@@ -57,6 +69,7 @@ class HostReporter:
             arch=facts.architecture,
             accelerator=self._accelerator,
             watchdog=status.watchdog.kind,
+            resource_types=collections_of_plugins(),
         )
         await self._write(host, true)
 

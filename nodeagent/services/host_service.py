@@ -47,12 +47,12 @@ async def remove_host(node: Node, host: Host) -> None:
     events = EventLog(node)
     event = events.make("host-removed", host, f"host {host.name} was removed from the cluster")
     host = node.store.need(Host, host.id)
-    async with fenced(node, (host,)) as fences:
+    async with fenced(node, plan_of(node.store, host).gone) as fences:
         refuse_if_used(node, host)  # once more: from here on no VM can come to it
-        lease = node.store.get(Lease, host.id)
+        lease, plan = node.store.get(Lease, host.id), plan_of(node.store, host)
         await node.store.apply(
-            puts=(event, *plan_of(node.store, host).changed),
-            deletes=[r for r in (host, lease, *fences) if r],
+            puts=(event, *plan.changed),
+            deletes=[r for r in (*plan.gone, lease, *fences) if r],
         )
 
 

@@ -45,6 +45,10 @@ class CreateVM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         tuple[str, ...],
         attribute("Names or ids of the firewalls of its NIC.", count_max=NIC_GROUPS_MAX),
     ] = ("default",)
+    cluster: Annotated[
+        str,
+        attribute("Name or id of its cluster; empty: that of `host`, else the first."),
+    ] = ""
     host: Annotated[
         str, attribute("Name or id of the host that it starts on; empty: the one with most room.")
     ] = ""

@@ -17,7 +17,6 @@ from core.logs import REQUEST_ID
 from core.model import (
     VM,
     CloudInit,
-    Cluster,
     DataStorage,
     DataStorageKind,
     Disk,
@@ -36,7 +35,8 @@ from core.model import (
 from netfabric.names import make_mac
 from netfabric.port_group import free_ip
 from nodeagent.node import Node
-from nodeagent.services.cascade import fences_absent
+from nodeagent.services.cascade import fences_absent, plan_of, refuse_if_used
+from nodeagent.services.places import cluster_of
 from nodeagent.services.vm_parts import disks_of
 from nodeagent.services.vm_requests import ChangeVM, CreateVM, MigrateVM, StopVM
 from raftstate.state.query import Condition, Op
@@ -76,13 +76,12 @@ class Opened:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Plan:
-    """All of a new VM. `uses`: what must still be as it was when the plan was made."""
+    """All of a new VM."""
 
     vm: VM
     disk: Disk
     nic: Nic
     task: Task
-    uses: tuple[Resource, ...]
 
 
 class VmService:
@@ -108,7 +107,7 @@ class VmService:
             beside, guards = ids.beside(plan.task)
             txn = self._store.change(
                 puts=(plan.vm, plan.disk, plan.nic, plan.task, *beside),
-                guards=(*plan.uses, *fences_absent(*plan.uses), *guards),
+                guards=guards,
                 request_id=ids.request_id if attempt == 0 else f"{ids.request_id}#{attempt}",
             )
             match await self._store.commit(txn):
@@ -175,6 +174,7 @@ class VmService:
         holder = self._store.claim_holder(f"task.subject/vm/{vm.id}")
         if vm.phase is VMPhase.DELETING and holder:
             return Opened(vm, self._store.get(Task, holder.removeprefix("task/")))
+        refuse_if_used(plan_of(self._store, vm))
         gone = replace(vm, power=PowerState.STOPPED, phase=VMPhase.DELETING)
         return await self._open("delete-vm", gone, ids)
 
@@ -206,7 +206,7 @@ class VmService:
         vm = VM(
             id=ids.id_for("vm"),
             name=body.name,
-            cluster_id=self._store.all(Cluster)[0].id,
+            cluster_id=self._cluster_id(body),
             host_id="",
             cpus=body.cpus,
             memory_mib=body.memory_mib,
@@ -235,14 +235,11 @@ class VmService:
         vm = replace(vm, host_id=host_id)
         if storage.kind is DataStorageKind.LOCAL:
             disk = replace(disk, host_id=host_id)
-        host = self._store.need(Host, host_id)
-        members_of = (self._store.need(SecurityGroup, id_) for id_ in groups)
         return _Plan(
             vm=vm,
             disk=disk,
             nic=await self._nic(vm, port_group, groups, ids, attempt),
             task=self._task("create-vm", vm, ids),
-            uses=(image, storage, port_group, host, *members_of),
         )
 
     def _checked(self, body: CreateVM) -> Image:
@@ -270,6 +267,12 @@ class VmService:
             )
         )
         return image
+
+    def _cluster_id(self, body: CreateVM) -> str:
+        """Return the cluster that is named; else that of the host that is named, else the first."""
+        if body.host and not body.cluster:
+            return self._store.find(Host, body.host).cluster_id
+        return cluster_of(self._store, body.cluster).id
 
     def _storage(self, ref: str) -> DataStorage:
         """Return the named storage; else the only shared one, so that VMs survive a host; else the local one."""

@@ -76,10 +76,10 @@ def load_registry(plugins: Iterable[EntryPoint] | None = None) -> Registry:
     return Registry(loading.steps, loading.definitions, tuple(loading.refused))
 
 
-async def report_refused(registry: Registry, node: Node, events: EventLog) -> None:
+async def report_refused(refused: Iterable[str], node: Node, events: EventLog) -> None:
     """Let everybody see which plug-ins this host goes without, and why."""
-    for refused in registry.refused:
-        await events.record("plugin-refused", node.host(), refused, severity=Severity.WARNING)
+    for why in refused:
+        await events.record("plugin-refused", node.host(), why, severity=Severity.WARNING)
 
 
 class StepMaker:

@@ -9,7 +9,7 @@ from typing import ClassVar
 from msgspec.structs import replace
 
 from core.errors import ConflictError, PlatformError
-from core.model import PowerState, VMPhase
+from core.model import PowerState, Resource, VMPhase
 from core.workflow import CancelledByUserError, RepeatStepError
 from nodeagent.services.cascade import plan_of
 from nodeagent.workflows.cancelling import stoppable
@@ -234,8 +234,14 @@ class DropRecords:
 
 
 async def drop_records(work: VmWork) -> None:
-    """Delete the records of a VM and what belongs to it."""
+    """Delete the records of a VM and what belongs to it.
+
+    What came in its way since its deletion was accepted goes along: nothing can be related to it any more by now.
+    """
     vm, store = work.maybe_vm(), work.shop.node.store
-    gone = plan_of(store, vm).gone if vm else (*work.disks(), *work.nics())
+    gone: tuple[Resource, ...] = (*work.disks(), *work.nics())
+    if vm is not None:
+        plan = plan_of(store, vm)
+        gone = (*plan.gone, *(touched.resource for touched in plan.refused))
     if gone:
         await store.apply(deletes=gone)

@@ -97,6 +97,23 @@ class Reads:
             (*table.head, revision, last[0] if last else REVISION_MAX),
         ).fetchall()
 
+    def name_and_revision(self, kind: str, id_: str) -> tuple[str, int] | None:
+        """Return name and revision of one resource, also of a kind that this version doesn't know."""
+        table = self.table(kind)
+        row: tuple[str, int] | None = self._db.execute(
+            f"SELECT name, revision FROM {table.name}{table.where('id = ?')}", (*table.head, id_)
+        ).fetchone()
+        return row
+
+    def claims_beginning(self, prefix: str) -> list[str]:
+        """Return the claims that begin so, in order; the prefix ends with a slash."""
+        assert prefix.endswith("/"), "so that its end is known"
+        rows = self._db.execute(
+            "SELECT claim FROM claim WHERE claim > ? AND claim < ? ORDER BY claim",
+            (prefix, f"{prefix[:-1]}{chr(ord('/') + 1)}"),
+        )
+        return [row[0] for row in rows.fetchall()]
+
     def claim_holder(self, claim: str) -> str:
         """Return the `kind/id` that holds a claim, or an empty string."""
         row = self._db.execute("SELECT holder FROM claim WHERE claim = ?", (claim,)).fetchone()

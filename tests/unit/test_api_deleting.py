@@ -16,7 +16,7 @@ from core.model import (
     PortGroup,
     SecurityGroup,
 )
-from nodeagent.services.cascade import delete_cascading, fences_absent
+from nodeagent.services.cascade import delete_cascading
 from nodeagent.services.host_service import remove_host
 from nodeagent.services.housekeeping import Housekeeping
 from tests.api import app_of
@@ -148,9 +148,11 @@ async def test_a_vm_is_not_placed_on_a_host_that_is_being_removed(member):
     host = member.store.need(Host, OTHER_ID)
 
     async def place() -> str:
-        vm = VM(id="v", name="v", cluster_id="c", host_id=OTHER_ID, cpus=1, memory_mib=64)
+        vm = VM(
+            id="v", name="v", cluster_id=host.cluster_id, host_id=OTHER_ID, cpus=1, memory_mib=64
+        )
         try:
-            await member.store.apply(puts=(vm,), guards=fences_absent(host))
+            await member.store.apply(puts=(vm,))
         except ConflictError:
             return "refused"
         return "placed"

@@ -3,6 +3,7 @@
 from aiohttp.test_utils import TestClient, TestServer
 
 from core.model import COLLECTIONS
+from nodeagent.api.declared import is_declared
 from nodeagent.api.description.document import all_operations, openapi
 from tests.api import app_of
 
@@ -19,6 +20,16 @@ async def test_it_has_every_route_and_no_other(member):
         ("GET", path)
         for plural in COLLECTIONS
         for path in (f"/v1/{plural}", f"/v1/{plural}/{{ref}}")
+    }
+    of_collections |= {
+        (method, path)
+        for plural, type_ in COLLECTIONS.items()
+        if is_declared(type_)
+        for method, path in (
+            ("POST", f"/v1/{plural}"),
+            ("PATCH", f"/v1/{plural}/{{ref}}"),
+            ("DELETE", f"/v1/{plural}/{{ref}}"),
+        )
     }
     described = set(all_operations())
     assert routes - described == set()

@@ -36,6 +36,7 @@ from raftstate.state.query_picks import PickPath, read_pick
 from raftstate.state.query_sql import Order, Search
 from raftstate.state.query_text import parse_where
 from raftstate.store import Store
+from tests.loose_store import LooseStore
 
 # Everything that could mean something to SQL, to patterns, or to the query's own text.
 ODD = "ab'\"%_*?[]^-\\,;()=<>! üß😀\u2028"
@@ -285,7 +286,7 @@ TABLES = Machine(":memory:")
 
 async def stored(resources: list[Resource]) -> Store:
     machine = Machine(":memory:")
-    store = Store(machine, SingleNodeEngine(machine), clock=Still(), rng=random.Random(1))
+    store = LooseStore(machine, SingleNodeEngine(machine), clock=Still(), rng=random.Random(1))
     for number in range(0, len(resources), 3):  # so that some share a revision
         await store.apply(puts=resources[number : number + 3])
     return store

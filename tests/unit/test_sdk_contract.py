@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from core.model import Permission
+from core.model import Cluster, DataCenter, Permission
 from nodeagent.api import (
     access_keys,
     accounts,
@@ -16,6 +16,7 @@ from nodeagent.api import (
     storages,
     two_factor,
 )
+from nodeagent.api.bodies import change_body, create_body
 from nodeagent.services import vm_requests
 from storage.image_check import ImageFormat
 from tools.cli.image import FORMATS
@@ -56,7 +57,13 @@ PAIRS = [
         ),
         networks.CreatePortGroup,
     ),
-    (bodies.SecurityGroupBody(name="web"), networks.CreateSecurityGroup),
+    (bodies.SecurityGroupBody(name="web", data_center="d"), networks.CreateSecurityGroup),
+    (bodies.DataCenterBody(name="d", description="x"), create_body(DataCenter)),
+    (bodies.ClusterBody(name="c", data_center="d", description="x"), create_body(Cluster)),
+    (bodies.PlacePatch(name="c", description="x"), change_body(Cluster)),
+    (bodies.PlacePatch(name="d"), change_body(DataCenter)),
+    (bodies.JoinTokenBody(cluster="c"), joining.MakeJoinTokens),
+    (bodies.HostPatch(cluster="c"), hosts.ChangeHost),
     (bodies.RuleBody(direction="ingress", protocol="tcp"), networks.CreateRule),
     (bodies.RulePatch(enabled=False), networks.ChangeRule),
     (bodies.VMBody(name="web1", image="i"), vm_requests.CreateVM),
@@ -68,6 +75,7 @@ PAIRS = [
             data_storage="s",
             port_group="pg",
             security_groups=("a",),
+            cluster="c",
             host="h1",
             hostname="web1",
         ),

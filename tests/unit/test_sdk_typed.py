@@ -18,6 +18,7 @@ from core.errors import (
 from core.model import Event, Severity, Task, TaskState
 from kvorum_sdk import TaskFailedError, models
 from tests.one_member import ADMIN_TOKEN, OTHER_ID, THIRD_ID
+from tests.sdk_program import inventory
 from tests.served_member import obedient_host, served
 from tools.sdk.client import Client
 from tools.sdk.collection import Collection
@@ -95,6 +96,19 @@ async def test_the_client_that_blocks_does_the_same(member, agent):
     async with obedient_host(member):
         counted = await blocking(use, agent)
     assert counted == (1, {"name": "web1", "host.name": "h1"})
+
+
+async def test_the_program_that_the_type_checker_reads_also_runs(member, agent):
+    def use(kvorum):
+        kvorum.security_groups.create(name="web")
+        kvorum.port_groups.create(name="old", cidr="10.9.0.0/24")
+        changed = inventory.roll_out(kvorum, "web1")
+        kvorum.wait(kvorum.vms.start("web1"))
+        return changed.ha, inventory.inventory(kvorum)
+
+    await member.add_image("debian-12")
+    async with obedient_host(member):
+        assert await blocking(use, agent) == (False, {"h1": 1024})
 
 
 async def test_every_collection_is_read_as_its_model(member, kvorum):
@@ -186,7 +200,7 @@ async def test_where_all_agents_are_is_learned_from_a_real_one(member, agent):
     async with AsyncKvorum(client_of(agent, learning=True)) as kvorum:
         assert (await kvorum.hosts.count()) == 3
         learned = [str(endpoint) for endpoint in kvorum.endpoints]
-    assert learned[1:] == ["https://192.0.2.1:7443", "https://192.0.2.2:8443"]
+    assert sorted(learned[1:]) == ["https://192.0.2.1:7443", "https://192.0.2.2:8443"]
 
 
 async def test_events_are_followed_from_now_on(member, agent):

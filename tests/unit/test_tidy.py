@@ -11,8 +11,6 @@ import pytest
 
 from tests import tidy
 
-ALL = tidy.sources()
-
 PLANTED = [
     (tidy.tasks_live_in_groups, "core/a.py", "asyncio.create_task(x())"),
     (tidy.tasks_live_in_groups, "core/a.py", "loop.create_task(x(), name='x')"),
@@ -57,9 +55,10 @@ def findings(rule: tidy.Rule, path: str, text: str) -> Iterator[tuple[int, str]]
     return rule(tidy.Source(path, ast.parse(text)))
 
 
+@pytest.mark.timeout(60)  # the first one parses every file
 @pytest.mark.parametrize("rule", tidy.RULES, ids=lambda r: r.__name__)
 def test_tree_keeps_the_rule(rule):
-    found = [f"{s.path}:{line}: {what}" for s in ALL for line, what in rule(s)]
+    found = tidy.findings_of_the_tree()[rule]
     assert not found, "\n".join([rule.__doc__, *found])
 
 

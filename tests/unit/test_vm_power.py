@@ -290,6 +290,7 @@ def test_a_failure_of_the_hypervisor_leaves_nothing_running_and_no_grant(call):
 
 @bench_test
 async def test_a_claim_lost_while_the_network_was_made_is_not_granted(bench):
+    await bench.member.add_host(OTHER_ID, "h2", "192.0.2.2")
     vm = await bench.member.add_vm()
     bench.driver.failures[100] = "wait"
     async with bench.without_controller(), asyncio.TaskGroup() as group:

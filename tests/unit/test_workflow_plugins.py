@@ -179,7 +179,7 @@ async def test_a_plugin_left_out_is_an_event_of_its_host(install):
     install("badflow", "[kvorum.workflows]\nmine = badflow\n", badflow__w_xml="<")
     member = await founded()
     registry = load_registry()
-    await report_refused(registry, member.node, EventLog(member.node))
+    await report_refused(registry.refused, member.node, EventLog(member.node))
     (event,) = (e for e in member.store.all(Event) if e.code == "plugin-refused")
     assert (event.severity, event.subject_name) == (Severity.WARNING, "h1")
     assert event.message == registry.refused[0]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from argparse import Namespace
 
+from msgspec import UNSET
+
 from tools.cli.collection import Kind, add_delete, add_list, add_show
 from tools.cli.context import Context
 from tools.cli.output import text, write_done
@@ -29,7 +31,9 @@ async def create(args: Namespace, ctx: Context) -> int:
     """Create a data storage."""
     if not args.path.startswith("/"):
         raise UsageError(f"path {args.path!r} is not absolute: it must be the same on every host")
-    body = DataStorageBody(name=args.name, kind=args.kind, path=args.path)
+    body = DataStorageBody(
+        name=args.name, kind=args.kind, path=args.path, data_center=args.data_center or UNSET
+    )
     made = await ctx.client.create(KIND.plural, body)
     write_done(ctx, made, f"{made.text('name', args.name)}: created")
     return 0
@@ -48,6 +52,13 @@ def _add(root: Root, parser: Parser) -> None:
     made.add_argument("name", metavar="NAME", help="its name")
     made.add_argument("--kind", required=True, choices=("local", "shared"), help="local or shared")
     made.add_argument("--path", required=True, help="absolute path, the same on every host")
+    made.add_argument(
+        "--data-center",
+        default="",
+        metavar="NAME",
+        names_of="data-centers",
+        help="the data center that it belongs to (default: the first)",
+    )
     add_list(verbs, KIND)
     add_show(verbs, KIND)
     add_delete(verbs, KIND)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from argparse import Namespace
 
+from msgspec import UNSET
+
 from tools.cli.collection import Kind, add_delete, add_list, add_name, add_show
 from tools.cli.context import Context
 from tools.cli.output import Column, mebibytes, text, write_done
@@ -73,9 +75,12 @@ async def confirm_off(args: Namespace, ctx: Context) -> int:
 
 async def change(args: Namespace, ctx: Context) -> int:
     """Say what the cluster can't find out about a host."""
-    if args.failure_domain is None:
-        raise UsageError("nothing to change: give --failure-domain")
-    body = HostPatch(failure_domain=args.failure_domain)
+    if args.failure_domain is None and args.cluster is None:
+        raise UsageError("nothing to change: give --failure-domain or --cluster")
+    body = HostPatch(
+        failure_domain=UNSET if args.failure_domain is None else args.failure_domain,
+        cluster=UNSET if args.cluster is None else args.cluster,
+    )
     host = await ctx.client.update("hosts", args.name, body)
     write_done(ctx, host, f"{host.text('name', args.name)}: changed")
     return 0
@@ -89,13 +94,18 @@ def _add(root: Root, parser: Parser) -> None:
     put = verbs.add(
         "set",
         change,
-        "say which hosts fail together",
-        example="kvorum host set h1 --failure-domain rack1\nkvorum host set h1 --failure-domain ''",
-        note="Voters are spread over failure domains, so that the cluster survives the loss of one.",
+        "say which hosts fail together, or let a host belong to another cluster",
+        example="kvorum host set h1 --failure-domain rack1\nkvorum host set h1 --failure-domain ''\n"
+        "kvorum host set h4 --cluster gpu",
+        note="Voters are spread over failure domains, so that the cluster survives the loss of one.\n"
+        "Only a host without VMs can go to another cluster.",
     )
     add_name(put, KIND)
     put.add_argument(
         "--failure-domain", metavar="NAME", help="a rack or a room, by any name; '' for none"
+    )
+    put.add_argument(
+        "--cluster", metavar="NAME", names_of="clusters", help="the cluster that it shall belong to"
     )
     confirm = verbs.add(
         "confirm-off",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 from argparse import ArgumentTypeError, Namespace
 
+from msgspec import UNSET
+
 from tools.cli.collection import Kind, add_delete, add_list, add_name
 from tools.cli.context import Context
 from tools.cli.output import (
@@ -102,7 +104,8 @@ async def _named_rules(ctx: Context, group: Item) -> list[Item]:
 
 async def create(args: Namespace, ctx: Context) -> int:
     """Create a security group."""
-    made = await ctx.client.create(KIND.plural, SecurityGroupBody(name=args.name))
+    body = SecurityGroupBody(name=args.name, data_center=args.data_center or UNSET)
+    made = await ctx.client.create(KIND.plural, body)
     write_done(ctx, made, f"{made.text('name', args.name)}: created")
     return 0
 
@@ -221,6 +224,13 @@ def _add(root: Root, parser: Parser) -> None:
         "create", create, "create a security group", example="kvorum security-group create web"
     )
     made.add_argument("name", metavar="NAME", help="its name")
+    made.add_argument(
+        "--data-center",
+        default="",
+        metavar="NAME",
+        names_of="data-centers",
+        help="the data center that it belongs to (default: the first)",
+    )
     add_list(verbs, KIND)
     shown = verbs.add(
         "show",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from argparse import Namespace
 
+from msgspec import UNSET
+
 from tools.cli.collection import Kind, add_delete, add_list
 from tools.cli.context import Context
 from tools.cli.output import Column, moment, text, write_done
@@ -25,6 +27,7 @@ KIND = Kind(
         text("ID", "id"),
         moment("EXPIRES", "expires_ms"),
         Column("USED BY", _used_by),
+        text("CLUSTER", "cluster_name"),
     ),
     empty="no join tokens: kvorum token create",
 )
@@ -32,7 +35,8 @@ KIND = Kind(
 
 async def create(args: Namespace, ctx: Context) -> int:
     """Print new tokens, one a line and nothing else on stdout."""
-    made = await ctx.client.create_join_tokens(JoinTokenBody(count=args.count, ttl_s=args.ttl))
+    body = JoinTokenBody(count=args.count, ttl_s=args.ttl, cluster=args.cluster or UNSET)
+    made = await ctx.client.create_join_tokens(body)
     if ctx.output != "table":
         write_done(ctx, made, "")
         return 0
@@ -61,6 +65,13 @@ def _add(root: Root, parser: Parser) -> None:
         default=10800,
         metavar="TIME",
         help="how long they live (default: 3h)",
+    )
+    made.add_argument(
+        "--cluster",
+        default="",
+        metavar="NAME",
+        names_of="clusters",
+        help="the cluster that they join into (default: the first)",
     )
     add_list(verbs, KIND)
     add_delete(verbs, KIND, verb="revoke")

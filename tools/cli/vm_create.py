@@ -29,6 +29,7 @@ async def create(args: Namespace, ctx: Context) -> int:
         data_storage=args.data_storage or UNSET,
         port_group=args.port_group or UNSET,
         security_groups=tuple(args.security_group) or UNSET,
+        cluster=args.cluster or UNSET,
         host=args.host or UNSET,
         ha=args.ha,
         hostname=args.hostname or UNSET,
@@ -145,6 +146,13 @@ def _add_places(parser: Parser) -> None:
         metavar="NAME",
         names_of="security-groups",
         help="firewall of its NIC; may be given several times",
+    )
+    parser.add_argument(
+        "--cluster",
+        default="",
+        metavar="NAME",
+        names_of="clusters",
+        help="among whose hosts it runs (default: that of --host, else the first)",
     )
     parser.add_argument(
         "--host",

@@ -35,6 +35,7 @@ def agents_query() -> tuple[tuple[str, str], ...]:
         ("q", "state=member"),
         ("q", "joining=false"),
         ("fields", "address,api_port"),
+        ("sort", "id"),  # of many hosts, some that have nothing in common
         ("limit", str(LEARNED_MAX)),
     )
 

@@ -42,6 +42,7 @@ class JoinTokenBody(Body, frozen=True, kw_only=True):
 
     count: int = 1
     ttl_s: int = 10800
+    cluster: str | UnsetType = UNSET
 
 
 class AccessTokenBody(Body, frozen=True, kw_only=True):
@@ -149,6 +150,7 @@ class DataStorageBody(Body, frozen=True, kw_only=True):
     name: str
     kind: str
     path: str
+    data_center: str | UnsetType = UNSET
 
 
 class PortGroupBody(Body, frozen=True, kw_only=True):
@@ -167,6 +169,7 @@ class SecurityGroupBody(Body, frozen=True, kw_only=True):
     """An empty security group."""
 
     name: str
+    data_center: str | UnsetType = UNSET
 
 
 class RuleBody(Body, frozen=True, kw_only=True):
@@ -198,6 +201,7 @@ class VMBody(Body, frozen=True, kw_only=True):
     data_storage: str | UnsetType = UNSET
     port_group: str | UnsetType = UNSET
     security_groups: tuple[str, ...] | UnsetType = UNSET
+    cluster: str | UnsetType = UNSET
     host: str | UnsetType = UNSET
     ha: bool = True
     hostname: str | UnsetType = UNSET
@@ -212,6 +216,28 @@ class VMPatch(Body, frozen=True, kw_only=True):
 
     description: str | UnsetType = UNSET
     ha: bool | UnsetType = UNSET
+
+
+class DataCenterBody(Body, frozen=True, kw_only=True):
+    """A data center."""
+
+    name: str
+    description: str = ""
+
+
+class ClusterBody(Body, frozen=True, kw_only=True):
+    """A cluster in a data center, by name or id."""
+
+    name: str
+    data_center: str
+    description: str = ""
+
+
+class PlacePatch(Body, frozen=True, kw_only=True):
+    """What to change of a data center or a cluster."""
+
+    name: str | UnsetType = UNSET
+    description: str | UnsetType = UNSET
 
 
 class EmptyBody(Body, frozen=True, kw_only=True):
@@ -232,9 +258,10 @@ class MigrateBody(Body, frozen=True, kw_only=True):
 
 
 class HostPatch(Body, frozen=True, kw_only=True):
-    """What can be said of a host; an empty failure domain is none."""
+    """What can be said of a host; an empty failure domain is none. Only one without VMs can go to another cluster."""
 
     failure_domain: str | UnsetType = UNSET
+    cluster: str | UnsetType = UNSET
 
 
 class VoterPolicyBody(Body, frozen=True, kw_only=True):

@@ -6,7 +6,6 @@ expects is an error that names the attribute, never a wrong value.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -23,13 +22,12 @@ from tools.sdk.model import OpenEnum
 from tools.sdk.problems import ServerError
 from tools.sdk.started import Started
 from tools.sdk.tasks import TaskView, task_of
-from tools.sdk.transport import TRY_TIMEOUT_S, Reply, Request, Transport
+from tools.sdk.transport import TRY_TIMEOUT_S, Reply, Request, Transport, pieces_in
 
 T = TypeVar("T")
 S = TypeVar("S")
 E = TypeVar("E", bound=OpenEnum)
 
-STREAM_SILENCE_S = 60.0
 UPLOAD_BYTES_PER_S_MIN = 256 * 1024
 UPLOAD_WORK_S_MAX = 900.0
 
@@ -85,16 +83,7 @@ class Api:
     async def stream(self, request: Request) -> AsyncIterator[AsyncIterator[bytes]]:
         """Give the pieces of an answer that is a file, for the block."""
         async with self.transport.open_stream(request) as reader:
-
-            async def pieces() -> AsyncIterator[bytes]:
-                while True:
-                    async with asyncio.timeout(STREAM_SILENCE_S):
-                        piece = await reader.readany()
-                    if not piece:
-                        return
-                    yield piece
-
-            yield pieces()
+            yield pieces_in(reader)
 
 
 def _task_in(parts: Mapping[str, msgspec.Raw], reply: Reply) -> TaskView | None:

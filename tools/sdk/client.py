@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +43,7 @@ from tools.sdk.problems import Problem, error_from
 from tools.sdk.sse import Decoder
 from tools.sdk.started import Started
 from tools.sdk.tasks import TaskView, task_of
-from tools.sdk.transport import DEADLINE_S, Access, Reply, Request, Transport
+from tools.sdk.transport import DEADLINE_S, Access, Reply, Request, Transport, pieces_in
 
 JOIN_TIMEOUT_S = 120.0
 TASK_WAIT_S = 20
@@ -271,6 +271,18 @@ class Client:
         """Change the fields that the body sets."""
         return await self._item(Request("PATCH", path_of(plural, name), body=_json(body)))
 
+    async def create_declared(self, plural: str, attributes: Mapping[str, JsonValue]) -> Item:
+        """Create a resource of any kind, also a plug-in's, by the attributes that its description names."""
+        body = msgspec.json.encode(dict(attributes))
+        return await self._item(Request("POST", path_of(plural), body=body))
+
+    async def update_declared(
+        self, plural: str, name: str, attributes: Mapping[str, JsonValue]
+    ) -> Item:
+        """Change these attributes of a resource of any kind."""
+        body = msgspec.json.encode(dict(attributes))
+        return await self._item(Request("PATCH", path_of(plural, name), body=body))
+
     async def delete(self, plural: str, name: str, *, callback_url: str = "") -> Started[Item]:
         """Delete by name or id; long work comes back as a task, of whose end `callback_url` is told."""
         headers = _callback(callback_url)
@@ -347,7 +359,7 @@ class Client:
         query = (("of", "host"),) if of_this_host else ()
         request = Request("GET", path_of("state", "backup"), query=query)
         async with self._transport.open_stream(request) as reader:
-            yield reader.iter_any()
+            yield pieces_in(reader)
 
     # -- particular resources
 

@@ -31,6 +31,7 @@ FIRST_DELAY_S = 0.2
 DELAY_S_MAX = 2.0
 CUT_UPLOAD_LINGER_S = 0.1
 TRY_TIMEOUT_S = 30.0
+FILE_SILENCE_S = 60.0
 DEADLINE_S = 90.0
 SYSTEM_CA = "system"
 
@@ -236,10 +237,11 @@ class Transport:
             ) as response:
                 if response.status != 200:
                     return
-                found = agents_of(await response.read())
+                found = list(agents_of(await response.read()))
         except UnavailableError:
             return
         if found:
+            self._rng.shuffle(found)  # so that not all clients go to the same one when theirs dies
             self._addresses.learn(found)
             if self._remember is not None:
                 self._remember.save(found)
@@ -384,6 +386,20 @@ class Transport:
             f"cannot reach {endpoint} ({reason}): is its agent running? "
             "systemctl status kvorum-agent there"
         )
+
+
+async def pieces_in(reader: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Yield the pieces of a file that an agent sends.
+
+    Raises:
+        TimeoutError: nothing comes for a minute; `open_stream` makes an error of it that says so.
+    """
+    while True:
+        async with asyncio.timeout(FILE_SILENCE_S):
+            piece = await reader.readany()
+        if not piece:
+            return
+        yield piece
 
 
 async def _noting(pieces: AsyncIterator[bytes], broken: list[Exception]) -> AsyncIterator[bytes]:

@@ -13,9 +13,13 @@ from typing import Any
 import msgspec
 
 from core.identity.signing import SCHEME, SIGNED_HEADERS, WINDOW_S
-from core.model import COLLECTIONS
+from core.model import COLLECTIONS, Resource
+from nodeagent.api.bodies import change_body, create_body
+from nodeagent.api.declared import is_declared
 from nodeagent.api.description.names import operation_ids
 from nodeagent.api.description.operations import (
+    DRY_RUN,
+    GONE_OR_PLANNED,
     OPERATIONS,
     QUERY,
     STRONG,
@@ -80,12 +84,37 @@ def all_operations() -> dict[tuple[str, str], Operation]:
         found["GET", f"/v1/{plural}/{{ref}}"] = Operation(
             f"Show one of the {spoken}, by name or id.", {200: ("It.", type_)}, query=(STRONG,)
         )
+        if is_declared(type_):
+            found |= _of_declared(type_)
     return found | OPERATIONS
 
 
-@cache
+def _of_declared(type_: type[Resource]) -> dict[tuple[str, str], Operation]:
+    """Return what can be done to a type that is served by its declaration alone."""
+    plural, one = type_.PLURAL, f"one of the {type_.PLURAL.replace('-', ' ')}"
+    return {
+        ("POST", f"/v1/{plural}"): Operation(
+            f"Make {one}.", {201: ("It.", type_)}, body=create_body(type_)
+        ),
+        ("PATCH", f"/v1/{plural}/{{ref}}"): Operation(
+            f"Change {one}; what is absent stays.",
+            {200: ("As it is now.", type_)},
+            body=change_body(type_),
+        ),
+        ("DELETE", f"/v1/{plural}/{{ref}}"): Operation(
+            f"Delete {one}, with what goes along.", GONE_OR_PLANNED, query=(DRY_RUN,)
+        ),
+    }
+
+
 def openapi_bytes(version: str) -> bytes:
     """Return the document as JSON, for this version of the agent."""
+    return _encoded(version, tuple(COLLECTIONS.values()))
+
+
+@cache
+def _encoded(version: str, types: tuple[type[Resource], ...]) -> bytes:
+    del types  # they are what it is made of
     return msgspec.json.encode(openapi(version))
 
 

@@ -438,6 +438,83 @@ class Clusters(BlockingCollection[models.Cluster]):
         self._calls = calls
         self._runner = runner
 
+    def create(
+        self,
+        *,
+        name: str,
+        data_center: str,
+        description: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> models.Cluster:
+        """Make one of the clusters.
+
+        Args:
+            name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            data_center: The data center that it lies in. Name or id, of data-centers.
+            description: A note for people. At most 1000 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.create(
+                name=name,
+                data_center=data_center,
+                description=description,
+                idempotency_key=idempotency_key,
+            )
+        )
+
+    def update(
+        self,
+        ref: str,
+        /,
+        *,
+        name: str | UnsetType = UNSET,
+        data_center: str | UnsetType = UNSET,
+        description: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Cluster:
+        """Change one of the clusters; what is absent stays.
+
+        Args:
+            ref: Name or id.
+            name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            data_center: The data center that it lies in. Name or id, of data-centers.
+            description: A note for people. At most 1000 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.update(
+                ref,
+                name=name,
+                data_center=data_center,
+                description=description,
+                idempotency_key=idempotency_key,
+                if_match=if_match,
+            )
+        )
+
+    def delete(self, ref: str, /, *, idempotency_key: str = "", if_match: int | str = "") -> None:
+        """Delete one of the clusters, with what goes along.
+
+        Args:
+            ref: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        self._runner.run(
+            self._calls.delete(ref, idempotency_key=idempotency_key, if_match=if_match)
+        )
+
+    def plan_delete(self, ref: str, /) -> models.DeletionPlan:
+        """Say what would go along and what stands in the way, and change nothing.
+
+        Args:
+            ref: Name or id.
+        """
+        return self._runner.run(self._calls.plan_delete(ref))
+
 
 class DataCenters(BlockingCollection[models.DataCenter]):
     """`/v1/data-centers`."""
@@ -446,6 +523,69 @@ class DataCenters(BlockingCollection[models.DataCenter]):
         super().__init__(calls, runner)
         self._calls = calls
         self._runner = runner
+
+    def create(
+        self, *, name: str, description: str | UnsetType = UNSET, idempotency_key: str = ""
+    ) -> models.DataCenter:
+        """Make one of the data centers.
+
+        Args:
+            name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            description: A note for people. At most 1000 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.create(name=name, description=description, idempotency_key=idempotency_key)
+        )
+
+    def update(
+        self,
+        ref: str,
+        /,
+        *,
+        name: str | UnsetType = UNSET,
+        description: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.DataCenter:
+        """Change one of the data centers; what is absent stays.
+
+        Args:
+            ref: Name or id.
+            name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            description: A note for people. At most 1000 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.update(
+                ref,
+                name=name,
+                description=description,
+                idempotency_key=idempotency_key,
+                if_match=if_match,
+            )
+        )
+
+    def delete(self, ref: str, /, *, idempotency_key: str = "", if_match: int | str = "") -> None:
+        """Delete one of the data centers, with what goes along.
+
+        Args:
+            ref: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        self._runner.run(
+            self._calls.delete(ref, idempotency_key=idempotency_key, if_match=if_match)
+        )
+
+    def plan_delete(self, ref: str, /) -> models.DeletionPlan:
+        """Say what would go along and what stands in the way, and change nothing.
+
+        Args:
+            ref: Name or id.
+        """
+        return self._runner.run(self._calls.plan_delete(ref))
 
 
 class DataStorages(BlockingCollection[models.DataStorage]):
@@ -457,7 +597,13 @@ class DataStorages(BlockingCollection[models.DataStorage]):
         self._runner = runner
 
     def create(
-        self, *, name: str, kind: models.DataStorageKind | str, path: str, idempotency_key: str = ""
+        self,
+        *,
+        name: str,
+        kind: models.DataStorageKind | str,
+        path: str,
+        data_center: str | UnsetType = UNSET,
+        idempotency_key: str = "",
     ) -> models.DataStorage:
         """Add a data storage.
 
@@ -465,10 +611,17 @@ class DataStorages(BlockingCollection[models.DataStorage]):
             name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
             kind: Whether each host has a directory of its own, or all mount the same.
             path: Absolute path, the same on every host.
+            data_center: Name or id of its data center; empty: the first.
             idempotency_key: A repetition with the same key gives the first result.
         """
         return self._runner.run(
-            self._calls.create(name=name, kind=kind, path=path, idempotency_key=idempotency_key)
+            self._calls.create(
+                name=name,
+                kind=kind,
+                path=path,
+                data_center=data_center,
+                idempotency_key=idempotency_key,
+            )
         )
 
     def delete(
@@ -535,6 +688,7 @@ class Hosts(BlockingCollection[models.Host]):
         /,
         *,
         failure_domain: str | UnsetType | None = UNSET,
+        cluster: str | UnsetType | None = UNSET,
         idempotency_key: str = "",
         if_match: int | str = "",
     ) -> models.Host:
@@ -543,6 +697,7 @@ class Hosts(BlockingCollection[models.Host]):
         Args:
             host: Name or id.
             failure_domain: Hosts of one domain fail together; empty: it shares its fate with no other.
+            cluster: Name or id of another cluster; only for a host without VMs.
             idempotency_key: A repetition with the same key gives the first result.
             if_match: Do it only if the thing still has this revision.
         """
@@ -550,6 +705,7 @@ class Hosts(BlockingCollection[models.Host]):
             self._calls.update(
                 host,
                 failure_domain=failure_domain,
+                cluster=cluster,
                 idempotency_key=idempotency_key,
                 if_match=if_match,
             )
@@ -675,6 +831,7 @@ class JoinTokens(BlockingCollection[models.JoinToken]):
         *,
         count: int | UnsetType = UNSET,
         ttl_s: int | UnsetType = UNSET,
+        cluster: str | UnsetType = UNSET,
         idempotency_key: str = "",
     ) -> models.NewJoinTokens:
         """Make single-use join tokens.
@@ -682,10 +839,13 @@ class JoinTokens(BlockingCollection[models.JoinToken]):
         Args:
             count: How many. 1..100. Default: `1`.
             ttl_s: How long they are good. 1..604800. Default: `10800`.
+            cluster: Name or id of the cluster that hosts join into; empty: the first.
             idempotency_key: A repetition with the same key gives the first result.
         """
         return self._runner.run(
-            self._calls.create(count=count, ttl_s=ttl_s, idempotency_key=idempotency_key)
+            self._calls.create(
+                count=count, ttl_s=ttl_s, cluster=cluster, idempotency_key=idempotency_key
+            )
         )
 
     def delete(self, token: str, /, *, idempotency_key: str = "", if_match: int | str = "") -> None:
@@ -1140,14 +1300,19 @@ class SecurityGroups(BlockingCollection[models.SecurityGroup]):
         self._calls = calls
         self._runner = runner
 
-    def create(self, *, name: str, idempotency_key: str = "") -> models.SecurityGroup:
+    def create(
+        self, *, name: str, data_center: str | UnsetType = UNSET, idempotency_key: str = ""
+    ) -> models.SecurityGroup:
         """Make a security group with its default rules.
 
         Args:
             name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            data_center: Name or id of its data center; empty: the first.
             idempotency_key: A repetition with the same key gives the first result.
         """
-        return self._runner.run(self._calls.create(name=name, idempotency_key=idempotency_key))
+        return self._runner.run(
+            self._calls.create(name=name, data_center=data_center, idempotency_key=idempotency_key)
+        )
 
     def delete(self, group: str, /, *, idempotency_key: str = "", if_match: int | str = "") -> None:
         """Delete a security group.
@@ -1335,6 +1500,7 @@ class Vms(BlockingCollection[models.VM]):
         data_storage: str | UnsetType = UNSET,
         port_group: str | UnsetType = UNSET,
         security_groups: Sequence[str] | UnsetType = UNSET,
+        cluster: str | UnsetType = UNSET,
         host: str | UnsetType = UNSET,
         ha: bool | UnsetType = UNSET,
         hostname: str | UnsetType = UNSET,
@@ -1356,6 +1522,7 @@ class Vms(BlockingCollection[models.VM]):
             data_storage: Name or id of where its disk lies; empty: the only shared one, else the local one.
             port_group: Name or id of the network of its NIC. Default: `default`.
             security_groups: Names or ids of the firewalls of its NIC. Default: `['default']`.
+            cluster: Name or id of its cluster; empty: that of `host`, else the first.
             host: Name or id of the host that it starts on; empty: the one with most room.
             ha: Whether it is started elsewhere when its host is lost. Default: `True`.
             hostname: Host name of the guest; empty: its name. At most 253 characters.
@@ -1376,6 +1543,7 @@ class Vms(BlockingCollection[models.VM]):
                 data_storage=data_storage,
                 port_group=port_group,
                 security_groups=security_groups,
+                cluster=cluster,
                 host=host,
                 ha=ha,
                 hostname=hostname,

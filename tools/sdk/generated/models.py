@@ -308,11 +308,33 @@ class ChangeAccount(Model, frozen=True, kw_only=True):
     """A note for people. At most 1000 characters."""
 
 
+class ChangeCluster(Model, frozen=True, kw_only=True):
+    """What users say of one of the clusters."""
+
+    name: str | UnsetType = UNSET
+    """Its name: 1 to 63 of a-z, 0-9, `-` and `.`."""
+    data_center: str | UnsetType = UNSET
+    """The data center that it lies in. Name or id, of data-centers."""
+    description: str | UnsetType = UNSET
+    """A note for people. At most 1000 characters."""
+
+
+class ChangeDataCenter(Model, frozen=True, kw_only=True):
+    """What users say of one of the data-centers."""
+
+    name: str | UnsetType = UNSET
+    """Its name: 1 to 63 of a-z, 0-9, `-` and `.`."""
+    description: str | UnsetType = UNSET
+    """A note for people. At most 1000 characters."""
+
+
 class ChangeHost(Model, frozen=True, kw_only=True):
     """`PATCH /v1/hosts/{host}`: hosts of one failure domain fail together."""
 
     failure_domain: str | UnsetType | None = UNSET
     """Hosts of one domain fail together; empty: it shares its fate with no other."""
+    cluster: str | UnsetType | None = UNSET
+    """Name or id of another cluster; only for a host without VMs."""
 
 
 class ChangePolicy(Model, frozen=True, kw_only=True):
@@ -364,6 +386,8 @@ class Cluster(Model, frozen=True, kw_only=True):
     """When it was made, by the clock of the host that was asked."""
     data_center_id: str = ""
     """The data center that it lies in."""
+    description: str = ""
+    """A note for people. At most 1000 characters."""
     data_center_name: str = ""
     """The name behind `data_center_id`; empty without one."""
 
@@ -402,6 +426,26 @@ class CreateAccount(Model, frozen=True, kw_only=True):
     """A note for people. At most 1000 characters."""
 
 
+class CreateCluster(Model, frozen=True, kw_only=True):
+    """What users say of one of the clusters."""
+
+    name: str
+    """Its name: 1 to 63 of a-z, 0-9, `-` and `.`."""
+    data_center: str
+    """The data center that it lies in. Name or id, of data-centers."""
+    description: str | UnsetType = UNSET
+    """A note for people. At most 1000 characters."""
+
+
+class CreateDataCenter(Model, frozen=True, kw_only=True):
+    """What users say of one of the data-centers."""
+
+    name: str
+    """Its name: 1 to 63 of a-z, 0-9, `-` and `.`."""
+    description: str | UnsetType = UNSET
+    """A note for people. At most 1000 characters."""
+
+
 class CreateDataStorage(Model, frozen=True, kw_only=True):
     """`path` must exist on every host and, for `shared`, be the same directory everywhere."""
 
@@ -411,6 +455,8 @@ class CreateDataStorage(Model, frozen=True, kw_only=True):
     """Whether each host has a directory of its own, or all mount the same."""
     path: str
     """Absolute path, the same on every host."""
+    data_center: str | UnsetType = UNSET
+    """Name or id of its data center; empty: the first."""
 
 
 class CreatePortGroup(Model, frozen=True, kw_only=True):
@@ -464,6 +510,8 @@ class CreateSecurityGroup(Model, frozen=True, kw_only=True):
 
     name: str
     """Its name: 1 to 63 of a-z, 0-9, `-` and `.`."""
+    data_center: str | UnsetType = UNSET
+    """Name or id of its data center; empty: the first."""
 
 
 class CreateVM(Model, frozen=True, kw_only=True):
@@ -485,6 +533,8 @@ class CreateVM(Model, frozen=True, kw_only=True):
     """Name or id of the network of its NIC. Default: `default`."""
     security_groups: tuple[str, ...] | UnsetType = UNSET
     """Names or ids of the firewalls of its NIC. Default: `['default']`."""
+    cluster: str | UnsetType = UNSET
+    """Name or id of its cluster; empty: that of `host`, else the first."""
     host: str | UnsetType = UNSET
     """Name or id of the host that it starts on; empty: the one with most room."""
     ha: bool | UnsetType = UNSET
@@ -512,6 +562,8 @@ class DataCenter(Model, frozen=True, kw_only=True):
     """Log index of its last change; guards the next one."""
     created_ms: int = 0
     """When it was made, by the clock of the host that was asked."""
+    description: str = ""
+    """A note for people. At most 1000 characters."""
 
 
 class DataStorage(Model, frozen=True, kw_only=True):
@@ -692,6 +744,8 @@ class Host(Model, frozen=True, kw_only=True):
     """What its agent understands of the replicated state."""
     joining: bool = False
     """Admitted, but doesn't have the state yet."""
+    resource_types: tuple[str, ...] = ()
+    """Collections that plug-ins bring on it."""
     cluster_name: str = ""
     """The name behind `cluster_id`; empty without one."""
 
@@ -806,8 +860,12 @@ class JoinToken(Model, frozen=True, kw_only=True):
     """Until when a host can join with it."""
     used_by_host_id: str = ""
     """The host that joined with it; empty: none yet."""
+    cluster_id: str = ""
+    """The cluster that a host joins into; empty: the first."""
     used_by_host_name: str = ""
     """The name behind `used_by_host_id`; empty without one."""
+    cluster_name: str = ""
+    """The name behind `cluster_id`; empty without one."""
 
 
 class JournalEntry(Model, frozen=True, kw_only=True):
@@ -888,6 +946,8 @@ class MakeJoinTokens(Model, frozen=True, kw_only=True):
     """How many. 1..100. Default: `1`."""
     ttl_s: int | UnsetType = UNSET
     """How long they are good. 1..604800. Default: `10800`."""
+    cluster: str | UnsetType = UNSET
+    """Name or id of the cluster that hosts join into; empty: the first."""
 
 
 class Member(Model, frozen=True, kw_only=True):

@@ -18,7 +18,17 @@ from tools.sdk.items import Page
 from tools.sdk.started import Started
 
 PREVIEWED = frozenset(
-    {"data-storages", "hosts", "images", "members", "port-groups", "security-groups", "vms"}
+    {
+        "clusters",
+        "data-centers",
+        "data-storages",
+        "hosts",
+        "images",
+        "members",
+        "port-groups",
+        "security-groups",
+        "vms",
+    }
 )
 """The collections whose deletions can be previewed."""
 
@@ -481,16 +491,190 @@ class Certificates:
 class Clusters(Collection[models.Cluster]):
     """`/v1/clusters`."""
 
+    async def create(
+        self,
+        *,
+        name: str,
+        data_center: str,
+        description: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> models.Cluster:
+        """Make one of the clusters.
+
+        Args:
+            name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            data_center: The data center that it lies in. Name or id, of data-centers.
+            description: A note for people. At most 1000 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("clusters"),
+                body=models.CreateCluster(
+                    name=name, data_center=data_center, description=description
+                ),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.Cluster,
+        )
+
+    async def update(
+        self,
+        ref: str,
+        /,
+        *,
+        name: str | UnsetType = UNSET,
+        data_center: str | UnsetType = UNSET,
+        description: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Cluster:
+        """Change one of the clusters; what is absent stays.
+
+        Args:
+            ref: Name or id.
+            name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            data_center: The data center that it lies in. Name or id, of data-centers.
+            description: A note for people. At most 1000 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("clusters", ref),
+                body=models.ChangeCluster(
+                    name=name, data_center=data_center, description=description
+                ),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.Cluster,
+        )
+
+    async def delete(
+        self, ref: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> None:
+        """Delete one of the clusters, with what goes along.
+
+        Args:
+            ref: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        await self._api.nothing(
+            request(
+                "DELETE",
+                path_of("clusters", ref),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            )
+        )
+
+    async def plan_delete(self, ref: str, /) -> models.DeletionPlan:
+        """Say what would go along and what stands in the way, and change nothing.
+
+        Args:
+            ref: Name or id.
+        """
+        return await self._api.answer(
+            request("DELETE", path_of("clusters", ref), query=(("dry_run", "1"),)),
+            models.DeletionPlan,
+        )
+
 
 class DataCenters(Collection[models.DataCenter]):
     """`/v1/data-centers`."""
+
+    async def create(
+        self, *, name: str, description: str | UnsetType = UNSET, idempotency_key: str = ""
+    ) -> models.DataCenter:
+        """Make one of the data centers.
+
+        Args:
+            name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            description: A note for people. At most 1000 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("data-centers"),
+                body=models.CreateDataCenter(name=name, description=description),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.DataCenter,
+        )
+
+    async def update(
+        self,
+        ref: str,
+        /,
+        *,
+        name: str | UnsetType = UNSET,
+        description: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.DataCenter:
+        """Change one of the data centers; what is absent stays.
+
+        Args:
+            ref: Name or id.
+            name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            description: A note for people. At most 1000 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("data-centers", ref),
+                body=models.ChangeDataCenter(name=name, description=description),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.DataCenter,
+        )
+
+    async def delete(
+        self, ref: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> None:
+        """Delete one of the data centers, with what goes along.
+
+        Args:
+            ref: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        await self._api.nothing(
+            request(
+                "DELETE",
+                path_of("data-centers", ref),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            )
+        )
+
+    async def plan_delete(self, ref: str, /) -> models.DeletionPlan:
+        """Say what would go along and what stands in the way, and change nothing.
+
+        Args:
+            ref: Name or id.
+        """
+        return await self._api.answer(
+            request("DELETE", path_of("data-centers", ref), query=(("dry_run", "1"),)),
+            models.DeletionPlan,
+        )
 
 
 class DataStorages(Collection[models.DataStorage]):
     """`/v1/data-storages`."""
 
     async def create(
-        self, *, name: str, kind: models.DataStorageKind | str, path: str, idempotency_key: str = ""
+        self,
+        *,
+        name: str,
+        kind: models.DataStorageKind | str,
+        path: str,
+        data_center: str | UnsetType = UNSET,
+        idempotency_key: str = "",
     ) -> models.DataStorage:
         """Add a data storage.
 
@@ -498,6 +682,7 @@ class DataStorages(Collection[models.DataStorage]):
             name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
             kind: Whether each host has a directory of its own, or all mount the same.
             path: Absolute path, the same on every host.
+            data_center: Name or id of its data center; empty: the first.
             idempotency_key: A repetition with the same key gives the first result.
         """
         return await self._api.answer(
@@ -505,7 +690,10 @@ class DataStorages(Collection[models.DataStorage]):
                 "POST",
                 path_of("data-storages"),
                 body=models.CreateDataStorage(
-                    name=name, kind=word(models.DataStorageKind, kind), path=path
+                    name=name,
+                    kind=word(models.DataStorageKind, kind),
+                    path=path,
+                    data_center=data_center,
                 ),
                 headers={"Idempotency-Key": idempotency_key},
             ),
@@ -563,6 +751,7 @@ class Hosts(Collection[models.Host]):
         /,
         *,
         failure_domain: str | UnsetType | None = UNSET,
+        cluster: str | UnsetType | None = UNSET,
         idempotency_key: str = "",
         if_match: int | str = "",
     ) -> models.Host:
@@ -571,6 +760,7 @@ class Hosts(Collection[models.Host]):
         Args:
             host: Name or id.
             failure_domain: Hosts of one domain fail together; empty: it shares its fate with no other.
+            cluster: Name or id of another cluster; only for a host without VMs.
             idempotency_key: A repetition with the same key gives the first result.
             if_match: Do it only if the thing still has this revision.
         """
@@ -578,7 +768,7 @@ class Hosts(Collection[models.Host]):
             request(
                 "PATCH",
                 path_of("hosts", host),
-                body=models.ChangeHost(failure_domain=failure_domain),
+                body=models.ChangeHost(failure_domain=failure_domain, cluster=cluster),
                 headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
             ),
             models.Host,
@@ -713,6 +903,7 @@ class JoinTokens(Collection[models.JoinToken]):
         *,
         count: int | UnsetType = UNSET,
         ttl_s: int | UnsetType = UNSET,
+        cluster: str | UnsetType = UNSET,
         idempotency_key: str = "",
     ) -> models.NewJoinTokens:
         """Make single-use join tokens.
@@ -720,13 +911,14 @@ class JoinTokens(Collection[models.JoinToken]):
         Args:
             count: How many. 1..100. Default: `1`.
             ttl_s: How long they are good. 1..604800. Default: `10800`.
+            cluster: Name or id of the cluster that hosts join into; empty: the first.
             idempotency_key: A repetition with the same key gives the first result.
         """
         return await self._api.answer(
             request(
                 "POST",
                 path_of("join-tokens"),
-                body=models.MakeJoinTokens(count=count, ttl_s=ttl_s),
+                body=models.MakeJoinTokens(count=count, ttl_s=ttl_s, cluster=cluster),
                 headers={"Idempotency-Key": idempotency_key},
             ),
             models.NewJoinTokens,
@@ -1271,18 +1463,21 @@ class Secrets:
 class SecurityGroups(Collection[models.SecurityGroup]):
     """`/v1/security-groups`."""
 
-    async def create(self, *, name: str, idempotency_key: str = "") -> models.SecurityGroup:
+    async def create(
+        self, *, name: str, data_center: str | UnsetType = UNSET, idempotency_key: str = ""
+    ) -> models.SecurityGroup:
         """Make a security group with its default rules.
 
         Args:
             name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            data_center: Name or id of its data center; empty: the first.
             idempotency_key: A repetition with the same key gives the first result.
         """
         return await self._api.answer(
             request(
                 "POST",
                 path_of("security-groups"),
-                body=models.CreateSecurityGroup(name=name),
+                body=models.CreateSecurityGroup(name=name, data_center=data_center),
                 headers={"Idempotency-Key": idempotency_key},
             ),
             models.SecurityGroup,
@@ -1489,6 +1684,7 @@ class Vms(Collection[models.VM]):
         data_storage: str | UnsetType = UNSET,
         port_group: str | UnsetType = UNSET,
         security_groups: Sequence[str] | UnsetType = UNSET,
+        cluster: str | UnsetType = UNSET,
         host: str | UnsetType = UNSET,
         ha: bool | UnsetType = UNSET,
         hostname: str | UnsetType = UNSET,
@@ -1510,6 +1706,7 @@ class Vms(Collection[models.VM]):
             data_storage: Name or id of where its disk lies; empty: the only shared one, else the local one.
             port_group: Name or id of the network of its NIC. Default: `default`.
             security_groups: Names or ids of the firewalls of its NIC. Default: `['default']`.
+            cluster: Name or id of its cluster; empty: that of `host`, else the first.
             host: Name or id of the host that it starts on; empty: the one with most room.
             ha: Whether it is started elsewhere when its host is lost. Default: `True`.
             hostname: Host name of the guest; empty: its name. At most 253 characters.
@@ -1533,6 +1730,7 @@ class Vms(Collection[models.VM]):
                     data_storage=data_storage,
                     port_group=port_group,
                     security_groups=listed(security_groups),
+                    cluster=cluster,
                     host=host,
                     ha=ha,
                     hostname=hostname,

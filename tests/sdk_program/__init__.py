@@ -1,0 +1,1 @@
+"""A program that uses the SDK as a user does."""

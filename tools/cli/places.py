@@ -1,0 +1,134 @@
+"""`kvorum data-center` and `kvorum cluster`: the places that hosts and VMs belong to."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from msgspec import UNSET
+
+from tools.cli.collection import Kind, add_delete, add_list, add_name, add_show
+from tools.cli.context import Context
+from tools.cli.output import text, write_done
+from tools.cli.parser import Parser, Root, UsageError, Verbs
+from tools.sdk.bodies import ClusterBody, DataCenterBody, PlacePatch
+
+DATA_CENTERS = Kind(
+    noun="data-center",
+    plural="data-centers",
+    word="data center",
+    columns=(text("NAME", "name"), text("DESCRIPTION", "description")),
+    fields=(text("name", "name"), text("id", "id"), text("description", "description")),
+)
+CLUSTERS = Kind(
+    noun="cluster",
+    plural="clusters",
+    word="cluster",
+    columns=(
+        text("NAME", "name"),
+        text("DATA CENTER", "data_center_name", "data_center_id"),
+        text("DESCRIPTION", "description"),
+    ),
+    fields=(
+        text("name", "name"),
+        text("id", "id"),
+        text("data center", "data_center_name", "data_center_id"),
+        text("description", "description"),
+    ),
+)
+
+
+async def create_data_center(args: Namespace, ctx: Context) -> int:
+    """Create a data center."""
+    body = DataCenterBody(name=args.name, description=args.description)
+    made = await ctx.client.create(DATA_CENTERS.plural, body)
+    write_done(ctx, made, f"{made.text('name', args.name)}: created")
+    return 0
+
+
+async def create_cluster(args: Namespace, ctx: Context) -> int:
+    """Create a cluster."""
+    center = args.data_center or await _only_data_center(ctx)
+    body = ClusterBody(name=args.name, data_center=center, description=args.description)
+    made = await ctx.client.create(CLUSTERS.plural, body)
+    write_done(ctx, made, f"{made.text('name', args.name)}: created")
+    return 0
+
+
+async def _only_data_center(ctx: Context) -> str:
+    page = await ctx.client.list_all(DATA_CENTERS.plural, limit=2)
+    if len(page.items) != 1:
+        raise UsageError("there are several data centers: say which with --data-center NAME")
+    return page.items[0].text("id")
+
+
+def _add_change(verbs: Verbs, kind: Kind) -> None:
+    async def change(args: Namespace, ctx: Context) -> int:
+        if args.new_name is None and args.description is None:
+            raise UsageError("nothing to change: give --name or --description")
+        body = PlacePatch(
+            name=UNSET if args.new_name is None else args.new_name,
+            description=UNSET if args.description is None else args.description,
+        )
+        changed = await ctx.client.update(kind.plural, args.name, body)
+        write_done(ctx, changed, f"{changed.text('name')}: changed")
+        return 0
+
+    parser = verbs.add(
+        "set",
+        change,
+        f"rename or describe a {kind.word}",
+        example=f"kvorum {kind.noun} set default --name berlin --description 'rooms 1 and 2'",
+    )
+    add_name(parser, kind)
+    parser.add_argument("--name", dest="new_name", metavar="NEW", help="its new name")
+    parser.add_argument("--description", metavar="TEXT", help="a note for people")
+
+
+def _add_data_center(root: Root, parser: Parser) -> None:
+    del parser
+    verbs = root.verbs_of("data-center")
+    made = verbs.add(
+        "create",
+        create_data_center,
+        "create a data center",
+        example="kvorum data-center create hamburg",
+    )
+    _add_new(made)
+    _add_rest(verbs, DATA_CENTERS)
+
+
+def _add_cluster(root: Root, parser: Parser) -> None:
+    del parser
+    verbs = root.verbs_of("cluster")
+    made = verbs.add(
+        "create",
+        create_cluster,
+        "create a cluster",
+        example="kvorum cluster create gpu\nkvorum cluster create edge --data-center hamburg",
+        note="It gets hosts by join tokens made for it (kvorum token create --cluster NAME), or by\n"
+        "moving them (kvorum host set NAME --cluster NAME). A VM stays within its cluster.",
+    )
+    _add_new(made)
+    made.add_argument(
+        "--data-center",
+        default="",
+        metavar="NAME",
+        names_of="data-centers",
+        help="where it lies (default: the only one)",
+    )
+    _add_rest(verbs, CLUSTERS)
+
+
+def _add_new(parser: Parser) -> None:
+    parser.add_argument("name", metavar="NAME", help="its name")
+    parser.add_argument("--description", default="", metavar="TEXT", help="a note for people")
+
+
+def _add_rest(verbs: Verbs, kind: Kind) -> None:
+    add_list(verbs, kind)
+    add_show(verbs, kind)
+    _add_change(verbs, kind)
+    add_delete(verbs, kind)
+
+
+ADD = {"data-center": _add_data_center, "cluster": _add_cluster}
