@@ -7,12 +7,12 @@ from aiohttp.test_utils import TestClient, TestServer
 from msgspec.structs import replace
 
 from core.errors import UnavailableError
-from core.model import VM, AccessToken, Audit, PowerState, Task, TaskState, VMPhase
+from core.model import VM, AccessToken, Audit, Cluster, PowerState, Task, TaskState, VMPhase
 from nodeagent.identity.tokens import secret_hash
 from nodeagent.services.vm_requests import MANY_MAX
 from nodeagent.services.vm_service import VmService
 from tests.api import ADMIN, FakeAgent, FirstHost, app_of, problem_of
-from tests.one_member import OneMember, founded
+from tests.one_member import HOST_ID, OneMember, founded
 
 VERBS = ("start", "stop", "reboot", "migrate", "delete")
 
@@ -157,8 +157,9 @@ async def test_what_cannot_be_meant_is_refused_whole(member, api, verb, body):
 
 
 async def test_more_matches_than_the_limit_are_refused_rather_than_cut(member, api):
+    cluster = member.store.all(Cluster)[0].id
     puts = [
-        VM(id=f"v{n}", name=f"v{n}", cluster_id="c", host_id="h", cpus=1, memory_mib=64)
+        VM(id=f"v{n}", name=f"v{n}", cluster_id=cluster, host_id=HOST_ID, cpus=1, memory_mib=64)
         for n in range(MANY_MAX)
     ]
     await member.store.apply(puts=puts)
