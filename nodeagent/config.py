@@ -11,6 +11,9 @@ import msgspec
 
 from core.errors import InvalidError
 from core.identity.hsm import KeySettings
+from nodeagent.api.limits import DEFAULT_LIMITS, ApiLimits
+from nodeagent.api.plain_http import PlainHttp
+from nodeagent.services.callback_targets import CallbackPolicy
 from nodeagent.services.work_kinds import Limits
 
 
@@ -22,6 +25,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     migration is safe then). `log_level`: as in the standard library's logging. `limits`: how much work runs at once, by kind.
     `allocator`: which of the hosts that can take a VM gets it, by a plug-in's rule (docs/plugins.md); the same on all hosts.
     `secrets_key`: whether the secrets key is kept in a file, or wrapped by an HSM.
+    `api`: how much one caller may use of the API. `plain_http`: where it is served
+    without TLS besides; nowhere unless it is named. `callbacks`: which networks callbacks may and may not go to.
     """
 
     api_port: int = 7443
@@ -32,6 +37,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     allocator: str = ""
     limits: Limits = Limits()
     secrets_key: KeySettings = KeySettings()
+    api: ApiLimits = DEFAULT_LIMITS
+    plain_http: PlainHttp | None = None
+    callbacks: CallbackPolicy = CallbackPolicy()
+
+    def __post_init__(self) -> None:
+        if self.plain_http is not None and self.plain_http.port in (self.api_port, self.mesh_port):
+            raise ValueError(f"plain_http needs a port of its own, not {self.plain_http.port}")
 
 
 def read_config(path: Path) -> Config:

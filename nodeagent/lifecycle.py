@@ -14,6 +14,7 @@ import os
 import platform
 import shutil
 from collections.abc import Coroutine
+from contextvars import Context
 from functools import partial
 
 import msgspec
@@ -28,9 +29,12 @@ from core.errors import (
 )
 from core.identity.certificates import make_request
 from core.member_file import MemberRecord, read_member_file
+from core.mesh.doorway import Doorway
 from core.model import check_name
 from core.paths import write_file
-from nodeagent.api.app import build_app, serve_https, serve_unix
+from nodeagent.api.app import build_app, serve_unix
+from nodeagent.api.plain_http import open_plain
+from nodeagent.api.serving import Front, runner_of
 from nodeagent.host_names import checked_own_address, own_name
 from nodeagent.identity.tokens import JoinTicket, parse_join_token
 from nodeagent.joining import joiner
@@ -71,7 +75,8 @@ class Lifecycle:
         self._changing = asyncio.Lock()
         self._group = asyncio.TaskGroup()
         self._runner: web.AppRunner | None = None
-        self._sites: list[web.TCPSite] = []
+        self._front: Front | None = None
+        self._doors: list[asyncio.Task[object]] = []
         self._tasks: list[asyncio.Task[object]] = []
 
     @property
@@ -90,11 +95,14 @@ class Lifecycle:
         Raises:
             FatalError: the state of this host is damaged.
         """
-        app = build_app(self, clock=self._basics.clock, rng=self._basics.rng)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
+        limits = self._basics.config.api
+        app = build_app(self, clock=self._basics.clock, rng=self._basics.rng, limits=limits)
+        self._runner = runner_of(app)
         await self._runner.setup()
+        self._front = Front(self._runner, limits, rng=self._basics.rng)
         try:
             async with self._group:
+                self._group.create_task(self._front.watch(), name="api-watch")
                 if (record := self._read_record()) is not None:
                     member = Member(self._basics, record)
                     self._start(member.run_consensus(), "member-consensus")
@@ -225,7 +233,7 @@ class Lifecycle:
             await way.write_identity()
             member = Member(self._basics, record)
             consensus = self._group.create_task(
-                self._run_until_failure(member), name="member-consensus"
+                self._run_until_failure(member), name="member-consensus", context=Context()
             )
             self._tasks = [consensus]
             await member.open_keys()
@@ -312,25 +320,34 @@ class Lifecycle:
         write_file(self._paths.member_file, msgspec.json.encode(record))
 
     async def _publish(self, member: Member, record: MemberRecord) -> None:
-        assert self._runner is not None, "set up by run"
+        assert self._front is not None, "set up by run"
         self._member = member
         self._start(member.run_services(), "member-services")
         context = member.api_context()
         for address in (record.address, "127.0.0.1"):
-            self._sites.append(await serve_https(self._runner, address, record.api_port, context))
+            door = self._front.open(address, record.api_port, context)
+            self._open(door, address)
+        plain = self._basics.config.plain_http
+        if plain is not None and (door_without_tls := open_plain(self._front, plain)) is not None:
+            self._open(door_without_tls, "plain")
+
+    def _open(self, door: Doorway, name: str) -> None:
+        run = self._group.create_task(door.run(), name=f"api-door-{name}", context=Context())
+        self._doors.append(run)
 
     def _start(self, work: Coroutine[None, None, None], name: str) -> None:
-        """Start a part of the member, to be ended when this host leaves."""
-        self._tasks.append(self._group.create_task(work, name=name))
+        """Start a part of the member, to be ended when this host leaves. It is no part of the request that began it."""
+        self._tasks.append(self._group.create_task(work, name=name, context=Context()))
 
     async def _forget_cluster(self, record: MemberRecord) -> None:
         """End everything of the member, then remove its files, the one that makes it a member first."""
         serf_secret = serf_rpc_secret(self._paths, record.host_id)
         self._member = None
-        for site in self._sites:
-            await site.stop()
-        tasks, self._tasks, self._sites = self._tasks, [], []
-        for task in reversed(tasks):  # services before the consensus that they write through
+        tasks, self._tasks = self._tasks + self._doors, []
+        self._doors = []
+        for task in reversed(
+            tasks
+        ):  # doors first, services before the consensus that they write through
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         self._paths.serf_config.unlink(missing_ok=True)

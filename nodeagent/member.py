@@ -34,6 +34,7 @@ from ha.profile import profile_of
 from ha.serf.membership import SerfMembership
 from ha.serf.rpc import SerfRpc
 from netfabric.linux import LinuxNetwork
+from nodeagent.api.plain_http import PlainHttpWarning
 from nodeagent.api.tls import ApiTls
 from nodeagent.compute.accelerator import read_accelerator
 from nodeagent.compute.domain_spec import Architecture, DiskCache
@@ -47,6 +48,9 @@ from nodeagent.mesh_rpc import MeshRpc
 from nodeagent.node import Node
 from nodeagent.plugins.observing import Observing
 from nodeagent.plugins.plugins import Plugins
+from nodeagent.services.callback_sender import CallbackSender
+from nodeagent.services.callback_targets import CallbackTargets, is_own_address
+from nodeagent.services.callbacks import Callbacks
 from nodeagent.services.certificate_renewal import CertificateRenewal
 from nodeagent.services.event_log import EventLog
 from nodeagent.services.exclusion import Exclusion
@@ -181,8 +185,21 @@ class Member:
             self.node.faults,
             clock,
         )
+        plain = basics.config.plain_http
+        targets = CallbackTargets(
+            basics.config.callbacks,
+            hosts=lambda: (host.address for host in store.all(Host)),
+            is_own=is_own_address,
+        )
         self.services = Services(
             bus=bus,
+            callbacks=Callbacks(
+                self.node,
+                whereabouts,
+                CallbackSender(targets),
+                targets=targets,
+                secrets_key=secrets.keys,
+            ),
             certificates=OwnCertificates(self.node, self._api_tls, secrets_key=secrets.keys),
             doorkeeper=Doorkeeper(
                 store, self._engine, clock=clock, rng=rng, secrets_key=secrets.keys
@@ -200,7 +217,9 @@ class Member:
                 self.node, secrets_key=secrets.keys, reload=self._reload_identity
             ),
             secrets=secrets,
-            states=MemberStates(self.node, secrets.kept),
+            states=MemberStates(
+                self.node, secrets.kept, plain_http=plain.url if plain is not None else ""
+            ),
             storages=storages,
             thin=ThinFeeds(self.node),
             vms=VmService(self.node, self._placing),
@@ -292,7 +311,10 @@ class Member:
             "observers": Observing(
                 self.node, self._events, plugins.observers.all(), plugins.tell
             ).run,
+            "callbacks": self.services.callbacks.run,
         }
+        if (plain := self._basics.config.plain_http) is not None:
+            runs["plain-http"] = PlainHttpWarning(self.node, plain).run
         if self._record.witness:
             for name in NOT_ON_WITNESSES:
                 del runs[name]

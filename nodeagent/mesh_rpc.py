@@ -24,7 +24,8 @@ from core.errors import (
     PlatformError,
     UnavailableError,
 )
-from core.mesh.client import GENERATION, MeshProblem, Nothing
+from core.logs import REQUEST_ID
+from core.mesh.client import GENERATION, REQUEST_HEADER, MeshProblem, Nothing
 from core.mesh.tls import peer_id_of
 from core.model import Host
 from ha.lease import Renewal, RenewalAnswer
@@ -50,6 +51,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 BODY_BYTES_MAX = 1 << 16
 # To see who is left behind, to hear why, and to come back.
 ANY_GENERATION = frozenset({"/mesh/state", "/mesh/fault", "/mesh/rejoin"})
+REQUEST_ID_FORM = re.compile(r"[0-9a-f-]{1,64}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -66,7 +68,7 @@ class MeshRpc:
     def app(self) -> web.Application:
         """Return the application that serves the mesh's HTTP channel."""
         app = web.Application(
-            middlewares=[_problems, self._members_only(), self._one_generation()],
+            middlewares=[_problems, self._members_only(), self._one_generation(), _about_request],
             client_max_size=BODY_BYTES_MAX,
         )
         app.router.add_post("/mesh/lease", self._lease)
@@ -209,6 +211,14 @@ async def _body(request: web.Request, type_: type[T]) -> T:
 
 def _answer(value: msgspec.Struct) -> web.Response:
     return web.Response(body=msgspec.json.encode(value), content_type="application/json")
+
+
+@web.middleware
+async def _about_request(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """What is logged from here on names the request that the calling host works on."""
+    if REQUEST_ID_FORM.fullmatch(request_id := request.headers.get(REQUEST_HEADER, "")):
+        REQUEST_ID.set(request_id)
+    return await handler(request)
 
 
 @web.middleware

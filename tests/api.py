@@ -1,8 +1,12 @@
 """The API of one member in a process, for the tests that ask it: an agent, its application, its refusals."""
 
 import dataclasses
+import random
 import shutil
+import ssl
 import weakref
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -15,17 +19,22 @@ from core.identity.keyring import Keyring
 from core.member_file import MemberRecord
 from core.paths import Paths, write_file
 from nodeagent.api.app import build_app, serve_unix
+from nodeagent.api.limits import DEFAULT_LIMITS, ApiLimits
+from nodeagent.api.serving import Front
 from nodeagent.identity.identity import Identity
 from nodeagent.joining.doorkeeper import Doorkeeper
 from nodeagent.node import Node
 from nodeagent.plugins.plugins import Plugins
+from nodeagent.services.callback_sender import CallbackSender
+from nodeagent.services.callback_targets import CallbackPolicy, CallbackTargets
+from nodeagent.services.callbacks import Callbacks
 from nodeagent.services.exclusion import Exclusion
 from nodeagent.services.member_states import MemberStates
 from nodeagent.services.own_certificates import OwnCertificates
 from nodeagent.services.secrets_rotation import SecretsRotation
 from nodeagent.services.services import Services
 from nodeagent.services.vm_service import VmService
-from tests.one_member import ADMIN_TOKEN, HOST_ID, OneMember, authority
+from tests.one_member import ADMIN_TOKEN, HOST_ID, OneMember, authority, running
 
 ADMIN = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
 
@@ -68,6 +77,14 @@ def with_identity(node: Node, directory: Path) -> Node:
     return dataclasses.replace(node, paths=paths)
 
 
+class OwnsAll:
+    """This host does all the work."""
+
+    def owners(self, key: str, *, records_only: bool) -> list[str]:
+        del key, records_only
+        return [HOST_ID]
+
+
 class FakeAgent:
     """An agent that is a member, or not yet."""
 
@@ -81,8 +98,16 @@ class FakeAgent:
             node = with_identity(member.node, home)
             write_file(node.paths.secrets_key, member.secrets_key)
             secrets = SecretsRotation(node, Keyring(node.paths))
+            targets = CallbackTargets(CallbackPolicy(), hosts=tuple, is_own=lambda _: False)
             self.services = Services(
                 bus=None,
+                callbacks=Callbacks(
+                    node,
+                    OwnsAll(),
+                    CallbackSender(targets),
+                    targets=targets,
+                    secrets_key=secrets.keys,
+                ),
                 certificates=OwnCertificates(node, NoTls(), secrets_key=secrets.keys),
                 doorkeeper=Doorkeeper(
                     member.store,
@@ -122,8 +147,29 @@ class FakeAgent:
         raise UnavailableError("not in this test")
 
 
-def app_of(member: OneMember, agent: FakeAgent | None = None) -> web.Application:
-    return build_app(agent or FakeAgent(member), clock=member.clock, rng=member.rng)
+def app_of(
+    member: OneMember, agent: FakeAgent | None = None, limits: ApiLimits = DEFAULT_LIMITS
+) -> web.Application:
+    agent = agent or FakeAgent(member)
+    return build_app(agent, clock=member.clock, rng=member.rng, limits=limits)
+
+
+@asynccontextmanager
+async def open_door(
+    runner: web.AppRunner,
+    context: ssl.SSLContext | None = None,
+    *,
+    address: str = "127.0.0.1",
+    port: int = 0,
+    limits: ApiLimits = DEFAULT_LIMITS,
+) -> AsyncIterator[int]:
+    """Serve over TCP as an agent does, for the length of the context; gives the port."""
+    if runner.server is None:
+        await runner.setup()
+    front = Front(runner, limits, rng=random.Random(1))
+    door = front.open(address, port, context)
+    async with running(door.run, front.watch):
+        yield door.port
 
 
 async def problem_of(response: aiohttp.ClientResponse, status: int, code: str) -> dict:

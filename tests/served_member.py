@@ -13,8 +13,7 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from core.model import VM, Disk, LogLine, Nic, Task, TaskState, VMPhase
-from nodeagent.api.app import serve_https
-from tests.api import app_of
+from tests.api import app_of, open_door
 from tests.mesh_identity import Authority
 from tests.one_member import ADMIN_TOKEN, HOST_ID, OneMember
 
@@ -45,10 +44,9 @@ async def served(member: OneMember) -> AsyncIterator[Agent]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(files.certificate, files.key)
     runner = web.AppRunner(app_of(member), shutdown_timeout=0.1)
-    await runner.setup()
     try:
-        await serve_https(runner, "127.0.0.1", 0, context)
-        yield Agent(f"127.0.0.1:{runner.addresses[0][1]}", str(files.ca))
+        async with open_door(runner, context) as port:
+            yield Agent(f"127.0.0.1:{port}", str(files.ca))
     finally:
         await runner.cleanup()
         shutil.rmtree(home, ignore_errors=True)

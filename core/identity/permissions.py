@@ -41,6 +41,7 @@ GUARDED_KINDS = (
     "state",
     "api-certificate",
     "secrets-key",
+    "callback-key",
 )
 """What only an administrator may even look at."""
 

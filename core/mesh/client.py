@@ -14,6 +14,7 @@ import aiohttp
 import msgspec
 
 from core.errors import NotFoundError, PlatformError, UnavailableError
+from core.logs import REQUEST_ID
 from core.mesh.dialer import MeshDialer
 from core.mesh.tls import HTTP
 
@@ -23,6 +24,7 @@ CALL_TIMEOUT_S = 5.0
 STREAM_IDLE_TIMEOUT_S = 30.0
 CHUNK_BYTES = 1 << 20
 GENERATION = "Kvorum-Generation"
+REQUEST_HEADER = "X-Request-Id"
 
 
 class Callee(Protocol):
@@ -93,7 +95,7 @@ class MeshClient:
                 self._http.post(
                     _url(host, path),
                     data=msgspec.json.encode(body),
-                    headers={GENERATION: str(self._generation())},
+                    headers=self._headers(),
                     ssl=self._dialer.ssl_context(host.id, HTTP),
                 ) as response,
             ):
@@ -117,7 +119,7 @@ class MeshClient:
         try:
             async with self._http.get(
                 _url(host, path),
-                headers={GENERATION: str(self._generation())},
+                headers=self._headers(),
                 ssl=self._dialer.ssl_context(host.id, HTTP),
                 timeout=timeout,
             ) as response:
@@ -131,6 +133,11 @@ class MeshClient:
             raise UnavailableError(
                 f"host {host.name}: the transfer broke off: {why(error)}"
             ) from None
+
+    def _headers(self) -> dict[str, str]:
+        request_id = REQUEST_ID.get()
+        about = {REQUEST_HEADER: request_id} if request_id else {}
+        return {GENERATION: str(self._generation()), **about}
 
 
 def why(error: BaseException) -> str:

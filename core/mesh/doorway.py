@@ -22,23 +22,27 @@ NO_ROOM_PAUSE_S = 0.1
 
 
 class Doorway:
-    """`context` is asked before each handshake; `make` returns the protocol of a connection that has made it."""
+    """`context` is asked before each handshake, None: without TLS; `make` returns the protocol of a connection that has made it.
+
+    `has_room` may turn an address away before anything is done for it.
+    """
 
     def __init__(
         self,
         address: str,
         port: int,
-        context: Callable[[], ssl.SSLContext],
+        context: Callable[[], ssl.SSLContext | None],
         make: Callable[[], asyncio.BaseProtocol],
         *,
         handshake_timeout_s: float,
         shutdown_timeout_s: float,
+        has_room: Callable[[str], bool] = lambda address: True,
     ) -> None:
         """Listen. Raises OSError if the port can't be had."""
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self._socket = socket.create_server((address, port), family=family, backlog=BACKLOG)
         self._socket.setblocking(False)
-        self._context, self._make = context, make
+        self._context, self._make, self._has_room = context, make, has_room
         self._handshake_timeout_s = handshake_timeout_s
         self._shutdown_timeout_s = shutdown_timeout_s
         self._shaking: Counter[str] = Counter()
@@ -69,17 +73,19 @@ class Doorway:
 
     def _is_full(self, address: str) -> bool:
         crowded = self._shaking[address] >= HANDSHAKES_PER_ADDRESS_MAX
-        return crowded or self._shaking.total() >= HANDSHAKES_MAX
+        full = crowded or self._shaking.total() >= HANDSHAKES_MAX
+        return full or not self._has_room(address)
 
     async def _shake_hands(self, connection: socket.socket, address: str) -> None:
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            context = self._context()
             await asyncio.get_running_loop().connect_accepted_socket(
                 self._make,
                 connection,
-                ssl=self._context(),
-                ssl_handshake_timeout=self._handshake_timeout_s,
-                ssl_shutdown_timeout=self._shutdown_timeout_s,
+                ssl=context,
+                ssl_handshake_timeout=self._handshake_timeout_s if context else None,
+                ssl_shutdown_timeout=self._shutdown_timeout_s if context else None,
             )
         except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
             log.debug("no handshake", extra={"from": address, "error": repr(error)})

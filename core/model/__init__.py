@@ -62,6 +62,8 @@ from core.model.storage import (
 )
 from core.model.tags import changed_tags, check_tag, is_system, system_parts
 from core.model.work import (
+    Callback,
+    CallbackKey,
     Deletion,
     Event,
     JournalEntry,
@@ -103,6 +105,8 @@ RESOURCE_TYPES: tuple[type[Resource], ...] = (
     Task,
     Event,
     Deletion,
+    Callback,
+    CallbackKey,
 )
 
 KINDS: dict[str, type[Resource]] = {kind_of(type_): type_ for type_ in RESOURCE_TYPES}
@@ -123,6 +127,8 @@ __all__ = [
     "Account",
     "ApiCertificate",
     "Audit",
+    "Callback",
+    "CallbackKey",
     "CloudInit",
     "Cluster",
     "DataCenter",

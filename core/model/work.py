@@ -1,4 +1,4 @@
-"""Tasks (long work with progress, log and result) and events (what happened, for people and programs).
+"""Tasks (long work with progress, log and result), who is told of their end, and events (what happened, for people and programs).
 
 Written by the workflow runner and the controllers; any agent can show them after the writer is gone.
 """
@@ -74,10 +74,12 @@ class Task(Tagged, tag="task.v1", frozen=True, kw_only=True):
     `cancel_requested` asks the runner to stop where that is safe.
     `plan` is the workflow as it was when the work began: whoever resumes it goes by that. `journal` is what the
     engine lives by; `log` tells people more, bounded. `result` is what came of it, empty when it was undone.
+    `request_id` is the API request that started it, as in that answer, its audit, and the logs of whoever works on it.
     """
 
     INDEXED: ClassVar[tuple[str, ...]] = ("subject", "state")
     PLURAL: ClassVar[str] = "tasks"
+    NOT_RELATIONS: ClassVar[frozenset[str]] = frozenset({"request_id"})
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
         Relation(
             "runner_host_id",
@@ -120,11 +122,49 @@ class Task(Tagged, tag="task.v1", frozen=True, kw_only=True):
         bool, attribute("Whether somebody has asked it to stop where that is safe.")
     ] = False
     ended_ms: Annotated[int, attribute("When it ended; 0: not yet.", by=OWNER)] = 0
+    request_id: Annotated[
+        str,
+        attribute(
+            "The API request that started it, as in that answer's `X-Request-Id`.", by=CLUSTER
+        ),
+    ] = ""
 
     def claims(self) -> tuple[str, ...]:
         """A resource has one open task at a time: work on it is serial."""
         ended = (TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED)
         return () if self.state in ended else (f"task.subject/{self.subject}",)
+
+
+class Callback(Resource, tag="callback.v1", frozen=True, kw_only=True):
+    """The wish to be told of a task's end; id = the task's id, name = id. Stored with the task, gone when it was delivered or given up.
+
+    `sealed_url` is where to; it may hold a password of the receiver's, so nobody sees it. `receiver` is its scheme, host and port.
+    `tries` have begun, the next may begin at `next_ms`.
+    """
+
+    SECRET: ClassVar[frozenset[str]] = frozenset({"sealed_url"})
+    SEALED: ClassVar[dict[str, str]] = {"sealed_url": "callback/{id}"}
+
+    receiver: Annotated[str, attribute("Scheme, host and port of the URL.", by=CLUSTER)]
+    sealed_url: Annotated[bytes, attribute("Where to post the result.", by=CLUSTER)]
+    tries: Annotated[int, attribute("How many tries have begun.", by=CLUSTER)] = 0
+    next_ms: Annotated[int, attribute("When the next try may begin.", by=CLUSTER)] = 0
+
+    def claims(self) -> tuple[str, ...]:
+        return ()
+
+
+class CallbackKey(Resource, tag="callback-key.v1", frozen=True, kw_only=True):
+    """The key that signs what receivers of callbacks get; exactly one, id `callback-key`. `public_key` is in base64."""
+
+    SECRET: ClassVar[frozenset[str]] = frozenset({"sealed_key"})
+    SEALED: ClassVar[dict[str, str]] = {"sealed_key": "callback-key"}
+
+    public_key: Annotated[str, attribute("The Ed25519 key that checks, in base64.", by=CLUSTER)]
+    sealed_key: Annotated[bytes, attribute("The Ed25519 key that signs.", by=CLUSTER)]
+
+    def claims(self) -> tuple[str, ...]:
+        return ()
 
 
 class Severity(StrEnum):

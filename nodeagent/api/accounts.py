@@ -15,9 +15,9 @@ from msgspec.structs import replace
 from core.attributes import attribute
 from core.errors import ConflictError
 from core.identity.passwords import check_new_password
+from core.logs import REQUEST_ID
 from core.model import AccessKey, AccessToken, Account, Session, check_name
 from nodeagent.api.access import address_of, caller_of, is_own
-from nodeagent.api.problems import REQUEST_ID
 from nodeagent.api.requests import body_of, ids_of, json_answer, node_of, services_of, target_of
 from nodeagent.api.roles import check_covered, role_ids
 from nodeagent.api.views import show

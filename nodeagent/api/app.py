@@ -1,12 +1,11 @@
-"""The application: middlewares and routes put together, and served on HTTPS and on the unix socket.
+"""The application: middlewares and routes put together, and served on the unix socket.
 
-`nodeagent.lifecycle` makes it once; the same routes answer on both listeners.
+`nodeagent.lifecycle` makes it once; the same routes answer over TCP (`nodeagent.api.serving`).
 """
 
 from __future__ import annotations
 
 import random
-import ssl
 from pathlib import Path
 
 from aiohttp import web
@@ -15,6 +14,8 @@ from core.clock import Clock
 from nodeagent.api import (
     access_keys,
     accounts,
+    bulk,
+    callbacks,
     certificates,
     collections,
     declared,
@@ -36,13 +37,24 @@ from nodeagent.api import (
 )
 from nodeagent.api.access import CLOCK, PEERS, Peers, access_middleware
 from nodeagent.api.auditing import audit_middleware
+from nodeagent.api.callbacks import callback_middleware
 from nodeagent.api.deleting import dry_run_middleware
 from nodeagent.api.description import routes as description
+from nodeagent.api.description.operations import STARTING_TASKS
 from nodeagent.api.keys import AGENT, Agent
+from nodeagent.api.limits import (
+    DEFAULT_LIMITS,
+    UPLOAD_BYTES_MAX,
+    ApiLimits,
+    Places,
+    caller_limit_middleware,
+    limits_middleware,
+)
+from nodeagent.api.packing import packing_middleware
 from nodeagent.api.permissions import check_routes
 from nodeagent.api.problems import problem_middleware
+from nodeagent.api.serving import pace_middleware
 
-UPLOAD_BYTES_MAX = 8 << 40
 AREAS = (
     description,
     accounts,
@@ -56,10 +68,12 @@ AREAS = (
     state,
     hosts,
     vms,
+    bulk,
     images,
     storages,
     networks,
     tasks,
+    callbacks,
     events,
     plugins,
     tags,
@@ -68,7 +82,9 @@ AREAS = (
 )
 
 
-def build_app(agent: Agent, *, clock: Clock, rng: random.Random) -> web.Application:
+def build_app(
+    agent: Agent, *, clock: Clock, rng: random.Random, limits: ApiLimits = DEFAULT_LIMITS
+) -> web.Application:
     """Return the application with every route.
 
     Raises:
@@ -77,14 +93,20 @@ def build_app(agent: Agent, *, clock: Clock, rng: random.Random) -> web.Applicat
     app = web.Application(
         middlewares=[
             problem_middleware(rng),
+            pace_middleware,
+            packing_middleware,
+            limits_middleware(limits),
             access_middleware(),
+            caller_limit_middleware(limits),
             dry_run_middleware,
+            callback_middleware(STARTING_TASKS),
             audit_middleware(),
         ],
         client_max_size=UPLOAD_BYTES_MAX,
     )
     app[AGENT] = agent
     app[CLOCK] = clock
+    app[events.STREAMS] = Places(limits.event_streams, limits.event_streams_per_address)
     app[PEERS] = Peers()
     for area in AREAS:
         area.add_routes(app)
@@ -98,12 +120,3 @@ async def serve_unix(runner: web.AppRunner, path: Path) -> None:
     path.unlink(missing_ok=True)
     await web.UnixSite(runner, str(path)).start()
     path.chmod(0o600)
-
-
-async def serve_https(
-    runner: web.AppRunner, address: str, port: int, context: ssl.SSLContext
-) -> web.TCPSite:
-    """Listen for HTTPS, until the site returned is stopped."""
-    site = web.TCPSite(runner, address, port, ssl_context=context)
-    await site.start()
-    return site

@@ -7,6 +7,7 @@ made. Audits are listed like all other resources.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -16,12 +17,13 @@ from aiohttp.typedefs import Middleware
 from msgspec.structs import replace
 
 from core.errors import ConflictError, NotFoundError, PlatformError
+from core.logs import REQUEST_ID
 from core.model import KINDS, Audit, Resource, key_of
 from nodeagent.api.access import PRESENTED, address_of, claim
 from nodeagent.api.deleting import is_dry
 from nodeagent.api.keys import AGENT
 from nodeagent.api.permissions import Audited, Gate, Need, need_of
-from nodeagent.api.problems import REQUEST_ID, Handler
+from nodeagent.api.problems import Handler
 from nodeagent.api.requests import node_of
 from nodeagent.api.rights import CALLER, named_in
 from nodeagent.api.views import Shown, show
@@ -51,19 +53,37 @@ def audit_middleware() -> Middleware:
             return response
         if need.audited is Audited.IF_POSSIBLE:
             return await _recorded_if_possible(request, need, handler)
-        return await _Recorded(request, need).run(handler)
+        before = _subject(node_of(request), request, need)
+        return await _Recorded(request, need, before).run(handler)
 
     return middleware
+
+
+async def recorded_item(
+    request: web.Request, ref: str, resource: Resource | None, work: Callable[[], Awaitable[int]]
+) -> None:
+    """Record one of the things that a request does, which it calls `ref`, around doing it; `work` returns its status."""
+    need = need_of(request)
+    assert need is not None, "there is a handler, so there is a route"
+    recorded = _Recorded(request, need, resource, named=ref)
+
+    async def handler(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=await work())
+
+    await recorded.run_along(handler)
 
 
 class _Recorded:
     """One change, its record, and what it is about."""
 
-    def __init__(self, request: web.Request, need: Need) -> None:
+    def __init__(
+        self, request: web.Request, need: Need, before: Resource | None, *, named: str = ""
+    ) -> None:
         self._request = request
         self._need = need
         self._node = node_of(request)
-        self._before = _subject(self._node, request, need)
+        self._before = before
+        self._named = named
 
     async def run(self, handler: Handler) -> web.StreamResponse:
         audits = audits_of(self._request)
@@ -75,6 +95,13 @@ class _Recorded:
         # A signed request is claimed before anything is done for it, in the transaction of the begin.
         together = partial(claim, self._request) if signed else None
         return await self._ended(audits, await audits.begin(audit, together), handler)
+
+    async def run_along(self, handler: Handler) -> web.StreamResponse:
+        """Run what stores the begin with its own transaction, as part of a request that was claimed before."""
+        audits = audits_of(self._request)
+        audit = self._begun(audits)
+        with audits.along(audit):
+            return await self._ended(audits, audit, handler)
 
     async def _ended(self, audits: Audits, audit: Audit, handler: Handler) -> web.StreamResponse:
         try:
@@ -92,7 +119,7 @@ class _Recorded:
         return response
 
     def _begun(self, audits: Audits) -> Audit:
-        audit = _audit(audits, self._request, self._need)
+        audit = _audit(audits, self._request, self._need, named=self._named)
         if self._before is None:
             return audit
         return replace(audit, subject=key_of(self._before), subject_name=self._before.name)
@@ -152,10 +179,10 @@ def audits_of(request: web.Request) -> Audits:
     return services.identity.audits
 
 
-def _audit(audits: Audits, request: web.Request, need: Need) -> Audit:
+def _audit(audits: Audits, request: web.Request, need: Need, *, named: str = "") -> Audit:
     resource = request.match_info.route.resource
     assert resource is not None, "there is a route, as something is needed"
-    named, node = named_in(request), request.app[AGENT].node
+    named, node = named or named_in(request), request.app[AGENT].node
     own = node if need.gate is Gate.LOCAL else None  # such a change is about this very host
     if own is not None:
         named = own.host_id

@@ -13,9 +13,11 @@ import msgspec
 from aiohttp import web
 
 from core.errors import ForbiddenError, InvalidError, UnauthenticatedError
+from core.identity.lockout import network_of
 from core.model import Event
-from nodeagent.api.access import check_again
+from nodeagent.api.access import address_of, check_again
 from nodeagent.api.collections import strong_if_asked
+from nodeagent.api.limits import LOCAL, Places, place_in
 from nodeagent.api.lists import list_of
 from nodeagent.api.requests import node_of
 from nodeagent.api.views import show
@@ -24,6 +26,7 @@ from raftstate.store import Store
 KEEP_ALIVE_S = 15.0
 SEND_TIMEOUT_S = 30.0
 ID_DIGITS_MAX = 18
+STREAMS: web.AppKey[Places] = web.AppKey("event-streams", Places)
 
 
 def add_routes(app: web.Application) -> None:
@@ -41,6 +44,16 @@ async def events(request: web.Request) -> web.StreamResponse:
 
 
 async def _stream(request: web.Request) -> web.StreamResponse:
+    """Stream while there is a place; on the host itself there always is."""
+    address = address_of(request)
+    if address == LOCAL:
+        return await _send(request)
+    why_not = "too many event streams are open here"
+    with place_in(request.app[STREAMS], network_of(address), why_not, code="too-many-streams"):
+        return await _send(request)
+
+
+async def _send(request: web.Request) -> web.StreamResponse:
     store = node_of(request).store
     seen = _resume_index(request, store.index)
     response = web.StreamResponse(

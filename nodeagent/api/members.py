@@ -192,6 +192,7 @@ async def _members(request: web.Request) -> list[Shown]:
                 "version": host.version,
                 "vms": placed[host.id],
                 "work": msgspec.to_builtins(stands.work),
+                "plain_http": stands.plain_http,
                 "service_faults": msgspec.to_builtins(stands.faults),
             }
         )

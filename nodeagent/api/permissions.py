@@ -47,6 +47,7 @@ class Need:
     """What one route needs. `kind` is empty for a route that serves a collection named in its path.
 
     `streamed`: its body may be large, and the handler itself sees that it has the hash of `declared_sha256`.
+    `each`: it is about many things, and the handler judges each of them by the limits of the caller's right.
     """
 
     gate: Gate
@@ -54,10 +55,16 @@ class Need:
     action: str = ""
     audited: Audited = Audited.AROUND
     streamed: bool = False
+    each: bool = False
 
 
 def _role(kind: str, action: str) -> Need:
     return Need(Gate.ROLE, kind, action)
+
+
+def _each(kind: str, action: str) -> Need:
+    """Return the need of a route about many things: each is judged and recorded by the handler."""
+    return Need(Gate.ROLE, kind, action, audited=Audited.NO, each=True)
 
 
 def _stored(kind: str, action: str) -> Need:
@@ -114,6 +121,11 @@ NEEDS: dict[str, Need] = {
     "POST /v1/vms/{vm}/actions/stop": _stored("vm", OPERATE),
     "POST /v1/vms/{vm}/actions/reboot": _stored("vm", OPERATE),
     "POST /v1/vms/{vm}/actions/migrate": _stored("vm", OPERATE),
+    "POST /v1/vms/actions/start": _each("vm", OPERATE),
+    "POST /v1/vms/actions/stop": _each("vm", OPERATE),
+    "POST /v1/vms/actions/reboot": _each("vm", OPERATE),
+    "POST /v1/vms/actions/migrate": _each("vm", OPERATE),
+    "POST /v1/vms/actions/delete": _each("vm", DELETE),
     "POST /v1/images": Need(Gate.ROLE, "image", CREATE, streamed=True),
     "DELETE /v1/images/{image}": _role("image", DELETE),
     "POST /v1/data-storages": _role("data-storage", CREATE),
@@ -127,6 +139,8 @@ NEEDS: dict[str, Need] = {
     "DELETE /v1/security-groups/{group}/rules/{rule}": _stored("security-group", CHANGE),
     "GET /v1/tasks/{task}": _role("task", READ),
     "DELETE /v1/tasks/{task}": _stored("task", DELETE),
+    "GET /v1/callback-key": Need(Gate.OPEN),
+    "POST /v1/callback-key/actions/rotate": _role("callback-key", OPERATE),
     "GET /v1/events": _role("event", READ),
     "GET /v1/openapi.json": Need(Gate.CALLER),
     "POST /v1/accounts": _stored("account", CREATE),

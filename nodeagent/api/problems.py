@@ -7,7 +7,6 @@ here to the log lines of everything the request causes.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -20,11 +19,10 @@ from aiohttp.typedefs import Middleware
 from core.attributes import CLUSTER, attribute
 from core.clock import new_id
 from core.errors import InvalidError, NotFoundError, PlatformError
+from core.logs import REQUEST_ID
 from nodeagent.api.keys import AGENT
 
 log = logging.getLogger(__name__)
-
-REQUEST_ID: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="")
 
 KEY_LENGTH_MAX = 200
 
@@ -46,9 +44,9 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     request_id: Annotated[str, attribute("Id of the request, as in the agent's log.", by=CLUSTER)]
 
 
-def problem_response(error: PlatformError, request_id: str) -> web.Response:
-    """Return the problem document of an error."""
-    problem = Problem(
+def problem_of(error: PlatformError, request_id: str) -> Problem:
+    """Return an error as a problem."""
+    return Problem(
         type=f"about:kvorum#{error.code}",
         title=error.code.replace("-", " "),
         status=error.http_status,
@@ -56,7 +54,15 @@ def problem_response(error: PlatformError, request_id: str) -> web.Response:
         detail=error.message,
         request_id=request_id,
     )
+
+
+def problem_response(error: PlatformError, request_id: str) -> web.Response:
+    """Return the problem document of an error."""
+    problem = problem_of(error, request_id)
     headers = {"Retry-After": "2"} if error.http_status == 503 else {}
+    retry_after_s = getattr(error, "retry_after_s", None)
+    if error.http_status == 429 and isinstance(retry_after_s, int):
+        headers["Retry-After"] = str(retry_after_s)
     return web.Response(
         body=msgspec.json.encode(problem),
         status=error.http_status,
@@ -83,20 +89,25 @@ def problem_middleware(rng: random.Random) -> Middleware:
             response = problem_response(_from_http(error, request), request_id)
             if isinstance(error, web.HTTPMethodNotAllowed):
                 response.headers["Allow"] = error.headers["Allow"]  # RFC 9110 section 15.5.6
+        except web.RequestPayloadError:
+            broken = InvalidError("the body is not what its head announced: it can't be read")
+            response = problem_response(broken, request_id)
         except ConnectionError:
             raise
         except Exception as error:
             log.exception("a request failed unexpectedly", extra={"request_id": request_id})
             _note(request, error)
-            response = problem_response(
-                PlatformError(f"internal error; see the agent's log for request {request_id}"),
-                request_id,
-            )
+            response = problem_response(unexpected(request_id), request_id)
         if not response.prepared:
             response.headers["X-Request-Id"] = request_id
         return response
 
     return middleware
+
+
+def unexpected(request_id: str) -> PlatformError:
+    """Return what a caller is told of a fault that nobody foresaw, and that is in the log."""
+    return PlatformError(f"internal error; see the agent's log for request {request_id}")
 
 
 def _note(request: web.Request, error: Exception) -> None:

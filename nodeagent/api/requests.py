@@ -21,11 +21,12 @@ from core.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from core.model import Resource
+from core.model import Resource, Task
 from nodeagent.api.keys import AGENT
 from nodeagent.api.rights import judged, sight_of
 from nodeagent.api.views import Shown, show
 from nodeagent.node import Node
+from nodeagent.services.callbacks import CallBack
 from nodeagent.services.services import Services
 from raftstate.txn import Applied
 
@@ -34,6 +35,8 @@ R = TypeVar("R", bound=Resource)
 
 BODY_BYTES_MAX = 1 << 20
 CONDITION_LENGTH_MAX = 2000
+BODY_MAX: web.RequestKey[int] = web.RequestKey("body-max", int)
+CALLBACK_HEADER = "Callback-URL"
 CONTENT: web.RequestKey[bytes] = web.RequestKey("content", bytes)
 DECLARED_SHA256: web.RequestKey[str] = web.RequestKey("declared-sha256", str)
 KEY_NAMESPACE = uuid.UUID("6f2f1d0e-8a53-4c11-9f0e-5b8f3f6a7c21")
@@ -136,14 +139,15 @@ async def content_of(request: web.Request) -> bytes:
 
 
 async def _read_whole(request: web.Request) -> bytes:
-    if request.content_length is not None and request.content_length > BODY_BYTES_MAX:
-        raise InvalidError(f"the body is larger than {BODY_BYTES_MAX} bytes")
-    content = await request.content.read(BODY_BYTES_MAX + 1)
+    largest = request.get(BODY_MAX, BODY_BYTES_MAX)
+    if request.content_length is not None and request.content_length > largest:
+        raise too_large(largest)
+    content = await request.content.read(largest + 1)
     while content and not request.content.at_eof():
-        more = await request.content.read(BODY_BYTES_MAX + 1 - len(content))
+        more = await request.content.read(largest + 1 - len(content))
         content += more
-        if len(content) > BODY_BYTES_MAX:
-            raise InvalidError(f"the body is larger than {BODY_BYTES_MAX} bytes")
+        if len(content) > largest:
+            raise too_large(largest)
         if not more:
             break
     return content
@@ -167,6 +171,13 @@ async def body_of(request: web.Request, type_: type[T]) -> T:
     return body
 
 
+def too_large(largest: int) -> InvalidError:
+    """Return what is said of a body that is larger than that."""
+    error = InvalidError(f"the body is larger than {largest} bytes", code="too-large")
+    error.http_status = 413
+    return error
+
+
 def json_answer(
     value: object, *, status: int = 200, headers: dict[str, str] | None = None
 ) -> web.Response:
@@ -180,11 +191,12 @@ def json_answer(
 
 
 class Ids:
-    """Ids of what one request creates: the same for a repeated request."""
+    """Ids of what one request creates, the same for a repeated request; and who wants to be called back."""
 
-    def __init__(self, key: str, attempt: int = 0) -> None:
+    def __init__(self, key: str, attempt: int = 0, *, callback: CallBack | None = None) -> None:
         self._key = key
         self._attempt = attempt
+        self._callback = callback
 
     @property
     def request_id(self) -> str:
@@ -193,17 +205,26 @@ class Ids:
 
     def again(self, attempt: int) -> Ids:
         """Return the ids of a further attempt at the same request: it makes the same things."""
-        return Ids(self._key, attempt)
+        return Ids(self._key, attempt, callback=self._callback)
+
+    def item(self, id_: str) -> Ids:
+        """Return the ids for one of the things that the request is about."""
+        return Ids(f"{self._key}\n{id_}", callback=self._callback)
 
     def id_for(self, purpose: str) -> str:
         """Return the id of the thing that the request creates for that purpose."""
         return str(uuid.uuid5(KEY_NAMESPACE, f"{self._key}\n{purpose}"))
 
+    def beside(self, task: Task) -> tuple[tuple[Resource, ...], tuple[Resource, ...]]:
+        """Return what is stored together with the task that the request starts, and what that has to guard."""
+        return self._callback.beside(task) if self._callback is not None else ((), ())
+
 
 def ids_of(request: web.Request) -> Ids:
     """Return the ids of a request, made from its Idempotency-Key if it has one."""
-    key = request.headers.get("Idempotency-Key", "")
+    key, url = request.headers.get("Idempotency-Key", ""), request.headers.get(CALLBACK_HEADER)
+    callback = services_of(request).callbacks.wish(url) if url is not None else None
     if key:
-        return Ids(f"{request.method} {request.path} {key}")
+        return Ids(f"{request.method} {request.path} {key}", callback=callback)
     node = node_of(request)
-    return Ids(new_ordered_id(node.rng, node.clock.wall_ms()))
+    return Ids(new_ordered_id(node.rng, node.clock.wall_ms()), callback=callback)

@@ -30,6 +30,8 @@ from nodeagent.services.vm_service import Opened
 
 ATTEMPTS = 4
 
+Verb = Callable[[VM, Ids], Awaitable[Opened]]
+
 
 def add_routes(app: web.Application) -> None:
     """Add the routes of VMs."""
@@ -98,18 +100,23 @@ def _vm(request: web.Request) -> VM:
     return target_of(request, VM, "vm")
 
 
-async def _act(request: web.Request, verb: Callable[[VM, Ids], Awaitable[Opened]]) -> web.Response:
+async def _act(request: web.Request, verb: Verb) -> web.Response:
+    opened = await act(request, lambda: _vm(request), verb, ids_of(request))
+    return await _answer(request, opened)
+
+
+async def act(request: web.Request, vm: Callable[[], VM], verb: Verb, ids: Ids) -> Opened:
     """Carry a verb out; when the VM's state moved on meanwhile, judge again by the new state, a few times."""
-    ids = ids_of(request)
-    for attempt in range(ATTEMPTS - 1):
-        try:
-            return await _answer(request, await verb(_vm(request), ids.again(attempt)))
-        except PlacementError as error:
-            raise without_names(request, error, "host") from None
-        except ConflictError as error:
-            if error.code != "conflict-guard":
-                raise
-    return await _answer(request, await verb(_vm(request), ids.again(ATTEMPTS - 1)))
+    try:
+        for attempt in range(ATTEMPTS - 1):
+            try:
+                return await verb(vm(), ids.again(attempt))
+            except ConflictError as error:
+                if error.code != "conflict-guard":
+                    raise
+        return await verb(vm(), ids.again(ATTEMPTS - 1))
+    except PlacementError as error:
+        raise without_names(request, error, "host") from None
 
 
 async def _answer(request: web.Request, opened: Opened) -> web.Response:

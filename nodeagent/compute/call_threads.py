@@ -7,6 +7,7 @@ simply left behind.
 
 from __future__ import annotations
 
+import contextvars
 import queue
 import threading
 from collections.abc import Callable
@@ -29,12 +30,13 @@ class CallThreads(Executor):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Queue a call. It may be cancelled until a thread takes it."""
         future: Future[T] = Future()
+        context = contextvars.copy_context()  # so that what is logged names the request
 
         def job() -> None:
             if not future.set_running_or_notify_cancel():
                 return
             try:
-                result = fn(*args, **kwargs)
+                result = context.run(fn, *args, **kwargs)
             except BaseException as error:  # noqa: BLE001 - it belongs to whoever holds the future
                 future.set_exception(error)
             else:

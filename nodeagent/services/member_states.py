@@ -42,6 +42,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """What an agent says of itself, and of the hosts it has links to.
 
     `work` is what its queues hold, `faults` the last fault of each of its services, `secrets_key` how it keeps that.
+    `plain_http` is where it serves the API without TLS, empty for nowhere.
     """
 
     applied: int
@@ -54,6 +55,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     work: tuple[KindState, ...] = ()
     faults: tuple[ServiceFault, ...] = ()
     secrets_key: KeptKey | None = None
+    plain_http: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class Health:
     generation: int | None
     work: tuple[KindState, ...] = ()
     faults: tuple[ServiceFault, ...] = ()
+    plain_http: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +83,14 @@ class _Answer:
 class MemberStates:
     """What this agent knows of all hosts."""
 
-    def __init__(self, node: Node, kept: Callable[[], KeptKey | None] = lambda: None) -> None:
-        self._node, self._kept = node, kept
+    def __init__(
+        self,
+        node: Node,
+        kept: Callable[[], KeptKey | None] = lambda: None,
+        *,
+        plain_http: str = "",
+    ) -> None:
+        self._node, self._kept, self._plain_http = node, kept, plain_http
         self._answers: dict[str, _Answer] = {}
 
     def own(self) -> State:
@@ -100,6 +109,7 @@ class MemberStates:
             },
             work=self._node.queues.state(),
             faults=self._node.faults.all(),
+            plain_http=self._plain_http,
             secrets_key=self._kept(),
         )
 
@@ -186,7 +196,14 @@ def _told(state: State, committed: int) -> Health:
     lag = max(0, committed - state.applied)
     health = f"silent: {state.fault}" if state.fault else _pace(lag)
     return Health(
-        state.applied, lag, health, state.level, state.generation, state.work, state.faults
+        state.applied,
+        lag,
+        health,
+        state.level,
+        state.generation,
+        state.work,
+        state.faults,
+        state.plain_http,
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import Enum
 
 from core.errors import PlatformError, UnavailableError
+from core.logs import REQUEST_ID
 from core.model import PlannedStep, Severity, Task, TaskState
 from core.work_queue import QueueFullError
 from core.workflow import (
@@ -77,6 +78,7 @@ class TaskRunner:
             self._node.store.unwatch(watch)
 
     async def _run_task(self, task: Task) -> None:
+        REQUEST_ID.set(task.request_id)  # for this asyncio task, and for what it calls
         journal = StoreJournal(self._node, task.id)
         tries, told = 0, False
         try:

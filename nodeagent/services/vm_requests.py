@@ -82,6 +82,45 @@ class MigrateVM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ] = ""
 
 
+MANY_MAX = 200
+Names = Annotated[tuple[str, ...], attribute("Names or ids of the VMs.", count_max=MANY_MAX)]
+Conditions = Annotated[
+    tuple[str, ...],
+    attribute("Conditions as lists take them, instead of `vms`; all must hold.", count_max=20),
+]
+
+
+class DeleteVMs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/vms/actions/delete`. There are no conditions here: what they match may change before a repetition."""
+
+    vms: Names
+
+
+class SomeVMs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/vms/actions/{start,reboot}`. Either `vms` or `q`."""
+
+    vms: Names = ()
+    q: Conditions = ()
+
+
+class StopVMs(SomeVMs, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/vms/actions/stop`; see `StopVM`."""
+
+    force: Annotated[bool, attribute("Cut the power instead of asking the guests.")] = False
+    timeout_s: Annotated[
+        int,
+        attribute("How long each guest may take to shut down.", least=1, most=STOP_TIMEOUT_S_MAX),
+    ] = 90
+
+
+class MigrateVMs(SomeVMs, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/vms/actions/migrate`; see `MigrateVM`."""
+
+    host: Annotated[
+        str, attribute("Name or id of where they shall go; empty: where most room is, each.")
+    ] = ""
+
+
 class ChangeVM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`PATCH /v1/vms/{vm}` (merge patch): absent fields stay."""
 

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from core.attributes import check_bounds
 from core.errors import ConflictError, InvalidError, UnavailableError
+from core.logs import REQUEST_ID
 from core.model import (
     VM,
     CloudInit,
@@ -53,6 +54,8 @@ class IdSource(Protocol):
     def request_id(self) -> str: ...
 
     def id_for(self, purpose: str) -> str: ...
+
+    def beside(self, task: Task) -> tuple[tuple[Resource, ...], tuple[Resource, ...]]: ...
 
 
 class Placer(Protocol):
@@ -102,9 +105,10 @@ class VmService:
         lost_to = ""
         for attempt in range(CREATE_TRIES):
             plan = await self._plan(body, ids, attempt)
+            beside, guards = ids.beside(plan.task)
             txn = self._store.change(
-                puts=(plan.vm, plan.disk, plan.nic, plan.task),
-                guards=plan.uses,
+                puts=(plan.vm, plan.disk, plan.nic, plan.task, *beside),
+                guards=(*plan.uses, *guards),
                 request_id=ids.request_id if attempt == 0 else f"{ids.request_id}#{attempt}",
             )
             match await self._store.commit(txn):
@@ -349,9 +353,10 @@ class VmService:
             return Opened(self._store.get(VM, vm.id) or vm, before)
         task = self._task(workflow, vm, ids, **arguments)
         hosts = [h for id_ in new_hosts if (h := self._store.get(Host, id_)) is not None]
+        beside, guards = ids.beside(task)
         await self._store.apply(
-            puts=(vm, task),
-            guards=(*hosts, *fences_absent(*hosts)),
+            puts=(vm, task, *beside),
+            guards=(*hosts, *fences_absent(*hosts), *guards),
             request_id=ids.request_id,
         )
         opened = self._store.get(Task, task.id)
@@ -371,4 +376,5 @@ class VmService:
             runner_host_id=vm.host_id,
             tags=vm.tags,
             created_ms=self._node.clock.wall_ms(),
+            request_id=REQUEST_ID.get(),
         )

@@ -34,13 +34,12 @@ from core.model import (
     VMPhase,
 )
 from nodeagent.api import events as events_module
-from nodeagent.api.app import serve_https
 from nodeagent.api.keys import AGENT
 from nodeagent.api.tls import ApiTls
 from nodeagent.identity.tokens import secret_hash
 from nodeagent.services.vm_service import VmService
 from raftstate.txn import Txn, encode_txn
-from tests.api import ADMIN, FakeAgent, FirstHost, app_of, problem_of, unix_client
+from tests.api import ADMIN, FakeAgent, FirstHost, app_of, open_door, problem_of, unix_client
 from tests.one_member import ADMIN_TOKEN, HOST_ID, OTHER_ID, OneMember, authority
 
 
@@ -194,10 +193,9 @@ async def test_https_is_served_with_the_hosts_certificate(member, tmp_path):
     (tmp_path / "host.key").write_text(key_pem)
     (tmp_path / "ca.pem").write_text(ca.certificate_pem)
     runner = web.AppRunner(app_of(member))
-    await runner.setup()
-    await serve_https(runner, "127.0.0.1", 0, ApiTls(TlsFiles.in_directory(tmp_path)).context)
-    url = f"https://127.0.0.1:{runner.addresses[0][1]}/v1/vms"
-    async with aiohttp.ClientSession(headers=ADMIN) as http:
+    context = ApiTls(TlsFiles.in_directory(tmp_path)).context
+    async with open_door(runner, context) as port, aiohttp.ClientSession(headers=ADMIN) as http:
+        url = f"https://127.0.0.1:{port}/v1/vms"
         trusting = ssl.create_default_context(cadata=ca.certificate_pem)
         assert (await http.get(url, ssl=trusting)).status == 200
         another = ssl.create_default_context(cadata=authority().certificate_pem)
@@ -305,7 +303,7 @@ async def test_a_body_that_is_too_large_is_refused_told_or_untold(api):
             yield large[start : start + 50_000]
 
     for data in (io.BytesIO(large), in_pieces()):
-        problem = await problem_of(await api.post("/v1/vms", data=data), 400, "invalid")
+        problem = await problem_of(await api.post("/v1/vms", data=data), 413, "too-large")
         assert "larger than" in problem["detail"]
 
 

@@ -20,13 +20,12 @@ from core.identity.keyring import Keyring
 from core.mesh.tls import TlsFiles
 from core.model import COLLECTIONS, ApiCertificate
 from core.paths import write_file
-from nodeagent.api.app import serve_https
 from nodeagent.api.tls import ApiTls
 from nodeagent.joining.joiner import ask_standing
 from nodeagent.joining.messages import CLUSTER_NAME
 from nodeagent.services.own_certificates import OwnCertificates
 from nodeagent.services.secrets_rotation import SecretsRotation
-from tests.api import ADMIN, FakeAgent, app_of
+from tests.api import ADMIN, FakeAgent, app_of, open_door
 from tests.one_member import HOST_ID, OTHER_ID, OneMember, authority, founded, running, until
 from tests.own_certificates import NOW, ROOT, for_names
 
@@ -108,11 +107,11 @@ async def serving(tmp_path) -> AsyncIterator[Served]:
     secrets = SecretsRotation(member.node, Keyring(member.node.paths))
     agent.services = _with(agent.services, certificates=own, secrets=secrets)
     runner = web.AppRunner(app_of(member, agent), shutdown_timeout=0.1)
-    await runner.setup()
-    await serve_https(runner, "127.0.0.1", 0, tls.context)
-    port = runner.addresses[0][1]
-    await serve_https(runner, "127.0.0.2", port, tls.context)
-    async with aiohttp.ClientSession(headers=ADMIN) as http:
+    async with (
+        open_door(runner, tls.context) as port,
+        open_door(runner, tls.context, address="127.0.0.2", port=port),
+        aiohttp.ClientSession(headers=ADMIN) as http,
+    ):
         yield Served(member, own, http, port)
     await runner.cleanup()
 

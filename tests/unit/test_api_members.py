@@ -46,6 +46,7 @@ class Agent:
         self.asked: list[dict[str, object]] = []
         self.services = Services(
             bus=None,
+            callbacks=None,
             certificates=None,
             doorkeeper=None,
             exclusion=Exclusion(many.node),

@@ -33,6 +33,7 @@ from core.model import (
     Severity,
     Tagged,
     Task,
+    TaskState,
     VMPhase,
     kind_of,
 )
@@ -178,8 +179,8 @@ def _routes():
     """Return every route that asks for a right to a kind that can be limited: method, path, kind, action."""
     for route, need in NEEDS.items():
         method, path = route.split()
-        if need.gate not in (Gate.ROLE, Gate.OWN):
-            continue
+        if need.gate not in (Gate.ROLE, Gate.OWN) or need.each:
+            continue  # those about many things judge each of them, and have a test of their own
         for plural in COLLECTIONS if "{plural}" in path else ("",):
             kind = need.kind or kind_of(COLLECTIONS[plural])
             yield method, path.replace("{plural}", plural), kind, need.action
@@ -255,6 +256,45 @@ async def test_what_carries_the_tag_can_be_worked_with(member, api, people, vms)
         await problem_of(await api.patch(f"/v1/vms/{name}", json={"description": "x"}, headers=head), 403, "forbidden")  # fmt: skip
         assert member.store.find(VM, name).description == SECRET
     await problem_of(await api.post("/v1/vms", json={"name": "n", "image": "debian"}, headers=head), 403, "forbidden")  # fmt: skip
+
+
+async def test_of_many_each_is_judged_by_its_own_tags(member, api, people, vms):
+    for id_ in vms.values():
+        running = replace(member.store.need(VM, id_), phase=VMPhase.RUNNING)
+        await member.store.apply(puts=(running,))
+    for task in member.store.all(Task):
+        await member.store.apply(puts=(replace(task, state=TaskState.SUCCEEDED),))
+    blind = await people.may(f"vm:read@{MINE},operate@{MINE},delete@{MINE}")
+    seeing = await people.may(f"vm:operate@{MINE}", "vm:read")
+
+    async def outcomes(verb, head, **body):
+        response = await api.post(f"/v1/vms/actions/{verb}", json=body, headers=head)
+        text = await response.text()
+        assert response.status == 200, text
+        assert SECRET not in text
+        return [(i["status"], i["name"]) for i in (await response.json())["items"]], text
+
+    told, text = await outcomes(
+        "reboot", blind, vms=["mine", "theirs", "bare", vms["theirs"], "no"]
+    )
+    assert told == [(202, "mine"), (404, ""), (404, ""), (404, ""), (404, "")]
+    assert "its roles" not in text, "what may not be seen is as if it weren't there"
+    assert (await outcomes("stop", blind, q=["name~=*"]))[0] == [(409, "mine")], (
+        "others don't match"
+    )
+    told, _ = await outcomes("stop", seeing, vms=["theirs", vms["bare"]])
+    assert told == [(403, "theirs"), (403, "bare")]
+    assert [i[0] for i in (await outcomes("delete", blind, vms=["theirs", vms["bare"]]))[0]] == [
+        404,
+        404,
+    ]
+    await problem_of(
+        await api.post("/v1/vms/actions/delete", json={"vms": ["mine"]}, headers=seeing),
+        403,
+        "forbidden",
+    )
+    subjects = {task.subject for task in member.store.all(Task) if task.workflow != "create-vm"}
+    assert subjects == {f"vm/{vms['mine']}"}
 
 
 async def test_a_tag_that_goes_between_judging_and_writing_counts(member, api, people, vms, monkeypatch):  # fmt: skip

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from core.bus import Bus, Contract
 from core.errors import NotFoundError
+from core.logs import REQUEST_ID
 from core.mesh.client import MeshClient
 from core.mesh.dialer import MeshDialer
 from core.mesh.server import MeshServer
@@ -69,6 +70,8 @@ class Agent:
     async def say(self, key: str, word: Word) -> Word:
         if word.text == "fail":
             raise ValueError(key)
+        if word.text == "which request?":
+            return Word(REQUEST_ID.get())
         return Word(f"{self.node.host_name} on {key}: {word.text}")
 
     async def run(self) -> None:
@@ -136,6 +139,17 @@ async def test_all_agents_find_the_same_owner_over_the_mesh(three):
         for agent in three.agents.values():
             answer = await agent.bus.call(SAY, key, Word("hello"))
             assert answer.text == f"{owner} on {key}: hello"
+
+
+async def test_the_request_that_a_call_is_about_goes_with_it_to_the_other_host(three):
+    async def ask(request_id: str) -> str:
+        REQUEST_ID.set(request_id)
+        key = three.key_of("h2")
+        return (await three.agents["h1"].bus.call(SAY, key, Word("which request?"))).text
+
+    ids = [f"00000000-0000-4000-8000-00000000000{n}" for n in range(8)]
+    assert await asyncio.gather(*map(ask, ids)) == ids  # each task has a context of its own
+    assert await asyncio.gather(ask(""), ask("a\tb"), ask("../x")) == ["", "", ""]
 
 
 async def test_a_vm_is_worked_on_by_its_host_and_so_is_its_nic(three):

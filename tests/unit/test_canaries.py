@@ -185,7 +185,7 @@ async def test_no_secret_gets_out(tmp_path, caplog):
     for argv in STARTED:
         canaries.hear("arguments and environment of a process", " ".join(argv))
     assert canaries.found() == []
-    assert len(canaries.said) > 60
+    assert len(canaries.said) > 50
 
 
 def _others(route: str) -> dict[str, str]:

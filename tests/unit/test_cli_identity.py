@@ -8,9 +8,9 @@ from aiohttp import web
 from core.clock import SystemClock
 from core.identity.certificates import make_authority, make_request, sign_request
 from core.mesh.tls import TlsFiles
-from nodeagent.api.app import build_app, serve_https, serve_unix
+from nodeagent.api.app import build_app, serve_unix
 from nodeagent.api.tls import ApiTls
-from tests.api import FakeAgent
+from tests.api import FakeAgent, open_door
 from tests.golden.cli.cases import kvorum
 from tests.one_member import HOST_ID, founded
 from tools.cli.login import write_private
@@ -49,9 +49,8 @@ async def machines(tmp_path):
     runner = web.AppRunner(build_app(FakeAgent(member), clock=member.clock, rng=member.rng))
     await runner.setup()
     await serve_unix(runner, tmp_path / "api.sock")
-    await serve_https(runner, "127.0.0.1", 0, ApiTls(TlsFiles.in_directory(tmp_path)).context)
-    port = next(a[1] for a in runner.addresses if isinstance(a, tuple))
-    yield Machines(tmp_path, port)
+    async with open_door(runner, ApiTls(TlsFiles.in_directory(tmp_path)).context) as port:
+        yield Machines(tmp_path, port)
     await runner.cleanup()
 
 

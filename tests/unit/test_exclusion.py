@@ -8,9 +8,10 @@ from core.identity.certificates import make_authority, make_request, sign_reques
 from core.mesh.tls import TlsFiles
 from core.model import Host
 from core.paths import Paths
-from nodeagent.api.app import build_app, serve_https
+from nodeagent.api.app import build_app
 from nodeagent.api.tls import ApiTls
 from nodeagent.services.exclusion import Exclusion, Verdict
+from tests.api import open_door
 from tests.many_hosts import ManyHosts, id_of
 from tests.one_member import HOST_ID
 
@@ -41,15 +42,13 @@ async def returned(tmp_path):
     ):
         (identity / name).write_text(text)
     runner = web.AppRunner(build_app(Answering(now), clock=now.clock, rng=now.rng))
-    await runner.setup()
-    await serve_https(runner, "127.0.0.1", 0, ApiTls(TlsFiles.in_directory(identity)).context)
-    port = runner.addresses[0][1]
-    for many in (was, now):
-        await many.found()
-        await many.add_host(id_of(2), "h2", "127.0.0.1", api_port=port)
-        await many.join(3)
-    was.node = replace_paths(was.node, Paths(state=tmp_path))
-    yield was, now
+    async with open_door(runner, ApiTls(TlsFiles.in_directory(identity)).context) as port:
+        for many in (was, now):
+            await many.found()
+            await many.add_host(id_of(2), "h2", "127.0.0.1", api_port=port)
+            await many.join(3)
+        was.node = replace_paths(was.node, Paths(state=tmp_path))
+        yield was, now
     await runner.cleanup()
 
 

@@ -6,6 +6,7 @@ import random
 import ssl
 from contextlib import aclosing
 
+import msgspec
 import pytest
 
 from core.errors import (
@@ -15,6 +16,7 @@ from core.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from nodeagent.services.vm_requests import StopVMs
 from tests.golden.cli.stub import Fault, StubAgent, World
 from tests.golden.cli.world import small_cluster
 from tests.mesh_identity import Authority
@@ -76,6 +78,30 @@ async def test_two_changes_have_two_keys(agent):
         await client.act("vms", "web1", "stop", StopBody(force=True))
         await client.act("vms", "web1", "start")
     assert agent.asked[0].key != agent.asked[1].key
+
+
+async def test_who_shall_be_called_back_is_named_with_what_starts_the_work(agent):
+    url = "https://hooks.example.org/"
+    async with client_of(agent.address) as client:
+        await client.act("vms", "web1", "stop", callback_url=url)
+        await client.act("vms", "web1", "start")
+        await client.create_vm(VMBody(name="web2", image="debian-12"), callback_url=url)
+        await client.delete("vms", "web1", callback_url=url)
+    assert [asked.headers.get("Callback-URL") for asked in agent.asked] == [url, None, url, url]
+
+
+async def test_very_many_are_acted_on_some_at_a_time_and_answered_in_order(agent):
+    names = ["web1", *(f"nope{n}" for n in range(240)), "web1"]
+    async with client_of(agent.address) as client:
+        outcomes = await client.act_on_many("vms", names, "stop", StopBody(force=True))
+    assert [outcome.ref for outcome in outcomes] == names
+    assert [len(asked.json["vms"]) for asked in agent.asked] == [200, 42]
+    assert len({asked.key for asked in agent.asked}) == 2
+    for asked in agent.asked:  # what is sent is what an agent decodes
+        assert msgspec.json.decode(asked.body, type=StopVMs).force
+    assert outcomes[0].task is not None
+    assert isinstance(outcomes[1].error, NotFoundError)
+    assert (outcomes[-1].task, outcomes[-1].error) == (None, None)  # stopped already
 
 
 async def test_when_quorum_stays_lost_the_last_word_is_the_agents(agent):

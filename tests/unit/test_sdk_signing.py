@@ -12,9 +12,9 @@ from core.errors import ConflictError, UnauthenticatedError
 from core.identity.signing import Signed, is_signed, parse
 from core.mesh.tls import TlsFiles
 from core.model import Audit, PortGroup, UsedNonce
-from nodeagent.api.app import build_app, serve_https
+from nodeagent.api.app import build_app
 from nodeagent.api.tls import ApiTls
-from tests.api import FakeAgent
+from tests.api import FakeAgent, open_door
 from tests.golden.cli.stub import Fault, StubAgent
 from tests.golden.cli.world import small_cluster
 from tests.mesh_identity import Authority
@@ -100,11 +100,9 @@ async def test_the_typed_client_signs_too(tls, tmp_path, monkeypatch):
 async def test_a_real_agent_takes_what_the_client_signs(tls, tmp_path):
     member = await founded(clock=SystemClock())
     runner = web.AppRunner(build_app(FakeAgent(member), clock=member.clock, rng=member.rng))
-    await runner.setup()
-    await serve_https(runner, "127.0.0.1", 0, ApiTls(tls).context)
-    address = f"127.0.0.1:{runner.addresses[0][1]}"
     try:
-        await use(member, address, tls)
+        async with open_door(runner, ApiTls(tls).context) as port:
+            await use(member, f"127.0.0.1:{port}", tls)
     finally:
         await runner.cleanup()
 

@@ -27,7 +27,7 @@ from tests.api import ADMIN, FakeAgent, app_of, problem_of
 from tests.one_member import HOST_ID
 from tests.signed_requests import program, refused
 
-REFUSED = (400, 401, 405, 429)
+REFUSED = (400, 401, 405, 413, 415, 429)
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ The module of a noun describes its kind and adds these verbs; what is special it
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from tools.cli.context import Context
 from tools.cli.deleting import preview
 from tools.cli.output import Column, texts, write_done, write_item, write_list
-from tools.cli.parser import Parser, UsageError, Verbs, add_wait, add_yes
+from tools.cli.parser import Parser, UsageError, Verbs, add_callback, add_wait, add_yes
 from tools.cli.units import positive
 from tools.cli.waiting import finish
 from tools.sdk.items import Item
@@ -22,6 +22,7 @@ Consequences = Callable[[Context, Item], Awaitable[list[str]]]
 
 
 TAGS, TAGS_FIELD = texts("TAGS", "tags"), texts("tags", "tags")
+DeleteMany = Callable[[Namespace, Context, "Kind", Sequence[str]], Awaitable[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,13 @@ class Kind:
 def add_name(parser: Parser, kind: Kind) -> None:
     """Add the NAME argument of an existing resource."""
     parser.add_argument("name", metavar="NAME", names_of=kind.plural, help="name or id")
+
+
+def add_names(parser: Parser, kind: Kind) -> None:
+    """Add the NAME arguments of one or several existing resources."""
+    parser.add_argument(
+        "names", metavar="NAME", nargs="+", names_of=kind.plural, help="names or ids"
+    )
 
 
 def add_list(verbs: Verbs, kind: Kind) -> None:
@@ -109,34 +117,47 @@ def add_show(verbs: Verbs, kind: Kind) -> None:
 
 
 def add_delete(
-    verbs: Verbs, kind: Kind, *, verb: str = "delete", consequences: Consequences | None = None
+    verbs: Verbs,
+    kind: Kind,
+    *,
+    verb: str = "delete",
+    consequences: Consequences | None = None,
+    many: DeleteMany | None = None,
 ) -> None:
-    """Add `delete`, or the same by another name; on a terminal it shows what goes along, and asks."""
+    """Add `delete`, or the same by another name; on a terminal it shows what goes along, and asks. `many` deletes several."""
     done = {"delete": "deleted", "remove": "removed", "revoke": "revoked"}[verb]
 
     async def run(args: Namespace, ctx: Context) -> int:
-        title = f"{verb} {kind.word} {args.name}"
-        ref = args.name
+        names = args.names if many is not None else [args.name]
+        title = f"{verb} {kind.word} {', '.join(names)}"
+        refs = list(names)
         if ctx.interactive and not args.yes:
-            item = await ctx.client.get(kind.plural, args.name)
-            lines = await consequences(ctx, item) if consequences is not None else []
-            ref = item.text(
-                "id", ref
-            )  # what was shown goes, whatever has its name when the answer comes
-            lines += await preview(ctx, kind.plural, ref)
+            lines: list[str] = []
+            for place, name in enumerate(names):
+                item = await ctx.client.get(kind.plural, name)
+                lines += await consequences(ctx, item) if consequences is not None else []
+                # What was shown goes, whatever has its name when the answer comes.
+                refs[place] = item.text("id", name)
+                lines += await preview(ctx, kind.plural, refs[place])
             first = f"This will {title}" + (" with:" if lines else ".")
             await ctx.confirm("\n  ".join([first, *lines]), yes=False)
-        started = await ctx.client.delete(kind.plural, ref)
+        if many is not None and len(refs) > 1:
+            return await many(args, ctx, kind, refs)
+        (name,), (ref,) = names, refs
+        url = args.callback_url if many is not None else ""
+        started = await ctx.client.delete(kind.plural, ref, callback_url=url)
         if await finish(ctx, started, title, wait=args.wait):
-            write_done(ctx, Item({"name": args.name, done: True}), f"{args.name}: {done}")
+            write_done(ctx, Item({"name": name, done: True}), f"{name}: {done}")
         return 0
 
     parser = verbs.add(
         verb, run, f"{verb} a {kind.word}", example=f"kvorum {kind.noun} {verb} NAME --yes"
     )
-    add_name(parser, kind)
+    (add_names if many is not None else add_name)(parser, kind)
     add_yes(parser)
     add_wait(parser)
+    if many is not None:
+        add_callback(parser)
 
 
 async def related(ctx: Context, plural: str, key: str, value: str) -> tuple[Item, ...]:

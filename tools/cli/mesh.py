@@ -124,6 +124,11 @@ async def status(args: Namespace, ctx: Context) -> int:
             tuple(printable(column.value(item)) for column in MEMBER.columns) for item in members
         ]
         write_rows(ctx, [titles, *rows])
+    plain = [member for member in members if member.text("plain_http")]
+    if plain:
+        ctx.write("")
+        for member in plain:
+            ctx.write(f"WARNING  {printable(_without_tls(member))}")
     alarms = [_alarm(alarm) for alarm in found.items("alarms")] + list(found.texts("alarms"))
     if alarms:
         ctx.write("")
@@ -144,6 +149,13 @@ def _summary(found: Item, *, quorum: bool) -> list[tuple[str, ...]]:
         ("index", found.text("index", "-")),
         ("VMs", printable(vms) or "none"),
     ]
+
+
+def _without_tls(member: Item) -> str:
+    return (
+        f"{member.text('name')} serves the API without TLS on {member.text('plain_http')}: passwords and tokens "
+        "can be read on the way (plain_http in its agent.toml)"
+    )
 
 
 def _alarm(alarm: Item) -> str:

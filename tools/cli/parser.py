@@ -36,6 +36,7 @@ NOUNS: dict[str, tuple[str, str]] = {
     "access-key": ("tools.cli.access_key", "keys with which programs of others sign requests"),
     "certificate": ("tools.cli.certificate", "the certificate of the HTTPS API"),
     "secrets": ("tools.cli.secrets", "the key by which the cluster's secrets are sealed"),
+    "callback-key": ("tools.cli.callback_key", "the key that signs what callbacks bring"),
     "data-center": ("tools.cli.places", "name spaces that hold clusters"),
     "cluster": ("tools.cli.places", "groups of hosts among which VMs move"),
     "host": ("tools.cli.host", "servers that run VMs"),
@@ -235,6 +236,16 @@ def add_wait(parser: Parser) -> None:
         dest="wait",
         action="store_false",
         help="return as soon as the work is accepted and print its task",
+    )
+
+
+def add_callback(parser: Parser) -> None:
+    """Add --callback-url, for commands that start a task."""
+    parser.add_argument(
+        "--callback-url",
+        default="",
+        metavar="URL",
+        help="post the result there, signed, when the work has ended",
     )
 
 

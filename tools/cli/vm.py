@@ -6,8 +6,9 @@ from argparse import Namespace
 
 from msgspec import UNSET
 
-from tools.cli.collection import Kind, add_delete, add_list, add_name, related
+from tools.cli.collection import Kind, add_delete, add_list, add_name, add_names, related
 from tools.cli.context import Context
+from tools.cli.many import act_on_many, delete_many
 from tools.cli.output import (
     Column,
     mebibytes,
@@ -19,7 +20,7 @@ from tools.cli.output import (
     write_rows,
     write_value,
 )
-from tools.cli.parser import Parser, Root, UsageError, Verbs, add_wait
+from tools.cli.parser import Parser, Root, UsageError, Verbs, add_callback, add_wait
 from tools.cli.units import duration_s, shown_size
 from tools.cli.vm_create import add_create
 from tools.cli.waiting import finish
@@ -104,23 +105,23 @@ def _size(disk: Item) -> str:
 
 
 async def start(args: Namespace, ctx: Context) -> int:
-    """Start a VM."""
+    """Start VMs."""
     return await _act(args, ctx, "start", EmptyBody())
 
 
 async def stop(args: Namespace, ctx: Context) -> int:
-    """Stop a VM."""
+    """Stop VMs."""
     body = StopBody(force=args.force, timeout_s=args.timeout or UNSET)
     return await _act(args, ctx, "stop", body)
 
 
 async def reboot(args: Namespace, ctx: Context) -> int:
-    """Reboot a VM."""
+    """Reboot VMs."""
     return await _act(args, ctx, "reboot", EmptyBody())
 
 
 async def migrate(args: Namespace, ctx: Context) -> int:
-    """Move a running VM to another host."""
+    """Move running VMs to other hosts."""
     return await _act(args, ctx, "migrate", MigrateBody(host=args.host or UNSET))
 
 
@@ -140,12 +141,23 @@ async def update(args: Namespace, ctx: Context) -> int:
 async def _act(
     args: Namespace, ctx: Context, verb: str, body: EmptyBody | StopBody | MigrateBody
 ) -> int:
-    started = await ctx.client.act("vms", args.name, verb, body)
-    if await finish(ctx, started, f"{verb} {args.name}", wait=args.wait):
-        vm = await ctx.client.get("vms", args.name)
-        nothing = " already" if started.task is None else ""
-        write_done(ctx, vm, f"{vm.text('name')}: {_state(vm)} on {_host(vm)}{nothing}")
+    if len(args.names) > 1:
+        return await act_on_many(args, ctx, KIND, verb, body, _tell)
+    (name,) = args.names
+    started = await ctx.client.act("vms", name, verb, body, callback_url=args.callback_url)
+    if await finish(ctx, started, f"{verb} {name}", wait=args.wait):
+        vm = await ctx.client.get("vms", name)
+        write_done(ctx, vm, _told(vm, already=started.task is None))
     return 0
+
+
+async def _tell(ctx: Context, item: Item, already: bool) -> tuple[Item, str]:
+    vm = await ctx.client.get("vms", item.text("id"))
+    return vm, _told(vm, already=already)
+
+
+def _told(vm: Item, *, already: bool) -> str:
+    return f"{vm.text('name')}: {_state(vm)} on {_host(vm)}" + (" already" if already else "")
 
 
 async def _consequences(ctx: Context, vm: Item) -> list[str]:
@@ -168,25 +180,28 @@ def _add_update(verbs: Verbs) -> None:
 
 
 def _add_actions(verbs: Verbs) -> None:
-    started = verbs.add("start", start, "start a VM", example="kvorum vm start web1")
+    started = verbs.add(
+        "start", start, "start VMs", example="kvorum vm start web1\nkvorum vm start web1 web2 db1"
+    )
     stopped = verbs.add(
         "stop",
         stop,
-        "shut a VM down",
+        "shut VMs down",
         example="kvorum vm stop web1\nkvorum vm stop web1 --force",
-        note="The guest is asked to shut down, as by its power button; --force takes its power away.",
+        note="Each guest is asked to shut down, as by its power button; --force takes its power away.",
     )
-    rebooted = verbs.add("reboot", reboot, "reboot a VM", example="kvorum vm reboot web1")
+    rebooted = verbs.add("reboot", reboot, "reboot VMs", example="kvorum vm reboot web1 web2")
     moved = verbs.add(
         "migrate",
         migrate,
-        "move a running VM to another host without stopping it",
+        "move running VMs to other hosts without stopping them",
         example="kvorum vm migrate web1\nkvorum vm migrate web1 --host h2",
-        note="Its disks must be on a shared data storage.",
+        note="Their disks must be on a shared data storage.",
     )
     for parser in (started, stopped, rebooted, moved):
-        add_name(parser, KIND)
+        add_names(parser, KIND)
         add_wait(parser)
+        add_callback(parser)
     stopped.add_argument("--force", action="store_true", help="at once, like pulling the plug")
     stopped.add_argument(
         "--timeout", type=duration_s, default=0, metavar="TIME", help="how long the guest may take"
@@ -208,7 +223,7 @@ def _add(root: Root, parser: Parser) -> None:
     add_name(shown, KIND)
     _add_update(verbs)
     _add_actions(verbs)
-    add_delete(verbs, KIND, consequences=_consequences)
+    add_delete(verbs, KIND, consequences=_consequences, many=delete_many)
 
 
 ADD = {"vm": _add}

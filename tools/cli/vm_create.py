@@ -9,7 +9,7 @@ from msgspec import UNSET
 
 from tools.cli.context import Context
 from tools.cli.output import write_done
-from tools.cli.parser import Parser, UsageError, Verbs, add_wait
+from tools.cli.parser import Parser, UsageError, Verbs, add_callback, add_wait
 from tools.cli.units import memory_mib, positive, size_bytes
 from tools.cli.waiting import finish
 from tools.sdk.bodies import VMBody
@@ -38,7 +38,7 @@ async def create(args: Namespace, ctx: Context) -> int:
         start=args.start,
         description=args.description,
     )
-    started = await ctx.client.create_vm(body)
+    started = await ctx.client.create_vm(body, callback_url=args.callback_url)
     if not await finish(ctx, started, f"create {args.name}", wait=args.wait):
         return 0
     vm = await ctx.client.get("vms", args.name)
@@ -121,6 +121,7 @@ def add_create(verbs: Verbs) -> None:
     made.add_argument("--no-start", dest="start", action="store_false", help="create it stopped")
     made.add_argument("--description", default="", metavar="TEXT", help="a note for people")
     add_wait(made)
+    add_callback(made)
 
 
 def _add_places(parser: Parser) -> None:

@@ -12,6 +12,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote, unquote
@@ -39,6 +40,7 @@ from tools.sdk.bodies import (
 from tools.sdk.endpoints import Endpoint
 from tools.sdk.files import OnBytes, pieces_of, sha256_of, size_of
 from tools.sdk.items import Item, JsonValue, Page, item_of
+from tools.sdk.problems import Problem, error_from
 from tools.sdk.sse import Decoder
 from tools.sdk.started import Started
 from tools.sdk.tasks import TaskView, task_of
@@ -52,11 +54,23 @@ UPLOAD_BYTES_PER_S_MIN = 256 * 1024
 UPLOAD_CONVERSION_S_MAX = 900.0
 
 PAGE_MAX = 10_000
+MANY_MAX = 200
+MANY_TIMEOUT_S = 120.0
 STREAM_SILENCE_S = 40.0  # agents say every 15 s that they are still there
 FOLLOW_TRIES_FIRST = 3
 FOLLOW_TRIES = 12
 
 OnProgress = Callable[[TaskView], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one of many, called `ref` in the request: an error, or a task, or nothing to do."""
+
+    ref: str
+    item: Item
+    task: TaskView | None
+    error: PlatformError | None
 
 
 def path_of(*parts: str) -> str:
@@ -270,9 +284,53 @@ class Client:
         body = msgspec.json.encode(dict(attributes))
         return await self._item(Request("PATCH", path_of(plural, name), body=body))
 
-    async def delete(self, plural: str, name: str) -> Started[Item]:
-        """Delete by name or id; long work comes back as a task."""
-        return _started(await self._transport.send(Request("DELETE", path_of(plural, name))))
+    async def delete(self, plural: str, name: str, *, callback_url: str = "") -> Started[Item]:
+        """Delete by name or id; long work comes back as a task, of whose end `callback_url` is told."""
+        headers = _callback(callback_url)
+        request = Request("DELETE", path_of(plural, name), headers=headers)
+        return _started(await self._transport.send(request))
+
+    async def act(
+        self,
+        plural: str,
+        name: str,
+        verb: str,
+        body: Body | None = None,
+        *,
+        callback_url: str = "",
+    ) -> Started[Item]:
+        """Do `POST /v1/<plural>/<name>/actions/<verb>`; `callback_url` is told of the end of the task, if one begins."""
+        path, headers = path_of(plural, name, "actions", verb), _callback(callback_url)
+        request = Request("POST", path, headers=headers, body=_json(body or EmptyBody()))
+        return _started(await self._transport.send(request))
+
+    async def act_on_many(
+        self,
+        plural: str,
+        names: Sequence[str],
+        verb: str,
+        body: Body | None = None,
+        *,
+        callback_url: str = "",
+    ) -> tuple[Outcome, ...]:
+        """Do a verb to many, by names or ids, and return what came of each, in their order; some at a time if there are very many.
+
+        To choose them by conditions, list them first: then it is known what a repetition is about.
+        """
+        path, headers = path_of(plural, "actions", verb), _callback(callback_url)
+        outcomes: list[Outcome] = []
+        for first in range(0, len(names), MANY_MAX):
+            options = msgspec.to_builtins(body or EmptyBody())
+            some = {**options, plural: list(names[first : first + MANY_MAX])}
+            request = Request(
+                "POST",
+                path,
+                headers=headers,
+                body=msgspec.json.encode(some),
+                timeout_s=MANY_TIMEOUT_S,
+            )
+            outcomes += map(_outcome, (await self._item(request)).items("items"))
+        return tuple(outcomes)
 
     async def plan_delete(self, plural: str, name: str) -> Item:
         """Return what a deletion would take along and what stands in its way; nothing is deleted.
@@ -282,14 +340,6 @@ class Client:
         """
         request = Request("DELETE", path_of(plural, name), query=(("dry_run", "1"),))
         return await self._item(request)
-
-    async def act(
-        self, plural: str, name: str, verb: str, body: Body | None = None
-    ) -> Started[Item]:
-        """Do `POST /v1/<plural>/<name>/actions/<verb>`."""
-        path = path_of(plural, name, "actions", verb)
-        reply = await self._transport.send(Request("POST", path, body=_json(body or EmptyBody())))
-        return _started(reply)
 
     async def tags(self, plural: str, name: str) -> tuple[str, ...]:
         """Return the tags of a resource."""
@@ -326,10 +376,15 @@ class Client:
 
     # -- particular resources
 
-    async def create_vm(self, body: VMBody) -> Started[Item]:
-        """Create a VM and, unless told otherwise, start it."""
-        reply = await self._transport.send(Request("POST", path_of("vms"), body=_json(body)))
-        return _started(reply, key="vm")
+    async def create_vm(self, body: VMBody, *, callback_url: str = "") -> Started[Item]:
+        """Create a VM and, unless told otherwise, start it; `callback_url` is told of the end."""
+        headers = _callback(callback_url)
+        request = Request("POST", path_of("vms"), headers=headers, body=_json(body))
+        return _started(await self._transport.send(request), key="vm")
+
+    async def callback_key(self) -> str:
+        """Return the public key, `whpk_` and base64, with which receivers check what they are sent."""
+        return (await self._item(Request("GET", path_of("callback-key")))).text("public_key")
 
     async def create_join_tokens(self, body: JoinTokenBody) -> Item:
         """Return `tokens` and `expires_ms`; the agent keeps only hashes of the tokens."""
@@ -521,6 +576,10 @@ def _with(field: str, answer: Item) -> Item:
     return answer
 
 
+def _callback(url: str) -> dict[str, str]:
+    return {"Callback-URL": url} if url else {}
+
+
 def _json(body: Body) -> bytes:
     return msgspec.json.encode(body)
 
@@ -535,6 +594,16 @@ def _decoded(body: bytes) -> JsonValue:
             "the answer is not JSON: is KVORUM_ADDRESS the address of a Kvorum agent?"
         ) from None
     return value
+
+
+def _outcome(item: Item) -> Outcome:
+    task, status = item.item("task"), item.integer("status")
+    error = None
+    if status >= 400:
+        problem = item.item("problem")
+        texts = {name: problem.text(name) for name in ("detail", "title", "code", "request_id")}
+        error = error_from(status, Problem(**texts))
+    return Outcome(item.text("ref"), item, task_of(task) if task.raw else None, error)
 
 
 def _started(reply: Reply, key: str = "") -> Started[Item]:

@@ -52,7 +52,11 @@ class ServerError(PlatformError):
 
 def error_of(status: int, body: bytes) -> PlatformError:
     """Return the error that an answer means; its message is the problem's detail in one line."""
-    problem = _decode(body)
+    return error_from(status, _decode(body))
+
+
+def error_from(status: int, problem: Problem) -> PlatformError:
+    """Return the error that a problem means."""
     message = " ".join((problem.detail or problem.title).split()) or f"the agent answered {status}"
     kind = _BY_STATUS.get(status, InvalidError if status < 500 else ServerError)
     if kind is ServerError and problem.request_id:

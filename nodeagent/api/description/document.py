@@ -31,8 +31,9 @@ from nodeagent.api.description.operations import (
 )
 from nodeagent.api.description.schemas import SchemaOf, reference_to, schemas_of
 from nodeagent.api.problems import KEY_LENGTH_MAX, Problem
-from nodeagent.api.requests import CONDITION_LENGTH_MAX
+from nodeagent.api.requests import CALLBACK_HEADER, CONDITION_LENGTH_MAX
 from nodeagent.api.tags import ChangeTags
+from nodeagent.services.callback_targets import URL_LENGTH_MAX
 
 OPENAPI = "3.1.0"
 # What hosts and their guards ask each other; programs have no use for it.
@@ -47,9 +48,11 @@ PROBLEMS: Mapping[int, str] = {
     403: "Known, but not allowed.",
     404: "There is no such thing.",
     409: "The state forbids it now: a name taken, something in use, changed by someone else meanwhile.",
+    408: "The body came too slowly.",
     412: "It isn't as `If-Match` expects.",
-    413: "The request is too large.",
-    429: "Too many: of wrong log-ins or signatures from this address, or of signed requests.",
+    413: "The body is too large.",
+    415: "The body is packed.",
+    429: "Too many: more than one caller's share, wrong log-ins or signatures, or signed requests.",
     500: "A fault of the agent; its log says more, under the request id.",
     503: "No quorum in time, or this host isn't ready: repeat with the same Idempotency-Key.",
 }
@@ -235,6 +238,12 @@ def _parameters(method: str, path: str, operation: Operation) -> Iterator[dict[s
     if operation.task:
         yield _header(
             "Prefer", "`wait=N`: answer when the task ends or changes, N seconds at most."
+        )
+    if operation.task and method in CHANGES:
+        yield _header(
+            CALLBACK_HEADER,
+            "Post the task here when it has ended, signed.",
+            length_max=URL_LENGTH_MAX,
         )
 
 

@@ -36,6 +36,7 @@ from nodeagent.api.accounts import (
     SetPassword,
 )
 from nodeagent.api.certificates import ImportCertificate
+from nodeagent.api.description.schemas import reference_to
 from nodeagent.api.hosts import ChangeHost, ConfirmOff
 from nodeagent.api.joining import (
     InitCluster,
@@ -46,11 +47,21 @@ from nodeagent.api.joining import (
 )
 from nodeagent.api.members import ChangePolicy
 from nodeagent.api.networks import ChangeRule, CreatePortGroup, CreateRule, CreateSecurityGroup
+from nodeagent.api.problems import Problem
 from nodeagent.api.roles import WriteRole
 from nodeagent.api.storages import CreateDataStorage
 from nodeagent.api.two_factor import TotpCode
 from nodeagent.joining.messages import AboutStanding, JoinAnswer, JoinCancel, JoinRequest, Standing
-from nodeagent.services.vm_requests import ChangeVM, CreateVM, MigrateVM, StopVM
+from nodeagent.services.vm_requests import (
+    ChangeVM,
+    CreateVM,
+    DeleteVMs,
+    MigrateVM,
+    MigrateVMs,
+    SomeVMs,
+    StopVM,
+    StopVMs,
+)
 
 Schema = Mapping[str, object]
 Shape = type[Resource] | type[msgspec.Struct] | Schema | None
@@ -173,9 +184,32 @@ MEMBER = titled(
         version=TEXT,
         vms=NUMBER,
         work=list_of(OBJECT),
+        plain_http=TEXT,
         service_faults=list_of(OBJECT),
     ),
 )
+OUTCOMES: Mapping[int, tuple[str, Shape]] = {
+    200: (
+        "What came of each, in the order they were named; `status` as if it had been asked for alone.",
+        titled(
+            "Outcomes",
+            items_of(
+                titled(
+                    "Outcome",
+                    object_of(
+                        ref=TEXT,
+                        id=TEXT,
+                        name=TEXT,
+                        status=NUMBER,
+                        task={"anyOf": [shown(Task), {"type": "null"}]},
+                        problem={"anyOf": [reference_to(Problem), {"type": "null"}]},
+                    ),
+                )
+            ),
+        ),
+    )
+}
+CALLBACK_KEY = titled("CallbackKey", object_of(public_key=TEXT))
 POLICY = titled(
     "VoterPolicy",
     object_of(voters_max=NUMBER, voter_replace_after_s=NUMBER, feature_level=NUMBER, **VOTES),
@@ -420,6 +454,24 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("POST", "/v1/vms/{vm}/actions/migrate"): Operation(
         "Move a running VM to another host.", VM_WORK, body=MigrateVM, task=True
     ),
+    ("POST", "/v1/vms/actions/start"): Operation(
+        "Start up to 200 VMs.", OUTCOMES, body=SomeVMs, task=True
+    ),
+    ("POST", "/v1/vms/actions/stop"): Operation(
+        "Shut up to 200 VMs down, or cut their power.", OUTCOMES, body=StopVMs, task=True
+    ),
+    ("POST", "/v1/vms/actions/reboot"): Operation(
+        "Restart the guests of up to 200 VMs.", OUTCOMES, body=SomeVMs, task=True
+    ),
+    ("POST", "/v1/vms/actions/migrate"): Operation(
+        "Move up to 200 running VMs to other hosts.", OUTCOMES, body=MigrateVMs, task=True
+    ),
+    ("POST", "/v1/vms/actions/delete"): Operation(
+        "Stop up to 200 VMs by force and remove them with their disks and NICs.",
+        OUTCOMES,
+        body=DeleteVMs,
+        task=True,
+    ),
     ("POST", "/v1/images"): Operation(
         "Upload an image.",
         {201: ("Verified and stored.", Image)},
@@ -469,6 +521,15 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("DELETE", "/v1/tasks/{task}"): Operation(
         "Ask a task to stop at its next safe point.", {202: ("It is asked.", Task)}
+    ),
+    ("GET", "/v1/callback-key"): Operation(
+        "The public key that receivers of callbacks check signatures with.",
+        {200: ("`whpk_` and the Ed25519 key in base64.", CALLBACK_KEY)},
+        open=True,
+    ),
+    ("POST", "/v1/callback-key/actions/rotate"): Operation(
+        "Sign callbacks with a new key from now on.",
+        {200: ("The new public key.", CALLBACK_KEY)},
     ),
     ("GET", "/v1/events"): Operation(
         "Events, oldest first; with `Accept: text/event-stream` a stream that `Last-Event-ID` resumes at any agent.",
@@ -616,3 +677,8 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         only_on_host=True,
     ),
 }
+
+STARTING_TASKS = frozenset(
+    route for route, operation in OPERATIONS.items() if operation.task and route[0] != "GET"
+)
+"""The routes that answer with a task that they have started, by method and path."""

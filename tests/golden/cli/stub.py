@@ -273,6 +273,8 @@ class StubAgent:
                 return self._local(what, asked)
             case _, ["secrets", *_]:
                 return 200, self.world.secrets, {}
+            case _, ["callback-key", *_]:
+                return 200, {"public_key": "whpk_AAAA"}, {}
             case "GET", [plural]:
                 items = self._all(plural)
                 for condition in (value for name, value in asked.query if name == "q"):
@@ -306,6 +308,9 @@ class StubAgent:
             case "DELETE", [plural, name]:
                 self._all(plural).remove(self._one(plural, name))
                 return 204, None, {}
+            case "POST", ["vms", "actions", verb]:
+                items = [self._one_of_many(name, verb, asked) for name in asked.json["vms"]]
+                return 200, {"items": items}, {}
             case "POST", [("vms" | "hosts") as plural, name, "actions", verb]:
                 return self._act(plural, name, verb, asked)
             case "POST", ["vms"]:
@@ -334,6 +339,18 @@ class StubAgent:
             case "POST", [plural]:
                 return 201, self._made(plural, asked.json), {}
         raise Refused(404, "not-found", f"there is no {asked.path}")
+
+    def _one_of_many(self, name, verb, asked):
+        about = {"ref": name, "id": "", "task": None, "problem": None}
+        try:
+            if verb == "delete":
+                status, said, _ = self._accepted(self._one("vms", name), "vm-delete")
+            else:
+                status, said, _ = self._act("vms", name, verb, asked)
+        except Refused as refused:
+            problem = {"code": refused.code, "detail": refused.detail}
+            return {**about, "status": refused.status, "problem": problem}
+        return {**about, "id": said["vm"]["id"], "status": status, "task": said["task"]}
 
     def _local(self, what, asked):
         if what == "status":

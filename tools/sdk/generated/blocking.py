@@ -472,6 +472,26 @@ class Audits(BlockingCollection[models.Audit]):
         self._runner = runner
 
 
+class CallbackKey:
+    """`/v1/callback-key`."""
+
+    def __init__(self, calls: operations.CallbackKey, runner: Runner) -> None:
+        self._calls = calls
+        self._runner = runner
+
+    def get(self) -> models.CallbackKey:
+        """The public key that receivers of callbacks check signatures with."""
+        return self._runner.run(self._calls.get())
+
+    def rotate(self, *, idempotency_key: str = "") -> models.CallbackKey:
+        """Sign callbacks with a new key from now on.
+
+        Args:
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(self._calls.rotate(idempotency_key=idempotency_key))
+
+
 class Certificates:
     """`/v1/certificates`."""
 
@@ -2209,6 +2229,7 @@ class Vms(BlockingCollection[models.VM]):
         start: bool | UnsetType = UNSET,
         description: str | UnsetType = UNSET,
         idempotency_key: str = "",
+        callback_url: str = "",
     ) -> Started[models.VM]:
         """Make a VM from an image.
 
@@ -2230,6 +2251,7 @@ class Vms(BlockingCollection[models.VM]):
             start: Whether to start it at once. Default: `True`.
             description: A note for people. At most 1000 characters.
             idempotency_key: A repetition with the same key gives the first result.
+            callback_url: Post the task here when it has ended, signed.
         """
         return self._runner.run(
             self._calls.create(
@@ -2250,6 +2272,122 @@ class Vms(BlockingCollection[models.VM]):
                 start=start,
                 description=description,
                 idempotency_key=idempotency_key,
+                callback_url=callback_url,
+            )
+        )
+
+    def delete_many(
+        self, *, vms: Sequence[str], idempotency_key: str = "", callback_url: str = ""
+    ) -> Page[models.Outcome]:
+        """Stop up to 200 VMs by force and remove them with their disks and NICs.
+
+        Args:
+            vms: Names or ids of the VMs.
+            idempotency_key: A repetition with the same key gives the first result.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return self._runner.run(
+            self._calls.delete_many(
+                vms=vms, idempotency_key=idempotency_key, callback_url=callback_url
+            )
+        )
+
+    def migrate_many(
+        self,
+        *,
+        vms: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        host: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+        callback_url: str = "",
+    ) -> Page[models.Outcome]:
+        """Move up to 200 running VMs to other hosts.
+
+        Args:
+            vms: Names or ids of the VMs.
+            q: Conditions as lists take them, instead of `vms`; all must hold.
+            host: Name or id of where they shall go; empty: where most room is, each.
+            idempotency_key: A repetition with the same key gives the first result.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return self._runner.run(
+            self._calls.migrate_many(
+                vms=vms, q=q, host=host, idempotency_key=idempotency_key, callback_url=callback_url
+            )
+        )
+
+    def reboot_many(
+        self,
+        *,
+        vms: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        callback_url: str = "",
+    ) -> Page[models.Outcome]:
+        """Restart the guests of up to 200 VMs.
+
+        Args:
+            vms: Names or ids of the VMs.
+            q: Conditions as lists take them, instead of `vms`; all must hold.
+            idempotency_key: A repetition with the same key gives the first result.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return self._runner.run(
+            self._calls.reboot_many(
+                vms=vms, q=q, idempotency_key=idempotency_key, callback_url=callback_url
+            )
+        )
+
+    def start_many(
+        self,
+        *,
+        vms: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        callback_url: str = "",
+    ) -> Page[models.Outcome]:
+        """Start up to 200 VMs.
+
+        Args:
+            vms: Names or ids of the VMs.
+            q: Conditions as lists take them, instead of `vms`; all must hold.
+            idempotency_key: A repetition with the same key gives the first result.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return self._runner.run(
+            self._calls.start_many(
+                vms=vms, q=q, idempotency_key=idempotency_key, callback_url=callback_url
+            )
+        )
+
+    def stop_many(
+        self,
+        *,
+        vms: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        force: bool | UnsetType = UNSET,
+        timeout_s: int | UnsetType = UNSET,
+        idempotency_key: str = "",
+        callback_url: str = "",
+    ) -> Page[models.Outcome]:
+        """Shut up to 200 VMs down, or cut their power.
+
+        Args:
+            vms: Names or ids of the VMs.
+            q: Conditions as lists take them, instead of `vms`; all must hold.
+            force: Cut the power instead of asking the guests. Default: `False`.
+            timeout_s: How long each guest may take to shut down. 1..3600. Default: `90`.
+            idempotency_key: A repetition with the same key gives the first result.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return self._runner.run(
+            self._calls.stop_many(
+                vms=vms,
+                q=q,
+                force=force,
+                timeout_s=timeout_s,
+                idempotency_key=idempotency_key,
+                callback_url=callback_url,
             )
         )
 
@@ -2319,7 +2457,13 @@ class Vms(BlockingCollection[models.VM]):
         )
 
     def delete(
-        self, vm: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+        self,
+        vm: str,
+        /,
+        *,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+        callback_url: str = "",
     ) -> Started[models.VM]:
         """Stop a VM by force and remove it with its disks and NICs.
 
@@ -2327,9 +2471,12 @@ class Vms(BlockingCollection[models.VM]):
             vm: Name or id.
             idempotency_key: A repetition with the same key gives the first result.
             if_match: Do it only if the thing still has this revision.
+            callback_url: Post the task here when it has ended, signed.
         """
         return self._runner.run(
-            self._calls.delete(vm, idempotency_key=idempotency_key, if_match=if_match)
+            self._calls.delete(
+                vm, idempotency_key=idempotency_key, if_match=if_match, callback_url=callback_url
+            )
         )
 
     def plan_delete(self, vm: str, /) -> models.DeletionPlan:
@@ -2348,6 +2495,7 @@ class Vms(BlockingCollection[models.VM]):
         host: str | UnsetType = UNSET,
         idempotency_key: str = "",
         if_match: int | str = "",
+        callback_url: str = "",
     ) -> Started[models.VM]:
         """Move a running VM to another host.
 
@@ -2356,13 +2504,26 @@ class Vms(BlockingCollection[models.VM]):
             host: Name or id of where it shall go; empty: the host with most room.
             idempotency_key: A repetition with the same key gives the first result.
             if_match: Do it only if the thing still has this revision.
+            callback_url: Post the task here when it has ended, signed.
         """
         return self._runner.run(
-            self._calls.migrate(vm, host=host, idempotency_key=idempotency_key, if_match=if_match)
+            self._calls.migrate(
+                vm,
+                host=host,
+                idempotency_key=idempotency_key,
+                if_match=if_match,
+                callback_url=callback_url,
+            )
         )
 
     def reboot(
-        self, vm: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+        self,
+        vm: str,
+        /,
+        *,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+        callback_url: str = "",
     ) -> Started[models.VM]:
         """Restart a VM's guest.
 
@@ -2370,13 +2531,22 @@ class Vms(BlockingCollection[models.VM]):
             vm: Name or id.
             idempotency_key: A repetition with the same key gives the first result.
             if_match: Do it only if the thing still has this revision.
+            callback_url: Post the task here when it has ended, signed.
         """
         return self._runner.run(
-            self._calls.reboot(vm, idempotency_key=idempotency_key, if_match=if_match)
+            self._calls.reboot(
+                vm, idempotency_key=idempotency_key, if_match=if_match, callback_url=callback_url
+            )
         )
 
     def start(
-        self, vm: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+        self,
+        vm: str,
+        /,
+        *,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+        callback_url: str = "",
     ) -> Started[models.VM]:
         """Start a VM.
 
@@ -2384,9 +2554,12 @@ class Vms(BlockingCollection[models.VM]):
             vm: Name or id.
             idempotency_key: A repetition with the same key gives the first result.
             if_match: Do it only if the thing still has this revision.
+            callback_url: Post the task here when it has ended, signed.
         """
         return self._runner.run(
-            self._calls.start(vm, idempotency_key=idempotency_key, if_match=if_match)
+            self._calls.start(
+                vm, idempotency_key=idempotency_key, if_match=if_match, callback_url=callback_url
+            )
         )
 
     def stop(
@@ -2398,6 +2571,7 @@ class Vms(BlockingCollection[models.VM]):
         timeout_s: int | UnsetType = UNSET,
         idempotency_key: str = "",
         if_match: int | str = "",
+        callback_url: str = "",
     ) -> Started[models.VM]:
         """Shut a VM down, or cut its power.
 
@@ -2407,6 +2581,7 @@ class Vms(BlockingCollection[models.VM]):
             timeout_s: How long the guest may take to shut down. 1..3600. Default: `90`.
             idempotency_key: A repetition with the same key gives the first result.
             if_match: Do it only if the thing still has this revision.
+            callback_url: Post the task here when it has ended, signed.
         """
         return self._runner.run(
             self._calls.stop(
@@ -2415,6 +2590,7 @@ class Vms(BlockingCollection[models.VM]):
                 timeout_s=timeout_s,
                 idempotency_key=idempotency_key,
                 if_match=if_match,
+                callback_url=callback_url,
             )
         )
 
@@ -2429,6 +2605,7 @@ class Operations:
         self.access_tokens = AccessTokens(calls.access_tokens, runner)
         self.accounts = Accounts(calls.accounts, runner)
         self.audits = Audits(calls.audits, runner)
+        self.callback_key = CallbackKey(calls.callback_key, runner)
         self.certificates = Certificates(calls.certificates, runner)
         self.clusters = Clusters(calls.clusters, runner)
         self.data_centers = DataCenters(calls.data_centers, runner)

@@ -274,6 +274,12 @@ class Audit(Model, frozen=True, kw_only=True):
     """What differs, as it is now: JSON, secrets masked."""
 
 
+class CallbackKey(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    public_key: str = ""
+
+
 class Caller(Model, frozen=True, kw_only=True):
     """An object of the API."""
 
@@ -627,6 +633,13 @@ class DataStorage(Model, frozen=True, kw_only=True):
     """The plug-in's driver that it is used by; empty: the product's own."""
     data_center_name: str = ""
     """The name behind `data_center_id`; empty without one."""
+
+
+class DeleteVMs(Model, frozen=True, kw_only=True):
+    """`POST /v1/vms/actions/delete`. There are no conditions here: what they match may change before a repetition."""
+
+    vms: tuple[str, ...]
+    """Names or ids of the VMs."""
 
 
 class DeletionPlan(Model, frozen=True, kw_only=True):
@@ -1036,6 +1049,7 @@ class Member(Model, frozen=True, kw_only=True):
     version: str = ""
     vms: int = 0
     work: tuple[dict[str, Any], ...] = ()
+    plain_http: str = ""
     service_faults: tuple[dict[str, Any], ...] = ()
 
 
@@ -1053,6 +1067,17 @@ class MigrateVM(Model, frozen=True, kw_only=True):
 
     host: str | UnsetType = UNSET
     """Name or id of where it shall go; empty: the host with most room."""
+
+
+class MigrateVMs(Model, frozen=True, kw_only=True):
+    """`POST /v1/vms/actions/migrate`; see `MigrateVM`."""
+
+    vms: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of the VMs."""
+    q: tuple[str, ...] | UnsetType = UNSET
+    """Conditions as lists take them, instead of `vms`; all must hold."""
+    host: str | UnsetType = UNSET
+    """Name or id of where they shall go; empty: where most room is, each."""
 
 
 class NewAccessToken(Model, frozen=True, kw_only=True):
@@ -1152,6 +1177,17 @@ class Nic(Model, frozen=True, kw_only=True):
     """The names behind `security_group_ids`."""
 
 
+class Outcome(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    ref: str = ""
+    id: str
+    name: str = ""
+    status: int = 0
+    task: Task | None = None
+    problem: Problem | None = None
+
+
 class Permission(Model, frozen=True, kw_only=True):
     """The right to do each of `actions` to each of `kinds`; `*` stands for all of them.
 
@@ -1221,6 +1257,25 @@ class PortGroup(Model, frozen=True, kw_only=True):
     """Domain of the guests' names."""
     switch_name: str = ""
     """The name behind `switch_id`; empty without one."""
+
+
+class Problem(Model, frozen=True, kw_only=True):
+    """RFC 9457 section 3.1; `code` is ours and stable, `detail` says what was wrong and what to do."""
+
+    HIDDEN: ClassVar[frozenset[str]] = frozenset({"code"})
+
+    type: str = ""
+    """Address of the kind of problem: `about:kvorum#` and the code."""
+    title: str = ""
+    """The kind of problem, in words."""
+    status: int = 0
+    """The HTTP status."""
+    code: str = ""
+    """The kind of problem, for programs; docs/api.md has all."""
+    detail: str = ""
+    """What was wrong and what to do."""
+    request_id: str = ""
+    """Id of the request, as in the agent's log."""
 
 
 class RecoveryCodes(Model, frozen=True, kw_only=True):
@@ -1368,6 +1423,15 @@ class SetPassword(Model, frozen=True, kw_only=True):
     """The present one; needed for one's own."""
 
 
+class SomeVMs(Model, frozen=True, kw_only=True):
+    """`POST /v1/vms/actions/{start,reboot}`. Either `vms` or `q`."""
+
+    vms: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of the VMs."""
+    q: tuple[str, ...] | UnsetType = UNSET
+    """Conditions as lists take them, instead of `vms`; all must hold."""
+
+
 class StopVM(Model, frozen=True, kw_only=True):
     """`POST /v1/vms/{vm}/actions/stop`. `force` cuts the power; else the guest has `timeout_s` to shut down."""
 
@@ -1375,6 +1439,19 @@ class StopVM(Model, frozen=True, kw_only=True):
     """Cut the power instead of asking the guest. Default: `False`."""
     timeout_s: int | UnsetType = UNSET
     """How long the guest may take to shut down. 1..3600. Default: `90`."""
+
+
+class StopVMs(Model, frozen=True, kw_only=True):
+    """`POST /v1/vms/actions/stop`; see `StopVM`."""
+
+    vms: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of the VMs."""
+    q: tuple[str, ...] | UnsetType = UNSET
+    """Conditions as lists take them, instead of `vms`; all must hold."""
+    force: bool | UnsetType = UNSET
+    """Cut the power instead of asking the guests. Default: `False`."""
+    timeout_s: int | UnsetType = UNSET
+    """How long each guest may take to shut down. 1..3600. Default: `90`."""
 
 
 class SystemTag(Model, frozen=True, kw_only=True):
@@ -1406,6 +1483,7 @@ class Task(Model, frozen=True, kw_only=True):
     `cancel_requested` asks the runner to stop where that is safe.
     `plan` is the workflow as it was when the work began: whoever resumes it goes by that. `journal` is what the
     engine lives by; `log` tells people more, bounded. `result` is what came of it, empty when it was undone.
+    `request_id` is the API request that started it, as in that answer, its audit, and the logs of whoever works on it.
     """
 
     id: str
@@ -1447,6 +1525,8 @@ class Task(Model, frozen=True, kw_only=True):
     """Whether somebody has asked it to stop where that is safe."""
     ended_ms: int = 0
     """When it ended; 0: not yet."""
+    request_id: str = ""
+    """The API request that started it, as in that answer's `X-Request-Id`."""
     runner_host_name: str = ""
     """The name behind `runner_host_id`; empty without one."""
     steps: tuple[TaskStep, ...] = ()

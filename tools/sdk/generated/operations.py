@@ -546,6 +546,32 @@ class Audits(Collection[models.Audit]):
     """`/v1/audits`."""
 
 
+class CallbackKey:
+    """`/v1/callback-key`."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    async def get(self) -> models.CallbackKey:
+        """The public key that receivers of callbacks check signatures with."""
+        return await self._api.answer(request("GET", path_of("callback-key")), models.CallbackKey)
+
+    async def rotate(self, *, idempotency_key: str = "") -> models.CallbackKey:
+        """Sign callbacks with a new key from now on.
+
+        Args:
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("callback-key", "actions", "rotate"),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.CallbackKey,
+        )
+
+
 class Certificates:
     """`/v1/certificates`."""
 
@@ -2579,6 +2605,7 @@ class Vms(Collection[models.VM]):
         start: bool | UnsetType = UNSET,
         description: str | UnsetType = UNSET,
         idempotency_key: str = "",
+        callback_url: str = "",
     ) -> Started[models.VM]:
         """Make a VM from an image.
 
@@ -2600,6 +2627,7 @@ class Vms(Collection[models.VM]):
             start: Whether to start it at once. Default: `True`.
             description: A note for people. At most 1000 characters.
             idempotency_key: A repetition with the same key gives the first result.
+            callback_url: Post the task here when it has ended, signed.
         """
         return await self._api.started(
             request(
@@ -2623,10 +2651,140 @@ class Vms(Collection[models.VM]):
                     start=start,
                     description=description,
                 ),
-                headers={"Idempotency-Key": idempotency_key},
+                headers={"Idempotency-Key": idempotency_key, "Callback-URL": callback_url},
             ),
             models.VM,
             "vm",
+        )
+
+    async def delete_many(
+        self, *, vms: Sequence[str], idempotency_key: str = "", callback_url: str = ""
+    ) -> Page[models.Outcome]:
+        """Stop up to 200 VMs by force and remove them with their disks and NICs.
+
+        Args:
+            vms: Names or ids of the VMs.
+            idempotency_key: A repetition with the same key gives the first result.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return await self._api.page(
+            request(
+                "POST",
+                path_of("vms", "actions", "delete"),
+                body=models.DeleteVMs(vms=listed(vms)),
+                headers={"Idempotency-Key": idempotency_key, "Callback-URL": callback_url},
+            ),
+            models.Outcome,
+        )
+
+    async def migrate_many(
+        self,
+        *,
+        vms: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        host: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+        callback_url: str = "",
+    ) -> Page[models.Outcome]:
+        """Move up to 200 running VMs to other hosts.
+
+        Args:
+            vms: Names or ids of the VMs.
+            q: Conditions as lists take them, instead of `vms`; all must hold.
+            host: Name or id of where they shall go; empty: where most room is, each.
+            idempotency_key: A repetition with the same key gives the first result.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return await self._api.page(
+            request(
+                "POST",
+                path_of("vms", "actions", "migrate"),
+                body=models.MigrateVMs(vms=listed(vms), q=listed(q), host=host),
+                headers={"Idempotency-Key": idempotency_key, "Callback-URL": callback_url},
+            ),
+            models.Outcome,
+        )
+
+    async def reboot_many(
+        self,
+        *,
+        vms: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        callback_url: str = "",
+    ) -> Page[models.Outcome]:
+        """Restart the guests of up to 200 VMs.
+
+        Args:
+            vms: Names or ids of the VMs.
+            q: Conditions as lists take them, instead of `vms`; all must hold.
+            idempotency_key: A repetition with the same key gives the first result.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return await self._api.page(
+            request(
+                "POST",
+                path_of("vms", "actions", "reboot"),
+                body=models.SomeVMs(vms=listed(vms), q=listed(q)),
+                headers={"Idempotency-Key": idempotency_key, "Callback-URL": callback_url},
+            ),
+            models.Outcome,
+        )
+
+    async def start_many(
+        self,
+        *,
+        vms: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        callback_url: str = "",
+    ) -> Page[models.Outcome]:
+        """Start up to 200 VMs.
+
+        Args:
+            vms: Names or ids of the VMs.
+            q: Conditions as lists take them, instead of `vms`; all must hold.
+            idempotency_key: A repetition with the same key gives the first result.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return await self._api.page(
+            request(
+                "POST",
+                path_of("vms", "actions", "start"),
+                body=models.SomeVMs(vms=listed(vms), q=listed(q)),
+                headers={"Idempotency-Key": idempotency_key, "Callback-URL": callback_url},
+            ),
+            models.Outcome,
+        )
+
+    async def stop_many(
+        self,
+        *,
+        vms: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        force: bool | UnsetType = UNSET,
+        timeout_s: int | UnsetType = UNSET,
+        idempotency_key: str = "",
+        callback_url: str = "",
+    ) -> Page[models.Outcome]:
+        """Shut up to 200 VMs down, or cut their power.
+
+        Args:
+            vms: Names or ids of the VMs.
+            q: Conditions as lists take them, instead of `vms`; all must hold.
+            force: Cut the power instead of asking the guests. Default: `False`.
+            timeout_s: How long each guest may take to shut down. 1..3600. Default: `90`.
+            idempotency_key: A repetition with the same key gives the first result.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return await self._api.page(
+            request(
+                "POST",
+                path_of("vms", "actions", "stop"),
+                body=models.StopVMs(vms=listed(vms), q=listed(q), force=force, timeout_s=timeout_s),
+                headers={"Idempotency-Key": idempotency_key, "Callback-URL": callback_url},
+            ),
+            models.Outcome,
         )
 
     async def list_tags(
@@ -2702,7 +2860,13 @@ class Vms(Collection[models.VM]):
         )
 
     async def delete(
-        self, vm: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+        self,
+        vm: str,
+        /,
+        *,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+        callback_url: str = "",
     ) -> Started[models.VM]:
         """Stop a VM by force and remove it with its disks and NICs.
 
@@ -2710,12 +2874,17 @@ class Vms(Collection[models.VM]):
             vm: Name or id.
             idempotency_key: A repetition with the same key gives the first result.
             if_match: Do it only if the thing still has this revision.
+            callback_url: Post the task here when it has ended, signed.
         """
         return await self._api.started(
             request(
                 "DELETE",
                 path_of("vms", vm),
-                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+                headers={
+                    "Idempotency-Key": idempotency_key,
+                    "If-Match": condition(if_match),
+                    "Callback-URL": callback_url,
+                },
             ),
             models.VM,
             "vm",
@@ -2739,6 +2908,7 @@ class Vms(Collection[models.VM]):
         host: str | UnsetType = UNSET,
         idempotency_key: str = "",
         if_match: int | str = "",
+        callback_url: str = "",
     ) -> Started[models.VM]:
         """Move a running VM to another host.
 
@@ -2747,20 +2917,31 @@ class Vms(Collection[models.VM]):
             host: Name or id of where it shall go; empty: the host with most room.
             idempotency_key: A repetition with the same key gives the first result.
             if_match: Do it only if the thing still has this revision.
+            callback_url: Post the task here when it has ended, signed.
         """
         return await self._api.started(
             request(
                 "POST",
                 path_of("vms", vm, "actions", "migrate"),
                 body=models.MigrateVM(host=host),
-                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+                headers={
+                    "Idempotency-Key": idempotency_key,
+                    "If-Match": condition(if_match),
+                    "Callback-URL": callback_url,
+                },
             ),
             models.VM,
             "vm",
         )
 
     async def reboot(
-        self, vm: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+        self,
+        vm: str,
+        /,
+        *,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+        callback_url: str = "",
     ) -> Started[models.VM]:
         """Restart a VM's guest.
 
@@ -2768,19 +2949,30 @@ class Vms(Collection[models.VM]):
             vm: Name or id.
             idempotency_key: A repetition with the same key gives the first result.
             if_match: Do it only if the thing still has this revision.
+            callback_url: Post the task here when it has ended, signed.
         """
         return await self._api.started(
             request(
                 "POST",
                 path_of("vms", vm, "actions", "reboot"),
-                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+                headers={
+                    "Idempotency-Key": idempotency_key,
+                    "If-Match": condition(if_match),
+                    "Callback-URL": callback_url,
+                },
             ),
             models.VM,
             "vm",
         )
 
     async def start(
-        self, vm: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+        self,
+        vm: str,
+        /,
+        *,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+        callback_url: str = "",
     ) -> Started[models.VM]:
         """Start a VM.
 
@@ -2788,12 +2980,17 @@ class Vms(Collection[models.VM]):
             vm: Name or id.
             idempotency_key: A repetition with the same key gives the first result.
             if_match: Do it only if the thing still has this revision.
+            callback_url: Post the task here when it has ended, signed.
         """
         return await self._api.started(
             request(
                 "POST",
                 path_of("vms", vm, "actions", "start"),
-                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+                headers={
+                    "Idempotency-Key": idempotency_key,
+                    "If-Match": condition(if_match),
+                    "Callback-URL": callback_url,
+                },
             ),
             models.VM,
             "vm",
@@ -2808,6 +3005,7 @@ class Vms(Collection[models.VM]):
         timeout_s: int | UnsetType = UNSET,
         idempotency_key: str = "",
         if_match: int | str = "",
+        callback_url: str = "",
     ) -> Started[models.VM]:
         """Shut a VM down, or cut its power.
 
@@ -2817,13 +3015,18 @@ class Vms(Collection[models.VM]):
             timeout_s: How long the guest may take to shut down. 1..3600. Default: `90`.
             idempotency_key: A repetition with the same key gives the first result.
             if_match: Do it only if the thing still has this revision.
+            callback_url: Post the task here when it has ended, signed.
         """
         return await self._api.started(
             request(
                 "POST",
                 path_of("vms", vm, "actions", "stop"),
                 body=models.StopVM(force=force, timeout_s=timeout_s),
-                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+                headers={
+                    "Idempotency-Key": idempotency_key,
+                    "If-Match": condition(if_match),
+                    "Callback-URL": callback_url,
+                },
             ),
             models.VM,
             "vm",
@@ -2839,6 +3042,7 @@ class Operations:
         self.access_tokens = AccessTokens(api, "access-tokens", models.AccessToken)
         self.accounts = Accounts(api, "accounts", models.Account)
         self.audits = Audits(api, "audits", models.Audit)
+        self.callback_key = CallbackKey(api)
         self.certificates = Certificates(api)
         self.clusters = Clusters(api, "clusters", models.Cluster)
         self.data_centers = DataCenters(api, "data-centers", models.DataCenter)
