@@ -9,7 +9,7 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from core.errors import UnavailableError
-from core.model import Audit, Role, SecurityGroup
+from core.model import Audit, DataCenter, Role, SecurityGroup
 from nodeagent.api.permissions import NEEDS, Audited
 from nodeagent.identity.audit_ends import TOGETHER_MAX, WAITING_MAX, AuditEnds
 from raftstate.rider import RIDER, Rider
@@ -182,7 +182,8 @@ async def test_a_change_outside_the_state_waits_for_its_begin(member, agent, api
 
 
 async def ride(member, *, request_id: str, name: str) -> None:
-    group = SecurityGroup(id=name, name=name, data_center_id="d")
+    center = member.store.all(DataCenter)[0]
+    group = SecurityGroup(id=name, name=name, data_center_id=center.id)
     await member.store.apply(puts=(group,), request_id=request_id)
 
 
