@@ -13,7 +13,7 @@ from nodeagent.services.thin_feeds import AskThin, ThinFeeds
 from raftstate.consensus.single import SingleNodeEngine
 from raftstate.filtered import Delta
 from raftstate.state.machine import Machine
-from raftstate.store import Store
+from tests.loose_store import LooseStore
 from raftstate.thin import ThinView, follow
 
 
@@ -26,7 +26,7 @@ class Agent:
 
     def __init__(self, machine: Machine, **limits) -> None:
         engine = SingleNodeEngine(machine)
-        self.store = Store(machine, engine, clock=SystemClock(), rng=random.Random())
+        self.store = LooseStore(machine, engine, clock=SystemClock(), rng=random.Random())
         node = SimpleNamespace(store=self.store, clock=SystemClock())
         self.feeds = ThinFeeds(node, **limits)
         self.up, self.asked = True, 0

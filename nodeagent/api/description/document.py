@@ -237,7 +237,9 @@ def _parameters(method: str, path: str, operation: Operation) -> Iterator[dict[s
         )
     if operation.task:
         yield _header(
-            "Prefer", "`wait=N`: answer when the task ends or changes, N seconds at most."
+            "Prefer",
+            "`wait=N`: answer when the task ends or changes, N seconds at most.",
+            length_max=None,  # what isn't understood is passed over, however long
         )
     if operation.task and method in CHANGES:
         yield _header(
@@ -247,8 +249,12 @@ def _parameters(method: str, path: str, operation: Operation) -> Iterator[dict[s
         )
 
 
-def _header(name: str, description: str, *, length_max: int = KEY_LENGTH_MAX) -> dict[str, Any]:
-    schema = {"type": "string", "maxLength": length_max}
+def _header(
+    name: str, description: str, *, length_max: int | None = KEY_LENGTH_MAX
+) -> dict[str, Any]:
+    schema: SchemaOf = {"type": "string"}
+    if length_max is not None:
+        schema["maxLength"] = length_max
     return {"name": name, "in": "header", "description": description, "schema": schema}
 
 
