@@ -13,8 +13,8 @@ from nodeagent.services.thin_feeds import AskThin, ThinFeeds
 from raftstate.consensus.single import SingleNodeEngine
 from raftstate.filtered import Delta
 from raftstate.state.machine import Machine
-from tests.loose_store import LooseStore
 from raftstate.thin import ThinView, follow
+from tests.loose_store import LooseStore
 
 
 def vm(name: str, host_id: str, **fields) -> VM:
