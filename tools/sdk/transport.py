@@ -306,7 +306,10 @@ class Transport:
                 self._answered = True
                 if streaming:
                     limit.reschedule(None)
-                yield response
+                try:
+                    yield response
+                finally:
+                    _hang_up_unless_read(response)
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
             if broken:  # what was to be sent failed, not the line
                 raise broken[0] from error
@@ -400,6 +403,13 @@ async def pieces_in(reader: aiohttp.StreamReader) -> AsyncIterator[bytes]:
         if not piece:
             return
         yield piece
+
+
+def _hang_up_unless_read(response: aiohttp.ClientResponse) -> None:
+    """End the connection of an answer that nobody reads to its end, without waiting for TLS's farewell."""
+    connection = response.connection  # none, once the answer is read
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
 
 
 async def _noting(pieces: AsyncIterator[bytes], broken: list[Exception]) -> AsyncIterator[bytes]:

@@ -163,11 +163,9 @@ class StubAgent:
             self.address = f"127.0.0.1:{runner.addresses[0][1]}"
         self._ready.set()
         await self._stop.wait()
-        for (
-            connection
-        ) in runner.server.connections:  # it dies: no farewells, which TLS would wait for
-            if connection.transport is not None:
-                connection.transport.abort()
+        for one in runner.server.connections:  # it dies: no farewells, which TLS would wait for
+            if one.transport is not None:
+                one.transport.abort()
         await runner.cleanup()
 
     async def _handle(self, request):
