@@ -18,6 +18,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import msgspec
 
 from core.errors import InvalidError
+from core.quantities import in_larger_unit
 
 UNITS = {"_mib": "MiB", "_bytes": "bytes", "_s": "seconds", "_ms": "milliseconds since 1970"}
 UNIT, WRITTEN_BY = "x-kvorum-unit", "x-kvorum-written-by"
@@ -149,11 +150,18 @@ def check_bounds(value: msgspec.Struct, where: str = "") -> None:
     for name, attribute_ in attributes_of(type(value)).items():
         given = getattr(value, name)
         if wrong := _wrong(given, attribute_.bounds):
-            unit = f" {attribute_.unit}" if attribute_.unit and isinstance(given, int) else ""
+            unit = _in_unit(attribute_) if isinstance(given, int) else ""
             raise InvalidError(f"{where}{name} {wrong}{unit}")
         for inner in given if isinstance(given, tuple) else (given,):
             if isinstance(inner, msgspec.Struct):
                 check_bounds(inner, f"{where}{name}.")
+
+
+def _in_unit(of: Attribute) -> str:
+    """Return what stands behind bounds: their unit, and the last of them as a person would say it."""
+    last = of.bounds.get("maximum", of.bounds.get("minimum"))
+    said = in_larger_unit(last, of.unit) if isinstance(last, int) else ""
+    return (f" {of.unit}" if of.unit else "") + (f" ({said})" if said else "")
 
 
 def _wrong(given: object, bounds: dict[str, int | str]) -> str:

@@ -11,6 +11,7 @@ from core.errors import InvalidError
 from core.model import RESOURCE_TYPES, VM, Rule, kind_of
 from nodeagent.api.description.document import all_operations, openapi
 from nodeagent.api.description.schemas import structs_of
+from nodeagent.api.joining import MakeJoinTokens
 from nodeagent.services.vm_requests import ChangeVM, CreateVM
 from tests.one_member import founded
 from tools.resource_document import DOCUMENT, document
@@ -52,7 +53,11 @@ async def test_a_resource_beyond_its_bounds_is_stored_and_read_like_any_other():
     [
         (CreateVM(name="a", image="i", cpus=0), "cpus must be 1 to 255"),
         (CreateVM(name="a", image="i", cpus=256), "cpus must be 1 to 255"),
-        (CreateVM(name="a", image="i", memory_mib=63), "memory_mib must be 64 to 16777216 MiB"),
+        (
+            CreateVM(name="a", image="i", memory_mib=63),
+            r"memory_mib must be 64 to 16777216 MiB \(16 TiB\)$",
+        ),
+        (MakeJoinTokens(ttl_s=10**6), r"ttl_s must be 1 to 604800 seconds \(7 days\)$"),
         (CreateVM(name="a", image="i", security_groups=("g",) * 17), "16 items at most"),
         (ChangeVM(description="x" * 1001), "description may have 1000 characters at most"),
     ],
