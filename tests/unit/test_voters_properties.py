@@ -1,5 +1,6 @@
 """Voters under random deaths, returns, joins, pins and hand-overs: never below quorum, and settled where one can be had."""
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -194,5 +195,6 @@ class VotersSettleAndNeverLoseTheirQuorum(RuleBasedStateMachine):
             assert plan(there, self.policy, self.now_s) is None
 
 
+@pytest.mark.timeout(180)  # a counterexample must have the time to be made small and shown
 def test_voters_settle_and_never_lose_their_quorum():
     run_state_machine_as_test(VotersSettleAndNeverLoseTheirQuorum, settings=SETTINGS)
