@@ -117,7 +117,8 @@ class VotersSettleAndNeverLoseTheirQuorum(RuleBasedStateMachine):
         free = sum(may_vote(h) for h in self.hosts.values())
         wanted = voters_for(free, self.policy.voters_max)
         usable = {v for v in wish if v not in self.down}
-        if len(usable) >= wanted and len(at.voters & at.live) == len(at.voters):
+        led = self.leader in self.hosts  # else whoever has removed it takes its vote away
+        if led and len(usable) >= wanted and len(at.voters & at.live) == len(at.voters):
             assert self.voters == wish, (sorted(self.voters), sorted(wish))
             assert len(self.voters) == wanted or self.voters == {self.leader}
 
@@ -127,9 +128,13 @@ class VotersSettleAndNeverLoseTheirQuorum(RuleBasedStateMachine):
         return len(self.voters - self.down) >= quorum(len(self.voters))
 
     def _elect(self) -> None:
-        """A leader that died is followed by another living voter, which begins to count silence anew."""
+        """A leader that died is followed by another living voter, which begins to count silence anew.
+
+        Not by one without a record while there are others: its links are cut, so nobody would vote for it.
+        """
         if self._has_quorum() and (self.leader in self.down or self.leader not in self.voters):
-            self.leader = min(self.voters - self.down)
+            living = self.voters - self.down
+            self.leader = min(living & self.hosts.keys() or living)
             self.lost = {}
 
     def _look(self) -> Situation:
@@ -170,7 +175,8 @@ class VotersSettleAndNeverLoseTheirQuorum(RuleBasedStateMachine):
                 self.voters = before - {change.host_id}
             case Step.HAND_OVER:
                 assert change.host_id == self.leader
-                self.leader = min(before - self.down - {self.leader})
+                living = before - self.down - {self.leader}
+                self.leader = min(living & self.hosts.keys() or living)
                 self.lost = {}
         assert self._has_quorum(), (change, sorted(self.voters), sorted(self.down))
         assert len(self.voters) <= max(len(before), len(wished(at, self.policy, self.now_s)) + 1)
