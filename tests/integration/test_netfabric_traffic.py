@@ -214,10 +214,12 @@ def test_a_port_the_store_does_not_know_hears_and_says_nothing(lab: Lab):
     sentinel = ip4(known.nic.ip, "10.5.0.255", b"kvorum-sentinel")
     send(known, frame(known.nic.mac, everyone, 0x800, call))
     send(known, frame(known.nic.mac, everyone, 0x800, sentinel))
-    assert any(b"kvorum-call" in f for f in other_ear.until(b"kvorum-sentinel"))
-    assert strange_ear.now() == []
+    heard, strange = other_ear.until(b"kvorum-sentinel"), strange_ear.now()
     other_ear.close()
     strange_ear.close()
+    assert any(b"kvorum-call" in f for f in heard)
+    own_end = bytes.fromhex("fe" + stranger.nic.mac.replace(":", "")[2:])
+    assert [f for f in strange if f[6:12] != own_end] == []  # its wire's other end may speak IPv6
 
 
 def test_guests_cannot_reach_the_host_itself(lab: Lab):
