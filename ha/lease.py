@@ -97,9 +97,10 @@ class _Waiting:
 class LeaseBatcher:
     """Turns any number of renewals into at most one commit per `batch_s`, and answers each with its log index.
 
-    `commit` writes all renewals in one transaction and returns its index. It must put the lease (`lease_of`), guard the
-    revision of a host that is fenced and make it a member again; it raises a `PlatformError` when nothing is known to be
-    committed. `host_of` and `lease_of_host` read the local store; `age_s_of` is `LeaseJudge.age_s`.
+    A renewal is checked when it comes and once more when its batch is committed: meanwhile the host may have been fenced
+    or removed. `commit` writes all renewals in one transaction and returns its index. It reads what it guards before it
+    first waits for anything. It must put the lease (`lease_of`), guard the revision of a host that is fenced and make it a
+    member again; it raises a `PlatformError` when nothing is known to be committed. `host_of` and `lease_of_host` read the local store; `age_s_of` is `LeaseJudge.age_s`.
     """
 
     def __init__(
@@ -176,7 +177,10 @@ class LeaseBatcher:
             await self._commit_batch(tuple(waiting.values()))
             await asyncio.sleep(max(0.0, began_s + self._batch_s - loop.time()))
 
-    async def _commit_batch(self, batch: tuple[_Waiting, ...]) -> None:
+    async def _commit_batch(self, waiting: tuple[_Waiting, ...]) -> None:
+        batch = tuple(one for one in waiting if self._may_still_renew(one))
+        if not batch:
+            return
         try:
             async with asyncio.timeout(self._commit_s):
                 index = await self._commit(tuple(waiting.renewal for waiting in batch))
@@ -189,6 +193,18 @@ class LeaseBatcher:
                 for future in waiting.futures:
                     if not future.done():
                         future.set_result(index)
+
+    def _may_still_renew(self, waiting: _Waiting) -> bool:
+        """Tell whether a renewal that was let in still may count; refuse it if not."""
+        host_id = waiting.renewal.host_id
+        try:
+            check_renewal(waiting.renewal, self._host_of(host_id), self._lease_of_host(host_id))
+        except PlatformError as error:
+            for future in waiting.futures:
+                if not future.done():
+                    future.set_exception(error)
+            return False
+        return True
 
     def _fail(self, batch: tuple[_Waiting, ...], error: PlatformError) -> None:
         for waiting in batch:

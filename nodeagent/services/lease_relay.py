@@ -74,9 +74,7 @@ class LeaseRelay:
         puts: list[Lease | Host] = []
         guards: list[Host] = []
         for renewal in renewals:
-            host = self._node.store.get(Host, renewal.host_id)
-            if host is None:
-                continue
+            host = self._node.store.need(Host, renewal.host_id)
             before = self._node.store.get(Lease, renewal.host_id)
             puts.append(replace(lease_of(renewal), revision=before.revision if before else 0))
             if host.state is HostState.FENCED:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import msgspec
 import pytest
 
-from core.errors import ConflictError, NotFoundError, UnavailableError
+from core.errors import ConflictError, NotFoundError, PlatformError, UnavailableError
 from core.model import Host, HostState, Lease
 from ha.lease import LeaseBatcher, LeaseJudge, Renewal, check_renewal, lease_of
 
@@ -87,6 +87,37 @@ async def test_two_renewals_of_one_host_become_one_with_the_newer_number() -> No
             101,
         ]
     assert store.batches == [(renewal(seq=8),)]
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "error", "says"),
+    [
+        (host("h2", HostState.FENCED), ConflictError, "is fenced"),
+        (None, NotFoundError, "not a member"),
+    ],
+    ids=["fenced", "removed"],
+)
+async def test_host_that_loses_its_place_while_its_renewal_waits_is_refused_and_the_others_go_on(
+    meanwhile: Host | None, error: type[PlatformError], says: str
+) -> None:
+    store = Committer()
+    store.hold.clear()
+    async with running(store) as batcher, asyncio.TaskGroup() as group:
+        first = group.create_task(batcher.renew(renewal("h1")), name="first")
+        while not store.batches:
+            await asyncio.sleep(0)
+        lost = asyncio.ensure_future(batcher.renew(renewal("h2", guests=3)))
+        other = group.create_task(batcher.renew(renewal("h3")), name="other")
+        await asyncio.sleep(0)  # both are let in
+        del store.hosts["h2"]
+        if meanwhile is not None:
+            store.hosts["h2"] = meanwhile
+        store.hold.set()
+        with pytest.raises(error, match=says):
+            await lost
+        assert [await first, await other] == [101, 102]
+    assert [[one.host_id for one in batch] for batch in store.batches] == [["h1"], ["h3"]]
+    assert "h2" not in store.leases
 
 
 async def test_failed_commit_renews_nobody() -> None:
