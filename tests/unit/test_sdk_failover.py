@@ -1,10 +1,14 @@
 """The client when agents die: it knows all of them, goes on at the next one, and never waits without end."""
 
 import asyncio
+import gc
 import json
 import random
+import socket
 import ssl
-from contextlib import aclosing, asynccontextmanager
+import threading
+import warnings
+from contextlib import aclosing, asynccontextmanager, contextmanager
 
 import pytest
 
@@ -19,6 +23,7 @@ from tools.sdk.addresses import Addresses, address_file
 from tools.sdk.client import Client
 from tools.sdk.endpoints import parse_endpoints
 from tools.sdk.kvorum import AsyncKvorum, Kvorum
+from tools.sdk.transport import Request
 
 
 @pytest.fixture
@@ -282,3 +287,41 @@ def test_a_callback_on_the_clients_own_thread_may_not_use_it(world, tmp_path):
     with StubAgent(world) as agent, Kvorum(client_of(agent.address)) as kvorum:
         with pytest.raises(InvalidError, match="callback"):
             kvorum.images.create(name="i", file=file, on_bytes=lambda *_: kvorum.status())
+
+
+@contextmanager
+def agent_that_hears_no_farewell(tls):
+    """An agent that begins a stream of events, and then neither sends nor reads anything more."""
+    ended = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as door:
+
+        def serve():
+            line, _ = door.accept()
+            with tls.wrap_socket(line, server_side=True) as stream:
+                stream.recv(65_536)
+                stream.sendall(
+                    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+                    b"Transfer-Encoding: chunked\r\n\r\n2\r\n:\n\r\n"
+                )
+                ended.wait(10)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{door.getsockname()[1]}"
+        finally:
+            ended.set()
+            thread.join(10)
+
+
+def test_a_program_that_leaves_a_stream_leaves_no_connection_behind(tls, files):
+    async def look_and_leave(address):
+        client = client_of(address, token="kvt_x", ca_file=str(files.ca))
+        async with client, client.transport.open_stream(Request("GET", "/v1/events")) as reader:
+            assert await reader.read(2) == b":\n"
+
+    with agent_that_hears_no_farewell(tls) as address, warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        asyncio.run(look_and_leave(address))
+        gc.collect()
+    assert [str(one.message) for one in said if one.category is ResourceWarning] == []
