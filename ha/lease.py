@@ -177,8 +177,8 @@ class LeaseBatcher:
             await self._commit_batch(tuple(waiting.values()))
             await asyncio.sleep(max(0.0, began_s + self._batch_s - loop.time()))
 
-    async def _commit_batch(self, waiting: tuple[_Waiting, ...]) -> None:
-        batch = tuple(one for one in waiting if self._may_still_renew(one))
+    async def _commit_batch(self, collected: tuple[_Waiting, ...]) -> None:
+        batch = tuple(one for one in collected if self._may_still_renew(one))
         if not batch:
             return
         try:
