@@ -131,7 +131,7 @@ class _Placed:
 
 def desired_network(view: NetworkView, host_id: str) -> NetworkPlan:
     """Return the network this host shall have. A NIC is here if its VM is placed here or on its way here,
-    running or not; a port group is here if such a NIC is, or if the host is in the switch's cluster.
+    running or not; a port group is here if such a NIC is, or if the host is in a cluster of the switch.
 
     Raises:
         InvalidError: the host is not in the view, or its address is no IPv4 address.
@@ -207,7 +207,7 @@ def _placed_nics(
 
 def _spread(port_group: PortGroup, placed: Iterable[_Placed], view: NetworkView) -> set[str]:
     """Return the hosts where a port group exists."""
-    clusters = {s.cluster_id for s in view.switches if s.id == port_group.switch_id}
+    clusters = {id_ for s in view.switches if s.id == port_group.switch_id for id_ in s.cluster_ids}
     known = {host.id for host in view.hosts}
     members = {host.id for host in view.hosts if host.cluster_id in clusters}
     with_nics = {host for nic in placed for host in (nic.host_id, nic.migrating_to)}

@@ -13,25 +13,31 @@ import msgspec
 from core.attributes import CLUSTER, attribute
 from core.model.resource import OnDelete, Relation, Tagged
 
+ATTACHED_MAX = 1000
 NIC_GROUPS_MAX = 16
 SECURITY_RULES_MAX = 500
 
 
 class DistributedSwitch(Tagged, tag="distributed-switch.v1", frozen=True, kw_only=True):
-    """A switch that spans the hosts of a cluster."""
+    """A switch that spans the hosts of the clusters that it is attached to: only their VMs can be in its port groups."""
 
     PLURAL: ClassVar[str] = "distributed-switches"
+    BY_DECLARATION: ClassVar[bool] = True
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
         Relation(
-            "cluster_id",
+            "cluster_ids",
             target="cluster",
-            name="cluster",
+            name="clusters",
             reverse="distributed_switches",
-            required=True,
+            many=True,
+            on_delete=OnDelete.DETACH,
+            maximum=ATTACHED_MAX,
         ),
     )
 
-    cluster_id: Annotated[str, attribute("The cluster whose hosts it spans.")]
+    cluster_ids: Annotated[
+        tuple[str, ...], attribute("The clusters whose hosts it spans.", count_max=ATTACHED_MAX)
+    ] = ()
 
 
 class PortGroup(Tagged, tag="port-group.v1", frozen=True, kw_only=True):

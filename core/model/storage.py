@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar
 from core.attributes import CLUSTER, OWNER, attribute
 from core.model.resource import OnDelete, Relation, Tagged
 
+ATTACHED_MAX = 1000
 DISK_BYTES_MAX = 64 << 40
 
 
@@ -47,20 +48,28 @@ class DataStorage(Tagged, tag="data-storage.v1", frozen=True, kw_only=True):
 
 
 class ImageStorage(Tagged, tag="image-storage.v1", frozen=True, kw_only=True):
-    """Where images live: a directory of the same path on every host; images are copied between hosts by hash."""
+    """Where images live: a directory of the same path on every host; images are copied between hosts by hash.
+
+    VMs of the data centers that it is attached to are made of its images, on data storages of theirs.
+    """
 
     PLURAL: ClassVar[str] = "image-storages"
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
         Relation(
-            "data_center_id",
+            "data_center_ids",
             target="data-center",
-            name="data_center",
+            name="data_centers",
             reverse="image_storages",
-            required=True,
+            many=True,
+            on_delete=OnDelete.DETACH,
+            maximum=ATTACHED_MAX,
         ),
     )
 
-    data_center_id: Annotated[str, attribute("The data center that it belongs to.")]
+    data_center_ids: Annotated[
+        tuple[str, ...],
+        attribute("The data centers whose VMs are made of its images.", count_max=ATTACHED_MAX),
+    ] = ()
     path: Annotated[str, attribute("Absolute path, the same on every host.", by=CLUSTER)]
 
 

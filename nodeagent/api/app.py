@@ -14,6 +14,7 @@ from core.clock import Clock
 from nodeagent.api import (
     access_keys,
     accounts,
+    attaching,
     bulk,
     callbacks,
     certificates,
@@ -72,6 +73,7 @@ AREAS = (
     images,
     storages,
     networks,
+    attaching,
     tasks,
     callbacks,
     events,

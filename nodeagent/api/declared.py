@@ -1,4 +1,4 @@
-"""Creating, changing and deleting resources by the declaration of their type alone: data centers, clusters, and types of plug-ins.
+"""Creating, changing and deleting resources by the declaration of their type alone: data centers, clusters, switches, types of plug-ins.
 
 `POST /v1/<plural>`, `PATCH` and `DELETE /v1/<plural>/<name or id>`. Other collections have handlers of their own, and only
 these are served here. Names in the place of ids become ids; bounds, relations and deletions go by what is declared.
@@ -26,6 +26,7 @@ from nodeagent.api.deleting import deleted
 from nodeagent.api.requests import body_of, ids_of, json_answer, node_of, shown_to, target_of
 from nodeagent.api.rights import check_named
 from nodeagent.services.cascade import word
+from nodeagent.services.reach import refuse_if_needed
 
 
 def add_routes(app: web.Application) -> None:
@@ -76,6 +77,7 @@ async def change(request: web.Request) -> web.Response:
     after = replace(before, **changed)
     if after != before:
         after.check()
+        refuse_if_needed(node.store, before, after)
         await node.store.apply(puts=(after,), request_id=ids.request_id)
     return json_answer(shown_to(request, node.store.need(type_, before.id)))
 

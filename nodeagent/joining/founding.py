@@ -51,7 +51,7 @@ def founding_resources(
         id=host.cluster_id, name=cluster_name, data_center_id=center.id, created_ms=now_ms
     )
     switch = DistributedSwitch(
-        id=new_id(rng), name=DEFAULT, cluster_id=cluster.id, created_ms=now_ms
+        id=new_id(rng), name=DEFAULT, cluster_ids=(cluster.id,), created_ms=now_ms
     )
     group_id = new_id(rng)
     return (
@@ -84,7 +84,7 @@ def founding_resources(
         ImageStorage(
             id=new_id(rng),
             name=DEFAULT,
-            data_center_id=center.id,
+            data_center_ids=(center.id,),
             path=IMAGES_PATH,
             created_ms=now_ms,
         ),

@@ -17,6 +17,7 @@ from core.logs import REQUEST_ID
 from core.model import (
     VM,
     CloudInit,
+    Cluster,
     DataStorage,
     DataStorageKind,
     Disk,
@@ -37,6 +38,7 @@ from netfabric.port_group import free_ip
 from nodeagent.node import Node
 from nodeagent.services.cascade import fences_absent, plan_of, refuse_if_used
 from nodeagent.services.places import cluster_of
+from nodeagent.services.reach import needed_for
 from nodeagent.services.vm_parts import disks_of
 from nodeagent.services.vm_requests import ChangeVM, CreateVM, MigrateVM, StopVM
 from raftstate.state.query import Condition, Op
@@ -221,7 +223,7 @@ class VmService:
             description=body.description,
             created_ms=now_ms,
         )
-        storage = self._storage(body.data_storage)
+        storage = self._storage(body.data_storage, vm.cluster_id)
         disk = Disk(
             id=ids.id_for("disk"),
             name=f"{body.name}.0",
@@ -238,7 +240,8 @@ class VmService:
             disk = replace(disk, host_id=host_id)
         host = self._store.need(Host, host_id)
         members_of = (self._store.need(SecurityGroup, id_) for id_ in groups)
-        uses = (image, storage, port_group, host, *members_of)
+        places = needed_for(self._store, vm.cluster_id, image, storage, port_group)
+        uses = (image, storage, port_group, host, *members_of, *places)
         return _Plan(
             vm=vm,
             disk=disk,
@@ -279,11 +282,14 @@ class VmService:
             return self._store.find(Host, body.host).cluster_id
         return cluster_of(self._store, body.cluster).id
 
-    def _storage(self, ref: str) -> DataStorage:
-        """Return the named storage; else the only shared one, so that VMs survive a host; else the local one."""
+    def _storage(self, ref: str, cluster_id: str) -> DataStorage:
+        """Return the named storage; else, of those in the cluster's data center, the only shared one, so that VMs survive
+        a host; else the local one.
+        """
         if ref:
             return self._store.find(DataStorage, ref)
-        storages = self._store.all(DataStorage)
+        center_id = self._store.need(Cluster, cluster_id).data_center_id
+        storages = [s for s in self._store.all(DataStorage) if s.data_center_id == center_id]
         shared = [s for s in storages if s.kind is DataStorageKind.SHARED]
         if len(shared) == 1:
             return shared[0]

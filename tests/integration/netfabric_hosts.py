@@ -248,7 +248,7 @@ class Lab:
                 Host(id=h.id, name=h.ns, cluster_id="cluster", address=h.address)
                 for h in self.hosts
             ),
-            switches=(DistributedSwitch(id="switch", name="switch", cluster_id="cluster"),),
+            switches=(DistributedSwitch(id="switch", name="switch", cluster_ids=("cluster",)),),
             port_groups=(
                 PortGroup(
                     id="pg",

@@ -85,7 +85,7 @@ def case(request: pytest.FixtureRequest) -> Iterator[tuple[Subject, NetworkView]
     """Give a driver and a view with its host and nothing else."""
     if request.param == "memory":
         host = Host(id="h1", name="h1", cluster_id="cluster", address="10.77.0.1")
-        switch = DistributedSwitch(id="switch", name="switch", cluster_id="cluster")
+        switch = DistributedSwitch(id="switch", name="switch", cluster_ids=("cluster",))
         yield Memory("h1"), NetworkView(hosts=(host,), switches=(switch,))
         return
     with lab_of(1) as lab:
@@ -153,7 +153,7 @@ async def test_a_failing_port_group_refuses_plugging_and_stops_no_other():
     driver.failures[100] = "no such kernel"
     view = NetworkView(
         hosts=(Host(id="h1", name="h1", cluster_id="cluster", address="10.77.0.1"),),
-        switches=(DistributedSwitch(id="switch", name="switch", cluster_id="cluster"),),
+        switches=(DistributedSwitch(id="switch", name="switch", cluster_ids=("cluster",)),),
         port_groups=(port_group(100), port_group(200)),
     )
     report: NetworkReport = await driver.apply(desired_network(view, "h1"))

@@ -28,7 +28,7 @@ PG = PortGroup(
     pool_first="10.5.0.10",
     pool_last="10.5.0.99",
 )
-SWITCH = DistributedSwitch(id="s1", name="s", cluster_id="c1")
+SWITCH = DistributedSwitch(id="s1", name="s", cluster_ids=("c1",))
 
 
 def vm(number: int, host: str, migrating_to: str = "", name: str = "") -> VM:

@@ -70,7 +70,7 @@ def world(*, web: tuple[Rule, ...] = WEB, guests: int = 4) -> NetworkView:
             Host(id=f"h{n}", name=f"host{n}", cluster_id="c", address=f"10.77.0.{n}")
             for n in (1, 2, 3)
         ),
-        switches=(DistributedSwitch(id="s", name="s", cluster_id="c"),),
+        switches=(DistributedSwitch(id="s", name="s", cluster_ids=("c",)),),
         port_groups=(
             PortGroup(
                 id="pg",

@@ -154,6 +154,8 @@ async def test_a_vm_is_made_in_the_cluster_named_or_in_that_of_its_host_or_in_th
     gpu = await make(api, "clusters", name="gpu", data_center="default")
     await member.add_host(OTHER_ID, "h2", "192.0.2.2")
     await api.patch("/v1/hosts/h2", json={"cluster": "gpu"})
+    switch = "/v1/distributed-switches/default/actions/attach"
+    assert (await api.post(switch, json={"cluster": "gpu"})).status == 200
 
     async def cluster_asked(**fields) -> str:
         body = {**CREATE, "name": f"vm{len(member.store.all(VM))}", **fields}

@@ -37,6 +37,11 @@ class Kind:
     empty: str = ""
     tagged: bool = True
 
+    @property
+    def words(self) -> str:
+        """What several of them are called."""
+        return self.word + ("es" if self.word.endswith("ch") else "s")
+
 
 def add_name(parser: Parser, kind: Kind) -> None:
     """Add the NAME argument of an existing resource."""
@@ -58,13 +63,13 @@ def add_list(verbs: Verbs, kind: Kind) -> None:
             kind.plural, query=queries(args.query), sort=args.sort, limit=args.limit
         )
         columns = (*kind.columns, TAGS) if kind.tagged and args.tags else kind.columns
-        write_list(ctx, page.items, columns, kind.empty or f"no {kind.word}s")
+        write_list(ctx, page.items, columns, kind.empty or f"no {kind.words}")
         return 0
 
     parser = verbs.add(
         "list",
         run,
-        f"list {kind.word}s",
+        f"list {kind.words}",
         example=f"kvorum {kind.noun} list\nkvorum {kind.noun} list -q name=web1 -o json\n"
         f"kvorum {kind.noun} list --where 'name~=web*' --sort=-created_ms --limit 10",
     )

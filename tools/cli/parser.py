@@ -44,6 +44,8 @@ NOUNS: dict[str, tuple[str, str]] = {
     "image": ("tools.cli.image", "disk templates"),
     "disk": ("tools.cli.disk", "virtual disks"),
     "data-storage": ("tools.cli.data_storage", "places where disks live"),
+    "image-storage": ("tools.cli.attaching", "places where images live"),
+    "switch": ("tools.cli.attaching", "distributed switches, which port groups are on"),
     "port-group": ("tools.cli.port_group", "VXLAN networks of VMs"),
     "nic": ("tools.cli.nic", "network cards of VMs"),
     "security-group": ("tools.cli.security_group", "firewalls of network cards"),

@@ -106,7 +106,8 @@ def _add_cluster(root: Root, parser: Parser) -> None:
         "create a cluster",
         example="kvorum cluster create gpu\nkvorum cluster create edge --data-center hamburg",
         note="It gets hosts by join tokens made for it (kvorum token create --cluster NAME), or by\n"
-        "moving them (kvorum host set NAME --cluster NAME). A VM stays within its cluster.",
+        "moving them (kvorum host set NAME --cluster NAME), and networks by attaching a switch\n"
+        "(kvorum switch attach NAME --cluster NAME). A VM stays within its cluster.",
     )
     _add_new(made)
     made.add_argument(

@@ -241,6 +241,25 @@ class ClusterBody(Body, frozen=True, kw_only=True):
     description: str = ""
 
 
+class SwitchBody(Body, frozen=True, kw_only=True):
+    """A distributed switch, and the clusters that it is attached to, by name or id."""
+
+    name: str
+    clusters: tuple[str, ...] = ()
+
+
+class AttachClusterBody(Body, frozen=True, kw_only=True):
+    """The cluster that a switch is attached to, or detached from."""
+
+    cluster: str
+
+
+class AttachDataCenterBody(Body, frozen=True, kw_only=True):
+    """The data center that an image storage is attached to, or detached from."""
+
+    data_center: str
+
+
 class PlacePatch(Body, frozen=True, kw_only=True):
     """What to change of a data center or a cluster."""
 

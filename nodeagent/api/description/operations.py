@@ -16,9 +16,11 @@ from core.model import (
     AccessKey,
     Account,
     DataStorage,
+    DistributedSwitch,
     Event,
     Host,
     Image,
+    ImageStorage,
     Permission,
     PortGroup,
     Resource,
@@ -35,6 +37,7 @@ from nodeagent.api.accounts import (
     LogIn,
     SetPassword,
 )
+from nodeagent.api.attaching import AttachCluster, AttachDataCenter
 from nodeagent.api.certificates import ImportCertificate
 from nodeagent.api.description.schemas import reference_to
 from nodeagent.api.hosts import ChangeHost, ConfirmOff
@@ -513,6 +516,26 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("DELETE", "/v1/security-groups/{group}/rules/{rule}"): Operation(
         "Remove a rule that isn't a default one.", GONE
+    ),
+    ("POST", "/v1/distributed-switches/{switch}/actions/attach"): Operation(
+        "Let a switch span the hosts of a cluster too.",
+        {200: ("The switch.", DistributedSwitch)},
+        body=AttachCluster,
+    ),
+    ("POST", "/v1/distributed-switches/{switch}/actions/detach"): Operation(
+        "Take a switch away from a cluster that has no VM on it.",
+        {200: ("The switch.", DistributedSwitch)},
+        body=AttachCluster,
+    ),
+    ("POST", "/v1/image-storages/{storage}/actions/attach"): Operation(
+        "Let VMs of a data center be made of its images.",
+        {200: ("The image storage.", ImageStorage)},
+        body=AttachDataCenter,
+    ),
+    ("POST", "/v1/image-storages/{storage}/actions/detach"): Operation(
+        "Take an image storage away from a data center that has no VM of its images.",
+        {200: ("The image storage.", ImageStorage)},
+        body=AttachDataCenter,
     ),
     ("GET", "/v1/tasks/{task}"): Operation(
         "Show a task; with `Prefer: wait=N` once it changes or ends, N seconds at most.",

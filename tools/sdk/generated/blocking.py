@@ -936,6 +936,80 @@ class DistributedSwitches(BlockingCollection[models.DistributedSwitch]):
         self._calls = calls
         self._runner = runner
 
+    def create(
+        self,
+        *,
+        name: str,
+        clusters: Sequence[str] | UnsetType = UNSET,
+        tags: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> models.DistributedSwitch:
+        """Make one of the distributed switches.
+
+        Args:
+            name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            clusters: The clusters whose hosts it spans. Names or ids, of clusters.
+            tags: Names and `key=value` pairs, to find it by, to limit rights, to change what it does.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.create(
+                name=name, clusters=clusters, tags=tags, idempotency_key=idempotency_key
+            )
+        )
+
+    def update(
+        self,
+        ref: str,
+        /,
+        *,
+        name: str | UnsetType = UNSET,
+        clusters: Sequence[str] | UnsetType = UNSET,
+        tags: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.DistributedSwitch:
+        """Change one of the distributed switches; what is absent stays.
+
+        Args:
+            ref: Name or id.
+            name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            clusters: The clusters whose hosts it spans. Names or ids, of clusters.
+            tags: Names and `key=value` pairs, to find it by, to limit rights, to change what it does.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.update(
+                ref,
+                name=name,
+                clusters=clusters,
+                tags=tags,
+                idempotency_key=idempotency_key,
+                if_match=if_match,
+            )
+        )
+
+    def delete(self, ref: str, /, *, idempotency_key: str = "", if_match: int | str = "") -> None:
+        """Delete one of the distributed switches, with what goes along.
+
+        Args:
+            ref: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        self._runner.run(
+            self._calls.delete(ref, idempotency_key=idempotency_key, if_match=if_match)
+        )
+
+    def plan_delete(self, ref: str, /) -> models.DeletionPlan:
+        """Say what would go along and what stands in the way, and change nothing.
+
+        Args:
+            ref: Name or id.
+        """
+        return self._runner.run(self._calls.plan_delete(ref))
+
     def list_tags(
         self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
     ) -> models.Tags:
@@ -969,6 +1043,40 @@ class DistributedSwitches(BlockingCollection[models.DistributedSwitch]):
         return self._runner.run(
             self._calls.update_tags(
                 ref, add=add, remove=remove, idempotency_key=idempotency_key, if_match=if_match
+            )
+        )
+
+    def attach(
+        self, switch: str, /, *, cluster: str, idempotency_key: str = "", if_match: int | str = ""
+    ) -> models.DistributedSwitch:
+        """Let a switch span the hosts of a cluster too.
+
+        Args:
+            switch: Name or id.
+            cluster: Name or id of the cluster.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.attach(
+                switch, cluster=cluster, idempotency_key=idempotency_key, if_match=if_match
+            )
+        )
+
+    def detach(
+        self, switch: str, /, *, cluster: str, idempotency_key: str = "", if_match: int | str = ""
+    ) -> models.DistributedSwitch:
+        """Take a switch away from a cluster that has no VM on it.
+
+        Args:
+            switch: Name or id.
+            cluster: Name or id of the cluster.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.detach(
+                switch, cluster=cluster, idempotency_key=idempotency_key, if_match=if_match
             )
         )
 
@@ -1134,6 +1242,52 @@ class ImageStorages(BlockingCollection[models.ImageStorage]):
         return self._runner.run(
             self._calls.update_tags(
                 ref, add=add, remove=remove, idempotency_key=idempotency_key, if_match=if_match
+            )
+        )
+
+    def attach(
+        self,
+        storage: str,
+        /,
+        *,
+        data_center: str,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.ImageStorage:
+        """Let VMs of a data center be made of its images.
+
+        Args:
+            storage: Name or id.
+            data_center: Name or id of the data center.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.attach(
+                storage, data_center=data_center, idempotency_key=idempotency_key, if_match=if_match
+            )
+        )
+
+    def detach(
+        self,
+        storage: str,
+        /,
+        *,
+        data_center: str,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.ImageStorage:
+        """Take an image storage away from a data center that has no VM of its images.
+
+        Args:
+            storage: Name or id.
+            data_center: Name or id of the data center.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.detach(
+                storage, data_center=data_center, idempotency_key=idempotency_key, if_match=if_match
             )
         )
 

@@ -223,6 +223,20 @@ class Account(Model, frozen=True, kw_only=True):
     """Networks that it has logged in from."""
 
 
+class AttachCluster(Model, frozen=True, kw_only=True):
+    """Which cluster a switch is attached to, or detached from."""
+
+    cluster: str
+    """Name or id of the cluster."""
+
+
+class AttachDataCenter(Model, frozen=True, kw_only=True):
+    """Which data center an image storage is attached to, or detached from."""
+
+    data_center: str
+    """Name or id of the data center."""
+
+
 class Audit(Model, frozen=True, kw_only=True):
     """What somebody did or tried. Begins before the change is made, ends after it; name = id.
 
@@ -346,6 +360,17 @@ class ChangeDataCenter(Model, frozen=True, kw_only=True):
     """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
     description: str | UnsetType = UNSET
     """A note for people. At most 1000 characters."""
+
+
+class ChangeDistributedSwitch(Model, frozen=True, kw_only=True):
+    """What users say of one of the distributed-switches."""
+
+    name: str | UnsetType = UNSET
+    """Its name: 1 to 63 of a-z, 0-9, `-` and `.`."""
+    clusters: tuple[str, ...] | UnsetType = UNSET
+    """The clusters whose hosts it spans. Names or ids, of clusters."""
+    tags: tuple[str, ...] | UnsetType = UNSET
+    """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
 
 
 class ChangeHost(Model, frozen=True, kw_only=True):
@@ -499,6 +524,17 @@ class CreateDataStorage(Model, frozen=True, kw_only=True):
     """The plug-in's driver that it is used by; empty: the product's own."""
     data_center: str | UnsetType = UNSET
     """Name or id of its data center; empty: the first."""
+
+
+class CreateDistributedSwitch(Model, frozen=True, kw_only=True):
+    """What users say of one of the distributed-switches."""
+
+    name: str
+    """Its name: 1 to 63 of a-z, 0-9, `-` and `.`."""
+    clusters: tuple[str, ...] | UnsetType = UNSET
+    """The clusters whose hosts it spans. Names or ids, of clusters."""
+    tags: tuple[str, ...] | UnsetType = UNSET
+    """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
 
 
 class CreatePortGroup(Model, frozen=True, kw_only=True):
@@ -694,7 +730,7 @@ class Disk(Model, frozen=True, kw_only=True):
 
 
 class DistributedSwitch(Model, frozen=True, kw_only=True):
-    """A switch that spans the hosts of a cluster."""
+    """A switch that spans the hosts of the clusters that it is attached to: only their VMs can be in its port groups."""
 
     id: str
     """A UUID, or a name where the kind says so; never changes."""
@@ -706,10 +742,10 @@ class DistributedSwitch(Model, frozen=True, kw_only=True):
     """When it was made, by the clock of the host that was asked."""
     tags: tuple[str, ...] = ()
     """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
-    cluster_id: str = ""
-    """The cluster whose hosts it spans."""
-    cluster_name: str = ""
-    """The name behind `cluster_id`; empty without one."""
+    cluster_ids: tuple[str, ...] = ()
+    """The clusters whose hosts it spans."""
+    cluster_names: tuple[str, ...] = ()
+    """The names behind `cluster_ids`."""
 
 
 class Event(Model, frozen=True, kw_only=True):
@@ -860,7 +896,10 @@ class Image(Model, frozen=True, kw_only=True):
 
 
 class ImageStorage(Model, frozen=True, kw_only=True):
-    """Where images live: a directory of the same path on every host; images are copied between hosts by hash."""
+    """Where images live: a directory of the same path on every host; images are copied between hosts by hash.
+
+    VMs of the data centers that it is attached to are made of its images, on data storages of theirs.
+    """
 
     id: str
     """A UUID, or a name where the kind says so; never changes."""
@@ -872,12 +911,12 @@ class ImageStorage(Model, frozen=True, kw_only=True):
     """When it was made, by the clock of the host that was asked."""
     tags: tuple[str, ...] = ()
     """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
-    data_center_id: str = ""
-    """The data center that it belongs to."""
+    data_center_ids: tuple[str, ...] = ()
+    """The data centers whose VMs are made of its images."""
     path: str = ""
     """Absolute path, the same on every host."""
-    data_center_name: str = ""
-    """The name behind `data_center_id`; empty without one."""
+    data_center_names: tuple[str, ...] = ()
+    """The names behind `data_center_ids`."""
 
 
 class ImportCertificate(Model, frozen=True, kw_only=True):

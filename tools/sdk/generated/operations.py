@@ -22,6 +22,7 @@ PREVIEWED = frozenset(
         "clusters",
         "data-centers",
         "data-storages",
+        "distributed-switches",
         "hosts",
         "images",
         "members",
@@ -1075,6 +1076,96 @@ class Disks(Collection[models.Disk]):
 class DistributedSwitches(Collection[models.DistributedSwitch]):
     """`/v1/distributed-switches`."""
 
+    async def create(
+        self,
+        *,
+        name: str,
+        clusters: Sequence[str] | UnsetType = UNSET,
+        tags: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> models.DistributedSwitch:
+        """Make one of the distributed switches.
+
+        Args:
+            name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            clusters: The clusters whose hosts it spans. Names or ids, of clusters.
+            tags: Names and `key=value` pairs, to find it by, to limit rights, to change what it does.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("distributed-switches"),
+                body=models.CreateDistributedSwitch(
+                    name=name, clusters=listed(clusters), tags=listed(tags)
+                ),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.DistributedSwitch,
+        )
+
+    async def update(
+        self,
+        ref: str,
+        /,
+        *,
+        name: str | UnsetType = UNSET,
+        clusters: Sequence[str] | UnsetType = UNSET,
+        tags: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.DistributedSwitch:
+        """Change one of the distributed switches; what is absent stays.
+
+        Args:
+            ref: Name or id.
+            name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            clusters: The clusters whose hosts it spans. Names or ids, of clusters.
+            tags: Names and `key=value` pairs, to find it by, to limit rights, to change what it does.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("distributed-switches", ref),
+                body=models.ChangeDistributedSwitch(
+                    name=name, clusters=listed(clusters), tags=listed(tags)
+                ),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.DistributedSwitch,
+        )
+
+    async def delete(
+        self, ref: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> None:
+        """Delete one of the distributed switches, with what goes along.
+
+        Args:
+            ref: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        await self._api.nothing(
+            request(
+                "DELETE",
+                path_of("distributed-switches", ref),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            )
+        )
+
+    async def plan_delete(self, ref: str, /) -> models.DeletionPlan:
+        """Say what would go along and what stands in the way, and change nothing.
+
+        Args:
+            ref: Name or id.
+        """
+        return await self._api.answer(
+            request("DELETE", path_of("distributed-switches", ref), query=(("dry_run", "1"),)),
+            models.DeletionPlan,
+        )
+
     async def list_tags(
         self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
     ) -> models.Tags:
@@ -1120,6 +1211,48 @@ class DistributedSwitches(Collection[models.DistributedSwitch]):
                 headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
             ),
             models.Tags,
+        )
+
+    async def attach(
+        self, switch: str, /, *, cluster: str, idempotency_key: str = "", if_match: int | str = ""
+    ) -> models.DistributedSwitch:
+        """Let a switch span the hosts of a cluster too.
+
+        Args:
+            switch: Name or id.
+            cluster: Name or id of the cluster.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("distributed-switches", switch, "actions", "attach"),
+                body=models.AttachCluster(cluster=cluster),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.DistributedSwitch,
+        )
+
+    async def detach(
+        self, switch: str, /, *, cluster: str, idempotency_key: str = "", if_match: int | str = ""
+    ) -> models.DistributedSwitch:
+        """Take a switch away from a cluster that has no VM on it.
+
+        Args:
+            switch: Name or id.
+            cluster: Name or id of the cluster.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("distributed-switches", switch, "actions", "detach"),
+                body=models.AttachCluster(cluster=cluster),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.DistributedSwitch,
         )
 
 
@@ -1303,6 +1436,60 @@ class ImageStorages(Collection[models.ImageStorage]):
                 headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
             ),
             models.Tags,
+        )
+
+    async def attach(
+        self,
+        storage: str,
+        /,
+        *,
+        data_center: str,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.ImageStorage:
+        """Let VMs of a data center be made of its images.
+
+        Args:
+            storage: Name or id.
+            data_center: Name or id of the data center.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("image-storages", storage, "actions", "attach"),
+                body=models.AttachDataCenter(data_center=data_center),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.ImageStorage,
+        )
+
+    async def detach(
+        self,
+        storage: str,
+        /,
+        *,
+        data_center: str,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.ImageStorage:
+        """Take an image storage away from a data center that has no VM of its images.
+
+        Args:
+            storage: Name or id.
+            data_center: Name or id of the data center.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("image-storages", storage, "actions", "detach"),
+                body=models.AttachDataCenter(data_center=data_center),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.ImageStorage,
         )
 
 
