@@ -71,7 +71,8 @@ class Task(Tagged, tag="task.v1", frozen=True, kw_only=True):
 
     `workflow` names the definition, `subject` the resource as `kind/id`. `arguments` are strings only.
     `runner_host_id` is who works on it. `progress` is 0..100. `error` and `error_code` are set when failed.
-    `cancel_requested` asks the runner to stop where that is safe.
+    `cancel_requested` asks the runner to stop where that is safe; when `retries_asked` grows, it doesn't wait any longer
+    for the next try of what failed.
     `plan` is the workflow as it was when the work began: whoever resumes it goes by that. `journal` is what the
     engine lives by; `log` tells people more, bounded. `result` is what came of it, empty when it was undone.
     `request_id` is the API request that started it, as in that answer, its audit, and the logs of whoever works on it.
@@ -121,6 +122,10 @@ class Task(Tagged, tag="task.v1", frozen=True, kw_only=True):
     cancel_requested: Annotated[
         bool, attribute("Whether somebody has asked it to stop where that is safe.")
     ] = False
+    retries_asked: Annotated[
+        int,
+        attribute("How often somebody has asked for its next try at once.", by=CLUSTER, least=0),
+    ] = 0
     ended_ms: Annotated[int, attribute("When it ended; 0: not yet.", by=OWNER)] = 0
     request_id: Annotated[
         str,

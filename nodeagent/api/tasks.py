@@ -1,4 +1,4 @@
-"""Tasks: wait for one (`Prefer: wait=SECONDS`, RFC 7240 section 4.3), ask one to cancel.
+"""Tasks: wait for one (`Prefer: wait=SECONDS`, RFC 7240 section 4.3), ask one to cancel or to try again at once.
 
 A task lives in the replicated state, so it can be asked for at any agent, also after its runner died.
 """
@@ -7,24 +7,34 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 
 from aiohttp import web
 from msgspec.structs import replace
 
 from core.errors import ConflictError
-from core.model import LogLine, Task
+from core.model import LogLine, Task, TaskState
 from nodeagent.api.access import check_again
-from nodeagent.api.requests import etag_of, found_of, json_answer, node_of, shown_to, target_of
+from nodeagent.api.requests import (
+    etag_of,
+    found_of,
+    ids_of,
+    json_answer,
+    node_of,
+    shown_to,
+    target_of,
+)
 from nodeagent.services.task_journal import ENDED, with_line
 
 WAIT_S_MAX = 60.0
-CANCEL_TRIES = 5
+TRIES = 5
 
 
 def add_routes(app: web.Application) -> None:
     """Add the routes of tasks."""
     app.router.add_get("/v1/tasks/{task}", show_task)
     app.router.add_delete("/v1/tasks/{task}", cancel_task)
+    app.router.add_post("/v1/tasks/{task}/actions/retry", retry_task)
 
 
 async def show_task(request: web.Request) -> web.Response:
@@ -39,25 +49,43 @@ async def show_task(request: web.Request) -> web.Response:
 
 async def cancel_task(request: web.Request) -> web.Response:
     """DELETE /v1/tasks/{task}. 202: asked to stop at its next safe point. 409: it has ended."""
-    node = node_of(request)
+    return await _asked(request, lambda task: replace(task, cancel_requested=True), "cancel-asked")
+
+
+async def retry_task(request: web.Request) -> web.Response:
+    """POST /v1/tasks/{task}/actions/retry. 202: what failed and waits is tried again at once. 409: the task has ended."""
+    return await _asked(
+        request, lambda task: replace(task, retries_asked=task.retries_asked + 1), "retry-asked"
+    )
+
+
+async def _asked(request: web.Request, ask: Callable[[Task], Task], what: str) -> web.Response:
+    """Write a wish into the task and its log, where its runner sees it; one that is there already isn't written again."""
+    node, ids = node_of(request), ids_of(request)
     task = target_of(request, Task, "task")
-    for attempt in range(CANCEL_TRIES):
+    for attempt in range(TRIES):
         if task.state in ENDED:
-            raise ConflictError(f"the task has {task.state} already")
-        if task.cancel_requested:
+            raise ConflictError(f"the task has {_ended(task.state)} already")
+        asked = ask(task)
+        if asked == task:
             break
-        line = LogLine(after=0, at_ms=node.clock.wall_ms(), what="cancel-asked")
-        asked = with_line(replace(task, cancel_requested=True), line)
+        line = LogLine(after=0, at_ms=node.clock.wall_ms(), what=what)
         try:
-            await node.store.apply(puts=(asked,))
+            await node.store.apply(
+                puts=(with_line(asked, line),), request_id=ids.again(attempt).request_id
+            )
         except ConflictError as error:
             # Its runner wrote a line at the same moment: that is nothing to bother the caller with.
-            if error.code != "conflict-guard" or attempt == CANCEL_TRIES - 1:
+            if error.code != "conflict-guard" or attempt == TRIES - 1:
                 raise
             task = target_of(request, Task, "task")
         else:
             break
     return json_answer(shown_to(request, node.store.need(Task, task.id)), status=202)
+
+
+def _ended(state: TaskState) -> str:
+    return f"been {state}" if state is TaskState.CANCELLED else str(state)
 
 
 async def waited(request: web.Request, task: Task) -> Task:

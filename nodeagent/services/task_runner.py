@@ -58,6 +58,7 @@ class TaskRunner:
         self._make_steps = make_steps
         self._running: set[str] = set()
         self._reasons: dict[str, str] = {}
+        self._pauses: dict[str, _Pause] = {}
         self._events = EventLog(node)
 
     async def run(self) -> None:
@@ -70,6 +71,8 @@ class TaskRunner:
                 while True:
                     for task in self._node.store.all(Task):
                         mine = task.runner_host_id == self._node.host_id
+                        if pause := self._pauses.get(task.id):
+                            pause.look_at(task)
                         if mine and task.state not in ENDED and task.id not in self._running:
                             self._running.add(task.id)
                             group.create_task(self._run_task(task), name=f"task-{task.id}")
@@ -83,6 +86,7 @@ class TaskRunner:
         tries, told = 0, False
         try:
             while True:
+                begun = self._node.store.get(Task, task.id) or task
                 outcome = await self._in_turn(task, journal)
                 if outcome is _Outcome.OVER:
                     if told:
@@ -92,10 +96,22 @@ class TaskRunner:
                 if tries >= STUCK_TRIES and not told:
                     told = True
                     await self._tell_stuck(task.id, journal)
-                await asyncio.sleep(pause_after(tries))
+                await self._pause(begun, pause_after(tries))
         finally:
             self._running.discard(task.id)
             self._reasons.pop(task.id, None)
+
+    async def _pause(self, begun: Task, seconds: float) -> None:
+        """Wait before the next try, but no longer once people ask for it, or to cancel; maybe they did during the last."""
+        pause = self._pauses[begun.id] = _Pause(begun)
+        try:
+            pause.look_at(self._node.store.get(Task, begun.id) or begun)
+            async with asyncio.timeout(seconds):
+                await pause.over.wait()
+        except TimeoutError:
+            pass
+        finally:
+            del self._pauses[begun.id]
 
     async def _tell_stuck(self, task_id: str, journal: StoreJournal) -> None:
         """Say, in the task's log and in an event, that this needs people, and what they can do."""
@@ -104,8 +120,8 @@ class TaskRunner:
             return
         text = (
             f"failed {STUCK_TRIES} times and is not given up, as it can neither be left half done nor taken back. "
-            f"Mend the cause; it is tried again every {STUCK_RETRY_S_MAX / 60:g} minutes, and at once when the agent of host "
-            f"{self._node.host_name} is restarted. The cause: {self._reasons.get(task_id, 'see the log')}"
+            f"Mend the cause; it is tried again every {STUCK_RETRY_S_MAX / 60:g} minutes, and at once on "
+            f"'kvorum task retry {task_id}'. The cause: {self._reasons.get(task_id, 'see the log')}"
         )
         try:
             await journal.note(task.step, "stuck", text)
@@ -190,6 +206,18 @@ def pause_after(tries: int) -> float:
     limit_s = RETRY_S_MAX if tries < STUCK_TRIES else STUCK_RETRY_S_MAX
     pause_s: float = RETRY_S * 2 ** max(0, min(tries, STUCK_TRIES) - 1)
     return min(pause_s, limit_s)
+
+
+class _Pause:
+    """A wait for the next try. It is over when more is asked of the task than when the last one `begun`."""
+
+    def __init__(self, begun: Task) -> None:
+        self._asked = (begun.retries_asked, begun.cancel_requested)
+        self.over = asyncio.Event()
+
+    def look_at(self, task: Task) -> None:
+        if (task.retries_asked, task.cancel_requested) != self._asked:
+            self.over.set()
 
 
 class _Outcome(Enum):

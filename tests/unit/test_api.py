@@ -518,6 +518,20 @@ async def test_a_task_is_asked_to_cancel_only_while_it_runs(member, api):
     await problem_of(await api.delete("/v1/tasks/t1"), 409, "conflict")
 
 
+async def test_a_task_is_asked_to_try_again_at_once_only_while_it_runs(member, api):
+    await add_task(member)
+    retry = "/v1/tasks/t1/actions/retry"
+    for key in ("k1", "k1", "k2"):
+        assert (await api.post(retry, headers={"Idempotency-Key": key})).status == 202
+    task = member.store.need(Task, "t1")
+    assert task.retries_asked == 2, "a repeated request is one"
+    assert [line.what for line in task.log] == ["retry-asked"] * 2
+    await member.store.apply(puts=(replace(task, state=TaskState.CANCELLED),))
+    problem = await problem_of(await api.post(retry), 409, "conflict")
+    assert problem["detail"] == "the task has been cancelled already"
+    await problem_of(await api.post("/v1/tasks/t2/actions/retry"), 404, "not-found")
+
+
 @pytest.mark.parametrize(("writes", "status"), [(4, 202), (5, 409)])
 async def test_cancelling_outlasts_what_the_runner_writes_meanwhile(member, api, writes, status):
     await add_task(member)

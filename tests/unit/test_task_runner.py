@@ -89,7 +89,8 @@ class _Step:
         trouble = planned.pop(0) if planned else None
         if isinstance(trouble, asyncio.Event):
             await trouble.wait()
-        elif trouble is not None:
+            trouble = getattr(trouble, "error", None)
+        if trouble is not None:
             raise trouble
 
 
@@ -474,12 +475,37 @@ def test_a_step_that_fails_again_and_again_tells_people_what_they_can_do(what):
             (line,) = [line for line in told(bench) if line[0] == "stuck"]
             assert line[1] == "b"
             assert "Mend the cause" in line[2]
-            assert "the agent of host h1 is restarted" in line[2]
+            assert "'kvorum task retry t1'" in line[2]
             assert "the storage is away" in line[2]
             await asyncio.sleep(1500)
             assert bench.is_over()()
         codes = [e.code for e in events(bench) if e.code.startswith("task-")]
         assert codes == ["task-stuck", "task-goes-on"], "each once"
+
+    main()
+
+
+@pytest.mark.parametrize("when", ["during a pause", "during a try"])
+def test_who_asks_for_the_next_try_of_a_stuck_task_does_not_wait_five_minutes(when):
+    @bench_test
+    async def main(bench):
+        away = RepeatStepError("the storage is away")
+        gate = asyncio.Event()
+        gate.error = away
+        during = when == "during a try"
+        bench.trouble["do b"] = [away] * 8 + [gate if during else away, away]
+        tries = 9 if during else 8
+        await bench.add()
+        async with running(bench.runner().run):
+            await until(lambda: bench.history.count("do b") == tries, deadline_s=600)
+            await asyncio.sleep(10)
+            await bench.change(retries_asked=1)
+            gate.set()
+            await until(lambda: bench.history.count("do b") == tries + 1, deadline_s=5)
+            await asyncio.sleep(200)
+            assert bench.history.count("do b") == tries + 1, "it is one try, not a shorter pause"
+            await asyncio.sleep(1500)
+            assert bench.is_over()()
 
     main()
 

@@ -104,6 +104,13 @@ async def cancel(args: Namespace, ctx: Context) -> int:
     return 0
 
 
+async def retry(args: Namespace, ctx: Context) -> int:
+    """Have what failed be tried again at once."""
+    task = await ctx.client.retry_task(args.name)
+    write_done(ctx, task.raw, f"{args.name}: is tried again; kvorum task wait {args.name}")
+    return 0
+
+
 def _add(root: Root, parser: Parser) -> None:
     verbs = root.verbs_of("task")
     add_list(verbs, KIND)
@@ -111,6 +118,7 @@ def _add(root: Root, parser: Parser) -> None:
         ("show", show, "show a task, its result and its log"),
         ("wait", wait, "wait until a task ends; exit code 1 when it failed"),
         ("cancel", cancel, "ask a task to stop where it is safe"),
+        ("retry", retry, "try again at once what failed in a task and waits"),
     ):
         add_name(verbs.add(name, run, summary, example=f"kvorum task {name} ID"), KIND)
 

@@ -470,6 +470,11 @@ class Client:
         )
         return task_of(await self._item(request))
 
+    async def retry_task(self, task_id: str) -> TaskView:
+        """Have what failed in a task, and waits for its next try, be tried at once."""
+        path = path_of("tasks", task_id, "actions", "retry")
+        return task_of(await self._item(Request("POST", path, body=_json(EmptyBody()))))
+
     async def cancel_task(self, task_id: str) -> None:
         """Ask that a task stop where it is safe to."""
         await self._transport.send(Request("DELETE", path_of("tasks", task_id)))

@@ -545,6 +545,10 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("DELETE", "/v1/tasks/{task}"): Operation(
         "Ask a task to stop at its next safe point.", {202: ("It is asked.", Task)}
     ),
+    ("POST", "/v1/tasks/{task}/actions/retry"): Operation(
+        "Have what failed and waits for its next try be tried at once.",
+        {202: ("It is asked.", Task)},
+    ),
     ("GET", "/v1/callback-key"): Operation(
         "The public key that receivers of callbacks check signatures with.",
         {200: ("`whpk_` and the Ed25519 key in base64.", CALLBACK_KEY)},

@@ -298,6 +298,8 @@ class StubAgent:
                 return 200, {"tags": one.get("tags", [])}, {}
             case "DELETE", [plural, name] if ("dry_run", "1") in asked.query:
                 return 200, self._plan(plural, self._one(plural, name)), {}
+            case "POST", ["tasks", name, "actions", "retry"]:
+                return 202, self._one("tasks", name), {}
             case "DELETE", ["tasks", name]:
                 self._one("tasks", name)["cancel_requested"] = True
                 return 202, self._one("tasks", name), {}

@@ -2354,6 +2354,20 @@ class Tasks(BlockingCollection[models.Task]):
             self._calls.delete(task, idempotency_key=idempotency_key, if_match=if_match)
         )
 
+    def retry(
+        self, task: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> models.Task:
+        """Have what failed and waits for its next try be tried at once.
+
+        Args:
+            task: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.retry(task, idempotency_key=idempotency_key, if_match=if_match)
+        )
+
 
 class Vms(BlockingCollection[models.VM]):
     """`/v1/vms`."""

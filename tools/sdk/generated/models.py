@@ -1519,7 +1519,8 @@ class Task(Model, frozen=True, kw_only=True):
 
     `workflow` names the definition, `subject` the resource as `kind/id`. `arguments` are strings only.
     `runner_host_id` is who works on it. `progress` is 0..100. `error` and `error_code` are set when failed.
-    `cancel_requested` asks the runner to stop where that is safe.
+    `cancel_requested` asks the runner to stop where that is safe; when `retries_asked` grows, it doesn't wait any longer
+    for the next try of what failed.
     `plan` is the workflow as it was when the work began: whoever resumes it goes by that. `journal` is what the
     engine lives by; `log` tells people more, bounded. `result` is what came of it, empty when it was undone.
     `request_id` is the API request that started it, as in that answer, its audit, and the logs of whoever works on it.
@@ -1562,6 +1563,8 @@ class Task(Model, frozen=True, kw_only=True):
     """The code of that error."""
     cancel_requested: bool = False
     """Whether somebody has asked it to stop where that is safe."""
+    retries_asked: int = 0
+    """How often somebody has asked for its next try at once. 0..."""
     ended_ms: int = 0
     """When it ended; 0: not yet."""
     request_id: str = ""

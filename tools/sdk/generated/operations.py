@@ -2768,6 +2768,25 @@ class Tasks(Collection[models.Task]):
             models.Task,
         )
 
+    async def retry(
+        self, task: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> models.Task:
+        """Have what failed and waits for its next try be tried at once.
+
+        Args:
+            task: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("tasks", task, "actions", "retry"),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.Task,
+        )
+
 
 class Vms(Collection[models.VM]):
     """`/v1/vms`."""
