@@ -13,6 +13,7 @@ from core.errors import (
     ConflictError,
     InvalidError,
     NotFoundError,
+    PlatformError,
     UnauthenticatedError,
     UnavailableError,
 )
@@ -23,6 +24,7 @@ from tests.mesh_identity import Authority
 from tools.sdk.bodies import PortGroupBody, StopBody, VMBody, VMPatch
 from tools.sdk.client import Client
 from tools.sdk.endpoints import parse_endpoints
+from tools.sdk.transport import retry_after_s
 
 
 @pytest.fixture
@@ -102,6 +104,47 @@ async def test_very_many_are_acted_on_some_at_a_time_and_answered_in_order(agent
     assert outcomes[0].task is not None
     assert isinstance(outcomes[1].error, NotFoundError)
     assert (outcomes[-1].task, outcomes[-1].error) == (None, None)  # stopped already
+
+
+async def test_an_agent_that_had_enough_is_asked_again_when_it_said(agent):
+    agent.faults.append(Fault(429, "too many", code="too-many-requests", retry_after="1"))
+    loop = asyncio.get_running_loop()
+    async with client_of(agent.address) as client:
+        await client.status()
+        began_s = loop.time()
+        agent.faults.append(Fault(429, "too many", code="too-many-requests", retry_after="1"))
+        await client.status()
+    assert loop.time() - began_s >= 1.0, "its own first pause is 0.2 s at most"
+    assert len(agent.asked) == 4
+
+
+async def test_another_agent_is_asked_at_once_meanwhile(agent, world):
+    with StubAgent(world) as other:
+        agent.faults.append(Fault(429, "too many", code="too-many-requests", retry_after="4"))
+        began_s = asyncio.get_running_loop().time()
+        async with client_of(agent.address, other.address) as client:
+            await client.status()
+        assert asyncio.get_running_loop().time() - began_s < 3
+    assert (len(agent.asked), len(other.asked)) == (1, 1)
+
+
+async def test_who_shall_wait_longer_than_it_is_patient_is_told_at_once(agent):
+    agent.faults.append(Fault(429, "too many: wait", code="too-many-requests", retry_after="900"))
+    began_s = asyncio.get_running_loop().time()
+    async with client_of(agent.address) as client:
+        with pytest.raises(PlatformError, match="too many: wait"):
+            await client.status()
+    assert asyncio.get_running_loop().time() - began_s < 3
+    assert len(agent.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [("0", 0), ("30", 30), (" 7 ", 7), ("-1", 0), ("soon", 0), ("1e9", 0), ("٣", 0), ("9" * 12, 0)],
+)
+def test_only_whole_seconds_of_retry_after_count(said, seconds):
+    assert retry_after_s({"Retry-After": said}) == seconds
+    assert retry_after_s({}) == 0
 
 
 async def test_when_quorum_stays_lost_the_last_word_is_the_agents(agent):

@@ -178,6 +178,7 @@ class Transport:
         began_s = asyncio.get_running_loop().time()
         attempt = 0
         refusal: PlatformError | None = None
+        not_before_s: dict[Endpoint, float] = {}
         while True:
             endpoint = self.endpoint
             try:
@@ -196,7 +197,12 @@ class Transport:
                 if response.status not in RETRIED_STATUSES or failure.code == NOT_A_MEMBER:
                     raise failure
                 refusal = failure
-            if not await self._wait_for_another_try(endpoint, failure, attempt, began_s):
+                if response.status == 429:
+                    now_s = asyncio.get_running_loop().time()
+                    not_before_s[endpoint] = now_s + retry_after_s(response.headers)
+            if not await self._wait_for_another_try(
+                endpoint, failure, attempt, began_s, not_before_s
+            ):
                 raise refusal or failure
             attempt += 1
 
@@ -247,9 +253,18 @@ class Transport:
                 self._remember.save(found)
 
     async def _wait_for_another_try(
-        self, endpoint: Endpoint, failure: PlatformError, attempt: int, began_s: float
+        self,
+        endpoint: Endpoint,
+        failure: PlatformError,
+        attempt: int,
+        began_s: float,
+        not_before_s: Mapping[Endpoint, float],
     ) -> bool:
-        """Move to the next endpoint and sleep; False when it is time to give up."""
+        """Move to the next endpoint and sleep; False when it is time to give up.
+
+        `not_before_s`: when those may be asked again that had enough of this caller (429). What agents say with 503 is
+        about as long as the pauses here grow, and a new leader is often there sooner.
+        """
         count = len(self.endpoints)
         hopeless = isinstance(failure, Unreachable) and failure.hopeless
         if hopeless and count == 1:
@@ -259,10 +274,12 @@ class Transport:
         if (attempt + 1) % count == 0:
             longest_s = min(DELAY_S_MAX, FIRST_DELAY_S * 2 ** min(attempt // count, 10))
             delay_s = self._rng.uniform(longest_s / 2, longest_s)
+        now_s = asyncio.get_running_loop().time()
+        delay_s = max(delay_s, not_before_s.get(self.endpoint, 0.0) - now_s)
         patience_s = self._patience_s if self._answered else self._first_patience_s
         # One agent that is slow to be away must not use up the time for asking the others once.
         all_asked = attempt + 1 >= count
-        if all_asked and asyncio.get_running_loop().time() + delay_s - began_s > patience_s:
+        if all_asked and now_s + delay_s - began_s > patience_s:
             return False
         self._on_retry(failure)
         await asyncio.sleep(delay_s)
@@ -389,6 +406,12 @@ class Transport:
             f"cannot reach {endpoint} ({reason}): is its agent running? "
             "systemctl status kvorum-agent there"
         )
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float:
+    """Return the seconds of `Retry-After` (RFC 9110 section 10.2.3); 0 without it, or when it isn't a whole number."""
+    text = headers.get("Retry-After", "").strip()
+    return float(text) if text.isascii() and text.isdigit() and len(text) <= 9 else 0.0
 
 
 async def pieces_in(reader: aiohttp.StreamReader) -> AsyncIterator[bytes]:

@@ -44,6 +44,7 @@ class Fault:
     drop_after_bytes: int | None = None
     drop_answer: bool = False
     body: bytes | None = None
+    retry_after: str = ""
     early: bool = False  # answer before the body is read
 
 
@@ -178,7 +179,10 @@ class StubAgent:
         body = b"" if fault.early else await request.read()
         asked = self._remember(request, body)
         if fault.status:
-            return self._problem(Refused(fault.status, fault.code or "fault", fault.detail))
+            refused = self._problem(Refused(fault.status, fault.code or "fault", fault.detail))
+            if fault.retry_after:
+                refused.headers["Retry-After"] = fault.retry_after
+            return refused
         if fault.body is not None:
             return web.Response(body=fault.body)
         if request.path == "/v1/events" and "event-stream" in request.headers["Accept"]:
