@@ -8,12 +8,15 @@ from typing import ClassVar
 
 from msgspec.structs import replace
 
-from core.errors import ConflictError, PlatformError
+from core.errors import ConflictError, PlatformError, TemporaryError
 from core.model import PowerState, Resource, VMPhase
 from core.workflow import CancelledByUserError, RepeatStepError
 from nodeagent.services.cascade import plan_of
 from nodeagent.workflows.cancelling import stoppable
 from nodeagent.workflows.work import VmWork
+
+# A host that has just booted, or whose guard renews again, has a lease within seconds.
+LEASE_TO_COME = frozenset({"guard-no-lease", "guard-lease-old", "guard-behind"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +100,18 @@ class StartGuest:
     async def do(self) -> Mapping[str, str]:
         vm = self.work.vm()
         if vm.power is PowerState.RUNNING:
-            await self.work.shop.power.start(vm.id)
+            await self._start(vm.id)
         elif vm.phase is not VMPhase.STOPPED:
             await self.work.shop.node.store.apply(puts=(replace(vm, phase=VMPhase.STOPPED),))
         return {"host": self.work.shop.node.host_name}
+
+    async def _start(self, vm_id: str) -> None:
+        try:
+            await self.work.shop.power.start(vm_id)
+        except ConflictError as error:
+            if error.code in LEASE_TO_COME:
+                raise TemporaryError(error.message) from error
+            raise
 
     async def undo(self) -> None:
         """Take it down again; a start that failed leaves the VM stopped, as it was."""

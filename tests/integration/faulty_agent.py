@@ -2,7 +2,7 @@
 
 Started in place of `nodeagent.main` on lab hosts (`test_workflow_garbage.py`). All in it is real. `ORDERS` names VMs and for
 each a point; a VM's workflow that passes its point says so in `REPORT` and, as ordered, waits there for the agent's
-death, or fails there. Effects are the calls to hypervisor, storages, guard, network and migration, the programs that
+death, waits until the orders are taken away, or fails there. Effects are the calls to hypervisor, storages, guard, network and migration, the programs that
 these start, and commits.
 """
 
@@ -32,7 +32,8 @@ from raftstate.store import Store
 
 ORDERS = Path("/run/kvorum/test-orders.json")
 REPORT = Path("/run/kvorum/test-points")
-HOLD, FAIL = "hold", "fail"
+HOLD, PAUSE, FAIL = "hold", "pause", "fail"
+LOOK_S = 0.05
 
 EFFECTS: dict[type, tuple[str, ...]] = {
     LibvirtHypervisor: (
@@ -92,7 +93,8 @@ async def _point(where: str, error: type[Exception]) -> None:
     _say(passing.vm, passing.passed, where)
     if passing.kind == FAIL:
         raise error(f"fault {where}")
-    await asyncio.Event().wait()
+    while passing.kind == HOLD or ORDERS.exists():
+        await asyncio.sleep(LOOK_S)
 
 
 def _effect(holder: object, name: str, error: type[Exception] = PermanentError) -> None:

@@ -144,7 +144,8 @@ def _qemus(lab: Lab, host: str) -> set[str]:
 
 
 def _grants(lab: Lab, host: str) -> set[str]:
-    return set(json.loads(lab.inside(host, "/run/kvorum/guard-state.json").read_text())["grants"])
+    file = lab.inside(host, "/run/kvorum/guard-state.json")  # a guard that just began has none yet
+    return set(json.loads(file.read_text())["grants"]) if file.exists() else set()
 
 
 def _reservations(lab: Lab, host: str) -> set[str]:

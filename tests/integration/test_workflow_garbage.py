@@ -23,7 +23,7 @@ import pytest
 from core.errors import ConflictError, PlatformError
 from tests.integration import faulty_agent
 from tests.integration.conftest import LabFactory, in_own_loop, poll
-from tests.integration.faulty_agent import FAIL, HOLD, Orders
+from tests.integration.faulty_agent import FAIL, HOLD, PAUSE, Orders
 from tests.integration.host_audit import garbage
 from tools.lab.cluster import form_cluster
 from tools.lab.lab import Lab
@@ -42,8 +42,22 @@ FAULTY_AGENT = msgspec.structs.replace(
 IMAGE, SHARED = "blank", "shared1"
 AT_ONCE = 16
 # How many points each workflow has: its effects on the outside, before and after each; and with its commits.
-EFFECTS = {"create-vm": 16, "start-vm": 8, "stop-vm": 8, "migrate-vm": 8, "delete-vm": 10}
-WITH_COMMITS = {"create-vm": 44, "start-vm": 24, "stop-vm": 24, "migrate-vm": 28, "delete-vm": 28}
+EFFECTS = {
+    "create-vm": 16,
+    "start-vm": 8,
+    "stop-vm": 8,
+    "migrate-vm": 8,
+    "delete-vm": 10,
+    "reboot-vm": 2,
+}
+WITH_COMMITS = {
+    "create-vm": 44,
+    "start-vm": 24,
+    "stop-vm": 24,
+    "migrate-vm": 28,
+    "delete-vm": 28,
+    "reboot-vm": 8,
+}
 CALM_S = 12.0
 ENDED = ("succeeded", "failed", "cancelled")
 
@@ -112,12 +126,25 @@ class Site:
         assert len(self.reached()) >= len(names) * 2 / 3, self.reached()
         self.seen.setdefault(workflow, set()).update(self.reached().values())
 
-    async def kill_agent(self) -> None:
-        """Kill the agent of h1 once, which starts again and meets no trouble."""
+    async def kill_agent(self, host: str = "h1") -> None:
+        """Kill an agent once, which starts again and meets no trouble; what it had to do with goes on."""
+        if host == "h1":
+            self.calm()
+        dead = self.lab.service_pid(host, "agent")
+        self.lab.kill(host, "agent", signal.SIGKILL)
         self.calm()
-        dead = self.lab.service_pid("h1", "agent")
-        self.lab.kill("h1", "agent", signal.SIGKILL)
-        await poll(lambda: self.lab.service_pid("h1", "agent") not in (None, dead), 20.0)
+        await poll(lambda: self.lab.service_pid(host, "agent") not in (None, dead), 20.0)
+        await self.answering()
+
+    async def cut_power(self) -> None:
+        """Take the power from h1, and give it back."""
+        self.calm()
+        await self.lab.power_off("h1")
+        await self.lab.power_on("h1")
+        await self.answering()
+
+    async def answering(self) -> None:
+        """Wait until the agent of h1 answers."""
 
         async def answers() -> bool:
             async with self.client() as client:
@@ -127,9 +154,9 @@ class Site:
                     return False
             return True
 
-        await poll(answers, 30.0)
+        await poll(answers, 40.0)
 
-    async def nothing_is_left(self) -> None:
+    async def nothing_is_left(self, within_s: float = 60.0) -> None:
         """Wait until no work is open and the audit finds nothing; show what it finds at last."""
         found: list[str] = ["not looked yet"]
 
@@ -144,7 +171,7 @@ class Site:
             return found == []
 
         try:
-            await poll(is_clean, 60.0, every_s=0.5)
+            await poll(is_clean, within_s, every_s=0.5)
         except BaseException:
             print("\n".join(found))
             raise
@@ -234,6 +261,7 @@ ACTS = {
     "stop-vm": acting("stop", StopBody(force=True)),
     "migrate-vm": acting("migrate", MigrateBody(host="h2")),
     "delete-vm": deleting,
+    "reboot-vm": acting("reboot", EmptyBody()),
 }
 
 
@@ -337,6 +365,9 @@ async def test_agents_killed_while_vms_are_stopped_and_started_leave_nothing(sit
         assert await phases(site) == dict.fromkeys(points, "stopped")
         await killed(site, "start-vm", site.spread("start-vm", points, 0))
         assert await phases(site) == dict.fromkeys(points, "running")
+        await killed(site, "reboot-vm", site.spread("reboot-vm", points, 0))
+        await failed(site, "reboot-vm", site.spread("reboot-vm", points, 0))
+        assert await phases(site) == dict.fromkeys(points, "running")
         await gone(site)
 
 
@@ -350,4 +381,43 @@ async def test_agents_killed_while_vms_move_leave_each_on_one_host(site: Site) -
         assert here != set(points), "some had moved far enough, or were moved to the end"
         await failed(site, "migrate-vm", {n: p for n, p in points.items() if n in here})
         assert await phases(site) == dict.fromkeys(points, "running")
+        await gone(site)
+
+
+async def test_targets_whose_agent_is_killed_while_vms_move_leave_each_on_one_host(
+    site: Site,
+) -> None:
+    for group in site.points("migrate-vm"):
+        points = fresh(site, group)
+        await undisturbed(site, list(points), "create-vm", creating_shared)
+        site.order("migrate-vm", PAUSE, points)
+        await on_all(site, list(points), ACTS["migrate-vm"])
+        await site.all_stand("migrate-vm", list(points))
+        await site.kill_agent("h2")
+        await site.nothing_is_left()
+        assert await phases(site) == dict.fromkeys(points, "running")
+        await gone(site)
+
+
+@pytest.mark.parametrize("workflow", ["migrate-vm", "create-vm", "delete-vm"])
+async def test_a_host_that_loses_power_in_the_middle_of_work_leaves_nothing(
+    site: Site, workflow: str
+) -> None:
+    if not site.every_step:
+        pytest.skip("takes a boot and the end of all leases: make garbage")
+    for group in site.points(workflow):
+        points = fresh(site, group)
+        if workflow != "create-vm":
+            await undisturbed(site, list(points), "create-vm", creating_shared)
+        site.order(workflow, HOLD, points)
+        tasks = await on_all(site, list(points), ACTS[workflow])
+        await site.all_stand(workflow, list(points))
+        await site.cut_power()
+        await site.nothing_is_left(240.0)
+        async with site.client() as client:
+            ended = {name: await client.get_task(task) for name, task in tasks.items()}
+        done = [name for name, task in ended.items() if task.state == "succeeded"]
+        left = {"create-vm": done, "delete-vm": []}.get(workflow, list(points))
+        assert await phases(site) == dict.fromkeys(left, "running"), ended
+        print({t.error for t in ended.values()})
         await gone(site)
