@@ -25,6 +25,7 @@ from ha.placement import (
     pinned_host_id,
 )
 from ha.profile import Profile
+from ha.start_order import rank
 
 LEADER_AGE_S_MIN = 4.0
 RECOVERIES_MAX = 16
@@ -159,12 +160,12 @@ def remember(
 
 
 def decide(view: HAView, now_s: float) -> tuple[Decision, ...]:
-    """Return what to do now, events first, then VMs by name. Empty on a node that does not lead, or only just began to."""
+    """Return what to do now, events first, then VMs by priority and name. Empty on a node that does not lead, or only just began to."""
     if view.leader_since_s is None or now_s - view.leader_since_s < LEADER_AGE_S_MIN:
         return ()
     decisions = _host_events(view, now_s)
     plan = _Plan(view, now_s)
-    for vm in sorted(view.vms.values(), key=lambda vm: (vm.name, vm.id)):
+    for vm in sorted(view.vms.values(), key=lambda vm: (rank(vm), vm.name, vm.id)):
         decision = plan.for_vm(vm)
         if decision is not None:
             decisions.append(decision)

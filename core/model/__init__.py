@@ -6,7 +6,7 @@ The store keeps these, the API shows them, controllers act on them. `KINDS` is t
 from __future__ import annotations
 
 from core.model.cascade import DeletePlan, Touched, ids_in, plan_delete
-from core.model.compute import VM, CloudInit, PowerState, VMPhase
+from core.model.compute import VM, CloudInit, PowerState, VMPhase, VMPriority
 from core.model.identity import (
     AccessKey,
     Account,
@@ -177,6 +177,7 @@ __all__ = [
     "Touched",
     "UsedNonce",
     "VMPhase",
+    "VMPriority",
     "Vote",
     "changed_tags",
     "check_name",

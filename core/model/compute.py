@@ -11,9 +11,11 @@ from typing import Annotated, ClassVar
 import msgspec
 
 from core.attributes import CLUSTER, OWNER, attribute
-from core.model.resource import DESCRIPTION_LENGTH_MAX, Relation, Tagged
+from core.model.resource import DESCRIPTION_LENGTH_MAX, OnDelete, Relation, Tagged
 
 CPUS_MAX = 255
+START_AFTER_MAX = 16
+START_DELAY_S_MAX = 3600
 MEMORY_MIB_MIN, MEMORY_MIB_MAX = 64, 16 << 20
 
 
@@ -22,6 +24,14 @@ class PowerState(StrEnum):
 
     RUNNING = "running"
     STOPPED = "stopped"
+
+
+class VMPriority(StrEnum):
+    """Which VMs come first when many are to be started, after a host or all power was lost, or room is short."""
+
+    HIGH = "high"
+    MEDIUM = "medium"
+    LOW = "low"
 
 
 class VMPhase(StrEnum):
@@ -56,7 +66,8 @@ class VM(Tagged, tag="vm.v1", frozen=True, kw_only=True):
     Users write `power`, sizes and cloud-init. `host_id` with `generation` says who may run it: the generation
     grows with every start, and ownership changes only in a transaction that guards a proof that the former
     host stopped. `boot_id` is the boot of the host in which it was started last. `migrating_to_host_id` is set
-    during a live migration. `blocked_reason` is empty or says why it cannot run now.
+    during a live migration. `blocked_reason` is empty or says why it cannot run now. `priority` and `start_after_ids`
+    order the starts that nobody asked for one by one (`ha.start_order`).
     """
 
     PLURAL: ClassVar[str] = "vms"
@@ -65,6 +76,15 @@ class VM(Tagged, tag="vm.v1", frozen=True, kw_only=True):
         Relation("host_id", target="host", name="host", reverse="vms"),
         Relation(
             "migrating_to_host_id", target="host", name="migrating_to_host", reverse="incoming_vms"
+        ),
+        Relation(
+            "start_after_ids",
+            target="vm",
+            name="start_after",
+            reverse="starting_later",
+            many=True,
+            on_delete=OnDelete.DETACH,
+            maximum=START_AFTER_MAX,
         ),
     )
     NOT_RELATIONS: ClassVar[frozenset[str]] = frozenset({"boot_id"})
@@ -100,6 +120,25 @@ class VM(Tagged, tag="vm.v1", frozen=True, kw_only=True):
         str, attribute("Why it can't run now; empty: nothing forbids it.", by=CLUSTER)
     ] = ""
     ha: Annotated[bool, attribute("Whether it is started elsewhere when its host is lost.")] = True
+    priority: Annotated[
+        VMPriority,
+        attribute("Which VMs come first when many are to be started, or room is short."),
+    ] = VMPriority.MEDIUM
+    start_after_ids: Annotated[
+        tuple[str, ...],
+        attribute(
+            "VMs that it waits for when many are started; a minute at most, or until they are blocked.",
+            count_max=START_AFTER_MAX,
+        ),
+    ] = ()
+    start_delay_s: Annotated[
+        int,
+        attribute(
+            "How many seconds after the last of these VMs it is started.",
+            least=0,
+            most=START_DELAY_S_MAX,
+        ),
+    ] = 0
     cloud_init: Annotated[
         CloudInit, attribute("What the guest is set up with at its first start.")
     ] = CloudInit()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
+from msgspec import UNSET
 
 from core.errors import ConflictError
 from core.model import VM, DataStorage, Host, Image, PortGroup, SecurityGroup
@@ -49,7 +50,8 @@ async def create_vm(request: web.Request) -> web.Response:
     body = await body_of(request, CreateVM)
     named = ((Image, body.image), (PortGroup, body.port_group), (DataStorage, body.data_storage))
     groups = ((SecurityGroup, ref) for ref in body.security_groups)
-    check_named(request, node_of(request).store, *named, *groups, (Host, body.host))
+    before = ((VM, ref) for ref in body.start_after)
+    check_named(request, node_of(request).store, *named, *groups, *before, (Host, body.host))
     try:
         opened = await services_of(request).vms.create(body, ids_of(request))
     except PlacementError as error:
@@ -60,6 +62,8 @@ async def create_vm(request: web.Request) -> web.Response:
 async def change_vm(request: web.Request) -> web.Response:
     """PATCH /v1/vms/{vm}. 200: the changed VM."""
     body = await body_of(request, ChangeVM)
+    before = () if body.start_after is UNSET else body.start_after
+    check_named(request, node_of(request).store, *((VM, ref) for ref in before))
     vm = await services_of(request).vms.change(_vm(request), body, ids_of(request))
     return json_answer(shown_to(request, vm))
 

@@ -12,7 +12,8 @@ import logging
 from msgspec.structs import replace
 
 from core.errors import PlatformError
-from core.model import VM, Severity, Task, VMPhase
+from core.model import VM, Lease, Severity, Task, VMPhase
+from ha.start_order import StartGate, rank
 from nodeagent.compute.hypervisor import DomainState
 from nodeagent.node import Node
 from nodeagent.services.backoff import Backoff
@@ -25,7 +26,13 @@ log = logging.getLogger(__name__)
 
 POLL_S = 5.0
 QUICK_S = 1.0
-STARTS_AT_ONCE = 4
+LEASE_GRACE_S = 30.0  # a host that has just booted has a lease within this, and isn't blocked
+STARTS_AT_ONCE_MIN, STARTS_AT_ONCE_MAX = 4, 8
+
+
+def starts_at_once(cpus: int) -> int:
+    """Return how many guests a host of so many processor threads starts side by side."""
+    return max(STARTS_AT_ONCE_MIN, min(cpus // 4, STARTS_AT_ONCE_MAX))
 
 
 class VmController:
@@ -40,11 +47,14 @@ class VmController:
         self._busy: set[str] = set()
         self._backoffs: dict[str, Backoff] = {}
         self._warned: set[str] = set()
-        self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
+        self._gate = StartGate()
+        self._no_lease_since_s: dict[str, float] = {}
+        self._starts = asyncio.Semaphore(STARTS_AT_ONCE_MIN)
 
     async def run(self) -> None:
         """Reconcile until cancelled."""
         await caught_up(self._store)
+        self._starts = asyncio.Semaphore(starts_at_once(self._node.host().cpus))
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow_store(), name="vm-controller-store")
             group.create_task(self._follow_hypervisor(), name="vm-controller-events")
@@ -83,12 +93,16 @@ class VmController:
     def _reconcile_all(self, group: asyncio.TaskGroup, domains: dict[str, DomainState]) -> bool:
         """Begin what is due; return True when something waits for its back-off."""
         waiting = False
-        vms = {vm.id: vm for vm in self._store.all(VM)}
+        vms = {vm.id: vm for vm in sorted(self._store.all(VM), key=rank)}
         now_s = self._node.clock.monotonic_s()
-        for vm_id in vms.keys() | domains.keys():
+        self._gate.look(vms.values(), {lease.id: lease for lease in self._store.all(Lease)}, now_s)
+        for vm_id in (*vms, *(domains.keys() - vms.keys())):
             if vm_id in self._busy:
                 continue
             action = self._decide(vms.get(vm_id), domains.get(vm_id))
+            if action is Action.START and not self._gate.may_start(vms[vm_id], now_s):
+                waiting = True
+                continue
             if action is Action.NOTHING:
                 self._backoffs.get(vm_id, Backoff()).note_good(now_s)
                 continue
@@ -119,12 +133,16 @@ class VmController:
             backoff.note_done(self._node.clock.monotonic_s(), counts=action is Action.START)
         except PlatformError as error:
             lease_is_missing = error.code.startswith("guard-")
-            backoff.note_failed(self._node.clock.monotonic_s(), counts=not lease_is_missing)
+            now_s = self._node.clock.monotonic_s()
+            backoff.note_failed(now_s, counts=not lease_is_missing)
             log.warning(
                 "a VM could not be brought to what is wanted",
                 extra={"vm": vm_id, "action": str(action), "error": error.message},
             )
-            if action is Action.START:
+            since_s = self._no_lease_since_s.setdefault(vm_id, now_s)
+            if action is Action.START and not (
+                lease_is_missing and now_s - since_s < LEASE_GRACE_S
+            ):
                 await self._report_blocked(vm_id, error)
         finally:
             self._busy.discard(vm_id)
@@ -135,6 +153,8 @@ class VmController:
             case Action.START:
                 async with self._starts:
                     await self._power.start(vm_id)
+                self._gate.started(vm_id)
+                self._no_lease_since_s.pop(vm_id, None)
                 vm = self._store.need(VM, vm_id)
                 await self._events.record(
                     "vm-started", vm, f"VM {vm.name} was started on {self._node.host_name}"

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar
 import msgspec
 
 from core.attributes import attribute
-from core.model.compute import VM
+from core.model.compute import START_AFTER_MAX, VM, VMPriority
 from core.model.network import NIC_GROUPS_MAX
 from core.model.storage import DISK_BYTES_MAX
 
@@ -53,6 +53,15 @@ class CreateVM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         str, attribute("Name or id of the host that it starts on; empty: the one with most room.")
     ] = ""
     ha: bool = True
+    priority: VMPriority = VMPriority.MEDIUM
+    start_after: Annotated[
+        tuple[str, ...],
+        attribute(
+            "Names or ids of VMs that it waits for when many are started.",
+            count_max=START_AFTER_MAX,
+        ),
+    ] = ()
+    start_delay_s: int = 0
     hostname: Annotated[
         str, attribute("Host name of the guest; empty: its name.", length_max=253)
     ] = ""
@@ -128,3 +137,12 @@ class ChangeVM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     description: str | msgspec.UnsetType = msgspec.UNSET
     ha: bool | msgspec.UnsetType = msgspec.UNSET
+    priority: VMPriority | msgspec.UnsetType = msgspec.UNSET
+    start_after: Annotated[
+        tuple[str, ...] | msgspec.UnsetType,
+        attribute(
+            "Names or ids of VMs that it waits for when many are started.",
+            count_max=START_AFTER_MAX,
+        ),
+    ] = msgspec.UNSET
+    start_delay_s: int | msgspec.UnsetType = msgspec.UNSET

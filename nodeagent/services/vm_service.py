@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from msgspec import UnsetType
 from msgspec.structs import replace
 
 from core.attributes import check_bounds
@@ -39,6 +40,7 @@ from nodeagent.node import Node
 from nodeagent.services.cascade import fences_absent, plan_of, refuse_if_used
 from nodeagent.services.places import cluster_of
 from nodeagent.services.reach import needed_for
+from nodeagent.services.start_after import start_after_ids
 from nodeagent.services.vm_parts import disks_of
 from nodeagent.services.vm_requests import ChangeVM, CreateVM, MigrateVM, StopVM
 from raftstate.state.query import Condition, Op
@@ -46,6 +48,7 @@ from raftstate.txn import Applied, Rejected
 from storage.seed import check_cloud_init
 
 CREATE_TRIES = 8
+CHANGEABLE = tuple(ChangeVM.__struct_fields__)
 ADDRESSES_MAX = 1 << 24
 
 
@@ -185,12 +188,15 @@ class VmService:
         """Change what can change at any time."""
         fields = {
             name: value
-            for name, value in (("description", body.description), ("ha", body.ha))
-            if isinstance(value, str | bool)
+            for name in CHANGEABLE
+            if not isinstance(value := getattr(body, name), UnsetType)
         }
         if not fields:
-            raise InvalidError("nothing to change: description and ha can be given")
+            raise InvalidError(f"nothing to change: {', '.join(CHANGEABLE)} can be given")
         check_bounds(body)
+        if "start_after" in fields:
+            named = fields.pop("start_after")
+            fields["start_after_ids"] = start_after_ids(self._store, vm.id, named)
         await self._store.apply(puts=(replace(vm, **fields),), request_id=ids.request_id)
         return self._store.need(VM, vm.id)
 
@@ -215,6 +221,9 @@ class VmService:
             memory_mib=body.memory_mib,
             power=PowerState.RUNNING if body.start else PowerState.STOPPED,
             ha=body.ha,
+            priority=body.priority,
+            start_after_ids=start_after_ids(self._store, "", body.start_after),
+            start_delay_s=body.start_delay_s,
             cloud_init=CloudInit(
                 hostname=body.hostname or body.name,
                 ssh_keys=body.ssh_keys,

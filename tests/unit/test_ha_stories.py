@@ -23,6 +23,7 @@ from core.model import (
     Lease,
     PowerState,
     VMPhase,
+    VMPriority,
 )
 from ha.manager import (
     Block,
@@ -114,6 +115,7 @@ class Story:
             boot_id=pairs.get("boot", f"{host}-boot1"),
             migrating_to_host_id=pairs.get("to", ""),
             ha=pairs.get("ha") != "no",
+            priority=VMPriority(pairs.get("priority", "medium")),
             revision=1,
         )
         storage = pairs.get("disk", "shared")

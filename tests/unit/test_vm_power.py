@@ -20,6 +20,7 @@ from core.model import (
     VM,
     Event,
     Host,
+    Lease,
     Nic,
     PortGroup,
     PowerState,
@@ -28,6 +29,7 @@ from core.model import (
     Task,
     TaskState,
     VMPhase,
+    VMPriority,
 )
 from netfabric.memory import InMemoryNetwork
 from nodeagent.compute.domain_spec import Accelerator, DiskCache
@@ -458,11 +460,40 @@ async def test_a_vm_that_cannot_start_says_why_and_runs_when_it_can(bench):
     vm = await bench.member.add_vm()
     bench.guard.refuse_grant = "guard-no-lease"
     async with bench.with_controller():
+        await asyncio.sleep(20)
+        assert bench.member.vm(vm.id).blocked_reason == "", "hosts get a lease soon after a boot"
         await until(bench.phase_is(vm.id, VMPhase.BLOCKED))
         assert "no lease" in bench.member.vm(vm.id).blocked_reason
         bench.guard.refuse_grant = ""
         await until(bench.phase_is(vm.id, VMPhase.RUNNING), deadline_s=3)
     assert bench.member.vm(vm.id).blocked_reason == ""
+
+
+@bench_test
+async def test_a_vm_waits_for_more_important_ones_elsewhere_a_minute_at_most(bench):
+    await bench.member.add_host(OTHER_ID, "h2", "192.0.2.2")
+    await bench.member.store.apply(
+        puts=(Lease(id=OTHER_ID, name=OTHER_ID, boot_id="h2-boot", seq=1),)
+    )
+    a, b, c = [
+        (await bench.member.add_vm(name, priority=priority, host_id=host_id)).id
+        for name, priority, host_id in (
+            ("a", VMPriority.LOW, HOST_ID),
+            ("b", VMPriority.HIGH, HOST_ID),
+            ("c", VMPriority.HIGH, OTHER_ID),
+        )
+    ]
+    async with bench.with_controller():
+        await until(bench.phase_is(b, VMPhase.RUNNING), deadline_s=3)
+        await asyncio.sleep(30)
+        assert bench.member.vm(a).generation == 0, "its turn has not come"
+        await bench.member.change_vm(c, phase=VMPhase.RUNNING, boot_id="h2-boot")
+        await until(bench.phase_is(a, VMPhase.RUNNING), deadline_s=3)
+        await bench.member.change_vm(c, boot_id="h2-boot-before")
+        bench.hypervisor.lose_guest(a, EventKind.FAILED)
+        await asyncio.sleep(30)
+        assert bench.member.vm(a).generation == 1
+        await until(bench.phase_is(a, VMPhase.RUNNING), deadline_s=40)
 
 
 @bench_test

@@ -28,6 +28,7 @@ from core.model import (
     Task,
     TaskState,
     VMPhase,
+    VMPriority,
 )
 from core.workflow import RepeatStepError
 from nodeagent.api.requests import Ids
@@ -498,6 +499,33 @@ async def test_only_given_fields_change(bench):
         await bench.service.change(changed, ChangeVM(description="x" * 1001), bench.ids())
     with pytest.raises(ConflictError):
         await bench.service.change(vm, ChangeVM(ha=True), bench.ids())
+
+
+async def test_what_a_vm_starts_after_is_named_and_never_a_circle(bench):
+    db = (await bench.create("db1")).vm
+    app = (await bench.create("app1", start_after=("db1", db.id), start_delay_s=5)).vm
+    web = (await bench.create("web1", start_after=("app1",), priority=VMPriority.LOW)).vm
+    assert (app.start_after_ids, app.start_delay_s) == ((db.id,), 5)
+    assert (web.start_after_ids, web.priority) == ((app.id,), VMPriority.LOW)
+
+    async def change(vm: VM, **fields) -> VM:
+        vm = bench.store.need(VM, vm.id)
+        return await bench.service.change(vm, ChangeVM(**fields), bench.ids())
+
+    for vm, named, error in (
+        (db, "web1", ConflictError),
+        (db, "app1", ConflictError),
+        (db, "db1", InvalidError),
+        (db, "nobody", NotFoundError),
+    ):
+        with pytest.raises(error):
+            await change(vm, start_after=(named,))
+    with pytest.raises(InvalidError, match="3600"):
+        await change(web, start_delay_s=3601)
+    assert (await change(app, start_after=())).start_after_ids == ()
+    assert (await change(db, start_after=("web1",))).start_after_ids == (web.id,)
+    with pytest.raises(ConflictError, match="web1"):
+        await change(app, start_after=("db1",))
 
 
 # -- the step of a delete from which there is only forward

@@ -21,6 +21,7 @@ from tools.cli.output import (
     write_value,
 )
 from tools.cli.parser import Parser, Root, UsageError, Verbs, add_callback, add_wait
+from tools.cli.start_order import add_order, awaited, delay_s
 from tools.cli.units import duration_s, shown_size
 from tools.cli.vm_create import add_create
 from tools.cli.waiting import finish
@@ -62,6 +63,9 @@ KIND = Kind(
         text("CPUs", "cpus"),
         mebibytes("memory", "memory_mib"),
         Column("HA", lambda vm: "yes" if vm.flag("ha") else "no"),
+        text("priority", "priority"),
+        texts("starts after", "start_after_names", "start_after_ids"),
+        Column("start delay", lambda vm: f"{vm.integer('start_delay_s')} s"),
         text("description", "description"),
         moment("created", "created_ms"),
     ),
@@ -127,12 +131,19 @@ async def migrate(args: Namespace, ctx: Context) -> int:
 
 async def update(args: Namespace, ctx: Context) -> int:
     """Change what can be changed of a VM at any time."""
-    if args.ha is None and args.description is None:
-        raise UsageError("nothing to change: give --ha or --description")
+    if args.no_start_after and args.start_after:
+        raise UsageError("give --start-after or --no-start-after, not both")
     body = VMPatch(
         ha=UNSET if args.ha is None else args.ha == "on",
+        priority=args.priority or UNSET,
+        start_after=() if args.no_start_after else awaited(args),
+        start_delay_s=delay_s(args),
         description=UNSET if args.description is None else args.description,
     )
+    if body == VMPatch():
+        raise UsageError(
+            "nothing to change: give --ha, --priority, --start-after, --start-delay or --description"
+        )
     vm = await ctx.client.update("vms", args.name, body)
     write_done(ctx, vm, f"{vm.text('name', args.name)}: changed")
     return 0
@@ -169,12 +180,16 @@ def _add_update(verbs: Verbs) -> None:
     parser = verbs.add(
         "update",
         update,
-        "change a VM's description or whether it is highly available",
+        "change a VM's description, whether it is highly available, and when it is started",
         example="kvorum vm update web1 --ha off --description 'old front end'",
     )
     add_name(parser, KIND)
     parser.add_argument(
         "--ha", choices=("on", "off"), help="whether it is started elsewhere when its host dies"
+    )
+    add_order(parser)
+    parser.add_argument(
+        "--no-start-after", action="store_true", help="start it after no other VM any more"
     )
     parser.add_argument("--description", metavar="TEXT", help="a note for people")
 

@@ -10,6 +10,7 @@ from msgspec import UNSET
 from tools.cli.context import Context
 from tools.cli.output import write_done
 from tools.cli.parser import Parser, UsageError, Verbs, add_callback, add_wait
+from tools.cli.start_order import add_order, awaited, delay_s
 from tools.cli.units import memory_mib, positive, size_bytes
 from tools.cli.waiting import finish
 from tools.sdk.bodies import VMBody
@@ -32,6 +33,9 @@ async def create(args: Namespace, ctx: Context) -> int:
         cluster=args.cluster or UNSET,
         host=args.host or UNSET,
         ha=args.ha,
+        priority=args.priority or UNSET,
+        start_after=awaited(args),
+        start_delay_s=delay_s(args),
         hostname=args.hostname or UNSET,
         ssh_keys=tuple(key for file in args.ssh_key for key in ssh_keys(file)),
         user_data=_read(args.user_data, "user data", ctx) if args.user_data else "",
@@ -118,6 +122,7 @@ def add_create(verbs: Verbs) -> None:
         action="store_false",
         help="don't start it elsewhere when its host dies",
     )
+    add_order(made)
     made.add_argument("--no-start", dest="start", action="store_false", help="create it stopped")
     made.add_argument("--description", default="", metavar="TEXT", help="a note for people")
     add_wait(made)

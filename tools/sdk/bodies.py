@@ -212,6 +212,9 @@ class VMBody(Body, frozen=True, kw_only=True):
     cluster: str | UnsetType = UNSET
     host: str | UnsetType = UNSET
     ha: bool = True
+    priority: str | UnsetType = UNSET
+    start_after: tuple[str, ...] | UnsetType = UNSET
+    start_delay_s: int | UnsetType = UNSET
     hostname: str | UnsetType = UNSET
     ssh_keys: tuple[str, ...] = ()
     user_data: str = ""
@@ -224,6 +227,9 @@ class VMPatch(Body, frozen=True, kw_only=True):
 
     description: str | UnsetType = UNSET
     ha: bool | UnsetType = UNSET
+    priority: str | UnsetType = UNSET
+    start_after: tuple[str, ...] | UnsetType = UNSET
+    start_delay_s: int | UnsetType = UNSET
 
 
 class DataCenterBody(Body, frozen=True, kw_only=True):

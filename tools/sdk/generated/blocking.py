@@ -2391,6 +2391,9 @@ class Vms(BlockingCollection[models.VM]):
         cluster: str | UnsetType = UNSET,
         host: str | UnsetType = UNSET,
         ha: bool | UnsetType = UNSET,
+        priority: models.VMPriority | UnsetType | str = UNSET,
+        start_after: Sequence[str] | UnsetType = UNSET,
+        start_delay_s: int | UnsetType = UNSET,
         hostname: str | UnsetType = UNSET,
         ssh_keys: Sequence[str] | UnsetType = UNSET,
         user_data: str | UnsetType = UNSET,
@@ -2413,6 +2416,9 @@ class Vms(BlockingCollection[models.VM]):
             cluster: Name or id of its cluster; empty: that of `host`, else the first.
             host: Name or id of the host that it starts on; empty: the one with most room.
             ha: Whether it is started elsewhere when its host is lost. Default: `True`.
+            priority: Which VMs come first when many are to be started, or room is short. Default: `medium`.
+            start_after: Names or ids of VMs that it waits for when many are started.
+            start_delay_s: How many seconds after the last of these VMs it is started. 0..3600. Default: `0`.
             hostname: Host name of the guest; empty: its name. At most 253 characters.
             ssh_keys: Public keys that may log in, one each.
             user_data: A whole #cloud-config text, of 64 KiB at most.
@@ -2434,6 +2440,9 @@ class Vms(BlockingCollection[models.VM]):
                 cluster=cluster,
                 host=host,
                 ha=ha,
+                priority=priority,
+                start_after=start_after,
+                start_delay_s=start_delay_s,
                 hostname=hostname,
                 ssh_keys=ssh_keys,
                 user_data=user_data,
@@ -2602,6 +2611,9 @@ class Vms(BlockingCollection[models.VM]):
         *,
         description: str | UnsetType = UNSET,
         ha: bool | UnsetType = UNSET,
+        priority: models.VMPriority | UnsetType | str = UNSET,
+        start_after: Sequence[str] | UnsetType = UNSET,
+        start_delay_s: int | UnsetType = UNSET,
         idempotency_key: str = "",
         if_match: int | str = "",
     ) -> models.VM:
@@ -2611,6 +2623,9 @@ class Vms(BlockingCollection[models.VM]):
             vm: Name or id.
             description: A note for people. At most 1000 characters.
             ha: Whether it is started elsewhere when its host is lost.
+            priority: Which VMs come first when many are to be started, or room is short.
+            start_after: Names or ids of VMs that it waits for when many are started.
+            start_delay_s: How many seconds after the last of these VMs it is started. 0..3600.
             idempotency_key: A repetition with the same key gives the first result.
             if_match: Do it only if the thing still has this revision.
         """
@@ -2619,6 +2634,9 @@ class Vms(BlockingCollection[models.VM]):
                 vm,
                 description=description,
                 ha=ha,
+                priority=priority,
+                start_after=start_after,
+                start_delay_s=start_delay_s,
                 idempotency_key=idempotency_key,
                 if_match=if_match,
             )

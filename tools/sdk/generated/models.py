@@ -109,6 +109,14 @@ class VMPhase(OpenEnum):
     STOPPING = "stopping"
 
 
+class VMPriority(OpenEnum):
+    """Which VMs come first when many are to be started, after a host or all power was lost, or room is short."""
+
+    HIGH = "high"
+    LOW = "low"
+    MEDIUM = "medium"
+
+
 class Vote(OpenEnum):
     """What an operator says about a host's vote: the cluster chooses, or it shall vote always, or never."""
 
@@ -416,6 +424,12 @@ class ChangeVM(Model, frozen=True, kw_only=True):
     """A note for people. At most 1000 characters."""
     ha: bool | UnsetType = UNSET
     """Whether it is started elsewhere when its host is lost."""
+    priority: VMPriority | UnsetType = UNSET
+    """Which VMs come first when many are to be started, or room is short."""
+    start_after: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of VMs that it waits for when many are started."""
+    start_delay_s: int | UnsetType = UNSET
+    """How many seconds after the last of these VMs it is started. 0..3600."""
 
 
 class CloudInit(Model, frozen=True, kw_only=True):
@@ -617,6 +631,12 @@ class CreateVM(Model, frozen=True, kw_only=True):
     """Name or id of the host that it starts on; empty: the one with most room."""
     ha: bool | UnsetType = UNSET
     """Whether it is started elsewhere when its host is lost. Default: `True`."""
+    priority: VMPriority | UnsetType = UNSET
+    """Which VMs come first when many are to be started, or room is short. Default: `medium`."""
+    start_after: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of VMs that it waits for when many are started."""
+    start_delay_s: int | UnsetType = UNSET
+    """How many seconds after the last of these VMs it is started. 0..3600. Default: `0`."""
     hostname: str | UnsetType = UNSET
     """Host name of the guest; empty: its name. At most 253 characters."""
     ssh_keys: tuple[str, ...] | UnsetType = UNSET
@@ -1619,7 +1639,8 @@ class VM(Model, frozen=True, kw_only=True):
     Users write `power`, sizes and cloud-init. `host_id` with `generation` says who may run it: the generation
     grows with every start, and ownership changes only in a transaction that guards a proof that the former
     host stopped. `boot_id` is the boot of the host in which it was started last. `migrating_to_host_id` is set
-    during a live migration. `blocked_reason` is empty or says why it cannot run now.
+    during a live migration. `blocked_reason` is empty or says why it cannot run now. `priority` and `start_after_ids`
+    order the starts that nobody asked for one by one (`ha.start_order`).
     """
 
     id: str
@@ -1654,6 +1675,12 @@ class VM(Model, frozen=True, kw_only=True):
     """Why it can't run now; empty: nothing forbids it."""
     ha: bool = True
     """Whether it is started elsewhere when its host is lost."""
+    priority: VMPriority = VMPriority("medium")
+    """Which VMs come first when many are to be started, or room is short."""
+    start_after_ids: tuple[str, ...] = ()
+    """VMs that it waits for when many are started; a minute at most, or until they are blocked."""
+    start_delay_s: int = 0
+    """How many seconds after the last of these VMs it is started. 0..3600."""
     cloud_init: CloudInit = field(default_factory=lambda: CloudInit())
     """What the guest is set up with at its first start."""
     description: str = ""
@@ -1664,6 +1691,8 @@ class VM(Model, frozen=True, kw_only=True):
     """The name behind `host_id`; empty without one."""
     migrating_to_host_name: str = ""
     """The name behind `migrating_to_host_id`; empty without one."""
+    start_after_names: tuple[str, ...] = ()
+    """The names behind `start_after_ids`."""
     ips: tuple[str, ...] = ()
     nics: tuple[VMNic, ...] = ()
     disks: tuple[VMDisk, ...] = ()

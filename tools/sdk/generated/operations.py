@@ -2805,6 +2805,9 @@ class Vms(Collection[models.VM]):
         cluster: str | UnsetType = UNSET,
         host: str | UnsetType = UNSET,
         ha: bool | UnsetType = UNSET,
+        priority: models.VMPriority | UnsetType | str = UNSET,
+        start_after: Sequence[str] | UnsetType = UNSET,
+        start_delay_s: int | UnsetType = UNSET,
         hostname: str | UnsetType = UNSET,
         ssh_keys: Sequence[str] | UnsetType = UNSET,
         user_data: str | UnsetType = UNSET,
@@ -2827,6 +2830,9 @@ class Vms(Collection[models.VM]):
             cluster: Name or id of its cluster; empty: that of `host`, else the first.
             host: Name or id of the host that it starts on; empty: the one with most room.
             ha: Whether it is started elsewhere when its host is lost. Default: `True`.
+            priority: Which VMs come first when many are to be started, or room is short. Default: `medium`.
+            start_after: Names or ids of VMs that it waits for when many are started.
+            start_delay_s: How many seconds after the last of these VMs it is started. 0..3600. Default: `0`.
             hostname: Host name of the guest; empty: its name. At most 253 characters.
             ssh_keys: Public keys that may log in, one each.
             user_data: A whole #cloud-config text, of 64 KiB at most.
@@ -2851,6 +2857,9 @@ class Vms(Collection[models.VM]):
                     cluster=cluster,
                     host=host,
                     ha=ha,
+                    priority=word(models.VMPriority, priority),
+                    start_after=listed(start_after),
+                    start_delay_s=start_delay_s,
                     hostname=hostname,
                     ssh_keys=listed(ssh_keys),
                     user_data=user_data,
@@ -3043,6 +3052,9 @@ class Vms(Collection[models.VM]):
         *,
         description: str | UnsetType = UNSET,
         ha: bool | UnsetType = UNSET,
+        priority: models.VMPriority | UnsetType | str = UNSET,
+        start_after: Sequence[str] | UnsetType = UNSET,
+        start_delay_s: int | UnsetType = UNSET,
         idempotency_key: str = "",
         if_match: int | str = "",
     ) -> models.VM:
@@ -3052,6 +3064,9 @@ class Vms(Collection[models.VM]):
             vm: Name or id.
             description: A note for people. At most 1000 characters.
             ha: Whether it is started elsewhere when its host is lost.
+            priority: Which VMs come first when many are to be started, or room is short.
+            start_after: Names or ids of VMs that it waits for when many are started.
+            start_delay_s: How many seconds after the last of these VMs it is started. 0..3600.
             idempotency_key: A repetition with the same key gives the first result.
             if_match: Do it only if the thing still has this revision.
         """
@@ -3059,7 +3074,13 @@ class Vms(Collection[models.VM]):
             request(
                 "PATCH",
                 path_of("vms", vm),
-                body=models.ChangeVM(description=description, ha=ha),
+                body=models.ChangeVM(
+                    description=description,
+                    ha=ha,
+                    priority=word(models.VMPriority, priority),
+                    start_after=listed(start_after),
+                    start_delay_s=start_delay_s,
+                ),
                 headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
             ),
             models.VM,
