@@ -78,6 +78,17 @@ def most_memory_free(request: PlacementRequest, candidates: tuple[Candidate, ...
     return max(candidates, key=lambda candidate: candidate.free_mib).host.id
 
 
+def next_in_turn(name: str) -> Prefer:
+    """Return what prefers the host whose name comes next after `name`, and after the last the first."""
+
+    def prefer(request: PlacementRequest, candidates: tuple[Candidate, ...]) -> str:
+        del request
+        after = [candidate for candidate in candidates if candidate.host.name > name]
+        return (after or candidates)[0].host.id
+
+    return prefer
+
+
 @dataclass(slots=True)
 class Load:
     """What is placed on a host."""

@@ -67,6 +67,7 @@ from nodeagent.services.lease_relay import LeaseRelay
 from nodeagent.services.member_states import MemberStates
 from nodeagent.services.mesh_carrier import MeshCarrier
 from nodeagent.services.migration import TUNNEL_CHANNEL, MigrationService
+from nodeagent.services.moving_on import MovingOn
 from nodeagent.services.network_controller import NetworkController
 from nodeagent.services.own_certificates import OwnCertificates
 from nodeagent.services.placing import Placing
@@ -281,13 +282,14 @@ class Member:
             await self.services.storages.sweep()
             await plugins.report_refused(self.node, self._events)
 
+        moving_on = MovingOn(self.node, self._power, self._placing, self._events)
         runs = {
             "leases": self.services.leases.run,
             "files-for-others": FilesForOthers(self.node, self.services.secrets.keys).run,
             "membership": self._membership.run,
             "network": self.services.network.run,
             "host-reporter": HostReporter(self.node, str(self._accelerator), plugins.reports).run,
-            "vms": VmController(self.node, self._power, self._events).run,
+            "vms": VmController(self.node, self._power, self._events, moving_on).run,
             "tasks": TaskRunner(
                 self.node,
                 registry.definitions,

@@ -35,6 +35,7 @@ from nodeagent.compute.domain_spec import Accelerator, DiskCache
 from nodeagent.compute.hypervisor import DomainStatus, MigrationOrder
 from nodeagent.compute.memory_hypervisor import InMemoryHypervisor
 from nodeagent.services.event_log import EventLog
+from nodeagent.services.moving_on import MovingOn
 from nodeagent.services.network_controller import NetworkController
 from nodeagent.services.task_runner import TaskRunner
 from nodeagent.services.vm_controller import VmController
@@ -240,7 +241,15 @@ class HostWorld:
     def controller(self) -> VmController:
         faults = Faults()
         node = self.node(faults)
-        return VmController(node, self.power(faults), EventLog(node))
+        power, events = self.power(faults), EventLog(node)
+        return VmController(node, power, events, MovingOn(node, power, NoOther(), events))
+
+
+class NoOther:
+    """A placer for which no other host has room."""
+
+    def choose(self, vm: VM, disks, **about: object) -> str:
+        raise ConflictError(f"no other host can take {vm.name}")
 
 
 class OnlyHost:

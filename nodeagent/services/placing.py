@@ -36,8 +36,18 @@ class Placing:
         self._judge = judge
         self._profile = profile
 
-    def choose(self, vm: VM, disks: tuple[Disk, ...], *, only: str = "", never: str = "") -> str:
+    def choose(
+        self,
+        vm: VM,
+        disks: tuple[Disk, ...],
+        *,
+        only: str = "",
+        never: str = "",
+        prefer: Prefer | None = None,
+    ) -> str:
         """Return the id of the host that is preferred (by default that with most room); `only` and `never` are names or ids.
+
+        `prefer` is used instead of the usual preference.
 
         Raises:
             ConflictError: no host will do; the message says why for each.
@@ -70,4 +80,4 @@ class Placing:
             lease_ages_s=ages,
             fresh_s=self._profile.lease_s / 2,
         )
-        return choose_host(request, view, prefer=self._prefer).host_id
+        return choose_host(request, view, prefer=prefer or self._prefer).host_id

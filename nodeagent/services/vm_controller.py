@@ -19,6 +19,7 @@ from nodeagent.node import Node
 from nodeagent.services.backoff import Backoff
 from nodeagent.services.catching_up import caught_up
 from nodeagent.services.event_log import EventLog
+from nodeagent.services.moving_on import MovingOn
 from nodeagent.services.vm_plan import Action, next_action
 from nodeagent.services.vm_power import VmPower
 
@@ -38,11 +39,12 @@ def starts_at_once(cpus: int) -> int:
 class VmController:
     """The reconciler of guests."""
 
-    def __init__(self, node: Node, power: VmPower, events: EventLog) -> None:
+    def __init__(self, node: Node, power: VmPower, events: EventLog, moving_on: MovingOn) -> None:
         self._node = node
         self._store = node.store
         self._power = power
         self._events = events
+        self._moving_on = moving_on
         self._wake = asyncio.Event()
         self._busy: set[str] = set()
         self._backoffs: dict[str, Backoff] = {}
@@ -133,20 +135,33 @@ class VmController:
             backoff.note_done(self._node.clock.monotonic_s(), counts=action is Action.START)
         except PlatformError as error:
             lease_is_missing = error.code.startswith("guard-")
-            now_s = self._node.clock.monotonic_s()
-            backoff.note_failed(now_s, counts=not lease_is_missing)
+            backoff.note_failed(self._node.clock.monotonic_s(), counts=not lease_is_missing)
             log.warning(
                 "a VM could not be brought to what is wanted",
                 extra={"vm": vm_id, "action": str(action), "error": error.message},
             )
-            since_s = self._no_lease_since_s.setdefault(vm_id, now_s)
-            if action is Action.START and not (
-                lease_is_missing and now_s - since_s < LEASE_GRACE_S
-            ):
-                await self._report_blocked(vm_id, error)
+            if action is Action.START:
+                await self._start_failed(vm_id, error, lease_is_missing=lease_is_missing)
         finally:
             self._busy.discard(vm_id)
             self._wake.set()
+
+    async def _start_failed(
+        self, vm_id: str, error: PlatformError, *, lease_is_missing: bool
+    ) -> None:
+        """Say why it can't run, or let another host try; a lease that is to come is waited for."""
+        now_s = self._node.clock.monotonic_s()
+        if lease_is_missing:
+            if now_s - self._no_lease_since_s.setdefault(vm_id, now_s) < LEASE_GRACE_S:
+                return
+        else:
+            try:
+                if await self._moving_on.failed(vm_id, error.message):
+                    return
+            except PlatformError as failure:
+                about = {"vm": vm_id, "error": failure.message}
+                log.info("a VM that can't be started stays here", extra=about)
+        await self._report_blocked(vm_id, error)
 
     async def _perform(self, vm_id: str, action: Action) -> None:
         match action:
@@ -155,6 +170,7 @@ class VmController:
                     await self._power.start(vm_id)
                 self._gate.started(vm_id)
                 self._no_lease_since_s.pop(vm_id, None)
+                self._moving_on.started(vm_id)
                 vm = self._store.need(VM, vm_id)
                 await self._events.record(
                     "vm-started", vm, f"VM {vm.name} was started on {self._node.host_name}"

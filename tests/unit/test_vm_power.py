@@ -31,12 +31,14 @@ from core.model import (
     VMPhase,
     VMPriority,
 )
+from ha.placement import Candidate
 from netfabric.memory import InMemoryNetwork
 from nodeagent.compute.domain_spec import Accelerator, DiskCache
 from nodeagent.compute.hypervisor import DomainStatus, EventKind
 from nodeagent.compute.memory_hypervisor import InMemoryHypervisor
 from nodeagent.plugins.plugins import Plugins
 from nodeagent.services.event_log import EventLog
+from nodeagent.services.moving_on import MovingOn
 from nodeagent.services.network_controller import NetworkController
 from nodeagent.services.vm_controller import VmController
 from nodeagent.services.vm_power import VmPower
@@ -52,6 +54,7 @@ from tests.one_member import (
     until,
 )
 
+THIRD_ID = "33333333-3333-4333-8333-333333333333"
 STRANGER = "99999999-9999-4999-8999-999999999999"
 
 
@@ -111,7 +114,10 @@ class Bench:
             accelerator=Accelerator.TCG,
             cache=DiskCache.NONE,
         )
-        self.controller = VmController(member.node, self.power, EventLog(member.node))
+        self.others: list[str] = []
+        events = EventLog(member.node)
+        moving_on = MovingOn(member.node, self.power, self, events)
+        self.controller = VmController(member.node, self.power, events, moving_on)
         member.machine.on_applied(self.note_generation)
         self.seen: dict[str, int] = {}
 
@@ -123,6 +129,13 @@ class Bench:
                 if vm.generation != self.seen.get(vm.id, 0):
                     self.seen[vm.id] = vm.generation
                     self.told.append(f"commit {vm.generation}")
+
+    def choose(self, vm: VM, disks, *, never: str, prefer) -> str:
+        """Place a VM on one of the `others`, in turn."""
+        hosts = [self.member.store.need(Host, id_) for id_ in self.others if id_ != never]
+        if not hosts:
+            raise ConflictError(f"no other host can take {vm.name}")
+        return prefer(None, tuple(Candidate(host, 1024, 0) for host in hosts))
 
     def without_controller(self):
         return running(self.hypervisor.run, self.network.run)
@@ -494,6 +507,61 @@ async def test_a_vm_waits_for_more_important_ones_elsewhere_a_minute_at_most(ben
         await asyncio.sleep(30)
         assert bench.member.vm(a).generation == 1
         await until(bench.phase_is(a, VMPhase.RUNNING), deadline_s=40)
+
+
+@bench_test
+async def test_a_vm_that_its_host_cannot_start_goes_to_the_next_in_turn(bench):
+    await bench.member.add_host(OTHER_ID, "h2", "192.0.2.2")
+    await bench.member.add_host(THIRD_ID, "h0", "192.0.2.3")
+    bench.others = [THIRD_ID, OTHER_ID]
+    vm = await bench.member.add_vm()
+    bench.hypervisor.fail["define 1 paused"] = PermanentError("no such machine type")
+    bench.hypervisor.fail["define 2 paused"] = PermanentError("no such machine type")
+    async with bench.with_controller():
+        await until(lambda: bench.member.vm(vm.id).host_id != HOST_ID, deadline_s=10)
+        await asyncio.sleep(60)
+    after = bench.member.vm(vm.id)
+    assert (after.host_id, after.generation) == (OTHER_ID, 3), "h2 comes after h1"
+    assert (after.boot_id, after.blocked_reason, after.phase) == ("", "", VMPhase.STARTING)
+    given = [e.message for e in bench.member.store.all(Event) if e.code == "vm-moved-on"]
+    assert given == ["VM web1 goes to h2, since h1 can't start it: no such machine type"]
+    assert bench.guard.grants == {}
+    tries = [line for line in words(bench.told) if line.startswith("define")]
+    assert tries == ["define 1 paused", "define 2 paused"], "it is the other's now"
+
+
+@bench_test
+async def test_a_vm_is_kept_while_what_is_left_of_it_cannot_be_taken_down(bench):
+    await bench.member.add_host(OTHER_ID, "h2", "192.0.2.2")
+    bench.others = [OTHER_ID]
+    vm = await bench.member.add_vm()
+    for generation in range(1, 20):
+        bench.hypervisor.fail[f"define {generation} paused"] = TemporaryError("libvirt is away")
+    bench.hypervisor.fail["destroy"] = TemporaryError("libvirt is away")
+    async with bench.with_controller():
+        await until(lambda: bench.member.vm(vm.id).generation >= 3)
+        assert bench.member.vm(vm.id).host_id == HOST_ID
+        del bench.hypervisor.fail["destroy"]
+        await until(lambda: bench.member.vm(vm.id).host_id == OTHER_ID)
+
+
+@pytest.mark.parametrize("why", ["not ha", "nobody has room", "no lease", "another started it"])
+def test_a_vm_stays_where_it_is(why):
+    async def main() -> None:
+        bench = Bench(await founded(clock=LoopClock()))
+        await bench.member.add_host(OTHER_ID, "h2", "192.0.2.2")
+        bench.others = [] if why == "nobody has room" else [OTHER_ID]
+        vm = await bench.member.add_vm(ha=why != "not ha")
+        if why == "no lease":
+            bench.guard.refuse_grant = "guard-no-lease"
+        failures = (1,) if why == "another started it" else range(1, 20)
+        for generation in failures:
+            bench.hypervisor.fail[f"define {generation} paused"] = PermanentError("no")
+        async with bench.with_controller():
+            await asyncio.sleep(120)
+        assert bench.member.vm(vm.id).host_id == HOST_ID
+
+    in_virtual_time(main)
 
 
 @bench_test

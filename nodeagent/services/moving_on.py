@@ -1,0 +1,78 @@
+"""A VM that its host can't start goes to another: the host gives it away itself, once it is sure that nothing of it runs.
+
+The host's own word is the proof: it is in charge, takes down what may be left, has its guard take the right to run it
+back, and only then commits the new owner, unless the VM changed meanwhile. Without libvirt, guard or quorum it keeps the
+VM. Hosts are tried in the order of their names, so that each has its turn; the back-off of each grows from visit to visit.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from msgspec.structs import replace
+
+from core.errors import ConflictError
+from core.model import VM, Host, Severity, VMPhase
+from ha.placement import next_in_turn
+from nodeagent.node import Node
+from nodeagent.services.event_log import EventLog
+from nodeagent.services.placing import Placing
+from nodeagent.services.vm_parts import disks_of
+from nodeagent.services.vm_power import VmPower
+
+log = logging.getLogger(__name__)
+
+FAILED_STARTS = 2
+
+
+class MovingOn:
+    """Called by the VM controller after a start failed for the VM's own sake, not for want of a lease."""
+
+    def __init__(self, node: Node, power: VmPower, placing: Placing, events: EventLog) -> None:
+        self._node = node
+        self._power = power
+        self._placing = placing
+        self._events = events
+        self._failed: dict[str, int] = {}
+
+    def started(self, vm_id: str) -> None:
+        """Forget the failures of a VM that runs."""
+        self._failed.pop(vm_id, None)
+
+    async def failed(self, vm_id: str, why: str) -> bool:
+        """Count a failed start; give the VM away after the second. Tell whether it was.
+
+        Raises:
+            PlatformError: what may be left of the guest can't be taken down, or the change can't be committed: it stays.
+        """
+        self._failed[vm_id] = self._failed.get(vm_id, 0) + 1
+        vm = self._node.store.get(VM, vm_id)
+        if self._failed[vm_id] < FAILED_STARTS or vm is None or not vm.ha:
+            return False
+        if vm.host_id != self._node.host_id or vm.migrating_to_host_id:
+            return False
+        disks = disks_of(self._node.store, vm_id)
+        try:
+            target = self._placing.choose(
+                vm, disks, never=vm.host_id, prefer=next_in_turn(self._node.host_name)
+            )
+        except ConflictError:
+            return False  # nobody else can take it: it is tried here again
+        await self._power.destroy(vm_id)
+        given = replace(
+            vm,
+            host_id=target,
+            generation=vm.generation + 1,
+            boot_id="",
+            phase=VMPhase.STARTING,
+            blocked_reason="",
+        )
+        taker = self._node.store.need(Host, target)
+        message = (
+            f"VM {vm.name} goes to {taker.name}, since {self._node.host_name} can't start it: {why}"
+        )
+        event = self._events.make("vm-moved-on", vm, message, severity=Severity.WARNING)
+        await self._node.store.apply(puts=(given, event), guards=(taker,))
+        self._failed.pop(vm_id, None)
+        log.warning("a VM that can't be started here went to another host", extra={"vm": vm_id})
+        return True
