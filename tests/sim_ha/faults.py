@@ -104,9 +104,9 @@ def random_faults(rng: random.Random, hosts: tuple[str, ...]) -> list[Fault]:
     """Return some faults. At most a minority of hosts never comes back."""
     unlucky, gone = rng.choice(hosts), 0
     faults: list[Fault] = []
-    for _ in range(rng.randint(1, 7)):
+    for _ in range(rng.randint(1, 9)):
         host = rng.choice([unlucky, unlucky, rng.choice(hosts)])
-        kind, at_s = rng.choice(ONE_HOST), rng.uniform(2, 60)
+        kind, at_s = rng.choice(ONE_HOST), rng.uniform(5, 62)
         for_s = rng.choice([3.0, 10.0, 25.0, 60.0]) * rng.uniform(0.8, 1.2)
         if kind is Kind.POWER and gone < (len(hosts) - 1) // 2 and rng.random() < 0.4:
             gone, for_s = gone + 1, NEVER_S

@@ -28,7 +28,16 @@ class Migrations:
         world = self._world
         if world.timeline.now_s > HEAL_S or world.rng.random() >= world.setting.migrations:
             return
-        target = world.hosts[world.rng.choice([n for n in world.hosts if n != source.name])]
+        fresh = [
+            name
+            for name in world.hosts
+            if name != source.name
+            and (source.judge.age_s(name) or 0.0) < world.profile.lease_s / 2
+            and name in source.records.leases
+        ]
+        if not fresh:
+            return
+        target = world.hosts[world.rng.choice(fresh)]
         reserved = msgspec.structs.replace(
             vm, migrating_to_host_id=target.name, phase=VMPhase.MIGRATING
         )

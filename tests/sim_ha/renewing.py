@@ -47,8 +47,8 @@ class Renewing:
             stale = host.boots != boots and world.timeline.now_s - begun_s > STALE_S_MAX
             if stale or self._way_there(host) is None:
                 return
-            index = self._take(renewal)
-            if not world.message_is_lost():
+            index, refused = self._take(renewal)
+            if (index is not None or refused) and not world.message_is_lost():
                 world.timeline.after(world.message_s(), lambda: answered(index))
 
         def answered(index: int | None) -> None:
@@ -87,8 +87,8 @@ class Renewing:
             if other.agent_runs
         )
 
-    def _take(self, renewal: Renewal) -> int | None:
-        """Let the leader check and commit a renewal; returns the index."""
+    def _take(self, renewal: Renewal) -> tuple[int | None, bool]:
+        """Let the leader check and commit a renewal; returns the index if that is known, and whether it was refused."""
         world = self._world
         assert world.leadership.leader is not None
         leader = world.hosts[world.leadership.leader]
@@ -100,12 +100,12 @@ class Renewing:
             leader.batcher._check_boot(renewal, lease)
         except PlatformError as error:
             world.reached[f"renewals refused: {error.code}"] += 1
-            return None
+            return None, True
         puts: list[Record] = [
             msgspec.structs.replace(lease_of(renewal), revision=lease.revision if lease else 0)
         ]
         if host.state is HostState.FENCED:
             world.tell(f"{host.name} shows that its guests are gone: a member again")
             puts.append(msgspec.structs.replace(host, state=HostState.MEMBER))
-            return world.commit(leader, *puts)
-        return world.commit(leader, *puts, guards=(host,))
+            return world.commit(leader, *puts), False
+        return world.commit(leader, *puts, guards=(host,)), False

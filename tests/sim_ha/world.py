@@ -29,6 +29,7 @@ from tests.sim_ha.timeline import Deed, HostClock, Timeline
 
 RESTART_S = 25.0  # after T_safe: resets, boots, an election, the age of a leader, a start
 QUIET_S = 3.0
+CALM_S = 8.0  # so that guests run when trouble begins
 
 
 class World:
@@ -60,6 +61,7 @@ class World:
         self.reached[f"worlds of {setting.hosts} hosts"] += 1
         self.reached[f"clocks {setting.rate_spread:.1%} apart at most"] += 1
         for host in self.hosts.values():
+            self.catch_up(host)
             self._begin(host)
         self.timeline.every(0.5, self.leadership.review)
         for fault in faults:
@@ -101,11 +103,13 @@ class World:
         return self.timeline.now_s >= HEAL_S
 
     def message_is_lost(self) -> bool:
-        return not self.healed and self.rng.random() < self.setting.losses
+        if self.healed or self.timeline.now_s < CALM_S:
+            return False
+        return self.rng.random() < self.setting.losses
 
     def message_s(self) -> float:
         """Return how long a message is on its way."""
-        if self.healed:
+        if self.healed or self.timeline.now_s < CALM_S:
             return 0.05
         rng = self.rng
         if self.setting.slow:
@@ -117,7 +121,7 @@ class World:
         rng = self.rng
         if self.healed:
             return 0.05
-        if not self.setting.slow:
+        if not self.setting.slow or self.timeline.now_s < CALM_S:
             return rng.choice((0.0, 0.1, 0.3))
         return min(rng.choice((0.0, 0.1, 0.5, rng.uniform(0, most_s))), HEAL_S - self.timeline.now_s)
 
