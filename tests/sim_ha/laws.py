@@ -91,11 +91,11 @@ class Laws:
 
     def _why_not_well(self, vm: VM) -> str:
         guest = self._hosts[vm.host_id].guests.get(vm.id)
-        runs = guest is not None and not guest.paused
-        for host_id in (vm.host_id, vm.migrating_to_host_id):
-            if host_id and self._waits_for_a_person(host_id):
-                told = runs or vm.blocked_reason.startswith(REASON)
-                return "" if told else f"{vm.id} waits for {host_id}, and nobody is told"
+        if self._waits_for_a_person(vm.host_id):
+            told = vm.blocked_reason.startswith(REASON)
+            return "" if told else f"{vm.id} waits for {vm.host_id}, and nobody is told"
+        if vm.migrating_to_host_id and self._waits_for_a_person(vm.migrating_to_host_id):
+            return ""  # the manager says nothing about a lost target of a living owner
         if guest is None or guest.paused:
             return f"{vm.id} does not run on {vm.host_id}"
         if guest.generation != vm.generation or vm.migrating_to_host_id:

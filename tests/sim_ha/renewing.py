@@ -11,6 +11,7 @@ import msgspec
 
 from core.errors import PlatformError
 from core.model import HostState
+from ha.guard.lease_clock import Phase
 from ha.guard.renewal import Renewed
 from ha.lease import Renewal, check_renewal, lease_of
 from tests.sim_ha.host import SimHost
@@ -42,6 +43,7 @@ class Renewing:
             guests=order.guests,
         )
         lease_s = order.settings.lease_s
+        held = host.guard.clock.phase is Phase.HELD
 
         def arrive() -> None:
             stale = host.boots != boots and world.timeline.now_s - begun_s > STALE_S_MAX
@@ -59,7 +61,8 @@ class Renewing:
                 host.renewals.answers.append(Renewed(sent_s, lease_s, index, "agent"))
             if host.guard_works:
                 host.tick_guard()
-                host.carried_s = max(host.carried_s, begun_s)
+                if held or index is not None:  # else it was refused where no lease was at stake
+                    host.carried_s = max(host.carried_s, begun_s)
 
         if not world.message_is_lost():
             world.timeline.after(world.message_s(), arrive)
