@@ -78,7 +78,8 @@ class Managers:
             case EndMigration():
                 vm = self._vm(host, decision)
                 lease = self._lease(host, decision.lost_host, decision.lease_revision)
-                self._put(host, vm, (lease,), "migrations ended", migrating_to_host_id="")
+                guards = (lease,) if world.rules.guard_lease_revision else ()
+                self._put(host, vm, guards, "migrations ended", migrating_to_host_id="")
             case Block(reason=reason):
                 self._put(host, self._vm(host, decision), (), "blocked", blocked_reason=reason)
             case Unblock():
@@ -120,7 +121,10 @@ class Managers:
     def _vm(self, host: SimHost, decision: Recover | EndMigration | Block | Unblock) -> VM:
         """Return the VM at the revision that was decided upon."""
         vm = host.records.vms[decision.vm_id]
-        return msgspec.structs.replace(vm, revision=decision.vm_revision)
+        revision = decision.vm_revision
+        if not self._world.rules.guard_vm_revision:
+            revision = self._world.log.state.vms[vm.id].revision
+        return msgspec.structs.replace(vm, revision=revision)
 
     def _lease(self, host: SimHost, host_id: str, revision: int) -> Lease:
         return msgspec.structs.replace(host.records.leases[host_id], revision=revision)

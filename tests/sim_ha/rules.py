@@ -25,6 +25,7 @@ class Rules:
     see_migrations: bool = True
     reread_vm: bool = True
     guard_lease_revision: bool = True
+    guard_vm_revision: bool = True
     stamps_after_start: Stamps = Stamps.NOW
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from core.model import VM, DataStorage, DataStorageKind, Disk, Host, Lease, VMPhase
 from ha.guard.settings import Settings
 from ha.profile import PROFILES
-from tests.sim_ha.faults import HEAL_S, Fault, Setting, names, random_faults, random_setting
+from tests.sim_ha.faults import HEAL_S, Fault, Setting, names
 from tests.sim_ha.host import Events, SimHost
 from tests.sim_ha.laws import Laws, Violation
 from tests.sim_ha.leadership import Leadership
@@ -24,6 +24,7 @@ from tests.sim_ha.migrating import Migrations
 from tests.sim_ha.misfortune import Misfortune
 from tests.sim_ha.renewing import Renewing
 from tests.sim_ha.rules import PRODUCT, Rules, Stamps
+from tests.sim_ha.schedule import random_faults, random_setting
 from tests.sim_ha.starting import Agents
 from tests.sim_ha.timeline import Deed, HostClock, Timeline
 
@@ -243,7 +244,7 @@ def play_seed(
     """Play the world of one seed."""
     rng = random.Random(seed)
     setting = random_setting(rng)
-    faults = random_faults(rng, names(setting.hosts))
+    faults = random_faults(rng, names(setting.hosts), PROFILES[setting.profile].safe_s)
     if write is not None:
         write(str(setting))
         for fault in sorted(faults, key=lambda fault: fault.at_s):
