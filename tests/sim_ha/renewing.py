@@ -76,10 +76,10 @@ class Renewing:
         if (host.agent_runs or not host.up) and links.one_way(host.name, leader):
             return host.name
         for other in world.hosts.values():
-            if other.agent_runs and links.one_way(host.name, other.name):
-                if links.one_way(other.name, leader):
-                    world.reached["renewals through another agent"] += 1
-                    return other.name
+            reached = other.agent_runs and links.one_way(host.name, other.name)
+            if reached and links.one_way(other.name, leader):
+                world.reached["renewals through another agent"] += 1
+                return other.name
         return None
 
     def _way_back(self, host: SimHost) -> bool:
