@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import msgspec
 
 from core.model import VM, Host, Lease
 
 Record = VM | Host | Lease
-R = TypeVar("R", VM, Host, Lease)
 
 
 @dataclass
@@ -38,13 +36,15 @@ class Records:
 
     def revision(self, record: Record) -> int:
         """Return the revision at which this state has the record; 0: not at all."""
+        where: dict[str, VM] | dict[str, Host] | dict[str, Lease]
         match record:
             case Lease():
-                found: Record | None = self.leases.get(record.id)
+                where = self.leases
             case VM():
-                found = self.vms.get(record.id)
+                where = self.vms
             case Host():
-                found = self.hosts.get(record.id)
+                where = self.hosts
+        found = where.get(record.id)
         return 0 if found is None else found.revision
 
 

@@ -6,6 +6,7 @@ And the operator, who says that a host is off. Mistaken or not, the product must
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -62,8 +63,7 @@ class Managers:
         host.suspected, host.lost = remember(view, decisions)
         soon = world.steps_of(host)
         for decision in decisions:
-            late_s = world.pause_s(8.0)
-            soon(late_s, lambda decision=decision: self._perform(host, decision))
+            soon(world.pause_s(8.0), partial(self._perform, host, decision))
 
     def _perform(self, host: SimHost, decision: Decision) -> None:
         world = self._world

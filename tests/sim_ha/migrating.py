@@ -80,8 +80,8 @@ class Migrations:
         def switch() -> None:
             here, there = source.guests.get(vm.id), target.guests.get(vm.id)
             joined = target.agent_runs and world.links.both_ways(source.name, target.name)
-            whole = here is not None and there is not None and there.arriving
-            if joined and whole and not (here.killed or there.killed or here.paused):
+            whole = here is not None and not (here.killed or here.paused)
+            if joined and whole and there is not None and there.arriving and not there.killed:
                 del source.guests[vm.id]
                 there.paused = there.arriving = False
                 world.reached["migrations"] += 1
@@ -127,7 +127,5 @@ class Migrations:
                 return False  # the target knows better
             world.agents.destroy(target, vm.id)
             moved = {}
-        ended = msgspec.structs.replace(
-            vm, migrating_to_host_id="", phase=VMPhase.RUNNING, **moved
-        )
+        ended = msgspec.structs.replace(vm, migrating_to_host_id="", phase=VMPhase.RUNNING, **moved)
         return world.commit(source, ended) is not None

@@ -187,9 +187,7 @@ class _Start:
         return self._world.guest_runs(self._host, self._vm_id)
 
     def _allowed(self) -> bool:
-        return self._agents.ask_guard(
-            self._host, "check", self._vm_id, generation=self._generation
-        )
+        return self._agents.ask_guard(self._host, "check", self._vm_id, generation=self._generation)
 
     def _give_up(self) -> None:
         """Take the guest down again, as `VmPower` does: by the VM's id, whoever started what runs there by now."""

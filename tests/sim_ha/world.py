@@ -72,7 +72,9 @@ class World:
     def _host(self, name: str, events: Events) -> SimHost:
         rng, spread = self.rng, self.setting.rate_spread
         clock = HostClock(
-            self.timeline, rng.uniform(0, 1000), 1 + rng.choice([-1, 1, rng.uniform(-1, 1)]) * spread
+            self.timeline,
+            rng.uniform(0, 1000),
+            1 + rng.choice([-1, 1, rng.uniform(-1, 1)]) * spread,
         )
         return SimHost(
             name,
@@ -124,7 +126,9 @@ class World:
             return 0.05
         if not self.setting.slow or self.timeline.now_s < CALM_S:
             return rng.choice((0.0, 0.1, 0.3))
-        return min(rng.choice((0.0, 0.1, 0.5, rng.uniform(0, most_s))), HEAL_S - self.timeline.now_s)
+        return min(
+            rng.choice((0.0, 0.1, 0.5, rng.uniform(0, most_s))), HEAL_S - self.timeline.now_s
+        )
 
     def steps_of(self, host: SimHost) -> Callable[[float, Deed], None]:
         """Return `after` for the steps of this agent: none happens when it is not the same any more."""
@@ -232,7 +236,9 @@ class World:
         self.timeline.after(HEAL_S + 0.5, look)
         self.timeline.run(end_s, lambda: self.timeline.now_s - well_since_s[0] > QUIET_S)
         if missing := self.laws.missing():
-            raise Violation(f"liveness: {end_s - HEAL_S:.0f} s after all healed {'; '.join(missing)}")
+            raise Violation(
+                f"liveness: {end_s - HEAL_S:.0f} s after all healed {'; '.join(missing)}"
+            )
         took_s = well_since_s[0] - HEAL_S
         self.reached[f"all well within {10 * (1 + int(took_s // 10))} s"] += 1
         return self
