@@ -43,7 +43,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Setting:
-    """What a world is before anything goes wrong."""
+    """What a world is before anything goes wrong. `late`: how often, if `slow`, a start waits after its claim, or a decision."""
 
     hosts: int = 3
     vms: int = 2
@@ -51,6 +51,7 @@ class Setting:
     rate_spread: float = 0.002
     losses: float = 0.1
     slow: bool = True
+    late: float = 0.25
     everybody_leads: bool = False
     migrations: float = 0.05
     no_watchdog: frozenset[str] = frozenset()

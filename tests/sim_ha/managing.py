@@ -63,7 +63,7 @@ class Managers:
         host.suspected, host.lost = remember(view, decisions)
         soon = world.steps_of(host)
         for decision in decisions:
-            soon(world.pause_s(8.0), partial(self._perform, host, decision))
+            soon(world.pause_s(8.0, world.setting.late), partial(self._perform, host, decision))
 
     def _perform(self, host: SimHost, decision: Decision) -> None:
         world = self._world
@@ -122,7 +122,7 @@ class Managers:
         """Return the VM at the revision that was decided upon."""
         vm = host.records.vms[decision.vm_id]
         revision = decision.vm_revision
-        if not self._world.rules.guard_vm_revision:
+        if isinstance(decision, Recover) and not self._world.rules.guard_vm_revision:
             revision = self._world.log.state.vms[vm.id].revision
         return msgspec.structs.replace(vm, revision=revision)
 

@@ -86,7 +86,7 @@ MUTATIONS = (
     Mutation(
         "a recovery does not guard the lease's revision",
         Rules(guard_lease_revision=False),
-        Setting(vms=9, losses=0.0, migrations=0.0),
+        Setting(vms=4, losses=0.0, migrations=0.0, late=0.9),
         (
             Fault(Kind.GUESTS_DIE, ("h1",), 10.0),
             Fault(Kind.CUT, ("h1",), 11.0, 19.0),

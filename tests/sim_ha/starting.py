@@ -138,7 +138,9 @@ class _Start:
         self._world.when_applied(
             self._host,
             index,
-            lambda: self._soon(self._world.pause_s(45.0), self._ask_for_grant),
+            lambda: self._soon(
+                self._world.pause_s(45.0, self._world.setting.late), self._ask_for_grant
+            ),
             self._give_up,
         )
 

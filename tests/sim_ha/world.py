@@ -119,16 +119,18 @@ class World:
             return rng.choice((0.05, 0.1, 0.3, 1.0, rng.uniform(0, 15)))
         return rng.choice((0.05, 0.05, 0.1, 0.5))
 
-    def pause_s(self, most_s: float) -> float:
-        """Return how long an agent takes to its next step. None lasts far into the time when all is well again."""
+    def pause_s(self, most_s: float, late: float = 0.25) -> float:
+        """Return how long an agent takes to its next step; so often it is late.
+
+        No pause lasts far into the time when all is well again.
+        """
         rng = self.rng
         if self.healed:
             return 0.05
         if not self.setting.slow or self.timeline.now_s < CALM_S:
             return rng.choice((0.0, 0.1, 0.3))
-        return min(
-            rng.choice((0.0, 0.1, 0.5, rng.uniform(0, most_s))), HEAL_S - self.timeline.now_s
-        )
+        pause_s = rng.uniform(0, most_s) if rng.random() < late else rng.choice((0.0, 0.1, 0.5))
+        return min(pause_s, HEAL_S - self.timeline.now_s)
 
     def steps_of(self, host: SimHost) -> Callable[[float, Deed], None]:
         """Return `after` for the steps of this agent: none happens when it is not the same any more."""
