@@ -42,53 +42,10 @@ class Migrations:
             vm, migrating_to_host_id=target.name, phase=VMPhase.MIGRATING
         )
         index = world.commit(source, reserved, guards=(source.records.hosts[target.name],))
-        if index is None:
-            return
-        source.working_on.add(vm.id)
-        soon = world.steps_of(source)
-
-        def leave() -> None:
-            self.settle(source, msgspec.structs.replace(reserved, revision=index))
-
-        def prepare() -> None:
-            known = target.records.vms[vm.id]
-            reached = target.agent_runs and world.links.both_ways(source.name, target.name)
-            there = known.host_id == source.name and known.migrating_to_host_id == target.name
-            if not reached or target.records.index < index or not there:
-                return leave()
-            if known.generation != vm.generation:
-                return leave()
-            world.agents.destroy(target, vm.id)
-            applied = target.records.index
-            return soon(world.pause_s(2.0), lambda: be_granted(applied))
-
-        def be_granted(applied: int) -> None:
-            if not target.agent_runs or not world.agents.grant(
-                target, vm.id, generation=vm.generation, applied_index=applied
-            ):
-                return leave()
-            return soon(world.pause_s(10.0), arrive)
-
-        def arrive() -> None:
-            """QEMU of the target comes up, if the hook lets it."""
-            allowed = world.agents.ask_guard(target, "check", vm.id, generation=vm.generation)
-            if not target.agent_runs or not allowed or vm.id in target.guests:
-                return leave()
-            target.guests[vm.id] = Guest(vm.generation, arriving=True)
-            return soon(world.rng.uniform(0.5, 15), switch)
-
-        def switch() -> None:
-            here, there = source.guests.get(vm.id), target.guests.get(vm.id)
-            joined = target.agent_runs and world.links.both_ways(source.name, target.name)
-            whole = here is not None and not (here.killed or here.paused)
-            if joined and whole and there is not None and there.arriving and not there.killed:
-                del source.guests[vm.id]
-                there.paused = there.arriving = False
-                world.reached["migrations"] += 1
-                world.guest_runs(target, vm.id)
-            soon(world.pause_s(30.0), leave)
-
-        soon(world.pause_s(10.0), prepare)
+        if index is not None:
+            source.working_on.add(vm.id)
+            reserved = msgspec.structs.replace(reserved, revision=index)
+            _Move(world, source, target, reserved).prepare_soon()
 
     def settle(self, source: SimHost, reserved: VM) -> None:
         """Find out where the guest is: hand over when it runs there, else take back what was prepared."""
@@ -129,3 +86,64 @@ class Migrations:
             moved = {}
         ended = msgspec.structs.replace(vm, migrating_to_host_id="", phase=VMPhase.RUNNING, **moved)
         return world.commit(source, ended) is not None
+
+
+class _Move:
+    """One migration under way, from the committed reservation until the source asks where the guest is."""
+
+    def __init__(self, world: World, source: SimHost, target: SimHost, reserved: VM) -> None:
+        self._world, self._source, self._target, self._vm = world, source, target, reserved
+        self._soon = world.steps_of(source)
+
+    def prepare_soon(self) -> None:
+        self._soon(self._world.pause_s(10.0), self._prepare)
+
+    def _joined(self) -> bool:
+        """Tell whether the agents of both hosts reach each other."""
+        links = self._world.links
+        return self._target.agent_runs and links.both_ways(self._source.name, self._target.name)
+
+    def _leave(self) -> None:
+        self._world.migrations.settle(self._source, self._vm)
+
+    def _prepare(self) -> None:
+        known, applied = self._target.records.vms[self._vm.id], self._target.records.index
+        there = (
+            known.host_id == self._source.name
+            and known.migrating_to_host_id == self._target.name
+            and known.generation == self._vm.generation
+        )
+        if not self._joined() or applied < self._vm.revision or not there:
+            return self._leave()
+        self._world.agents.destroy(self._target, self._vm.id)
+        return self._soon(self._world.pause_s(2.0), lambda: self._be_granted(applied))
+
+    def _be_granted(self, applied: int) -> None:
+        granted = self._target.agent_runs and self._world.agents.grant(
+            self._target, self._vm.id, generation=self._vm.generation, applied_index=applied
+        )
+        if not granted:
+            return self._leave()
+        return self._soon(self._world.pause_s(10.0), self._arrive)
+
+    def _arrive(self) -> None:
+        """QEMU of the target comes up, if the hook lets it."""
+        allowed = self._world.agents.ask_guard(
+            self._target, "check", self._vm.id, generation=self._vm.generation
+        )
+        if not self._target.agent_runs or not allowed or self._vm.id in self._target.guests:
+            return self._leave()
+        self._target.guests[self._vm.id] = Guest(self._vm.generation, arriving=True)
+        return self._soon(self._world.rng.uniform(0.5, 15), self._switch)
+
+    def _switch(self) -> None:
+        """The guest goes on at the target, or all stays as it is."""
+        here = self._source.guests.get(self._vm.id)
+        there = self._target.guests.get(self._vm.id)
+        whole = here is not None and not (here.killed or here.paused)
+        if self._joined() and whole and there is not None and there.arriving and not there.killed:
+            del self._source.guests[self._vm.id]
+            there.paused = there.arriving = False
+            self._world.reached["migrations"] += 1
+            self._world.guest_runs(self._target, self._vm.id)
+        self._soon(self._world.pause_s(30.0), self._leave)
