@@ -10,12 +10,13 @@ JOBS ?= $(shell nproc)
 SIDE_BY_SIDE := -n $(JOBS) --dist worksteal
 SHELL := /bin/bash
 N ?= 3
-SEEDS ?= $(if $(filter sim-long,$(MAKECMDGOALS)),20000,300)
+SEEDS ?= $(if $(filter sim-long,$(MAKECMDGOALS)),20000,$(if $(filter sim-ha-long,$(MAKECMDGOALS)),50000,300))
+HA_SEEDS ?= $(if $(filter command line environment,$(origin SEEDS)),$(SEEDS),500)
 FROM ?= 0
 UNIT_DIRS := $(wildcard tests/unit tests/golden tests/contract)
 CODE := core raftstate netfabric storage ha nodeagent tools kvorum_sdk tests
 
-.PHONY: help setup demo test check format-check lint layers types unit sizes sim sim-long integration garbage lab lab-down bench bench-raft bench-api docs sdk guests lock clean
+.PHONY: help setup demo test check format-check lint layers types unit sizes sim sim-long sim-ha sim-ha-long integration garbage lab lab-down bench bench-raft bench-api docs sdk guests lock clean
 help:
 	@sed -n 's/^## //p' Makefile
 
@@ -31,6 +32,7 @@ demo: setup
 test: setup
 	$(MAKE) --no-print-directory check
 	$(MAKE) --no-print-directory sim
+	$(MAKE) --no-print-directory sim-ha
 	$(MAKE) --no-print-directory integration
 
 ## make check         format, lint, layers, types, tidy, unit, golden, contract (about 4 minutes on 2 cores)
@@ -62,6 +64,14 @@ sim: setup
 ## make sim-long      20,000 seeds in two processes, until the first violation; SEEDS=, FROM= choose others
 sim-long: setup
 	$(PY) -m tests.sim.long --seeds $(SEEDS) --from $(FROM)
+
+## make sim-ha        failover in virtual time: 500 worlds of faults, and planted ones; SEED=4711 repeats one
+sim-ha: setup
+	$(PYTEST) -q $(SIDE_BY_SIDE) tests/sim_ha $(if $(SEED),-k random_world --seed $(SEED),--seeds $(HA_SEEDS))
+
+## make sim-ha-long   50,000 worlds in two processes; SEEDS=, FROM= choose others; writes build/sim-ha.json
+sim-ha-long: setup
+	$(PY) -m tests.sim_ha.long --seeds $(SEEDS) --from $(FROM)
 
 ## make integration   real serf, libvirt and qemu in network namespaces (root)
 integration: setup

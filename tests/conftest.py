@@ -59,7 +59,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
     report = yield
     seed = getattr(item, "callspec", None) and item.callspec.params.get("seed")
     if report.failed and seed is not None:
-        report.sections.append(("repeat", f"make sim SEED={seed}  ({item.nodeid})"))
+        target = "sim-ha" if "sim_ha" in item.nodeid else "sim"
+        report.sections.append(("repeat", f"make {target} SEED={seed}  ({item.nodeid})"))
     return report
 
 

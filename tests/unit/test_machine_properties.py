@@ -4,6 +4,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import msgspec
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -191,6 +192,7 @@ class AClaimHasOneHolderWhichExists(RuleBasedStateMachine):
         self.machine.close()
 
 
+pytestmark = pytest.mark.timeout(120)  # many runs; a busy machine takes its time for each
 SETTINGS = settings(max_examples=25, stateful_step_count=12, deadline=None)
 
 

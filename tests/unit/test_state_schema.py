@@ -100,9 +100,9 @@ def test_every_attribute_is_a_column_and_lists_structs_and_maps_are_json():
 
 def test_what_is_secret_or_too_long_is_kept_in_no_column_of_json():
     vm_table, mesh_table = table_of(VM), table_of(Mesh)
-    tags, cloud_init = vm_table.nested
-    assert tags.name == "tags"
-    assert set(cloud_init.fields) == {"hostname", "ssh_keys"}
+    nested = {one.name: one for one in vm_table.nested}
+    assert nested.keys() == {"tags", "start_after_ids", "cloud_init"}
+    assert set(nested["cloud_init"].fields) == {"hostname", "ssh_keys"}
     assert not mesh_table.nested
     assert not {column.name for column in mesh_table.columns} & Mesh.SECRET
 

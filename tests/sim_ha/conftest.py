@@ -1,0 +1,35 @@
+"""Sums up what the seeds of this session reached."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.sim.report import Report
+from tests.sim_ha.world import quiet
+
+REPORT = pytest.StashKey[Report]()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quiet_guards() -> None:
+    quiet()
+
+
+@pytest.fixture(scope="session")
+def sim_ha_report(pytestconfig: pytest.Config) -> Iterator[Report]:
+    """What the worlds add to; at the end it is printed and written."""
+    report = pytestconfig.stash[REPORT] = Report()
+    yield report
+    report.write("sim-ha-report.json")
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    report = config.stash.get(REPORT, None)
+    if report is not None and report.seeds > 1:
+        terminalreporter.section(f"what {report.seeds} seeds reached")
+        for line in report.lines():
+            terminalreporter.line(line)

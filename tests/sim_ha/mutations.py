@@ -1,0 +1,111 @@
+"""Broken rules, one each, with a world that leans towards the schedule which shows it: the simulator must find every one.
+
+Otherwise the world would be too kind to prove anything about the product.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from tests.sim_ha.faults import Fault, Kind, Setting
+from tests.sim_ha.rules import PRODUCT, Rules, Stamps
+from tests.sim_ha.world import World
+
+ROUGH = Setting(vms=4)
+MOVING = Setting(vms=4, migrations=0.3)
+CUT = Fault(Kind.CUT, ("h1",), 20.0, 60.0)
+START_UNDER_WAY = (
+    Fault(Kind.GUESTS_DIE, ("h1",), 10.0),
+    Fault(Kind.CUT, ("h1",), 11.0, 26.0),
+)
+ALL_BEGIN_ANEW = (
+    CUT,
+    Fault(Kind.POWER, ("h2",), 20.5, 0.5),
+    Fault(Kind.POWER, ("h3",), 20.5, 0.5),
+)
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A broken rule, and where it shows."""
+
+    name: str
+    rules: Rules
+    setting: Setting
+    faults: tuple[Fault, ...]
+
+    def play(self, seed: int, *, planted: bool) -> World:
+        """Play one seed, with the broken rule or with the product's.
+
+        Raises:
+            Violation: a law was broken.
+        """
+        rules = self.rules if planted else PRODUCT
+        return World(random.Random(seed), self.setting, self.faults, rules).play()
+
+
+MUTATIONS = (
+    Mutation("the holder kills at 2 L", Rules(holder_leases=2.0), ROUGH, (CUT,)),
+    Mutation(
+        "P-time does not wait for the watchdog",
+        Rules(watchdog_counts=False),
+        ROUGH,
+        (CUT, Fault(Kind.GUARD_FROZEN, ("h1",), 30.5, 60.0)),
+    ),
+    Mutation(
+        "the guard ignores how far the agent has applied",
+        Rules(check_index=False),
+        ROUGH,
+        (*START_UNDER_WAY, Fault(Kind.LAG, ("h1",), 11.0, 59.0)),
+    ),
+    Mutation(
+        "an agent asks for a grant on what it read before it waited",
+        Rules(reread_vm=False),
+        ROUGH,
+        START_UNDER_WAY,
+    ),
+    Mutation(
+        "the watchdog is fed although guests survive the kill",
+        Rules(feed_while_killing=True),
+        ROUGH,
+        (CUT, Fault(Kind.STUCK, ("h1",), 20.0, 60.0)),
+    ),
+    Mutation(
+        "a recovery does not look where the VM was migrating to",
+        Rules(see_migrations=False),
+        MOVING,
+        (CUT,),
+    ),
+    Mutation(
+        "a leader trusts that it leads, and guards nothing",
+        Rules(guard_lease_revision=False, guard_vm_revision=False),
+        Setting(vms=4, everybody_leads=True),
+        (Fault(Kind.CUT, ("h1",), 20.0, 19.5),),
+    ),
+    Mutation(
+        "a recovery does not guard the lease's revision",
+        Rules(guard_lease_revision=False),
+        Setting(vms=4, losses=0.0, migrations=0.0, late=0.9),
+        (
+            Fault(Kind.GUESTS_DIE, ("h1",), 10.0),
+            Fault(Kind.CUT, ("h1",), 11.0, 19.0),
+        ),
+    ),
+    Mutation(
+        "a judge that begins anew takes all leases for old",
+        Rules(stamps_after_start=Stamps.LONG_AGO),
+        ROUGH,
+        ALL_BEGIN_ANEW,
+    ),
+    Mutation(
+        "a judge that begins anew trusts stamps saved by the wall clock",
+        Rules(stamps_after_start=Stamps.BY_WALL_CLOCK),
+        ROUGH,
+        (
+            *ALL_BEGIN_ANEW,
+            Fault(Kind.WALL, ("h2",), 21.0),
+            Fault(Kind.WALL, ("h3",), 21.0),
+        ),
+    ),
+)

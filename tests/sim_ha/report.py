@@ -1,0 +1,62 @@
+"""What the worlds must reach: a misfortune that never happens proves nothing."""
+
+from __future__ import annotations
+
+from tests.sim.report import Report
+
+# How often 100 seeds reach each at least; about half of what they did when this was written.
+EXPECTED_PER_100_SEEDS = {
+    "blocked": 53,
+    "check refused: lease-old": 4,
+    "check refused: not-granted": 1.0,
+    "commits whose answer was lost": 84,
+    "decisions overtaken": 1433,
+    "faults: agent down": 21,
+    "faults: another leads": 11,
+    "faults: cut off": 59,
+    "faults: guard frozen": 14,
+    "faults: guard killed": 7,
+    "faults: guard's loop frozen": 8,
+    "faults: guests die by themselves": 18,
+    "faults: guests survive the kill": 14,
+    "faults: log applied late": 21,
+    "faults: nothing comes in": 6,
+    "faults: nothing goes out": 6,
+    "faults: operator confirms off": 26,
+    "faults: power loss of a host": 28,
+    "faults: power loss of all hosts": 7,
+    "faults: two halves": 7,
+    "faults: two hosts do not see each other": 12,
+    "faults: wall clock set wrong": 18,
+    "fenced while off": 5,
+    "fenced while on": 5,
+    "grant refused: lease-old": 9,
+    "grant refused: no-lease": 1.6,
+    "guests destroyed by agents": 17,
+    "guests killed": 67,
+    "guests started": 457,
+    "guests that died by themselves": 12,
+    "hosts lost": 160,
+    "hosts reset": 19,
+    "hosts suspected": 255,
+    "leaders elected": 106,
+    "leases ended": 68,
+    "migrations": 198,
+    "migrations ended": 17,
+    "operator came": 26,
+    "recoveries by boot": 0.5,
+    "recoveries by fenced": 4,
+    "recoveries by time": 29,
+    "renewals refused: two-boots": 31,
+    "renewals through another agent": 121,
+    "unblocked": 49,
+}
+
+
+def too_rare(report: Report) -> dict[str, str]:
+    """Return what the seeds reached less often than they should; few seeds owe nothing."""
+    return {
+        what: f"{report.reached[what]} of {int(per_100 * report.seeds / 100)}"
+        for what, per_100 in EXPECTED_PER_100_SEEDS.items()
+        if report.seeds >= 50 and report.reached[what] < int(per_100 * report.seeds / 100)
+    }
