@@ -281,6 +281,7 @@ class _Plan:
             if proof is not None:
                 revision = self.view.leases[target].revision
                 return EndMigration(vm.id, target, revision, vm.revision, proof)
+            return self._without_proof(vm, target)  # it may run there, and nowhere else
         if vm.blocked_reason.startswith(REASON):
             return Unblock(vm.id, vm.revision)
         return None

@@ -142,8 +142,8 @@ class VmPower:
         if domain is not None:
             await self.destroy(vm_id)
         spec = await self._claimed(vm)
+        self._check_still_ours(vm_id, spec.generation)  # nothing of this start is here yet
         try:
-            self._check_still_ours(vm_id, spec.generation)
             await self._node.guard.grant(
                 vm_id,
                 generation=spec.generation,
@@ -155,9 +155,19 @@ class VmPower:
             await self._node.hypervisor.resume(vm_id)
         except (PlatformError, asyncio.CancelledError):
             async with asyncio.timeout(30):
-                await self.destroy(vm_id)
+                await self._take_back(vm_id, spec.generation)
             raise
         await self.report_running(vm_id)
+
+    async def _take_back(self, vm_id: str, generation: int) -> None:
+        """Take down what a start has left, but not a guest of another generation, that arrived while the start hung."""
+        domain = await self._node.hypervisor.get(vm_id)
+        if domain is not None and domain.generation != generation:
+            return
+        await self._node.hypervisor.destroy(vm_id)
+        grant = (await self._node.guard.status()).grants.get(vm_id)
+        if grant is None or grant.generation == generation:
+            await self._node.guard.revoke(vm_id)
 
     def _check_still_ours(self, vm_id: str, generation: int) -> None:
         """Read the VM once more, right before the guard is told which state this is.

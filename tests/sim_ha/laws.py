@@ -95,7 +95,8 @@ class Laws:
             told = vm.blocked_reason.startswith(REASON)
             return "" if told else f"{vm.id} waits for {vm.host_id}, and nobody is told"
         if vm.migrating_to_host_id and self._waits_for_a_person(vm.migrating_to_host_id):
-            return ""  # the manager says nothing about a lost target of a living owner
+            told = vm.blocked_reason.startswith(REASON)
+            return "" if told else f"{vm.id} may be on {vm.migrating_to_host_id}: nobody is told"
         if guest is None or guest.paused:
             return f"{vm.id} does not run on {vm.host_id}"
         if guest.generation != vm.generation or vm.migrating_to_host_id:

@@ -192,13 +192,12 @@ class _Start:
         return self._agents.ask_guard(self._host, "check", self._vm_id, generation=self._generation)
 
     def _give_up(self) -> None:
-        """Take the guest down again, as `VmPower` does: by the VM's id, whoever started what runs there by now."""
+        """Take down what this start has left, as `VmPower` does: not a guest that arrived while it hung."""
         guest = self._host.guests.get(self._vm_id)
         if guest is not None and guest.generation != self._generation:
-            # Not as it should be: the VM was recovered elsewhere and migrated back while this start hung.
-            self._world.reached["known weakness: a late start destroys a newer guest"] += 1
-            del self._host.guests[self._vm_id]
-        self._agents.destroy(self._host, self._vm_id)
+            self._world.reached["late starts that left a newer guest alone"] += 1
+        else:
+            self._agents.destroy(self._host, self._vm_id)
         self._host.working_on.discard(self._vm_id)
 
 

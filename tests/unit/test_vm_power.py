@@ -31,6 +31,7 @@ from core.model import (
     VMPhase,
     VMPriority,
 )
+from ha.guard_client import GuardGrant
 from ha.placement import Candidate
 from netfabric.memory import InMemoryNetwork
 from nodeagent.compute.domain_spec import Accelerator, DiskCache
@@ -507,6 +508,26 @@ async def test_a_vm_waits_for_more_important_ones_elsewhere_a_minute_at_most(ben
         await asyncio.sleep(30)
         assert bench.member.vm(a).generation == 1
         await until(bench.phase_is(a, VMPhase.RUNNING), deadline_s=40)
+
+
+@bench_test
+async def test_a_start_that_hung_leaves_a_guest_alone_that_came_since(bench):
+    vm = await bench.member.add_vm()
+    define = bench.hypervisor.define_and_start
+
+    async def hang(spec, *, paused):
+        bench.hypervisor.define_and_start = define
+        newer = dataclasses.replace(spec, generation=spec.generation + 2)
+        await define(newer, paused=False)  # recovered elsewhere, and migrated back meanwhile
+        bench.guard.grants[vm.id] = GuardGrant(generation=newer.generation, lease_bound=True)
+        raise TemporaryError("libvirt did not answer in time")
+
+    bench.hypervisor.define_and_start = hang
+    async with bench.without_controller():
+        with pytest.raises(TemporaryError):
+            await bench.power.start(vm.id)
+        assert await bench.status(vm.id) is DomainStatus.RUNNING
+    assert bench.guard.grants[vm.id].generation == 3
 
 
 @bench_test
