@@ -76,7 +76,7 @@ def check_renewal(renewal: Renewal, host: Host | None, lease: Lease | None) -> N
         raise NotFoundError(
             f"host {renewal.host_id} is not a member of this cluster: join it again"
         )
-    if host.state is not HostState.FENCED:
+    if host.state is HostState.MEMBER:
         return
     other_boot = lease is not None and lease.boot_id != renewal.boot_id
     if not other_boot and renewal.guests != 0:

@@ -10,10 +10,10 @@ The rules are those of docs/ha.md: an owner changes only with a proof that the o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, field
 
-from core.model import VM, DataStorage, Disk, Host, HostState, Lease, PowerState, VMPhase
+from core.model import VM, Bmc, DataStorage, Disk, Host, HostState, Lease, PowerState, VMPhase
+from ha.fencing import Fence, is_movable, to_fence
 from ha.placement import (
     Load,
     PlacementError,
@@ -25,21 +25,12 @@ from ha.placement import (
     pinned_host_id,
 )
 from ha.profile import Profile
+from ha.proofs import Proof, silence_of
 from ha.start_order import rank
 
 LEADER_AGE_S_MIN = 4.0
 RECOVERIES_MAX = 16
 REASON = "failover: "
-
-
-class Proof(StrEnum):
-    """Why a host can no longer write to a VM's disks."""
-
-    TIME = "time"  # L + W + m since its last renewal, and its watchdog was armed
-    BOOT = (
-        "boot"  # the VM was not started in the boot that renewed last, so nothing of it runs there
-    )
-    FENCED = "fenced"  # the host is fenced (an operator confirmed that it is off), and a working guard has killed its guests
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +106,7 @@ class HostReturned:
     host_id: str
 
 
-Decision = Recover | EndMigration | Block | Unblock | Suspect | HostLost | HostReturned
+Decision = Fence | Recover | EndMigration | Block | Unblock | Suspect | HostLost | HostReturned
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +125,7 @@ class HAView:
     storages: Mapping[str, DataStorage]
     leases: Mapping[str, Lease]
     stamps_s: Mapping[str, float]
+    bmcs: Mapping[str, Bmc] = field(default_factory=dict)
     suspected: frozenset[str] = frozenset()
     lost: frozenset[str] = frozenset()
     recovery_enabled: bool = True
@@ -165,6 +157,7 @@ def decide(view: HAView, now_s: float) -> tuple[Decision, ...]:
         return ()
     decisions = _host_events(view, now_s)
     plan = _Plan(view, now_s)
+    decisions.extend(plan.fences())
     for vm in sorted(view.vms.values(), key=lambda vm: (rank(vm), vm.name, vm.id)):
         decision = plan.for_vm(vm)
         if decision is not None:
@@ -197,15 +190,11 @@ def proof_of(view: HAView, vm: VM, host_id: str, now_s: float) -> Proof | None:
     if lease is None or stamp_s is None:
         return None
     age_s = now_s - stamp_s
-    if age_s < view.profile.ended_s:
-        return None
-    if host is not None and host.state is HostState.FENCED:
-        return Proof.FENCED
-    if age_s < view.profile.safe_s:
-        return None
-    if host_id == vm.host_id and vm.boot_id != lease.boot_id:
+    started_before = host_id == vm.host_id and vm.boot_id != lease.boot_id
+    proof = silence_of(view.profile, host, lease, age_s)
+    if proof in (None, Proof.TIME) and started_before and age_s >= view.profile.safe_s:
         return Proof.BOOT
-    return Proof.TIME if lease.watchdog_armed else None
+    return proof
 
 
 @dataclass(slots=True)
@@ -259,7 +248,7 @@ class _Plan:
             return None
         if not vm.host_id:
             return None  # not placed yet: whoever creates it does that
-        if self._age_s(vm.host_id) < self.view.profile.ended_s:
+        if not self._is_lost(vm.host_id):
             return None
         return self._with_lost_owner(vm)
 
@@ -268,7 +257,37 @@ class _Plan:
         return float("inf") if stamp_s is None else self.now_s - stamp_s
 
     def _is_alive(self, host_id: str) -> bool:
+        host = self.view.hosts.get(host_id)
+        if host is not None and host.state is not HostState.MEMBER:
+            return False
         return self._age_s(host_id) < self.view.profile.lease_s / 2
+
+    def _is_lost(self, host_id: str) -> bool:
+        """Tell whether a host's guests are dead by its own guard, if that works, or by its power."""
+        age_s, lease = self._age_s(host_id), self.view.leases.get(host_id)
+        if age_s >= self.view.profile.ended_s or lease is None:
+            return age_s >= self.view.profile.ended_s
+        host = self.view.hosts.get(host_id)
+        return silence_of(self.view.profile, host, lease, age_s) is Proof.POWER
+
+    def fences(self) -> list[Fence]:
+        """Return the hosts whose power is to be taken away."""
+        view = self.view
+        if not view.recovery_enabled or not view.bmcs:
+            return []
+        return to_fence(
+            profile=view.profile,
+            hosts=view.hosts,
+            leases=view.leases,
+            bmcs=view.bmcs,
+            movable=[
+                vm
+                for vm in view.vms.values()
+                if is_movable(vm) and not pinned_host_id(self.disks_of(vm.id), view.storages)
+            ],
+            ages_s={id_: self.now_s - stamp_s for id_, stamp_s in view.stamps_s.items()},
+            suspected=view.suspected,
+        )
 
     def _host_name(self, host_id: str) -> str:
         host = self.view.hosts.get(host_id)
@@ -317,7 +336,7 @@ class _Plan:
     def _recover(self, vm: VM, proof: Proof) -> Decision | None:
         target, other = vm.migrating_to_host_id, None
         if target and not self._is_alive(target):
-            if self._age_s(target) < self.view.profile.ended_s:
+            if not self._is_lost(target):
                 return None
             if proof_of(self.view, vm, target, self.now_s) is None:
                 return self._without_proof(vm, target)

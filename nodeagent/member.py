@@ -48,6 +48,9 @@ from nodeagent.mesh_rpc import MeshRpc
 from nodeagent.node import Node
 from nodeagent.plugins.observing import Observing
 from nodeagent.plugins.plugins import Plugins
+from nodeagent.power.ipmi import Ipmi
+from nodeagent.services.bmc_checks import BmcChecks
+from nodeagent.services.bmcs import Bmcs
 from nodeagent.services.callback_sender import CallbackSender
 from nodeagent.services.callback_targets import CallbackTargets, is_own_address
 from nodeagent.services.callbacks import Callbacks
@@ -57,6 +60,7 @@ from nodeagent.services.exclusion import Exclusion
 from nodeagent.services.expiry_warnings import ExpiryWarnings
 from nodeagent.services.fault_reporter import FaultReporter
 from nodeagent.services.feed_follower import FeedFollower
+from nodeagent.services.fencing import Fencing
 from nodeagent.services.files_for_others import FilesForOthers, serf_rpc_secret
 from nodeagent.services.ha_controller import HaController
 from nodeagent.services.host_reporter import HostReporter
@@ -186,6 +190,9 @@ class Member:
             self.node.faults,
             clock,
         )
+        bmcs = Bmcs(self.node, leases, profile, Ipmi(), secrets.keys)
+        self._fencing = Fencing(self.node, bmcs, self._events)
+        self._bmc_checks = BmcChecks(self.node, bmcs, self._events)
         plain = basics.config.plain_http
         targets = CallbackTargets(
             basics.config.callbacks,
@@ -193,6 +200,7 @@ class Member:
             is_own=is_own_address,
         )
         self.services = Services(
+            bmcs=bmcs,
             bus=bus,
             callbacks=Callbacks(
                 self.node,
@@ -297,6 +305,8 @@ class Member:
                 prepare=before_tasks,
             ).run,
             "ha": HaController(self.node, self._judge, self._events).run,
+            "fencing": self._fencing.run,
+            "bmc-checks": self._bmc_checks.run,
             "task-rescue": self._rescue.run,
             "images": self.services.images.run,
             "incoming": self.services.incoming.run,

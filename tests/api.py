@@ -18,6 +18,7 @@ from core.identity.certificates import make_request, sign_request
 from core.identity.keyring import Keyring
 from core.member_file import MemberRecord
 from core.paths import Paths, write_file
+from ha.profile import PROFILES
 from nodeagent.api.app import build_app, serve_unix
 from nodeagent.api.limits import DEFAULT_LIMITS, ApiLimits
 from nodeagent.api.serving import Front
@@ -25,6 +26,8 @@ from nodeagent.identity.identity import Identity
 from nodeagent.joining.doorkeeper import Doorkeeper
 from nodeagent.node import Node
 from nodeagent.plugins.plugins import Plugins
+from nodeagent.power.memory import MemoryPower
+from nodeagent.services.bmcs import Bmcs
 from nodeagent.services.callback_sender import CallbackSender
 from nodeagent.services.callback_targets import CallbackPolicy, CallbackTargets
 from nodeagent.services.callbacks import Callbacks
@@ -99,7 +102,10 @@ class FakeAgent:
             write_file(node.paths.secrets_key, member.secrets_key)
             secrets = SecretsRotation(node, Keyring(node.paths))
             targets = CallbackTargets(CallbackPolicy(), hosts=tuple, is_own=lambda _: False)
+            self.power = MemoryPower()
+            ages = Ages()
             self.services = Services(
+                bmcs=Bmcs(node, ages, PROFILES["default"], self.power, secrets.keys),
                 bus=None,
                 callbacks=Callbacks(
                     node,
@@ -127,7 +133,7 @@ class FakeAgent:
                 ),
                 images=None,
                 incoming=None,
-                leases=Ages(),
+                leases=ages,
                 network=None,
                 plugins=Plugins([]),
                 renewal=None,

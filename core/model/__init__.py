@@ -42,6 +42,7 @@ from core.model.network import (
     Rule,
     SecurityGroup,
 )
+from core.model.power import IPMI_PORT, Bmc, BmcState
 from core.model.relations import Link, links_of
 from core.model.resource import (
     OnDelete,
@@ -86,6 +87,7 @@ RESOURCE_TYPES: tuple[type[Resource], ...] = (
     ApiCertificate,
     SecretsKey,
     HostKey,
+    Bmc,
     Account,
     Role,
     Session,
@@ -118,6 +120,7 @@ LINKS = links_of(RESOURCE_TYPES)
 
 __all__ = [
     "COLLECTIONS",
+    "IPMI_PORT",
     "KINDS",
     "LINKS",
     "RESOURCE_TYPES",
@@ -127,6 +130,8 @@ __all__ = [
     "Account",
     "ApiCertificate",
     "Audit",
+    "Bmc",
+    "BmcState",
     "Callback",
     "CallbackKey",
     "CloudInit",

@@ -81,10 +81,12 @@ class Mesh(Resource, tag="mesh.v1", frozen=True, kw_only=True):
 
 
 class HostState(StrEnum):
-    """Where a host stands for the cluster. `FENCED`: its VMs were taken away and its renewals are refused
-    until it reports that its guests are gone."""
+    """Where a host stands for the cluster. `FENCING`: its renewals are refused while its power is being taken away.
+    `FENCED`: it is off, as an operator or its management board says. Either ends when the host comes with another boot, or
+    its guard reports that no guests are left."""
 
     MEMBER = "member"
+    FENCING = "fencing"
     FENCED = "fenced"
 
 
@@ -158,8 +160,18 @@ class Host(Tagged, tag="host.v1", frozen=True, kw_only=True):
     ] = ""
     state: Annotated[
         HostState,
-        attribute("Whether its VMs were taken away and its renewals are refused.", by=CLUSTER),
+        attribute(
+            "Whether its renewals are refused, and whether it is known to be off.", by=CLUSTER
+        ),
     ] = HostState.MEMBER
+    off_lease_revision: Annotated[
+        int,
+        attribute(
+            "Revision of the lease that it held when its management board said that it is off; 0: none said so.",
+            by=CLUSTER,
+            least=0,
+        ),
+    ] = 0
     maintenance: Annotated[bool, attribute("Whether it gets no new VMs.")] = False
     failure_domain: Annotated[
         str,

@@ -14,9 +14,11 @@ from msgspec.structs import replace
 from core.errors import ConflictError, PlatformError
 from core.model import (
     VM,
+    Bmc,
     DataStorage,
     Disk,
     Host,
+    HostState,
     Lease,
     Mesh,
     Resource,
@@ -25,6 +27,7 @@ from core.model import (
     TaskState,
     VMPhase,
 )
+from ha.fencing import Fence
 from ha.lease import LeaseJudge
 from ha.manager import (
     Block,
@@ -94,12 +97,15 @@ class HaController:
             storages={s.id: s for s in store.all(DataStorage)},
             leases={lease.id: lease for lease in store.all(Lease)},
             stamps_s=self._judge.stamps_s(),
+            bmcs={bmc.id: bmc for bmc in store.all(Bmc)},
             suspected=self._suspected,
             lost=self._lost,
         )
 
     async def _perform(self, decision: Decision) -> None:
         match decision:
+            case Fence():
+                await self._fence(decision)
             case Recover():
                 await self._recover(decision)
             case EndMigration():
@@ -126,6 +132,18 @@ class HaController:
                 await self._host_event(
                     "host-returned", host_id, "renews its lease again", Severity.NOTICE
                 )
+
+    async def _fence(self, decision: Fence) -> None:
+        """Refuse the host's renewals; `nodeagent.services.fencing` does the rest."""
+        host = self._store.need(Host, decision.host_id)
+        if host.revision != decision.host_revision:
+            raise ConflictError(f"host {host.name} changed meanwhile")
+        message = f"host {host.name} does not renew its lease: its BMC is to take its power away"
+        event = self._events.make("host-fencing", host, message, severity=Severity.WARNING)
+        await self._store.apply(
+            puts=(replace(host, state=HostState.FENCING, off_lease_revision=0), event),
+            guards=[self._lease(decision.host_id, decision.lease_revision)],
+        )
 
     async def _recover(self, decision: Recover) -> None:
         vm = self._vm(decision.vm_id, decision.vm_revision)

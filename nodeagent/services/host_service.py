@@ -96,7 +96,7 @@ async def confirm_off(node: Node, host: Host, lease_age_s: float) -> int:
     message = f"an operator confirmed that host {host.name} is off"
     event = EventLog(node).make("host-confirmed-off", host, message, severity=Severity.WARNING)
     await node.store.apply(
-        puts=(replace(host, state=HostState.FENCED), event),
+        puts=(replace(host, state=HostState.FENCED, off_lease_revision=0), event),
         guards=[lease] if lease is not None else [],
     )
     return sum(1 for vm in node.store.all(VM) if vm.host_id == host.id)

@@ -77,8 +77,8 @@ class LeaseRelay:
             host = self._node.store.need(Host, renewal.host_id)
             before = self._node.store.get(Lease, renewal.host_id)
             puts.append(replace(lease_of(renewal), revision=before.revision if before else 0))
-            if host.state is HostState.FENCED:
-                puts.append(replace(host, state=HostState.MEMBER))
-            else:
+            if host.state is HostState.MEMBER:
                 guards.append(host)
+            else:
+                puts.append(replace(host, state=HostState.MEMBER, off_lease_revision=0))
         return await self._node.store.apply(puts=puts, guards=guards)

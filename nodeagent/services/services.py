@@ -8,6 +8,7 @@ from core.bus import Bus
 from nodeagent.identity.identity import Identity
 from nodeagent.joining.doorkeeper import Doorkeeper
 from nodeagent.plugins.plugins import Plugins
+from nodeagent.services.bmcs import Bmcs
 from nodeagent.services.callbacks import Callbacks
 from nodeagent.services.certificate_renewal import CertificateRenewal
 from nodeagent.services.exclusion import Exclusion
@@ -27,6 +28,7 @@ from nodeagent.services.vm_service import VmService
 class Services:
     """What a member can do. Made by `nodeagent.lifecycle`."""
 
+    bmcs: Bmcs
     bus: Bus
     callbacks: Callbacks
     certificates: OwnCertificates

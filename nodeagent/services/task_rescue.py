@@ -22,7 +22,6 @@ from core.mesh.client import Nothing
 from core.model import (
     VM,
     Host,
-    HostState,
     Lease,
     Mesh,
     PowerState,
@@ -34,6 +33,7 @@ from core.model import (
 )
 from ha.lease import LeaseJudge
 from ha.profile import Profile, profile_of
+from ha.proofs import silence_of
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.node import Node
 from nodeagent.services.task_journal import ENDED
@@ -154,9 +154,7 @@ class TaskRescue:
         if host is None or lease is None or age_s is None:
             return None
         profile: Profile = profile_of(self._store.need(Mesh, MESH_ID).ha_profile)
-        fenced = host.state is HostState.FENCED and age_s >= profile.ended_s
-        timed_out = lease.watchdog_armed and age_s >= profile.safe_s
-        return _Lost(host, lease) if fenced or timed_out else None
+        return _Lost(host, lease) if silence_of(profile, host, lease, age_s) else None
 
     async def _rescue(self, task: Task, lost: _Lost) -> None:
         vm = self._store.get(VM, task.subject.removeprefix("vm/"))

@@ -14,6 +14,7 @@ from core.model import (
     AccessToken,
     Account,
     Audit,
+    Bmc,
     Event,
     Host,
     JoinToken,
@@ -60,6 +61,7 @@ async def test_a_list_shows_each_resource_as_it_is_shown_alone(member, api):
     await member.store.apply(
         puts=(
             JoinToken(id="j", name="j", secret_sha256="x", expires_ms=1, used_by_host_id=HOST_ID),
+            Bmc(id="b", name="h1", host_id=HOST_ID, address="a", user="u", sealed_password=b"x"),
             Account(id="a", name="alice", role_ids=("viewer",), password_hash="x"),
             Session(id="s", name="s", account_id="a", secret_sha256="x", expires_ms=1),
             AccessKey(id="k", name="k", account_id="a", sealed_secret=b"x"),

@@ -22,6 +22,7 @@ from core.model import (
     COLLECTIONS,
     KINDS,
     VM,
+    Bmc,
     Disk,
     Event,
     Host,
@@ -43,7 +44,7 @@ from nodeagent.services.event_log import EventLog
 from nodeagent.services.vm_service import VmService
 from raftstate.state.query_sight import Sight
 from tests.api import ADMIN, FakeAgent, app_of, problem_of
-from tests.one_member import OTHER_ID
+from tests.one_member import HOST_ID, OTHER_ID
 
 MINE, OTHERS = "env=test", "env=prod"
 LIMITABLE_KINDS = frozenset(filter(is_limitable, KINDS))
@@ -189,6 +190,8 @@ def _routes():
 async def test_every_route_keeps_to_the_tag_whatever_it_does(member, api, people, vms):
     """With a right limited to a tag: what carries it is reached; what doesn't is, to the letter, as if it weren't there
     when it may not be seen, and forbidden when it may; what is about all of a kind is forbidden, but for lists."""
+    board = Bmc(id=HOST_ID, name="h1", host_id=HOST_ID, address="a", user="u", sealed_password=b"x")
+    await member.store.apply(puts=(board,))
     heads = {}
     for action in ("read", "change", "delete", "operate"):
         heads[action] = await people.may(f"*:{action}@{MINE}")

@@ -22,6 +22,7 @@ from tests.signed_requests import Program
 from tests.unit.test_api_certificates import Served, serving
 
 WORD = "canary-passphrase-of-a-keystore"
+BOARD_WORD = "canary-of-a-board"
 GOSSIP_KEY = os.urandom(32)
 OWN = for_names("h1.example.org")
 STARTED: list[list[str]] = []
@@ -150,6 +151,9 @@ async def use_everything(api: Served, canaries: Canaries) -> None:
         await hear(api, canaries, "POST", "/v1/certificates", json=body)
     broken = '{"passphrase": "' + WORD
     await hear(api, canaries, "POST", "/v1/certificates", data=broken)
+    board = {"host": "h1", "address": "192.0.2.9", "user": "kvorum", "password": BOARD_WORD}
+    for change in ({}, {"user": "-x"}, {"port": 0}, {"host": "nobody"}, {"password": [BOARD_WORD]}):
+        await hear(api, canaries, "POST", "/v1/bmcs", json=board | change)
     bearer = {"Authorization": f"Bearer {ADMIN_TOKEN}x"}
     await hear(api, canaries, "GET", "/v1/vms", headers=bearer)
 
@@ -162,6 +166,7 @@ async def test_no_secret_gets_out(tmp_path, caplog):
         await put_gossip_key(api)
         canaries.secrets |= {
             "the passphrase": [WORD.encode()],
+            "the board's password": [BOARD_WORD.encode()],
             "the gossip key": [GOSSIP_KEY],
             "the secrets key": [api.member.secrets_key],
             "the authority's key": of_pem(authority().key_pem),

@@ -93,9 +93,10 @@ async def test_two_renewals_of_one_host_become_one_with_the_newer_number() -> No
     ("meanwhile", "error", "says"),
     [
         (host("h2", HostState.FENCED), ConflictError, "is fenced"),
+        (host("h2", HostState.FENCING), ConflictError, "is fenced"),
         (None, NotFoundError, "not a member"),
     ],
-    ids=["fenced", "removed"],
+    ids=["fenced", "fencing", "removed"],
 )
 async def test_host_that_loses_its_place_while_its_renewal_waits_is_refused_and_the_others_go_on(
     meanwhile: Host | None, error: type[PlatformError], says: str
@@ -173,8 +174,11 @@ async def test_reboot_is_accepted_once_the_former_boot_is_silent_and_that_one_ne
         (renewal(boot="b2", guests=3), True),
     ],
 )
-def test_fenced_host_renews_only_when_its_guests_are_gone(asked: Renewal, allowed: bool) -> None:
-    lease, fenced = lease_of(renewal(boot="b1")), host(state=HostState.FENCED)
+@pytest.mark.parametrize("state", [HostState.FENCING, HostState.FENCED])
+def test_fenced_host_renews_only_when_its_guests_are_gone(
+    asked: Renewal, allowed: bool, state: HostState
+) -> None:
+    lease, fenced = lease_of(renewal(boot="b1")), host(state=state)
     check_renewal(asked, host(), lease)
     if allowed:
         check_renewal(asked, fenced, lease)

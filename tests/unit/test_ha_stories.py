@@ -3,7 +3,7 @@
 A story (tests/golden/ha/*.txt) is a comment, commands, a line `----` and the decisions. Living hosts renew all the time.
 Commands: `host NAME key=value…`, `vm NAME on HOST key=value…`, `leader` (this node begins to lead now, all stamps begin now),
 `follower` and `elected` (it leads no more, leads again; its stamps are its own all the time),
-`silent HOST`, `returns HOST`, `reboots HOST`, `fence HOST`, `change VM key=value…`, `recovery off|on`, `run SECONDS`.
+`bmc HOST state=…`, `off HOST` (its board says so), `silent HOST`, `returns HOST`, `reboots HOST`, `fence HOST`, `change VM key=value…`, `recovery off|on`, `run SECONDS`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import pytest
 
 from core.model import (
     VM,
+    Bmc,
+    BmcState,
     DataStorage,
     DataStorageKind,
     Disk,
@@ -25,6 +27,7 @@ from core.model import (
     VMPhase,
     VMPriority,
 )
+from ha.fencing import Fence
 from ha.manager import (
     Block,
     Decision,
@@ -129,6 +132,31 @@ class Story:
         )
         self.replace(vms=self.view.vms | {name: vm}, disks=self.view.disks | {disk.id: disk})
 
+    def do_bmc(self, names: list[str], pairs: dict[str, str]) -> None:
+        state = BmcState(pairs.get("state", "ok"))
+        boards = {
+            name: Bmc(
+                id=name,
+                name=name,
+                host_id=name,
+                address=name,
+                user="u",
+                sealed_password=b"",
+                state=state,
+            )
+            for name in names
+        }
+        self.replace(bmcs={**self.view.bmcs, **boards})
+
+    def do_off(self, names: list[str], pairs: dict[str, str]) -> None:
+        """The management boards of these hosts say that they are off."""
+        for name in names:
+            host = self.view.hosts[name]
+            assert host.state is HostState.FENCING, "boards are asked while their host is fenced"
+            revision = self.view.leases[name].revision
+            off = msgspec.structs.replace(host, state=HostState.FENCED, off_lease_revision=revision)
+            self.replace(hosts={**self.view.hosts, name: off})
+
     def do_leader(self, names: list[str], pairs: dict[str, str]) -> None:
         stamps_s = dict.fromkeys(self.view.stamps_s, self.now_s)
         told: frozenset[str] = frozenset()
@@ -179,7 +207,12 @@ class Story:
     # ---- what the agent would commit
 
     def renew(self, host_id: str, *, boot_id: str | None = None, armed: bool = True) -> None:
-        old = self.view.leases.get(host_id)
+        old, host = self.view.leases.get(host_id), self.view.hosts[host_id]
+        if host.state is not HostState.MEMBER:
+            if boot_id is None:
+                return  # refused: its guests are not known to be gone
+            host = msgspec.structs.replace(host, state=HostState.MEMBER, off_lease_revision=0)
+            self.replace(hosts={**self.view.hosts, host_id: host})
         lease = Lease(
             id=host_id,
             name=host_id,
@@ -200,6 +233,11 @@ class Story:
 
     def perform(self, decision: Decision) -> str:
         match decision:
+            case Fence(host_id=host, lease_revision=revision):
+                assert self.view.leases[host].revision == revision
+                fencing = msgspec.structs.replace(self.view.hosts[host], state=HostState.FENCING)
+                self.replace(hosts={**self.view.hosts, host: fencing})
+                return f"fence {host}"
             case Suspect(host_id=host):
                 return f"suspect {host}"
             case HostLost(host_id=host):

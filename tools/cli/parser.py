@@ -40,6 +40,7 @@ NOUNS: dict[str, tuple[str, str]] = {
     "data-center": ("tools.cli.places", "name spaces that hold clusters"),
     "cluster": ("tools.cli.places", "groups of hosts among which VMs move"),
     "host": ("tools.cli.host", "servers that run VMs"),
+    "bmc": ("tools.cli.bmc", "management boards that switch hosts on and off"),
     "vm": ("tools.cli.vm", "virtual machines"),
     "image": ("tools.cli.image", "disk templates"),
     "disk": ("tools.cli.disk", "virtual disks"),

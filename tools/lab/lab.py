@@ -21,6 +21,7 @@ from core.clock import system_random
 from core.command import CommandResult, run
 from core.errors import ConflictError, InvalidError, NotFoundError, UnavailableError
 from tools.lab import cleanup, processes
+from tools.lab.boards import LabBoard, start_board
 from tools.lab.layout import REPOSITORY, Layout, environment, host_address, host_number
 from tools.lab.power_protocol import BmcMode, PowerClient, Reply, Request, Verb
 from tools.lab.processes import Process, poll
@@ -281,6 +282,14 @@ class Lab:
         """Choose how the host's management board behaves."""
         self._check(host)
         await self.power.ask(Request(verb="bmc", host=host, mode=mode, delay_s=delay_s))
+
+    async def start_boards(self, *hosts: str) -> dict[str, LabBoard]:
+        """Give hosts (default: all) management boards that speak IPMI; return where they are."""
+        boards = {}
+        for host in hosts or self.hosts:
+            self._check(host)
+            boards[host] = await start_board(self.layout, host)
+        return boards
 
     # ------------------------------------------------------------ faults
 

@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from core.errors import PlatformError
 from tools.lab import cleanup
+from tools.lab.boards import CIPHER_SUITE, PASSWORD, USER
 from tools.lab.cluster import form_cluster
 from tools.lab.lab import Lab
 from tools.lab.layout import VENV_BIN
@@ -125,6 +126,15 @@ async def _bmc(args: argparse.Namespace) -> int:
     return 0
 
 
+async def _boards(args: argparse.Namespace) -> int:
+    for host, board in (await Lab.attach(args.lab).start_boards(*args.hosts)).items():
+        print(
+            f"{host}: kvorum bmc set {host} --address {board.address} --port {board.port} "
+            f"--user {USER} --cipher-suite {CIPHER_SUITE}   (password: {PASSWORD})"
+        )
+    return 0
+
+
 async def _cut(args: argparse.Namespace) -> int:
     await Lab.attach(args.lab).cut(*args.hosts)
     return 0
@@ -219,6 +229,8 @@ def _parser() -> argparse.ArgumentParser:
     bmc.add_argument("host")
     bmc.add_argument("mode", choices=("honest", "slow", "dead", "lying"))
     bmc.add_argument("--delay", type=float, default=5.0, metavar="SECONDS", help="for slow")
+    boards = command("boards", _boards, "give hosts, or all, management boards that speak IPMI")
+    boards.add_argument("hosts", nargs="*", metavar="HOST")
     logs = command("logs", _logs, "read what services of a host wrote")
     logs.add_argument("host")
     logs.add_argument("service", nargs="?")

@@ -304,6 +304,20 @@ class VoterPolicyBody(Body, frozen=True, kw_only=True):
     voter_replace_after_s: int | UnsetType = UNSET
 
 
+class BmcBody(Body, frozen=True, kw_only=True):
+    """The management board of a host."""
+
+    host: str
+    address: str
+    user: str
+    password: str
+    port: int
+    cipher_suite: int
+
+    def __repr__(self) -> str:
+        return f"BmcBody({self.host}, {self.address}, ***)"
+
+
 class ConfirmOffBody(Body, frozen=True, kw_only=True):
     """A person's word that a host has no power; `confirm` is its name."""
 

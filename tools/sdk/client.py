@@ -264,6 +264,10 @@ class Client:
         """Return one resource by name or id."""
         return await self._item(Request("GET", path_of(plural, name)))
 
+    async def power_of(self, host: str) -> Item:
+        """Ask a host's management board whether the host has power: `on`."""
+        return await self._item(Request("GET", path_of("bmcs", host, "power")))
+
     async def create(self, plural: str, body: Body) -> Item:
         """Create what is ready at once (not VMs and images)."""
         return await self._item(Request("POST", path_of(plural), body=_json(body)))

@@ -15,6 +15,7 @@ from core.model import (
     VM,
     AccessKey,
     Account,
+    Bmc,
     DataStorage,
     DistributedSwitch,
     Event,
@@ -38,6 +39,7 @@ from nodeagent.api.accounts import (
     SetPassword,
 )
 from nodeagent.api.attaching import AttachCluster, AttachDataCenter
+from nodeagent.api.bmcs import ConfirmPowerOff, Power, PutBmc
 from nodeagent.api.certificates import ImportCertificate
 from nodeagent.api.description.schemas import reference_to
 from nodeagent.api.hosts import ChangeHost, ConfirmOff
@@ -432,6 +434,24 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "Say that a lost host is powered off, so that its VMs may run elsewhere.",
         {200: ("Its VMs are released.", RELEASED)},
         body=ConfirmOff,
+    ),
+    ("POST", "/v1/bmcs"): Operation(
+        "Name the management board of a host, in place of one before; it is asked first.",
+        {201: ("The board, without its password.", Bmc)},
+        body=PutBmc,
+    ),
+    ("DELETE", "/v1/bmcs/{bmc}"): Operation("Forget the management board of a host.", GONE),
+    ("GET", "/v1/bmcs/{bmc}/power"): Operation(
+        "Ask a host's management board whether the host has power.",
+        {200: ("What it says.", Power)},
+    ),
+    ("POST", "/v1/bmcs/{bmc}/actions/power-on"): Operation(
+        "Switch a host on by its management board.", {204: ("It was told to.", None)}
+    ),
+    ("POST", "/v1/bmcs/{bmc}/actions/power-off"): Operation(
+        "Take the power from a host by its management board, whatever runs on it.",
+        {204: ("It was told to.", None)},
+        body=ConfirmPowerOff,
     ),
     ("POST", "/v1/vms"): Operation("Make a VM from an image.", VM_WORK, body=CreateVM, task=True),
     ("PATCH", "/v1/vms/{vm}"): Operation(

@@ -290,6 +290,14 @@ class StubAgent:
                 vote = {"promote": "always", "demote": "never", "auto": "auto"}[verb]
                 self._one("members", name)["vote"] = vote
                 return 200, {"name": name, "vote": vote, "role": "voter"}, {}
+            case "GET", ["bmcs", name, "power"]:
+                return 200, {"host": self._one("hosts", name)["name"], "on": name != "h3"}, {}
+            case "POST", ["bmcs", name, "actions", _]:
+                self._one("hosts", name)
+                return 204, None, {}
+            case "POST", ["bmcs"]:
+                board = {**asked.json, "name": asked.json["host"], "state": "ok", "password": "***"}
+                return 201, self._made("bmcs", board), {}
             case "GET", ["tasks", name]:
                 return 200, self._worked_on(self._one("tasks", name)), {}
             case "GET", [plural, name]:

@@ -472,6 +472,134 @@ class Audits(BlockingCollection[models.Audit]):
         self._runner = runner
 
 
+class Bmcs(BlockingCollection[models.Bmc]):
+    """`/v1/bmcs`."""
+
+    def __init__(self, calls: operations.Bmcs, runner: Runner) -> None:
+        super().__init__(calls, runner)
+        self._calls = calls
+        self._runner = runner
+
+    def create(
+        self,
+        *,
+        host: str,
+        address: str,
+        user: str,
+        password: str,
+        port: int | UnsetType = UNSET,
+        cipher_suite: int | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> models.Bmc:
+        """Name the management board of a host, in place of one before; it is asked first.
+
+        Args:
+            host: Name or id of the host whose power it switches.
+            address: IP address or name of the board. At most 253 characters.
+            user: Who logs in. At most 64 characters.
+            password: The password; it is never shown again. At most 20 characters.
+            port: UDP port. 1..65535. Default: `623`.
+            cipher_suite: Cipher suite of RMCP+: 17 (SHA-256) or 3 (SHA-1). 1..17. Default: `17`.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.create(
+                host=host,
+                address=address,
+                user=user,
+                password=password,
+                port=port,
+                cipher_suite=cipher_suite,
+                idempotency_key=idempotency_key,
+            )
+        )
+
+    def delete(self, bmc: str, /, *, idempotency_key: str = "", if_match: int | str = "") -> None:
+        """Forget the management board of a host.
+
+        Args:
+            bmc: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        self._runner.run(
+            self._calls.delete(bmc, idempotency_key=idempotency_key, if_match=if_match)
+        )
+
+    def power_off(
+        self, bmc: str, /, *, confirm: str, idempotency_key: str = "", if_match: int | str = ""
+    ) -> None:
+        """Take the power from a host by its management board, whatever runs on it.
+
+        Args:
+            bmc: Name or id.
+            confirm: The host's name, once more: its guests lose their power too.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        self._runner.run(
+            self._calls.power_off(
+                bmc, confirm=confirm, idempotency_key=idempotency_key, if_match=if_match
+            )
+        )
+
+    def power_on(self, bmc: str, /, *, idempotency_key: str = "", if_match: int | str = "") -> None:
+        """Switch a host on by its management board.
+
+        Args:
+            bmc: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        self._runner.run(
+            self._calls.power_on(bmc, idempotency_key=idempotency_key, if_match=if_match)
+        )
+
+    def get_power(self, bmc: str, /) -> models.Power:
+        """Ask a host's management board whether the host has power.
+
+        Args:
+            bmc: Name or id.
+        """
+        return self._runner.run(self._calls.get_power(bmc))
+
+    def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the bmcs.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return self._runner.run(self._calls.list_tags(ref, consistency=consistency))
+
+    def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the bmcs, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.update_tags(
+                ref, add=add, remove=remove, idempotency_key=idempotency_key, if_match=if_match
+            )
+        )
+
+
 class CallbackKey:
     """`/v1/callback-key`."""
 
@@ -2791,6 +2919,7 @@ class Operations:
         self.access_tokens = AccessTokens(calls.access_tokens, runner)
         self.accounts = Accounts(calls.accounts, runner)
         self.audits = Audits(calls.audits, runner)
+        self.bmcs = Bmcs(calls.bmcs, runner)
         self.callback_key = CallbackKey(calls.callback_key, runner)
         self.certificates = Certificates(calls.certificates, runner)
         self.clusters = Clusters(calls.clusters, runner)

@@ -12,6 +12,14 @@ from msgspec import UNSET, UnsetType, field
 from tools.sdk.model import Model, OpenEnum
 
 
+class BmcState(OpenEnum):
+    """Whether a board can be relied on. `OK`: it said "on" when it was asked last while its host held its lease."""
+
+    FAULT = "fault"
+    OK = "ok"
+    UNCHECKED = "unchecked"
+
+
 class DataStorageKind(OpenEnum):
     """`LOCAL`: a directory of each host's own. `SHARED`: one directory mounted at the same path on all hosts."""
 
@@ -27,11 +35,13 @@ class Direction(OpenEnum):
 
 
 class HostState(OpenEnum):
-    """Where a host stands for the cluster. `FENCED`: its VMs were taken away and its renewals are refused
-    until it reports that its guests are gone.
+    """Where a host stands for the cluster. `FENCING`: its renewals are refused while its power is being taken away.
+    `FENCED`: it is off, as an operator or its management board says. Either ends when the host comes with another boot, or
+    its guard reports that no guests are left.
     """
 
     FENCED = "fenced"
+    FENCING = "fencing"
     MEMBER = "member"
 
 
@@ -296,6 +306,41 @@ class Audit(Model, frozen=True, kw_only=True):
     """What differs, as it is now: JSON, secrets masked."""
 
 
+class Bmc(Model, frozen=True, kw_only=True):
+    """A host's management board (baseboard management controller), spoken to by IPMI 2.0; id = host id, name = host name.
+
+    Its word that the host is off is proof enough to start the host's VMs elsewhere. So it is believed only while `state`
+    is `ok`: a board that says "off" of a host that is certainly on belongs to another machine.
+    """
+
+    id: str
+    """A UUID, or a name where the kind says so; never changes."""
+    name: str = ""
+    """What people call it, unique among its kind; of records of the cluster the same as the id."""
+    revision: int = 0
+    """Log index of its last change; guards the next one."""
+    created_ms: int = 0
+    """When it was made, by the clock of the host that was asked."""
+    tags: tuple[str, ...] = ()
+    """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
+    host_id: str = ""
+    """The host whose power it switches."""
+    address: str = ""
+    """IP address or name of the board. At most 253 characters."""
+    user: str = ""
+    """Who logs in. At most 64 characters."""
+    port: int = 623
+    """UDP port. 1..65535."""
+    cipher_suite: int = 17
+    """Cipher suite of RMCP+: 17 (SHA-256) or 3 (SHA-1). 1..17."""
+    state: BmcState = BmcState("unchecked")
+    """Whether its word is relied on."""
+    why: str = ""
+    """What was wrong when it was asked last."""
+    host_name: str = ""
+    """The name behind `host_id`; empty without one."""
+
+
 class CallbackKey(Model, frozen=True, kw_only=True):
     """An object of the API."""
 
@@ -481,6 +526,13 @@ class ConfirmOff(Model, frozen=True, kw_only=True):
 
     confirm: str
     """The host's name, once more: whoever asks has looked at the machine."""
+
+
+class ConfirmPowerOff(Model, frozen=True, kw_only=True):
+    """`confirm` repeats the host's name: its guests lose their power too."""
+
+    confirm: str
+    """The host's name, once more: its guests lose their power too."""
 
 
 class CreateAccount(Model, frozen=True, kw_only=True):
@@ -842,7 +894,9 @@ class Host(Model, frozen=True, kw_only=True):
     watchdog: str = ""
     """Kind of the watchdog that resets it when its lease ends."""
     state: HostState = HostState("member")
-    """Whether its VMs were taken away and its renewals are refused."""
+    """Whether its renewals are refused, and whether it is known to be off."""
+    off_lease_revision: int = 0
+    """Revision of the lease that it held when its management board said that it is off; 0: none said so. 0..."""
     maintenance: bool = False
     """Whether it gets no new VMs."""
     failure_domain: str = ""
@@ -1318,6 +1372,15 @@ class PortGroup(Model, frozen=True, kw_only=True):
     """The name behind `switch_id`; empty without one."""
 
 
+class Power(Model, frozen=True, kw_only=True):
+    """What a board says of its host."""
+
+    host: str = ""
+    """The host's name."""
+    on: bool = False
+    """Whether it has power."""
+
+
 class Problem(Model, frozen=True, kw_only=True):
     """RFC 9457 section 3.1; `code` is ours and stable, `detail` says what was wrong and what to do."""
 
@@ -1335,6 +1398,25 @@ class Problem(Model, frozen=True, kw_only=True):
     """What was wrong and what to do."""
     request_id: str = ""
     """Id of the request, as in the agent's log."""
+
+
+class PutBmc(Model, frozen=True, kw_only=True):
+    """`POST /v1/bmcs`: a host's board, in place of one that was named before."""
+
+    HIDDEN: ClassVar[frozenset[str]] = frozenset({"password"})
+
+    host: str
+    """Name or id of the host whose power it switches."""
+    address: str
+    """IP address or name of the board. At most 253 characters."""
+    user: str
+    """Who logs in. At most 64 characters."""
+    password: str
+    """The password; it is never shown again. At most 20 characters."""
+    port: int | UnsetType = UNSET
+    """UDP port. 1..65535. Default: `623`."""
+    cipher_suite: int | UnsetType = UNSET
+    """Cipher suite of RMCP+: 17 (SHA-256) or 3 (SHA-1). 1..17. Default: `17`."""
 
 
 class RecoveryCodes(Model, frozen=True, kw_only=True):

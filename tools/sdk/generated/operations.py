@@ -547,6 +547,156 @@ class Audits(Collection[models.Audit]):
     """`/v1/audits`."""
 
 
+class Bmcs(Collection[models.Bmc]):
+    """`/v1/bmcs`."""
+
+    async def create(
+        self,
+        *,
+        host: str,
+        address: str,
+        user: str,
+        password: str,
+        port: int | UnsetType = UNSET,
+        cipher_suite: int | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> models.Bmc:
+        """Name the management board of a host, in place of one before; it is asked first.
+
+        Args:
+            host: Name or id of the host whose power it switches.
+            address: IP address or name of the board. At most 253 characters.
+            user: Who logs in. At most 64 characters.
+            password: The password; it is never shown again. At most 20 characters.
+            port: UDP port. 1..65535. Default: `623`.
+            cipher_suite: Cipher suite of RMCP+: 17 (SHA-256) or 3 (SHA-1). 1..17. Default: `17`.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("bmcs"),
+                body=models.PutBmc(
+                    host=host,
+                    address=address,
+                    user=user,
+                    password=password,
+                    port=port,
+                    cipher_suite=cipher_suite,
+                ),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.Bmc,
+        )
+
+    async def delete(
+        self, bmc: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> None:
+        """Forget the management board of a host.
+
+        Args:
+            bmc: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        await self._api.nothing(
+            request(
+                "DELETE",
+                path_of("bmcs", bmc),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            )
+        )
+
+    async def power_off(
+        self, bmc: str, /, *, confirm: str, idempotency_key: str = "", if_match: int | str = ""
+    ) -> None:
+        """Take the power from a host by its management board, whatever runs on it.
+
+        Args:
+            bmc: Name or id.
+            confirm: The host's name, once more: its guests lose their power too.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        await self._api.nothing(
+            request(
+                "POST",
+                path_of("bmcs", bmc, "actions", "power-off"),
+                body=models.ConfirmPowerOff(confirm=confirm),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            )
+        )
+
+    async def power_on(
+        self, bmc: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> None:
+        """Switch a host on by its management board.
+
+        Args:
+            bmc: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        await self._api.nothing(
+            request(
+                "POST",
+                path_of("bmcs", bmc, "actions", "power-on"),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            )
+        )
+
+    async def get_power(self, bmc: str, /) -> models.Power:
+        """Ask a host's management board whether the host has power.
+
+        Args:
+            bmc: Name or id.
+        """
+        return await self._api.answer(request("GET", path_of("bmcs", bmc, "power")), models.Power)
+
+    async def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the bmcs.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return await self._api.answer(
+            request("GET", path_of("bmcs", ref, "tags"), query=(*one("consistency", consistency),)),
+            models.Tags,
+        )
+
+    async def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the bmcs, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("bmcs", ref, "tags"),
+                body=models.ChangeTags(add=listed(add), remove=listed(remove)),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.Tags,
+        )
+
+
 class CallbackKey:
     """`/v1/callback-key`."""
 
@@ -3269,6 +3419,7 @@ class Operations:
         self.access_tokens = AccessTokens(api, "access-tokens", models.AccessToken)
         self.accounts = Accounts(api, "accounts", models.Account)
         self.audits = Audits(api, "audits", models.Audit)
+        self.bmcs = Bmcs(api, "bmcs", models.Bmc)
         self.callback_key = CallbackKey(api)
         self.certificates = Certificates(api)
         self.clusters = Clusters(api, "clusters", models.Cluster)

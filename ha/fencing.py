@@ -1,0 +1,64 @@
+"""When to take the power from a host that doesn't renew its lease: a pure decision of the leader.
+
+Fencing is faster than waiting for T_safe, and final: first it is committed that the host's renewals are refused, then its
+management board switches it off (`nodeagent.services.fencing`). So it is done for a reason only: VMs that others can run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from core.model import VM, Bmc, BmcState, Host, HostState, Lease, PowerState, VMPhase
+from ha.profile import Profile
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """Refuse the host's renewals from now on, and have its power taken away. Guards both revisions."""
+
+    host_id: str
+    host_revision: int
+    lease_revision: int
+
+
+def to_fence(
+    *,
+    profile: Profile,
+    hosts: Mapping[str, Host],
+    leases: Mapping[str, Lease],
+    bmcs: Mapping[str, Bmc],
+    movable: Iterable[VM],
+    ages_s: Mapping[str, float],
+    suspected: frozenset[str],
+) -> list[Fence]:
+    """Return the hosts to be fenced now, by name.
+
+    `movable` are the VMs that would run elsewhere; `suspected` the hosts that were silent a round ago already. Of three
+    hosts or less one at a time is fenced, of more a third at most: many silent hosts are a fault of the network, or ours.
+    """
+    silent = [id_ for id_ in hosts if ages_s.get(id_, 0.0) >= profile.suspect_s]
+    if len(silent) > max(1, len(hosts) // 3):
+        return []
+    worth_it = {id_ for vm in movable for id_ in (vm.host_id, vm.migrating_to_host_id) if id_}
+    found = []
+    for host in sorted((hosts[id_] for id_ in silent), key=lambda host: host.name):
+        bmc, lease = bmcs.get(host.id), leases.get(host.id)
+        reliable = bmc is not None and bmc.state is BmcState.OK
+        if (
+            reliable
+            and lease
+            and host.state is HostState.MEMBER
+            and host.id in suspected & worth_it
+        ):
+            found.append(Fence(host.id, host.revision, lease.revision))
+    return found
+
+
+def is_movable(vm: VM) -> bool:
+    """Tell whether a VM is one that runs and would be started elsewhere, wherever its disks are."""
+    return (
+        vm.ha
+        and vm.power is PowerState.RUNNING
+        and vm.phase not in (VMPhase.CREATING, VMPhase.DELETING)
+    )

@@ -1,0 +1,37 @@
+"""The proofs that a host can no longer write: why its VMs may run elsewhere (docs/ha.md).
+
+Pure; used by the HA manager for VMs and by the rescue of tasks. What it rests on is in the store, but for `age_s`, which
+is by the judge's own clock.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from core.model import Host, HostState, Lease
+from ha.profile import Profile
+
+
+class Proof(StrEnum):
+    """Why a host can no longer write to a VM's disks."""
+
+    TIME = "time"  # L + W + m since its last renewal, and its watchdog was armed
+    BOOT = (
+        "boot"  # the VM wasn't started in the boot that renewed last, so nothing of it runs there
+    )
+    FENCED = "fenced"  # an operator said that it is off, and a working guard has killed its guests
+    POWER = "power"  # its management board took its power away, after its renewals were refused
+
+
+def silence_of(profile: Profile, host: Host | None, lease: Lease, age_s: float) -> Proof | None:
+    """Return the proof that nothing runs on a host any more, or None; `age_s` since its last renewal was applied.
+
+    The word of a management board counts for the boot that held the lease then, by the lease's revision: a host that
+    came back since has renewed, and whoever acts on the proof guards that revision.
+    """
+    if host is not None and host.state is HostState.FENCED:
+        if host.off_lease_revision and host.off_lease_revision == lease.revision:
+            return Proof.POWER
+        if age_s >= profile.ended_s:
+            return Proof.FENCED
+    return Proof.TIME if age_s >= profile.safe_s and lease.watchdog_armed else None

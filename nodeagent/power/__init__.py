@@ -1,0 +1,3 @@
+"""Switching hosts' power through their management boards."""
+
+from __future__ import annotations

@@ -1,0 +1,72 @@
+"""Management boards through the API and the command line: asked first, used, and their passwords never shown."""
+
+import pytest
+
+from core.model import Audit, Bmc
+from nodeagent.api.keys import AGENT
+from tests.api import problem_of
+
+BODY = {"host": "h1", "address": "10.9.0.1", "user": "kvorum", "password": "geheim-4711"}
+
+
+@pytest.fixture
+def power(api):
+    found = api.app[AGENT].power
+    found.on["10.9.0.1"] = True
+    return found
+
+
+async def test_a_board_is_named_shown_asked_used_and_forgotten(api, member, power):
+    made = await api.post("/v1/bmcs", json=BODY)
+    assert made.status == 201
+    shown = await made.json()
+    assert (shown["host_name"], shown["state"], shown["port"]) == ("h1", "ok", 623)
+    for path in ("/v1/bmcs", "/v1/bmcs/h1", "/v1/bmcs?q=host.name=h1", "/v1/audits"):
+        answer = await api.get(path)
+        assert answer.status == 200
+        assert "geheim" not in await answer.text()
+    assert "geheim" not in str(member.store.all(Audit))
+    assert await (await api.get("/v1/bmcs/h1/power")).json() == {"host": "h1", "on": True}
+    assert (await api.post("/v1/bmcs/h1/actions/power-on")).status == 204
+    assert (await api.delete("/v1/bmcs/h1")).status == 204
+    assert member.store.all(Bmc) == []
+    await problem_of(await api.get("/v1/bmcs/h1/power"), 404, "not-found")
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({"host": "nobody"}, 404),
+        ({"address": "-o"}, 400),
+        ({"address": "10.9.0.1; reboot"}, 400),
+        ({"user": "-U"}, 400),
+        ({"user": "a b"}, 400),
+        ({"password": ""}, 400),
+        ({"password": "x" * 21}, 400),
+        ({"port": 65536}, 400),
+        ({"cipher_suite": 0}, 400),
+        ({"cipher_suite": 5}, 400),
+        ({"address": "10.9.0.2"}, 503),
+    ],
+)
+async def test_what_cannot_be_a_board_is_refused(api, member, power, change, status):
+    answer = await api.post("/v1/bmcs", json=BODY | change)
+    text = await answer.text()
+    assert answer.status == status, text
+    assert "geheim" not in text
+    assert member.store.all(Bmc) == []
+
+
+async def test_a_board_of_another_machine_is_refused(api, power):
+    power.on["10.9.0.1"] = False
+    problem = await problem_of(await api.post("/v1/bmcs", json=BODY), 409, "conflict")
+    assert "belongs to another machine" in problem["detail"]
+
+
+async def test_power_is_taken_only_from_a_host_that_is_named_twice_and_not_from_oneself(api, power):
+    await api.post("/v1/bmcs", json=BODY)
+    off = "/v1/bmcs/h1/actions/power-off"
+    assert (await api.post(off, json={"confirm": "h2"})).status == 400
+    problem = await problem_of(await api.post(off, json={"confirm": "h1"}), 409, "conflict")
+    assert "ask another" in problem["detail"]
+    assert power.on["10.9.0.1"]
