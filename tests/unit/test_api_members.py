@@ -50,6 +50,7 @@ class Agent:
             certificates=None,
             doorkeeper=None,
             exclusion=Exclusion(many.node),
+            health=None,
             identity=Identity(
                 many.node.store,
                 HOST_ID,
