@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from core.model import DataStorage, kind_of
 from ha.health import Judgement, judge
-from ha.health_facts import ClusterFacts, HostFacts, HostReport
+from ha.health_facts import ClusterFacts, HostFacts, HostReport, PeerSeen
 from ha.health_host_rules import committed_index
 from nodeagent.api.requests import json_answer, services_of
 from nodeagent.api.rights import sight_of
@@ -101,9 +101,14 @@ def _told(facts: ClusterFacts, report: HostReport | None) -> Shown:
                 "why": peer.why,
                 "gossip": peer.gossip,
             }
-            for peer in (report.peers if report is not None else ())
+            for peer in _by_name(facts, report)
         ],
     }
+
+
+def _by_name(facts: ClusterFacts, report: HostReport | None) -> list[PeerSeen]:
+    peers = report.peers if report is not None else ()
+    return sorted(peers, key=lambda peer: facts.name_of(peer.host_id))
 
 
 def _as_seen(request: web.Request, facts: ClusterFacts) -> ClusterFacts:
