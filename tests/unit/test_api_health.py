@@ -74,6 +74,19 @@ class Guard:
         return await self._guard.status()
 
 
+class Clock:
+    """The clock of all, but for how far this host's time of day is ahead."""
+
+    def __init__(self, clock) -> None:
+        self._clock, self.ahead_ms = clock, 0
+
+    def wall_ms(self) -> int:
+        return self._clock.wall_ms() + self.ahead_ms
+
+    def __getattr__(self, name):
+        return getattr(self._clock, name)
+
+
 class Ages(dict[str, float]):
     def age_s(self, host_id: str) -> float:
         return self.get(host_id, 1.0)
@@ -95,9 +108,10 @@ class Agent:
         self.hypervisor = Hypervisor(host_name=f"h{number}")
         self.guard, self.kept = Guard(many.guard), KeptKey(place="file")
         self.driver_of = lambda storage: MemoryDriver(storage.id)
-        self.gossip = SimpleNamespace(members={})
+        self.gossip, self.clock = SimpleNamespace(members={}), Clock(many.clock)
         self.node = dataclasses.replace(
             many.node_of(id_of(number), f"h{number}"),
+            clock=self.clock,
             mesh=self.client,
             engine=Engine(many.engine, leads=number == 1),
             hypervisor=self.hypervisor,
@@ -202,7 +216,10 @@ async def test_a_well_cluster_is_ok_and_shows_each_host(three):
     assert [h2[key] for key in told] == ["voter", False, True, "alive", True, True, 1, 0]
     assert (h2["watchdog"], h2["watchdog_armed"], h2["libvirt_answers"]) == ("socket", True, True)
     assert h2["secrets_open"] is True and abs(h2["clock_offset_ms"]) < 1
-    assert [(it["name"], it["usable"]) for it in h2["storages"]] == [("local", True)]
+    assert [(it["name"], it["usable"]) for it in h2["storages"]] == [
+        ("local", True),
+        ("shared", True),
+    ]
     peers = {peer["host_name"]: peer["round_trip_ms"] for peer in h2["peers"]}
     assert set(peers) == {"h1", "h3"} and all(ms > 0 for ms in peers.values())
 
@@ -290,6 +307,15 @@ async def test_what_a_host_says_of_itself_becomes_findings(three):
         ("degraded", "", "no-spare-voter"),
         ("degraded", "h3", "storage-unusable"),
     }
+
+
+async def test_a_clock_that_is_off_is_measured_and_noticed(three):
+    three.agents[2].clock.ahead_ms, three.agents[3].clock.ahead_ms = 3_000, -400
+    answer = await three.health()
+    assert codes(answer) == {("notice", "h2", "clock-off")} and answer["verdict"] == "ok"
+    assert "3.0 s ahead of that of h1" in answer["findings"][0]["what"]
+    offsets = {host["name"]: host["clock_offset_ms"] for host in answer["hosts"]}
+    assert offsets == {"h1": 0, "h2": 3_000, "h3": -400}
 
 
 async def test_it_answers_without_quorum_and_leader(three):
