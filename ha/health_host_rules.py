@@ -36,8 +36,8 @@ def host_is_silent(facts: ClusterFacts, votes: Votes) -> Iterable[Finding]:
         else:
             what, advice = (
                 f"its agent doesn't answer: {host.silent_why}",
-                "look at its power, its network and systemctl status kvorum-agent there; if it is off and stays so, "
-                f"kvorum host confirm-off {host.name}, then kvorum host remove {host.name}",
+                "look at its power, its network and systemctl status kvorum-agent there; only if you see that it is off and "
+                f"it stays so, kvorum host confirm-off {host.name}, then kvorum host remove {host.name}",
             )
         yield _finding(host, Level.DEGRADED, "host-silent", what, advice)
 

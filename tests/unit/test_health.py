@@ -1,6 +1,8 @@
 """The rules by which a cluster's health is judged: each once, from a cluster that is well but for one thing."""
 
+import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -214,6 +216,14 @@ def test_the_facts_give_these_findings_and_this_verdict(case):
     assert (shown, found.verdict) == (case.findings, case.verdict)
     assert found.line.startswith(f"{case.verdict}: ") and "\n" not in found.line
     assert all(f.what and f.advice and "\n" not in f.what + f.advice for f in found.findings)
+
+
+def test_every_finding_is_explained_with_its_severities_in_the_documentation():
+    page = (Path(__file__).parents[2] / "docs" / "health.md").read_text()
+    rows = dict(re.findall(r"^\| `([a-z-]+)` \| ([a-zA-Z, ]+) \|", page, re.MULTILINE))
+    found = {(code, severity) for case in CASES for severity, _, code in case.findings}
+    assert all(severity in rows.get(code, "") for code, severity in found), found
+    assert {code for code, _ in found} <= rows.keys()
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
