@@ -15,12 +15,12 @@ SPARE_FROM = 3
 def quorum_is_lost(facts: ClusterFacts, votes: Votes) -> Iterable[Finding]:
     """Too few voters are up: nothing can be changed, no lease be renewed."""
     if len(votes.up) < votes.needed:
-        yield Finding(
-            severity=Level.FAILING,
-            code="no-quorum",
-            what=f"{len(votes.up)} of {plural(votes.total, 'voter')} can be reached, {votes.needed} are needed: nothing "
+        yield _finding(
+            Level.FAILING,
+            "no-quorum",
+            f"{len(votes.up)} of {plural(votes.total, 'voter')} can be reached, {votes.needed} are needed: nothing "
             "can be changed, and hosts without a quorum kill the VMs that others could start when their leases end",
-            advice=f"bring back {listed(map(facts.name_of, votes.down))}, or the network to them; if most voters are "
+            f"bring back {listed(map(facts.name_of, votes.down))}, or the network to them; if most voters are "
             "destroyed for good, see kvorum recover --help",
         )
 
@@ -29,11 +29,11 @@ def leader_is_missing(facts: ClusterFacts, votes: Votes) -> Iterable[Finding]:
     """Voters are up, but nobody leads them."""
     del facts
     if len(votes.up) >= votes.needed and not votes.leader_id:
-        yield Finding(
-            severity=Level.FAILING,
-            code="no-leader",
-            what="the voters have no leader: nothing can be changed until they elect one",
-            advice="an election takes a few seconds: ask again; if it stays, look at the mesh between the voters (port "
+        yield _finding(
+            Level.FAILING,
+            "no-leader",
+            "the voters have no leader: nothing can be changed until they elect one",
+            "an election takes a few seconds: ask again; if it stays, look at the mesh between the voters (port "
             "7444) and at journalctl -u kvorum-agent there",
         )
 
@@ -41,11 +41,11 @@ def leader_is_missing(facts: ClusterFacts, votes: Votes) -> Iterable[Finding]:
 def no_voter_to_spare(facts: ClusterFacts, votes: Votes) -> Iterable[Finding]:
     """Writes go on, but the next voter that is lost ends them, although there are enough for better."""
     if votes.losses_left == 0 and could_survive(votes) > 0:
-        yield Finding(
-            severity=Level.DEGRADED,
-            code="no-spare-voter",
-            what=f"{len(votes.up)} of {votes.total} voters are up: if one more is lost, writes stop",
-            advice=f"bring back {listed(map(facts.name_of, votes.down))}; a voter that is silent for long gives its place "
+        yield _finding(
+            Level.DEGRADED,
+            "no-spare-voter",
+            f"{len(votes.up)} of {votes.total} voters are up: if one more is lost, writes stop",
+            f"bring back {listed(map(facts.name_of, votes.down))}; a voter that is silent for long gives its place "
             "to another host by itself (kvorum members policy)",
         )
 
@@ -59,12 +59,12 @@ def too_few_voters(facts: ClusterFacts, votes: Votes) -> Iterable[Finding]:
             if hosts < SPARE_FROM
             else "voters are added by themselves within a minute unless that was forbidden (kvorum members policy)"
         )
-        yield Finding(
-            severity=Level.NOTICE,
-            code="few-voters",
-            what=f"the cluster has {plural(votes.total, 'voter')}: it can't take the loss of "
+        yield _finding(
+            Level.NOTICE,
+            "few-voters",
+            f"the cluster has {plural(votes.total, 'voter')}: it can't take the loss of "
             f"{listed(map(facts.name_of, (*votes.up, *votes.down)))}",
-            advice=advice,
+            advice,
         )
 
 
@@ -75,13 +75,17 @@ def vms_are_blocked(facts: ClusterFacts, votes: Votes) -> Iterable[Finding]:
         named = "; ".join(f"{vm.name}: {vm.reason}" for vm in facts.blocked)
         left = facts.blocked_count - len(facts.blocked)
         more = f" and {left} more" if named and left else ""
-        yield Finding(
-            severity=Level.DEGRADED,
-            code="vms-blocked",
-            what=f"{plural(facts.blocked_count, 'VM')} can't run{f' ({named}{more})' if named else ''}",
-            advice="the reason says what is missing; blocked VMs are tried again by themselves (kvorum vm list "
+        yield _finding(
+            Level.DEGRADED,
+            "vms-blocked",
+            f"{plural(facts.blocked_count, 'VM')} can't run{f' ({named}{more})' if named else ''}",
+            "the reason says what is missing; blocked VMs are tried again by themselves (kvorum vm list "
             "-q phase=blocked)",
         )
+
+
+def _finding(severity: Level, code: str, what: str, advice: str) -> Finding:
+    return Finding(severity=severity, code=code, what=what, advice=advice)
 
 
 CLUSTER_RULES: tuple[Rule, ...] = (

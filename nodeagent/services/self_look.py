@@ -145,7 +145,7 @@ class SelfLook:
         why = ""
         try:
             async with asyncio.timeout(LOOK_TIMEOUT_S):
-                for _ in range(PINGS):
+                while len(trips) < PINGS:
                     trips.append(await self._trip(peer))
         except UnavailableError as error:
             why = error.message.removeprefix(f"host {peer.name} does not answer: ")

@@ -143,7 +143,7 @@ class Agent:
         self.server.add_http(runner.server)
         try:
             async with self.client, asyncio.TaskGroup() as group:
-                group.create_task(self.hypervisor.run())
+                group.create_task(self.hypervisor.run(), name="hypervisor")
                 await self.server.run()
         finally:
             await runner.cleanup()

@@ -121,7 +121,7 @@ async def test_all_who_ask_meanwhile_get_one_look_and_its_result_is_good_for_a_m
 
     shared = SharedLook(look, kept_s=0.2)
     async with asyncio.TaskGroup() as group:
-        askers = [group.create_task(shared.get()) for _ in range(5)]
+        askers = [group.create_task(shared.get(), name="asks") for _ in range(5)]
         await asyncio.sleep(0.01)
         go.set()
     assert [asker.result() for asker in askers] == [1] * 5
@@ -139,9 +139,9 @@ async def test_a_look_that_is_broken_off_is_told_to_those_who_wait_and_the_next_
 
     shared = SharedLook(look, kept_s=1.0)
     async with asyncio.TaskGroup() as group:
-        first = group.create_task(shared.get())
+        first = group.create_task(shared.get(), name="first")
         await asyncio.sleep(0.01)
-        waiting = group.create_task(_outcome(shared))
+        waiting = group.create_task(_outcome(shared), name="waits")
         await asyncio.sleep(0.01)
         first.cancel()
     assert isinstance(waiting.result(), UnavailableError)
