@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from core.errors import TemporaryError, UnavailableError
+from core.errors import PlatformError, TemporaryError, UnavailableError
 from core.identity.keyring import KeptKey
 from core.mesh.client import MeshClient
 from core.mesh.dialer import MeshDialer
@@ -66,9 +66,11 @@ class Guard:
     """The fake guard of tests, or a silent one."""
 
     def __init__(self, guard) -> None:
-        self._guard, self.why = guard, ""
+        self._guard, self.why, self.hangs = guard, "", False
 
     async def status(self):
+        if self.hangs:
+            await asyncio.Event().wait()
         if self.why:
             raise UnavailableError(self.why)
         return await self._guard.status()
@@ -266,12 +268,23 @@ async def test_an_agent_that_hangs_does_not_hold_up_the_answer(three):
     assert "no answer in time" in of_host(answer, "h3")["why"]
 
 
-async def test_libvirt_and_a_storage_that_hang_do_not_hold_up_the_answer(three, tmp_path):
+async def test_an_agent_that_tells_nothing_is_up_all_the_same(three):
+    async def refuse() -> None:
+        raise PlatformError("the other agent refused")
+
+    three.agents[3].health.own.report = refuse
+    answer = await three.health()
+    (finding,) = answer["findings"]
+    assert (finding["code"], answer["voters_up"]) == ("host-silent", 3)
+    assert "its agent is up" in finding["what"] and "agent refused" in finding["what"]
+
+
+async def test_guard_libvirt_and_a_storage_that_hang_do_not_hold_up_the_answer(three, tmp_path):
     await three.vm(1, shared=False, name="local1")
     back = threading.Event()
     for number in (1, 2):
         agent = three.agents[number]
-        agent.hypervisor.hangs = True
+        agent.hypervisor.hangs = agent.guard.hangs = True
         agent.driver_of = lambda it: StuckDriver(it, tmp_path, back)
     try:
         answer = await three.health()
@@ -280,6 +293,8 @@ async def test_libvirt_and_a_storage_that_hang_do_not_hold_up_the_answer(three, 
     shared = {name for host in answer["hosts"] for name in (it["name"] for it in host["storages"])}
     assert shared == {"local"}
     assert codes(answer) == {
+        ("degraded", "h1", "guard-silent"),
+        ("degraded", "h2", "guard-silent"),
         ("degraded", "h1", "libvirt-silent"),
         ("degraded", "h2", "libvirt-silent"),
         ("failing", "h1", "storage-unusable"),

@@ -6,12 +6,15 @@ import threading
 import pytest
 
 from core.errors import PermanentError, TemporaryError, UnavailableError
-from core.model import DataStorage, DataStorageKind
+from core.model import DataStorage, DataStorageKind, Host
+from nodeagent.services.self_look import PEERS_MAX, PING_PATH, SelfLook
 from nodeagent.services.shared_look import SharedLook
 from nodeagent.services.storage_checks import StorageChecks
+from raftstate.consensus.engine import NodeId, Peer
 from storage.directory_driver import LocalDriver, SharedDriver
 from storage.memory_driver import MemoryDriver
-from tests.one_member import HOST_ID, until
+from tests.many_hosts import ManyHosts, id_of
+from tests.one_member import HOST_ID, NOW_MS, until
 
 IDS = {name: f"{n}" * 8 + "-4444-4444-8444-444444444444" for n, name in enumerate("abc", 5)}
 
@@ -105,6 +108,55 @@ async def test_the_thread_of_a_deleted_storage_ends(tmp_path):
     await until(lambda: len(threads() - before) == 1)
     await checks.look([])
     await until(lambda: threads() == before)
+
+
+# -- whom a host pings
+
+
+class Pinged:
+    """A mesh on which h2 is silent and all others answer."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    async def call(self, host, path, body, answer, *, timeout_s):
+        del body, timeout_s
+        assert path == PING_PATH
+        self.names.append(host.name)
+        if host.name == "h2":
+            raise UnavailableError("host h2 does not answer: no route")
+        return answer(wall_ms=NOW_MS)
+
+
+async def test_in_a_large_cluster_a_host_pings_the_voters_and_some_others_and_not_itself():
+    many = ManyHosts()
+    await many.found()
+    for number in range(2, 40):
+        await many.add_host(
+            f"{number:08}-1111-4111-8111-111111111111", f"h{number}", f"10.0.0.{number}"
+        )
+    voter = NodeId(many.store.find(Host, "h30").id)
+    many.engine.peers[voter] = Peer(voter, "10.0.0.30:7444")
+    mesh = many.mesh_client = Pinged()
+    report = await SelfLook(many.node_of(HOST_ID, "h1"), StorageChecks(no_driver)).report()
+    assert len(report.peers) == len(set(mesh.names)) == PEERS_MAX
+    assert report.peers[0].host_id == voter and "h1" not in mesh.names
+
+
+async def test_a_silent_peer_is_told_with_its_reason_and_a_joining_one_is_not_asked():
+    many = ManyHosts()
+    await many.found()
+    await many.join(2, 3)
+    await many.join(4, joining=True)
+    many.mesh_client = Pinged()
+    report = await SelfLook(many.node_of(HOST_ID, "h1"), StorageChecks(no_driver)).report()
+    seen = {peer.host_id: (peer.round_trip_ms is None, peer.why) for peer in report.peers}
+    assert seen == {id_of(2): (True, "no route"), id_of(3): (False, "")}
+    assert report.storages[0].why == "no driver of a test"
+
+
+def no_driver(storage: DataStorage):
+    raise PermanentError("no driver of a test")
 
 
 # -- one look for all
