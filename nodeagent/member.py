@@ -63,6 +63,7 @@ from nodeagent.services.feed_follower import FeedFollower
 from nodeagent.services.fencing import Fencing
 from nodeagent.services.files_for_others import FilesForOthers, serf_rpc_secret
 from nodeagent.services.ha_controller import HaController
+from nodeagent.services.health import ClusterHealth
 from nodeagent.services.host_reporter import HostReporter
 from nodeagent.services.housekeeping import Housekeeping
 from nodeagent.services.image_service import ImageService
@@ -77,7 +78,9 @@ from nodeagent.services.own_certificates import OwnCertificates
 from nodeagent.services.placing import Placing
 from nodeagent.services.revocation import Revocation
 from nodeagent.services.secrets_rotation import SecretsRotation
+from nodeagent.services.self_look import SelfLook
 from nodeagent.services.services import Services
+from nodeagent.services.storage_checks import StorageChecks
 from nodeagent.services.storages import Storages
 from nodeagent.services.task_rescue import TaskRescue
 from nodeagent.services.task_runner import TaskRunner
@@ -214,6 +217,11 @@ class Member:
                 store, self._engine, clock=clock, rng=rng, secrets_key=secrets.keys
             ),
             exclusion=Exclusion(self.node),
+            health=ClusterHealth(
+                self.node,
+                SelfLook(self.node, StorageChecks(storages.driver_of), secrets.kept),
+                leases,
+            ),
             identity=Identity(
                 store, record.host_id, clock=clock, rng=rng, secrets_key=secrets.keys
             ),

@@ -38,6 +38,7 @@ from nodeagent.services.incoming import AboutIncoming, PrepareIncoming
 from nodeagent.services.mesh_carrier import BUS_PATH
 from nodeagent.services.rejoining import let_rejoin
 from nodeagent.services.secrets_rotation import AskKey, KeyAnswer
+from nodeagent.services.self_look import HEALTH_PATH, PING_PATH
 from nodeagent.services.services import Services
 from nodeagent.services.thin_feeds import AskThin
 from raftstate.consensus.generation import shown
@@ -50,7 +51,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 BODY_BYTES_MAX = 1 << 16
 # To see who is left behind, to hear why, and to come back.
-ANY_GENERATION = frozenset({"/mesh/state", "/mesh/fault", "/mesh/rejoin"})
+ANY_GENERATION = frozenset({"/mesh/state", "/mesh/fault", "/mesh/rejoin", PING_PATH, HEALTH_PATH})
 REQUEST_ID_FORM = re.compile(r"[0-9a-f-]{1,64}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -74,6 +75,8 @@ class MeshRpc:
         app.router.add_post("/mesh/lease", self._lease)
         app.router.add_post("/mesh/lease/forwarded", self._lease_forwarded)
         app.router.add_post("/mesh/state", self._state)
+        app.router.add_post(PING_PATH, self._ping)
+        app.router.add_post(HEALTH_PATH, self._health)
         app.router.add_post("/mesh/leave", self._leave)
         app.router.add_post("/mesh/fault", self._fault)
         app.router.add_post("/mesh/certificate", self._certificate)
@@ -100,6 +103,16 @@ class MeshRpc:
         """How far this host is in the log, and whether it is well."""
         del request
         return _answer(self._services.states.own())
+
+    async def _ping(self, request: web.Request) -> web.Response:
+        """Another host measures its way here."""
+        del request
+        return _answer(self._services.health.own.pong())
+
+    async def _health(self, request: web.Request) -> web.Response:
+        """What this host says of its health. Takes a second at most."""
+        del request
+        return _answer(await self._services.health.own.report())
 
     async def _leave(self, request: web.Request) -> web.Response:
         """A host asks to be removed. It asks for itself only."""

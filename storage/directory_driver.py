@@ -38,6 +38,7 @@ from storage.whole_files import (
 
 MARKER_NAME = "kvorum-storage.json"
 DISK_MAX_BYTES = 64 << 40
+CHECKED = b"kvorum"
 SUFFIX = ".qcow2"
 
 T = TypeVar("T")
@@ -84,6 +85,28 @@ class _DirectoryDriver:
 
     async def ensure_ready(self) -> None:
         await self._at("use the data storage", self._probe)
+
+    def check(self) -> None:
+        """Write a few bytes, read them back and remove them. Blocks, perhaps for ever: for a thread of the caller's.
+
+        Apart from the driver's own thread, so that it neither waits for long copies nor holds them up.
+
+        Raises:
+            OSError: the file system refuses, or gives something else back.
+            TemporaryError, PermanentError: it is not mounted, or another storage is.
+        """
+        self._require_present()
+        probe = self._path / unfinished_name(self._host_id)
+        try:
+            with open(create_file(probe), "w+b") as file:
+                file.write(CHECKED)
+                file.flush()
+                file.seek(0)
+                found = file.read()
+        finally:
+            discard(probe)
+        if found != CHECKED:
+            raise OSError("what was written did not come back")
 
     async def capacity(self) -> Capacity:
         return await self._at("measure the data storage", lambda: capacity_of(self._path))

@@ -32,11 +32,15 @@ from nodeagent.services.callback_sender import CallbackSender
 from nodeagent.services.callback_targets import CallbackPolicy, CallbackTargets
 from nodeagent.services.callbacks import Callbacks
 from nodeagent.services.exclusion import Exclusion
+from nodeagent.services.health import ClusterHealth
 from nodeagent.services.member_states import MemberStates
 from nodeagent.services.own_certificates import OwnCertificates
 from nodeagent.services.secrets_rotation import SecretsRotation
+from nodeagent.services.self_look import SelfLook
 from nodeagent.services.services import Services
+from nodeagent.services.storage_checks import StorageChecks
 from nodeagent.services.vm_service import VmService
+from storage.memory_driver import MemoryDriver
 from tests.one_member import ADMIN_TOKEN, HOST_ID, OneMember, authority, running
 
 ADMIN = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
@@ -62,6 +66,10 @@ class FirstHost:
 class NoStorages:
     async def prepare_new(self, storage) -> None:
         del storage
+
+
+def driver_of_memory(storage) -> MemoryDriver:
+    return MemoryDriver(storage.id)
 
 
 class NoTls:
@@ -123,6 +131,11 @@ class FakeAgent:
                     secrets_key=lambda: member.secrets_key,
                 ),
                 exclusion=Exclusion(member.node),
+                health=ClusterHealth(
+                    member.node,
+                    SelfLook(member.node, StorageChecks(driver_of_memory), secrets.kept),
+                    Ages(),
+                ),
                 identity=Identity(
                     member.store,
                     HOST_ID,

@@ -89,6 +89,7 @@ NEEDS: dict[str, Need] = {
     "POST /v1/local/leave": Need(Gate.LOCAL, "host", audited=Audited.IF_POSSIBLE),
     "POST /v1/local/lease": Need(Gate.LOCAL, audited=Audited.NO),  # the guard's, every second
     "GET /v1/status": _role("host", READ),
+    "GET /v1/health": _role("host", READ),
     "GET /v1/state/backup": _role("state", READ),
     "POST /v1/join-tokens": _stored("join-token", CREATE),
     "DELETE /v1/join-tokens/{token}": _stored("join-token", DELETE),

@@ -1,8 +1,8 @@
 """Threads for calls that may never return.
 
-Used by the libvirt connection only. The standard `ThreadPoolExecutor` joins its threads when the interpreter
-ends, so a single call into a hung libvirtd would keep the agent from exiting; these threads are daemons and are
-simply left behind.
+Used by the libvirt connection, and to look whether data storages answer (`nodeagent.services.storage_checks`). The
+standard `ThreadPoolExecutor` joins its threads when the interpreter ends, so a single call into a hung libvirtd or
+mount would keep the agent from exiting; these threads are daemons and are simply left behind.
 """
 
 from __future__ import annotations

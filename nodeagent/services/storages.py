@@ -56,6 +56,14 @@ class Storages:
         finally:
             driver.close()
 
+    def driver_of(self, storage: DataStorage) -> DataStorageDriver:
+        """Return the driver of a data storage.
+
+        Raises:
+            PlatformError: there is none here, or the path can't serve; the message says why.
+        """
+        return self._mount(storage).driver
+
     async def sweep(self) -> None:
         """Remove what this host left unfinished when its agent died. Before new work begins, once after a start."""
         for storage in self._node.store.all(DataStorage):

@@ -180,6 +180,10 @@ class Client:
         """Return the cluster in short: leader, quorum, members, VMs, alarms."""
         return await self._item(Request("GET", path_of("status")))
 
+    async def health(self) -> Item:
+        """Return whether the cluster can take a failure now: verdict, findings, and each host; needs no quorum."""
+        return await self._item(Request("GET", path_of("health")))
+
     async def list(
         self,
         plural: str,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 # What is one thing by itself, and no collection.
-ALONE = frozenset({"status", "whoami", "login", "logout", "openapi.json"})
+ALONE = frozenset({"status", "health", "whoami", "login", "logout", "openapi.json"})
 ON_ALL = {
     "GET": "list",
     "POST": "create",

@@ -249,6 +249,71 @@ STATUS = titled(
         alarms=list_of(shown(Event)),
     ),
 )
+FINDING = titled(
+    "HealthFinding",
+    object_of(severity=TEXT, host_name=TEXT, code=TEXT, what=TEXT, advice=TEXT),
+)
+PERHAPS_TEXT: Schema = {"type": ["string", "null"]}
+PERHAPS_FLAG: Schema = {"type": ["boolean", "null"]}
+HOST_HEALTH = titled(
+    "HostHealth",
+    object_of(
+        id=TEXT,
+        name=TEXT,
+        role=TEXT,
+        votes=FLAG,
+        leader=FLAG,
+        state=TEXT,
+        maintenance=FLAG,
+        vms=NUMBER,
+        answers=FLAG,
+        why=TEXT,
+        gossip=TEXT,
+        lease_age_s=PERHAPS_NUMBER,
+        lease_fresh=FLAG,
+        guard_answers=PERHAPS_FLAG,
+        guard_phase=PERHAPS_TEXT,
+        watchdog=PERHAPS_TEXT,
+        watchdog_armed=PERHAPS_FLAG,
+        libvirt_answers=PERHAPS_FLAG,
+        secrets_open=PERHAPS_FLAG,
+        applied_index={"type": ["integer", "null"]},
+        lag={"type": ["integer", "null"]},
+        clock_offset_ms=PERHAPS_NUMBER,
+        storages=list_of(
+            titled("StorageHealth", object_of(id=TEXT, name=TEXT, usable=FLAG, why=TEXT))
+        ),
+        peers=list_of(
+            titled(
+                "PeerHealth",
+                object_of(host_name=TEXT, round_trip_ms=PERHAPS_NUMBER, why=TEXT, gossip=TEXT),
+            )
+        ),
+    ),
+)
+HEALTH = titled(
+    "ClusterHealth",
+    object_of(
+        verdict=TEXT,
+        line=TEXT,
+        host_name=TEXT,
+        cluster_name=TEXT,
+        index=NUMBER,
+        quorum=FLAG,
+        leader_name=TEXT,
+        voters=NUMBER,
+        voters_up=NUMBER,
+        losses_survived=NUMBER,
+        findings=list_of(FINDING),
+        vms_blocked=NUMBER,
+        first_blocked=list_of(
+            titled("BlockedVM", object_of(name=TEXT, host_name=TEXT, reason=TEXT))
+        ),
+        hosts_in_maintenance=list_of(TEXT),
+        hosts_fenced=list_of(TEXT),
+        hosts=list_of(HOST_HEALTH),
+    ),
+)
 CALLER = titled(
     "Caller",
     object_of(
@@ -364,6 +429,11 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/v1/status"): Operation(
         "The cluster at a glance.",
         {200: ("Leader, quorum, members, VMs by phase, the last alarms.", STATUS)},
+    ),
+    ("GET", "/v1/health"): Operation(
+        "Whether the cluster can take a failure now, what is wrong, and what to do. Takes about two seconds at most, and "
+        "needs no quorum.",
+        {200: ("The verdict (ok, degraded or failing), findings, and each host.", HEALTH)},
     ),
     ("GET", "/v1/members"): Operation(
         "Each host's role, progress and health. Takes a second at most.",

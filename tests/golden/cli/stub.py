@@ -60,6 +60,7 @@ class World:
 
     collections: dict = field(default_factory=dict)
     status: dict = field(default_factory=dict)
+    health: dict = field(default_factory=dict)
     state: str = "member"
     task_error: str = ""
     task_steps: tuple = ("create-disk", "start")
@@ -271,6 +272,8 @@ class StubAgent:
         match asked.method, asked.path.removeprefix("/v1/").split("/"):
             case "GET", ["status"]:
                 return 200, self.world.status, {}
+            case "GET", ["health"]:
+                return 200, self.world.health, {}
             case _, ["local", what]:
                 return self._local(what, asked)
             case _, ["secrets", *_]:

@@ -33,6 +33,98 @@ def thing(name, **fields):
     return {"id": f"{name}-id", "name": name, "revision": 3, "created_ms": T0_MS, **fields}
 
 
+def host_health(number, **fields):
+    return {
+        "id": f"h{number}-id",
+        "name": f"h{number}",
+        "role": "voter",
+        "votes": True,
+        "leader": number == 1,
+        "state": "member",
+        "maintenance": False,
+        "vms": 0,
+        "answers": True,
+        "why": "",
+        "gossip": "self" if number == 1 else "alive",
+        "lease_age_s": 0.4,
+        "lease_fresh": True,
+        "clock_offset_ms": 0 if number == 1 else -12.5,
+        "guard_answers": True,
+        "guard_phase": "held",
+        "watchdog": "device",
+        "watchdog_armed": True,
+        "libvirt_answers": True,
+        "secrets_open": True,
+        "applied_index": 42,
+        "lag": 0,
+        "storages": [{"id": "local-id", "name": "local", "usable": True, "why": ""}],
+        "peers": [
+            {"host_name": f"h{n}", "round_trip_ms": 0.8, "why": "", "gossip": "alive"}
+            for n in (1, 2)
+            if n != number
+        ],
+        **fields,
+    }
+
+
+def small_health():
+    """The small cluster's health: h3 is dead, the storage of h2 is full, and a VM is blocked."""
+    full = {"id": "local-id", "name": "local", "usable": False, "why": "No space left on device"}
+    gone = {
+        "host_name": "h3",
+        "round_trip_ms": None,
+        "why": "no answer in time",
+        "gossip": "failed",
+    }
+    one, two = host_health(1, vms=1), host_health(2, storages=[full], maintenance=True)
+    for host in (one, two):
+        host["peers"].append(gone)
+    unknown = ("guard_answers", "guard_phase", "watchdog", "watchdog_armed", "libvirt_answers")
+    unknown += ("secrets_open", "applied_index", "lag", "clock_offset_ms")
+    three = host_health(3, **dict.fromkeys(unknown)) | {
+        "answers": False,
+        "why": "no answer in time",
+        "gossip": "failed",
+        "lease_age_s": 95.0,
+        "lease_fresh": False,
+        "storages": [],
+        "peers": [],
+    }
+    return {
+        "verdict": "degraded",
+        "line": "degraded: 2 of 3 voters are up: if one more is lost, writes stop (and 1 more)",
+        "host_name": "h1",
+        "cluster_name": "prod",
+        "index": 42,
+        "quorum": True,
+        "leader_name": "h1",
+        "voters": 3,
+        "voters_up": 2,
+        "losses_survived": 0,
+        "findings": [
+            {
+                "severity": "degraded",
+                "host_name": "",
+                "code": "no-spare-voter",
+                "what": "2 of 3 voters are up: if one more is lost, writes stop",
+                "advice": "bring back h3",
+            },
+            {
+                "severity": "degraded",
+                "host_name": "h2",
+                "code": "storage-unusable",
+                "what": "data storage local can't be used: No space left on device\x1b[31m",
+                "advice": "look at its mount there, at its server, and at the space that is left",
+            },
+        ],
+        "vms_blocked": 1,
+        "first_blocked": [{"name": "web9", "host_name": "h3", "reason": "no host has room"}],
+        "hosts_in_maintenance": ["h2"],
+        "hosts_fenced": [],
+        "hosts": [one, two, three],
+    }
+
+
 def small_cluster():
     """Three hosts, of which one is dead, an image, a running VM and all that belongs to it."""
     members = [
@@ -84,6 +176,7 @@ def small_cluster():
             "vms": {"running": 1},
             "alarms": [alarm],
         },
+        health=small_health(),
         collections={
             "members": members,
             "hosts": hosts,

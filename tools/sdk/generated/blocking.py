@@ -2946,6 +2946,10 @@ class Operations:
         self.tasks = Tasks(calls.tasks, runner)
         self.vms = Vms(calls.vms, runner)
 
+    def health(self) -> models.ClusterHealth:
+        """Whether the cluster can take a failure now, what is wrong, and what to do. Takes about two seconds at most, and needs no quorum."""
+        return self._runner.run(self._calls.health())
+
     def login(
         self, *, name: str, password: str, code: str | UnsetType = UNSET
     ) -> models.NewSession:

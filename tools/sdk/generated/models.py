@@ -306,6 +306,14 @@ class Audit(Model, frozen=True, kw_only=True):
     """What differs, as it is now: JSON, secrets masked."""
 
 
+class BlockedVM(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    name: str = ""
+    host_name: str = ""
+    reason: str = ""
+
+
 class Bmc(Model, frozen=True, kw_only=True):
     """A host's management board (baseboard management controller), spoken to by IPMI 2.0; id = host id, name = host name.
 
@@ -507,6 +515,27 @@ class Cluster(Model, frozen=True, kw_only=True):
     """A note for people. At most 1000 characters."""
     data_center_name: str = ""
     """The name behind `data_center_id`; empty without one."""
+
+
+class ClusterHealth(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    verdict: str = ""
+    line: str = ""
+    host_name: str = ""
+    cluster_name: str = ""
+    index: int = 0
+    quorum: bool = False
+    leader_name: str = ""
+    voters: int = 0
+    voters_up: int = 0
+    losses_survived: int = 0
+    findings: tuple[HealthFinding, ...] = ()
+    vms_blocked: int = 0
+    first_blocked: tuple[BlockedVM, ...] = ()
+    hosts_in_maintenance: tuple[str, ...] = ()
+    hosts_fenced: tuple[str, ...] = ()
+    hosts: tuple[HostHealth, ...] = ()
 
 
 class ClusterStatus(Model, frozen=True, kw_only=True):
@@ -854,6 +883,16 @@ class FormerMember(Model, frozen=True, kw_only=True):
     cluster_name: str = ""
 
 
+class HealthFinding(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    severity: str = ""
+    host_name: str = ""
+    code: str = ""
+    what: str = ""
+    advice: str = ""
+
+
 class Host(Model, frozen=True, kw_only=True):
     """A server that runs the agent. `address` is its IP on the management network.
 
@@ -915,6 +954,35 @@ class Host(Model, frozen=True, kw_only=True):
     """Collections that plug-ins bring on it."""
     cluster_name: str = ""
     """The name behind `cluster_id`; empty without one."""
+
+
+class HostHealth(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    id: str
+    name: str = ""
+    role: str = ""
+    votes: bool = False
+    leader: bool = False
+    state: str = ""
+    maintenance: bool = False
+    vms: int = 0
+    answers: bool = False
+    why: str = ""
+    gossip: str = ""
+    lease_age_s: float | None = None
+    lease_fresh: bool = False
+    guard_answers: bool | None = None
+    guard_phase: str | None = None
+    watchdog: str | None = None
+    watchdog_armed: bool | None = None
+    libvirt_answers: bool | None = None
+    secrets_open: bool | None = None
+    applied_index: int | None = None
+    lag: int | None = None
+    clock_offset_ms: float | None = None
+    storages: tuple[StorageHealth, ...] = ()
+    peers: tuple[PeerHealth, ...] = ()
 
 
 class HostPlugin(Model, frozen=True, kw_only=True):
@@ -1301,6 +1369,15 @@ class Outcome(Model, frozen=True, kw_only=True):
     problem: Problem | None = None
 
 
+class PeerHealth(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    host_name: str = ""
+    round_trip_ms: float | None = None
+    why: str = ""
+    gossip: str = ""
+
+
 class Permission(Model, frozen=True, kw_only=True):
     """The right to do each of `actions` to each of `kinds`; `*` stands for all of them.
 
@@ -1593,6 +1670,15 @@ class StopVMs(Model, frozen=True, kw_only=True):
     """Cut the power instead of asking the guests. Default: `False`."""
     timeout_s: int | UnsetType = UNSET
     """How long each guest may take to shut down. 1..3600. Default: `90`."""
+
+
+class StorageHealth(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    id: str
+    name: str = ""
+    usable: bool = False
+    why: str = ""
 
 
 class SystemTag(Model, frozen=True, kw_only=True):

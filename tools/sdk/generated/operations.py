@@ -3448,6 +3448,10 @@ class Operations:
         self.tasks = Tasks(api, "tasks", models.Task)
         self.vms = Vms(api, "vms", models.VM)
 
+    async def health(self) -> models.ClusterHealth:
+        """Whether the cluster can take a failure now, what is wrong, and what to do. Takes about two seconds at most, and needs no quorum."""
+        return await self._api.answer(request("GET", path_of("health")), models.ClusterHealth)
+
     async def login(
         self, *, name: str, password: str, code: str | UnsetType = UNSET
     ) -> models.NewSession:
