@@ -53,6 +53,15 @@ class Cluster:
             return False
         return all(m["lease_age_s"] is not None and m["lease_age_s"] < 4 for m in members)
 
+    async def every_agent_answers(self) -> bool:
+        """Tell whether every agent is up: one that was killed takes seconds to start again."""
+        try:
+            for host in self.lab.hosts:
+                await self.operator.asks(host, "member", "list")
+        except CommandError:
+            return False
+        return True
+
     async def create(self, name: str, *options: str, image: str = "tiny") -> dict[str, Any]:
         """Create a tiny VM on the shared storage and return how it is shown."""
         words = ("--image", image, "--memory", "128MiB", "--data-storage", SHARED)

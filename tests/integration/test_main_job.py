@@ -8,6 +8,7 @@ import signal
 
 import pytest
 
+from core.command import CommandError
 from tests.integration.cluster import SHARED, Cluster
 from tests.integration.conftest import in_own_loop, poll
 from tools.demo.outside import hosts_running, last_write
@@ -90,7 +91,10 @@ async def test_an_agent_killed_comes_back_and_its_guests_were_never_touched(
         agent = cluster.lab.service_pid(host, "agent")
 
     async def answers() -> bool:
-        return (await cluster.vm("steady", host))["phase"] == "running"
+        try:
+            return bool((await cluster.vm("steady", host))["phase"] == "running")
+        except CommandError:
+            return False  # it is still starting
 
     await poll(answers, 30.0, every_s=0.5)
     assert [q.pid for q in cluster.lab.qemus(host)] == [qemu.pid]

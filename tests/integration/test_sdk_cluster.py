@@ -46,6 +46,12 @@ def cluster(lab: Lab, tiny_image: str) -> Cluster:
     return formed
 
 
+@pytest.fixture(autouse=True)
+def all_agents_answer(cluster: Cluster) -> None:
+    """A test before may have killed one."""
+    in_own_loop(poll(cluster.every_agent_answers, 60.0, every_s=0.3))
+
+
 def on_the_wire(lab: Lab, work: Coroutine[Any, Any, Any]) -> Any:
     """Run a program's coroutine to its end in the network namespace of the lab's wire."""
 
