@@ -29,6 +29,7 @@ class Kind(StrEnum):
     LEADER = "another leads"
     GUESTS_DIE = "guests die by themselves"
     CONFIRM = "operator confirms off"
+    BOARD_DEAD = "management board dead"
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Setting:
     everybody_leads: bool = False
     migrations: float = 0.05
     no_watchdog: frozenset[str] = frozenset()
+    boards: frozenset[str] = frozenset()
 
 
 def names(count: int) -> tuple[str, ...]:

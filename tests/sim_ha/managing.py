@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from core.model import VM, HostState, Lease, VMPhase
+from ha.fencing import Fence
 from ha.manager import (
     Block,
     Decision,
@@ -56,6 +57,7 @@ class Managers:
             storages=world.storages,
             leases=records.leases,
             stamps_s=host.judge.stamps_s(),
+            bmcs=world.boards.records,
             suspected=host.suspected,
             lost=host.lost,
         )
@@ -73,6 +75,8 @@ class Managers:
             case HostLost(host_id=host_id):
                 world.reached["hosts lost"] += 1
                 world.tell(f"{host.name} calls {host_id} lost")
+            case Fence():
+                world.boards.fence(host, decision)
             case Recover():
                 self._recover(host, decision)
             case EndMigration():
@@ -163,7 +167,7 @@ class Operator:
             if age_s < world.profile.ended_s:
                 continue
             record, lease = agent.records.hosts[host.name], agent.records.leases[host.name]
-            fenced = msgspec.structs.replace(record, state=HostState.FENCED)
+            fenced = msgspec.structs.replace(record, state=HostState.FENCED, off_lease_revision=0)
             if world.commit(agent, fenced, guards=(lease,)) is not None:
                 world.reached["fenced while on" if host.up else "fenced while off"] += 1
                 world.tell(f"an operator says that {host.name} is off")

@@ -93,6 +93,8 @@ class Misfortune:
                         del host.guests[vm_id]
             case Kind.CONFIRM:
                 world.operator.confirm(host.name)
+            case Kind.BOARD_DEAD:
+                world.boards.dead.add(host.name)
             case _:
                 pass
 
@@ -111,6 +113,8 @@ class Misfortune:
                     host.stuck = False
                 case Kind.LAG:
                     host.lags = False
+                case Kind.BOARD_DEAD:
+                    world.boards.dead.discard(name)
                 case Kind.AGENT:
                     if host.agent_runs or not host.up:
                         continue

@@ -46,6 +46,12 @@ class Mutation:
 
 
 MUTATIONS = (
+    Mutation(
+        "a host that is being fenced is taken for off",
+        Rules(fenced_is_off_later=False),
+        Setting(vms=4, boards=frozenset({"h1", "h2", "h3"})),
+        (CUT,),
+    ),
     Mutation("the holder kills at 2 L", Rules(holder_leases=2.0), ROUGH, (CUT,)),
     Mutation(
         "P-time does not wait for the watchdog",

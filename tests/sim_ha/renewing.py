@@ -103,12 +103,12 @@ class Renewing:
             leader.batcher._check_boot(renewal, lease)
         except PlatformError as error:
             world.reached[f"renewals refused: {error.code}"] += 1
-            return None, True
+            return None, error.code != "fenced"  # that one is meant to cost the host its lease
         puts: list[Record] = [
             msgspec.structs.replace(lease_of(renewal), revision=lease.revision if lease else 0)
         ]
-        if host.state is HostState.FENCED:
+        if host.state is not HostState.MEMBER:
             world.tell(f"{host.name} shows that its guests are gone: a member again")
-            puts.append(msgspec.structs.replace(host, state=HostState.MEMBER))
+            puts.append(msgspec.structs.replace(host, state=HostState.MEMBER, off_lease_revision=0))
             return world.commit(leader, *puts), False
         return world.commit(leader, *puts, guards=(host,)), False

@@ -16,7 +16,8 @@ class Stamps(StrEnum):
 
 @dataclass(frozen=True)
 class Rules:
-    """One field a rule. `holder_leases` is how many L the holder takes; `watchdog_counts` whether P-time waits for W."""
+    """One field a rule. `holder_leases` is how many L the holder takes; `watchdog_counts` whether P-time waits for W,
+    `fenced_is_off_later` whether a host that is being fenced counts as off only when its board said so."""
 
     holder_leases: float = 1.0
     watchdog_counts: bool = True
@@ -26,6 +27,7 @@ class Rules:
     reread_vm: bool = True
     guard_lease_revision: bool = True
     guard_vm_revision: bool = True
+    fenced_is_off_later: bool = True
     stamps_after_start: Stamps = Stamps.NOW
 
 

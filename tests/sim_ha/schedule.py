@@ -25,6 +25,7 @@ def random_setting(rng: random.Random) -> Setting:
         everybody_leads=rng.random() < 0.3,
         migrations=rng.choice([0.0, 0.03, 0.08, 0.3]),
         no_watchdog=frozenset({unarmed} if rng.random() < 0.2 else ()),
+        boards=frozenset(names(count) if rng.random() < 0.35 else ()),
     )
 
 
@@ -42,6 +43,7 @@ ONE_HOST = (
     *[Kind.LEADER] * 2,
     *[Kind.GUESTS_DIE] * 2,
     *[Kind.CONFIRM] * 2,
+    *[Kind.BOARD_DEAD] * 2,
     Kind.WALL,
 )
 

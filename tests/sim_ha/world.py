@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from core.model import VM, DataStorage, DataStorageKind, Disk, Host, Lease, VMPhase
 from ha.guard.settings import Settings
 from ha.profile import PROFILES
+from tests.sim_ha.boards import Boards
 from tests.sim_ha.faults import HEAL_S, Fault, Setting, names
 from tests.sim_ha.host import Events, SimHost
 from tests.sim_ha.laws import Laws, Violation
@@ -59,6 +60,7 @@ class World:
         self.agents, self.migrations = Agents(self), Migrations(self)
         self.managers, self.operator = Managers(self), Operator(self)
         self.renewing, self.misfortune = Renewing(self), Misfortune(self)
+        self.boards = Boards(self)
         self.reached[f"worlds of {setting.hosts} hosts"] += 1
         self.reached[f"clocks {setting.rate_spread:.1%} apart at most"] += 1
         for host in self.hosts.values():
@@ -98,6 +100,8 @@ class World:
         every(self.profile.renew_s, lambda: self.renewing.send(host))
         every(0.5, lambda: self.agents.tick(host))
         every(1.0, lambda: self.managers.tick(host))
+        if self.setting.boards:
+            every(0.5, lambda: self.boards.tick(host))
 
     # ---- time and chance
 
