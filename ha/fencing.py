@@ -31,11 +31,15 @@ def to_fence(
     movable: Iterable[VM],
     ages_s: Mapping[str, float],
     suspected: frozenset[str],
+    voters: frozenset[str],
+    up: frozenset[str],
 ) -> list[Fence]:
     """Return the hosts to be fenced now, by name.
 
     `movable` are the VMs that would run elsewhere; `suspected` the hosts that were silent a round ago already. Of three
     hosts or less one at a time is fenced, of more a third at most: many silent hosts are a fault of the network, or ours.
+    None is whose vote is needed: without a quorum it could not be recorded that it is off. `up` are the nodes that the
+    leader's log reaches, and the leader.
     """
     silent = [id_ for id_ in hosts if ages_s.get(id_, 0.0) >= profile.suspect_s]
     if len(silent) > max(1, len(hosts) // 3):
@@ -45,14 +49,16 @@ def to_fence(
     for host in sorted((hosts[id_] for id_ in silent), key=lambda host: host.name):
         bmc, lease = bmcs.get(host.id), leases.get(host.id)
         reliable = bmc is not None and bmc.state is BmcState.OK
-        if (
-            reliable
-            and lease
-            and host.state is HostState.MEMBER
-            and host.id in suspected & worth_it
-        ):
+        spare = has_quorum_without(host.id, voters=voters, up=up)
+        wanted = host.state is HostState.MEMBER and host.id in suspected & worth_it
+        if reliable and lease and spare and wanted:
             found.append(Fence(host.id, host.revision, lease.revision))
     return found
+
+
+def has_quorum_without(host_id: str, *, voters: frozenset[str], up: frozenset[str]) -> bool:
+    """Tell whether the voters that are up are a majority though this host is not."""
+    return len((voters & up) - {host_id}) > len(voters) // 2
 
 
 def is_movable(vm: VM) -> bool:

@@ -126,6 +126,8 @@ class HAView:
     leases: Mapping[str, Lease]
     stamps_s: Mapping[str, float]
     bmcs: Mapping[str, Bmc] = field(default_factory=dict)
+    voters: frozenset[str] = frozenset()
+    up: frozenset[str] = frozenset()
     suspected: frozenset[str] = frozenset()
     lost: frozenset[str] = frozenset()
     recovery_enabled: bool = True
@@ -287,6 +289,8 @@ class _Plan:
             ],
             ages_s={id_: self.now_s - stamp_s for id_, stamp_s in view.stamps_s.items()},
             suspected=view.suspected,
+            voters=view.voters,
+            up=view.up,
         )
 
     def _host_name(self, host_id: str) -> str:

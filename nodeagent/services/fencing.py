@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from core.errors import ConflictError, PlatformError, UnavailableError
 from core.model import Bmc, Host, HostState, Lease, Severity
+from ha.fencing import has_quorum_without
 from nodeagent.node import Node
 from nodeagent.services.bmcs import Bmcs
 from nodeagent.services.event_log import EventLog
@@ -106,7 +107,7 @@ class Fencing:
 
         Raises:
             ConflictError: it is not to be, any more.
-            UnavailableError: no quorum: nothing is done.
+            UnavailableError: no quorum, or none without this host: nothing is done.
         """
         await self._store.barrier()
         now, lease = self._store.get(Host, host.id), self._store.get(Lease, host.id)
@@ -115,6 +116,11 @@ class Fencing:
             raise ConflictError(f"host {host.name} is not this agent's to fence any more")
         if now.state is not HostState.FENCING or now.revision != host.revision:
             raise ConflictError(f"host {host.name} came back, or was changed")
+        engine = self._node.engine
+        voters = frozenset(peer.id for peer in engine.voters())
+        up = engine.connected() | {self._node.host_id}
+        if not has_quorum_without(host.id, voters=voters, up=up):
+            raise UnavailableError("without its vote there would be no quorum")
         return _Fenced(now, lease, bmc)
 
     async def _tell_failure(self, host: Host, error: PlatformError) -> None:

@@ -98,6 +98,8 @@ class HaController:
             leases={lease.id: lease for lease in store.all(Lease)},
             stamps_s=self._judge.stamps_s(),
             bmcs={bmc.id: bmc for bmc in store.all(Bmc)},
+            voters=frozenset(peer.id for peer in self._node.engine.voters()),
+            up=self._node.engine.connected() | {self._node.host_id},
             suspected=self._suspected,
             lost=self._lost,
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from core.model import Bmc, BmcState, Host, HostState
-from ha.fencing import Fence
+from ha.fencing import Fence, has_quorum_without
 from tests.sim_ha.faults import HEAL_S
 from tests.sim_ha.host import SimHost
 
@@ -98,6 +98,10 @@ class _Attempt:
         now = self._agent.records.hosts[self._host.id]
         if now.state is not HostState.FENCING or now.revision != self._host.revision:
             return self._over()
+        up = world.leadership.up_for(self._agent)
+        if not has_quorum_without(self._host.id, voters=frozenset(world.hosts), up=up):
+            world.reached["hosts not switched off for their vote"] += 1
+            return self._again()
         return self._soon(world.message_s(), self._switch)
 
     def _switch(self) -> None:

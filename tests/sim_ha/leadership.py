@@ -68,6 +68,14 @@ class Leadership:
             and self._links.one_way(self.leader, host.name)
         )
 
+    def up_for(self, host: SimHost) -> frozenset[str]:
+        """Return the hosts that this one's log reaches, and itself."""
+        return frozenset(
+            other.name
+            for other in self._hosts.values()
+            if other is host or (other.agent_runs and self._links.both_ways(host.name, other.name))
+        )
+
     def _can_lead(self, host: SimHost) -> bool:
         if not host.agent_runs or host.lags:
             return False

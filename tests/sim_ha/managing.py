@@ -58,6 +58,8 @@ class Managers:
             leases=records.leases,
             stamps_s=host.judge.stamps_s(),
             bmcs=world.boards.records,
+            voters=frozenset(world.hosts),
+            up=world.leadership.up_for(host),
             suspected=host.suspected,
             lost=host.lost,
         )

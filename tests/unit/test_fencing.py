@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import pytest
+from msgspec.structs import replace
 
 from core.errors import ConflictError, NotFoundError, UnavailableError
 from core.model import Bmc, BmcState, Event, Host, HostState, Lease, VMPhase
@@ -229,6 +231,26 @@ async def test_an_agent_that_lost_its_quorum_switches_nothing_off(site):
         await asyncio.sleep(10)
         assert "off 10.9.0.2" not in site.power.asked
         site.store.barrier = barrier
+        await until(lambda: "off 10.9.0.2" in site.power.asked, 10)
+
+
+@site_test
+async def test_a_host_whose_vote_is_needed_is_not_switched_off(site):
+    await site.member.add_vm(host_id=OTHER_ID, **RUNNING)
+    async with site.running():
+        await site.bmcs.put(site.host(OTHER_ID), site.board(OTHER_ID))
+        engine, up = site.member.engine, {OTHER_ID}
+        peers = [SimpleNamespace(id=id_) for id_ in ADDRESSES]
+        engine.voters, engine.connected = (lambda: peers), (lambda: frozenset(up))
+        await site.falls_silent(OTHER_ID)
+        await asyncio.sleep(5)
+        assert site.host(OTHER_ID).state is HostState.MEMBER, "its renewals are taken, too"
+        fencing = replace(site.host(OTHER_ID), state=HostState.FENCING)
+        await site.store.apply(puts=(fencing,))  # it was begun when another voter was up
+        await asyncio.sleep(10)
+        assert "off 10.9.0.2" not in site.power.asked
+        assert site.codes().count("host-power-off-failed") == 1
+        up.add(THIRD_ID)
         await until(lambda: "off 10.9.0.2" in site.power.asked, 10)
 
 

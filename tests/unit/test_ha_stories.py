@@ -68,6 +68,7 @@ class Story:
             stamps_s={},
         )
         self.silent: set[str] = set()
+        self.witnesses: frozenset[str] = frozenset()
         self.lines: list[str] = []
 
     def replace(self, **changes: object) -> None:
@@ -148,6 +149,10 @@ class Story:
         }
         self.replace(bmcs={**self.view.bmcs, **boards})
 
+    def do_witness(self, names: list[str], pairs: dict[str, str]) -> None:
+        """A voter without guests, always up."""
+        self.witnesses = frozenset(names)
+
     def do_off(self, names: list[str], pairs: dict[str, str]) -> None:
         """The management boards of these hosts say that they are off."""
         for name in names:
@@ -198,6 +203,8 @@ class Story:
             self.now_s += STEP_S
             for name in self.view.hosts.keys() - self.silent:
                 self.renew(name)
+            hosts = frozenset(self.view.hosts)
+            self.replace(voters=hosts | self.witnesses, up=(hosts - self.silent) | self.witnesses)
             decisions = decide(self.view, self.now_s)
             suspected, lost = remember(self.view, decisions)
             self.replace(suspected=suspected, lost=lost)
