@@ -23,6 +23,7 @@ INFRASTRUCTURE_KINDS = (
     "data-center",
     "cluster",
     "host",
+    "bmc",
     "data-storage",
     "image-storage",
     "distributed-switch",
