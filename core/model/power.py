@@ -26,7 +26,7 @@ class Bmc(Tagged, tag="bmc.v1", frozen=True, kw_only=True):
     """A host's management board (baseboard management controller), spoken to by IPMI 2.0; id = host id, name = host name.
 
     Its word that the host is off is proof enough to start the host's VMs elsewhere. So it is believed only while `state`
-    is `ok`: a board that says "off" of a host that is certainly on belongs to another machine.
+    is `ok`: a board that says "off" of a host that is certainly on belongs to another machine. No two hosts have one board.
     """
 
     PLURAL: ClassVar[str] = "bmcs"
@@ -56,3 +56,6 @@ class Bmc(Tagged, tag="bmc.v1", frozen=True, kw_only=True):
         BmcState.UNCHECKED
     )
     why: Annotated[str, attribute("What was wrong when it was asked last.", by=CLUSTER)] = ""
+
+    def claims(self) -> tuple[str, ...]:
+        return (f"bmc.name/{self.name}", f"bmc.address/{self.address.lower()}:{self.port}")

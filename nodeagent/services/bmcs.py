@@ -67,8 +67,9 @@ class Bmcs:
 
         Raises:
             UnavailableError: it can't be reached from this agent or refuses the log-in; or no quorum.
-            ConflictError: it says that the host is off, which is not true: it belongs to another machine.
+            ConflictError: it says that the host is off, which is not true, or it is another host's already.
         """
+        self._refuse_another_hosts(host, board)
         state = await self._judged(host, board)
         guards = sealing_guards(self._store)
         before = self._store.get(Bmc, host.id)
@@ -128,6 +129,17 @@ class Bmcs:
     def is_certainly_on(self, host: Host) -> bool:
         """Tell whether a host renewed its lease a moment ago."""
         return self._leases.age_s(host.id) < self._profile.suspect_s
+
+    def _refuse_another_hosts(self, host: Host, board: Board) -> None:
+        """Both hosts on, it would say "on" of either: only the claim tells that one of them is meant wrongly."""
+        for bmc in self._store.all(Bmc):
+            same = (bmc.address.lower(), bmc.port) == (board.address.lower(), board.port)
+            if same and bmc.host_id != host.id:
+                other = self._store.need(Host, bmc.host_id)
+                raise ConflictError(
+                    f"the BMC at {board.address} port {board.port} is that of host {other.name}: "
+                    f"no two hosts have one; if it moved, run 'kvorum bmc remove {other.name}' first"
+                )
 
     async def _judged(self, host: Host, board: Board) -> BmcState:
         before = self.is_certainly_on(host)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from core.errors import ConflictError, PlatformError, UnavailableError
-from core.model import Bmc, Host, HostState, Lease, Severity
+from core.model import Bmc, BmcState, Host, HostState, Lease, Severity
 from ha.fencing import has_quorum_without
 from nodeagent.node import Node
 from nodeagent.services.bmcs import Bmcs
@@ -99,7 +99,7 @@ class Fencing:
         off = replace(found.host, state=HostState.FENCED, off_lease_revision=found.lease.revision)
         message = f"host {host.name} is off: its BMC took its power away"
         event = self._events.make("host-fenced", host, message, severity=Severity.WARNING)
-        await self._store.apply(puts=(off, event), guards=(found.lease,))
+        await self._store.apply(puts=(off, event), guards=(found.lease, found.bmc))
         log.warning("a host was fenced", extra={"host": host.id})
 
     async def _still_to_fence(self, host: Host) -> _Fenced:
@@ -107,7 +107,7 @@ class Fencing:
 
         Raises:
             ConflictError: it is not to be, any more.
-            UnavailableError: no quorum, or none without this host: nothing is done.
+            UnavailableError: no quorum, or none without this host; or its board isn't relied on: nothing is done.
         """
         await self._store.barrier()
         now, lease = self._store.get(Host, host.id), self._store.get(Lease, host.id)
@@ -116,6 +116,8 @@ class Fencing:
             raise ConflictError(f"host {host.name} is not this agent's to fence any more")
         if now.state is not HostState.FENCING or now.revision != host.revision:
             raise ConflictError(f"host {host.name} came back, or was changed")
+        if bmc.state is not BmcState.OK:
+            raise UnavailableError("its BMC is not relied on: see kvorum bmc list")
         engine = self._node.engine
         voters = frozenset(peer.id for peer in engine.voters())
         up = engine.connected() | {self._node.host_id}

@@ -255,6 +255,49 @@ async def test_a_host_whose_vote_is_needed_is_not_switched_off(site):
 
 
 @site_test
+async def test_a_board_that_is_named_while_its_host_is_being_fenced_proves_nothing(site):
+    vm = await site.member.add_vm(host_id=OTHER_ID, **RUNNING)
+    async with site.running():
+        await site.bmcs.put(site.host(OTHER_ID), site.board(OTHER_ID))
+        await site.falls_silent(OTHER_ID)
+        site.power.dead.add("10.9.0.2")
+        await until(lambda: site.host(OTHER_ID).state is HostState.FENCING, 60)
+        site.power.on["10.9.0.99"] = False  # a typing error: another machine's, which is off
+        wrong = Board("10.9.0.99", 623, "kvorum", "secret", 17)
+        assert (await site.bmcs.put(site.host(OTHER_ID), wrong)).state is BmcState.UNCHECKED
+        await asyncio.sleep(9)
+        assert site.host(OTHER_ID).state is HostState.FENCING
+        assert site.member.vm(vm.id).host_id == OTHER_ID
+
+
+@site_test
+async def test_a_board_that_is_changed_while_it_is_asked_proves_nothing(site):
+    await site.member.add_vm(host_id=OTHER_ID, **RUNNING)
+    async with site.running():
+        await site.bmcs.put(site.host(OTHER_ID), site.board(OTHER_ID))
+        await site.falls_silent(OTHER_ID)
+        turn_off = site.power.turn_off
+
+        async def meanwhile(board) -> None:
+            await turn_off(board)
+            bmc = site.store.need(Bmc, OTHER_ID)
+            await site.store.apply(puts=(replace(bmc, state=BmcState.FAULT, why="moved"),))
+
+        site.power.turn_off = meanwhile
+        await asyncio.sleep(9)
+        assert site.host(OTHER_ID).state is HostState.FENCING
+
+
+@site_test
+async def test_two_hosts_do_not_have_one_board(site):
+    async with site.running():
+        await site.bmcs.put(site.host(OTHER_ID), site.board(OTHER_ID))
+        with pytest.raises(ConflictError, match="h2"):
+            await site.bmcs.put(site.host(THIRD_ID), site.board(OTHER_ID))
+        assert [bmc.host_id for bmc in site.store.all(Bmc)] == [OTHER_ID]
+
+
+@site_test
 async def test_a_board_is_asked_before_it_is_recorded(site):
     async with site.running():
         site.power.on["10.9.0.2"] = False
