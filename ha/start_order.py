@@ -52,14 +52,17 @@ class StartGate:
 
     def look(self, vms: Iterable[VM], leases: Mapping[str, Lease], now_s: float) -> None:
         """Take in what is true now; before `may_start`, each time."""
-        before, self._expected = self._expected, expected(vms, leases)
-        for id_ in before.keys() - self._expected.keys():
-            self._came_up_s[id_] = now_s
-        for id_ in self._expected:
-            self._came_up_s.pop(id_, None)
+        there = {vm.id: vm for vm in vms}
+        before, self._expected = self._expected, expected(there.values(), leases)
+        came_up = self._came_up_s | dict.fromkeys(before.keys() - self._expected.keys(), now_s)
+        self._came_up_s = {
+            id_: at_s for id_, at_s in came_up.items() if id_ in there and id_ not in self._expected
+        }
+        # What runs, went elsewhere or is blocked waits no more: its next wait is a new one.
+        self._asked_s = {id_: at_s for id_, at_s in self._asked_s.items() if id_ in self._expected}
 
     def may_start(self, vm: VM, now_s: float) -> bool:
-        """Tell whether it is the VM's turn. It has waited since it was first asked for, until `started`."""
+        """Tell whether it is the VM's turn. It has waited since it was first asked for, and still was to come."""
         asked_s = self._asked_s.setdefault(vm.id, now_s)
         if now_s - asked_s < WAIT_S_MAX and any(
             rank(other) < rank(vm) or other.id in vm.start_after_ids
@@ -68,7 +71,3 @@ class StartGate:
             return False
         came_up_s = [self._came_up_s[id_] for id_ in vm.start_after_ids if id_ in self._came_up_s]
         return not came_up_s or now_s - max(came_up_s) >= vm.start_delay_s
-
-    def started(self, vm_id: str) -> None:
-        """Forget how long a VM waited."""
-        self._asked_s.pop(vm_id, None)

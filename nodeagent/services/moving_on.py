@@ -35,8 +35,8 @@ class MovingOn:
         self._events = events
         self._failed: dict[str, int] = {}
 
-    def started(self, vm_id: str) -> None:
-        """Forget the failures of a VM that runs."""
+    def is_well(self, vm_id: str) -> None:
+        """Forget the failures of a VM that runs, or that is not to be started here now."""
         self._failed.pop(vm_id, None)
 
     async def failed(self, vm_id: str, why: str) -> bool:

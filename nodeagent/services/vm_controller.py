@@ -107,6 +107,8 @@ class VmController:
                 continue
             if action is Action.NOTHING:
                 self._backoffs.get(vm_id, Backoff()).note_good(now_s)
+                self._no_lease_since_s.pop(vm_id, None)
+                self._moving_on.is_well(vm_id)
                 continue
             backoff = self._backoffs.setdefault(vm_id, Backoff())
             if backoff.is_due(now_s):
@@ -168,9 +170,6 @@ class VmController:
             case Action.START:
                 async with self._starts:
                     await self._power.start(vm_id)
-                self._gate.started(vm_id)
-                self._no_lease_since_s.pop(vm_id, None)
-                self._moving_on.started(vm_id)
                 vm = self._store.need(VM, vm_id)
                 await self._events.record(
                     "vm-started", vm, f"VM {vm.name} was started on {self._node.host_name}"

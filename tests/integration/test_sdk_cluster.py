@@ -1,4 +1,4 @@
-"""Programs and a real cluster of three hosts: an answer that is lost with its agent, requests sent twice, revoked keys.
+"""Programs and a real cluster of three hosts: agents that die with an answer or in a stream, requests sent twice, revoked keys.
 
 Programs run on the lab's wire, in threads that have entered its network namespace. `tests/unit/test_sdk_failover.py` and
 `test_signed_replays.py` try far more with agents in memory.
@@ -10,9 +10,10 @@ import asyncio
 import ctypes
 import os
 import random
+import signal
 import time
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -152,6 +153,45 @@ def test_a_create_whose_answer_is_lost_with_its_agent_is_made_once_and_found_at_
 
     on_the_wire(lab, program())
     in_own_loop(cluster.delete("once"))
+
+
+def test_a_stream_of_events_goes_on_at_another_agent_without_loss_or_repetition(
+    cluster: Cluster,
+) -> None:
+    lab = cluster.lab
+
+    async def program() -> None:
+        at = {lab.address(host): host for host in lab.hosts}
+        async with (
+            client_of(lab, *(f"{address}:{PORT}" for address in at)) as client,
+            asyncio.timeout(90),
+        ):
+            since = (await client.list_all("vms")).index
+            async with aclosing(client.follow_events(str(since))) as events:
+                heard = []
+                for dies in (False, True):
+                    if dies:
+                        lab.kill(at.pop(client.endpoint.host), "agent")
+                    (guest,) = lab.qemus("h3")
+                    os.kill(guest.pid, signal.SIGKILL)
+                    async for event in events:
+                        heard.append(event)
+                        if event.text("code") == "vm-started":
+                            break
+            at.pop(client.endpoint.host, "")
+        (third,) = at
+        async with client_of(lab, f"{third}:{PORT}") as client:
+            kept = list((await client.list_all("events")).items)
+        ids = [event.text("id") for event in heard]
+        assert len(set(ids)) == len(ids), "none is told twice"
+        last = heard[-1].integer("revision")
+        kept.sort(key=lambda event: event.integer("revision"))
+        assert ids == [e.text("id") for e in kept if since < e.integer("revision") <= last]
+
+    in_own_loop(cluster.create("told", "--host", "h3"))
+    on_the_wire(lab, program())
+    in_own_loop(poll(cluster.every_agent_answers, 60.0, every_s=0.3))  # one was killed
+    in_own_loop(cluster.delete("told"))
 
 
 async def _signer(session: aiohttp.ClientSession, lab: Lab, name: str) -> Program:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.sim.report import Report
+from tests.sim.report import Report, summarize
 
 REPORT = pytest.StashKey[Report]()
 
@@ -22,8 +22,4 @@ def sim_report(pytestconfig: pytest.Config) -> Iterator[Report]:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    report = config.stash.get(REPORT, None)
-    if report is not None and report.seeds > 1:
-        terminalreporter.section(f"what {report.seeds} seeds reached")
-        for line in report.lines():
-            terminalreporter.line(line)
+    summarize(config.stash.get(REPORT, None), terminalreporter)

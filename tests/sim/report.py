@@ -9,6 +9,8 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 BUILD = Path(__file__).resolve().parents[2] / "build"
 
 # How often 100 ordinary seeds reach each at least; about half of what they did when this was written.
@@ -84,3 +86,11 @@ class Report:
     def lines(self) -> list[str]:
         """Return it for people."""
         return [f"{count:9} {what}" for what, count in sorted(self.reached.items())]
+
+
+def summarize(report: Report | None, terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the seeds of a session reached; a single one is told in other ways."""
+    if report is not None and report.seeds > 1:
+        terminalreporter.section(f"what {report.seeds} seeds reached")
+        for line in report.lines():
+            terminalreporter.line(line)

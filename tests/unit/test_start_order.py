@@ -53,7 +53,6 @@ class Site:
             if one.phase is VMPhase.STARTING and self.gate.may_start(one, self.now_s)
         ]
         for one in due:
-            self.gate.started(one.id)
             self.put(up(one))
         self.started += [one.id for one in due]
         return [one.id for one in due]
@@ -135,6 +134,7 @@ def test_a_guest_that_died_alone_does_not_wait_out_its_delay() -> None:
 def test_each_loss_has_its_own_minute() -> None:
     site = Site.of(vm("b"), vm("c", priority=HIGH, phase=VMPhase.STOPPED))
     site.seconds_until("b")
+    site.second()
     site.put(vm("b"))
     assert site.seconds_until("b") == WAIT_S_MAX + 1
 
