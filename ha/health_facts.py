@@ -74,7 +74,8 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     """One host as the asked agent knows it. `report` is None when it gave none, and `silent_why` says why.
 
     `lease_age_s` is None when it never had a lease. `running_vms` are those that it may be running, `vms_by_storage` its
-    VMs with disks on a storage (by id), running or not, counted for storages that the host can't use.
+    VMs with disks on a storage (by id), running or not, counted for storages that the host can't use. `bmc_fault`: it
+    has a BMC that can't be relied on.
     """
 
     id: str
@@ -90,6 +91,7 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     vms_by_storage: dict[str, int] = {}
     report: HostReport | None = None
     silent_why: str = ""
+    bmc_fault: bool = False
 
 
 class BlockedVM(msgspec.Struct, frozen=True, kw_only=True):

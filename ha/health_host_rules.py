@@ -62,7 +62,7 @@ def lease_is_old(facts: ClusterFacts, votes: Votes) -> Iterable[Finding]:
 
 
 def host_is_fenced(facts: ClusterFacts, votes: Votes) -> Iterable[Finding]:
-    """Its VMs were taken away and it has not come back."""
+    """Its renewals are refused, and it has not come back."""
     del votes
     for host in facts.hosts:
         if host.fenced:
@@ -70,9 +70,23 @@ def host_is_fenced(facts: ClusterFacts, votes: Votes) -> Iterable[Finding]:
                 host,
                 Level.DEGRADED,
                 "host-fenced",
-                "it is fenced: its VMs were taken away, and none start there",
-                "it returns by itself when its guard reports that its guests are gone: start the host, or kvorum-guard "
-                "on it",
+                "it is fenced: its lease isn't renewed, no VM starts there, and others take its HA VMs over",
+                f"start the host (kvorum bmc power-on {host.name}, where it has a BMC), or kvorum-guard on it; it returns by "
+                "itself when it has booted, or its guard reports that its guests are gone",
+            )
+
+
+def bmc_is_at_fault(facts: ClusterFacts, votes: Votes) -> Iterable[Finding]:
+    """A host's management board can't be relied on: if the host is lost, time decides, which takes longer."""
+    del votes
+    for host in facts.hosts:
+        if host.bmc_fault:
+            yield _finding(
+                host,
+                Level.NOTICE,
+                "bmc-fault",
+                "its BMC can't be relied on, so if it is lost, its VMs wait longer",
+                f"kvorum bmc list says why; name the board anew with kvorum bmc set {host.name}",
             )
 
 
@@ -304,6 +318,7 @@ HOST_RULES: tuple[Rule, ...] = (
     host_is_silent,
     lease_is_old,
     host_is_fenced,
+    bmc_is_at_fault,
     host_is_in_maintenance,
     host_is_joining,
     store_takes_no_part,

@@ -15,7 +15,7 @@ import msgspec
 
 from core.errors import PlatformError
 from core.mesh.client import Nothing
-from core.model import VM, Disk, Host, HostState, Mesh, VMPhase
+from core.model import VM, Bmc, BmcState, Disk, Host, HostState, Mesh, VMPhase
 from ha.health_facts import BlockedVM, ClusterFacts, HostFacts, HostReport
 from ha.profile import profile_of
 from nodeagent.joining.founding import MESH_ID
@@ -127,7 +127,12 @@ class ClusterHealth:
             vms_by_storage=self._vms_by_storage(report, vms),
             report=report,
             silent_why=answer if isinstance(answer, str) else "",
+            bmc_fault=self._bmc_fault(host),
         )
+
+    def _bmc_fault(self, host: Host) -> bool:
+        bmc = self._node.store.get(Bmc, host.id)
+        return bmc is not None and bmc.state is not BmcState.OK
 
     def _vms_by_storage(self, report: HostReport | None, vms: list[VM]) -> dict[str, int]:
         """Count the host's VMs with disks on each storage that it can't use."""

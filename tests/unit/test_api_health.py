@@ -15,7 +15,7 @@ from core.identity.keyring import KeptKey
 from core.mesh.client import MeshClient
 from core.mesh.dialer import MeshDialer
 from core.mesh.server import MeshServer
-from core.model import DataStorage, HostState, VMPhase
+from core.model import Bmc, BmcState, DataStorage, HostState, VMPhase
 from ha.serf.membership import MemberStatus
 from nodeagent.api.app import build_app
 from nodeagent.compute.memory_hypervisor import InMemoryHypervisor
@@ -348,6 +348,12 @@ async def test_blocked_vms_maintenance_and_fenced_hosts_are_shown(three):
         await three.vm(2, name=f"web{number}", phase=VMPhase.BLOCKED, blocked_reason="no room")
     await three.many.change(2, maintenance=True)
     await three.many.change(3, state=HostState.FENCED)
+    for number, state in ((1, BmcState.OK), (2, BmcState.FAULT), (3, BmcState.UNCHECKED)):
+        id_, name = id_of(number), f"h{number}"
+        board = Bmc(
+            id=id_, name=name, host_id=id_, address=name, user="u", sealed_password=b"", state=state
+        )
+        await three.many.store.apply(puts=(board,))
     answer = await three.health()
     assert (answer["vms_blocked"], len(answer["first_blocked"])) == (7, 5)
     assert answer["first_blocked"][0] == {"name": "web0", "host_name": "h2", "reason": "no room"}
@@ -356,6 +362,8 @@ async def test_blocked_vms_maintenance_and_fenced_hosts_are_shown(three):
         ("degraded", "", "vms-blocked"),
         ("notice", "h2", "host-in-maintenance"),
         ("degraded", "h3", "host-fenced"),
+        ("notice", "h2", "bmc-fault"),
+        ("notice", "h3", "bmc-fault"),
     }
 
 

@@ -158,6 +158,7 @@ CASES = (
     Case("a fenced host", old(change(cluster(), 2, fenced=True), 2), {
         (DEGRADED, "h2", "host-fenced"),
     }, Verdict.DEGRADED),
+    Case("a BMC with a fault", change(cluster(), 2, bmc_fault=True), {(NOTICE, "h2", "bmc-fault")}),
     Case("maintenance", change(cluster(), 2, maintenance=True), {(NOTICE, "h2", "host-in-maintenance")}),
     Case("a host joins", old(change(cluster(4, voters=3), 4, joining=True, report=None), 4, age_s=None), {
         (NOTICE, "h4", "host-joining"),
