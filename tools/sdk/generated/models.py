@@ -318,7 +318,7 @@ class Bmc(Model, frozen=True, kw_only=True):
     """A host's management board (baseboard management controller), spoken to by IPMI 2.0; id = host id, name = host name.
 
     Its word that the host is off is proof enough to start the host's VMs elsewhere. So it is believed only while `state`
-    is `ok`: a board that says "off" of a host that is certainly on belongs to another machine.
+    is `ok`: a board that says "off" of a host that is certainly on belongs to another machine. No two hosts have one board.
     """
 
     id: str
