@@ -56,6 +56,7 @@ from nodeagent.services.callback_sender import CallbackSender
 from nodeagent.services.callback_targets import CallbackTargets, is_own_address
 from nodeagent.services.callbacks import Callbacks
 from nodeagent.services.certificate_renewal import CertificateRenewal
+from nodeagent.services.evacuation import Evacuation
 from nodeagent.services.event_log import EventLog
 from nodeagent.services.exclusion import Exclusion
 from nodeagent.services.expiry_warnings import ExpiryWarnings
@@ -314,6 +315,7 @@ class Member:
                 prepare=before_tasks,
             ).run,
             "ha": HaController(self.node, self._judge, self._events).run,
+            "evacuation": Evacuation(self.node, self._judge, self.services.vms, self._events).run,
             "fencing": self._fencing.run,
             "bmc-checks": self._bmc_checks.run,
             "task-rescue": self._rescue.run,

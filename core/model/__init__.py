@@ -32,6 +32,7 @@ from core.model.mesh import (
     Plugin,
     PluginState,
     SecretsKey,
+    Unmovable,
     Vote,
 )
 from core.model.network import (
@@ -182,6 +183,7 @@ __all__ = [
     "Task",
     "TaskState",
     "Touched",
+    "Unmovable",
     "UsedNonce",
     "VMPhase",
     "VMPriority",

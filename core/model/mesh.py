@@ -110,6 +110,15 @@ class HostState(StrEnum):
     FENCED = "fenced"
 
 
+class Unmovable(StrEnum):
+    """What becomes of VMs that can't leave a host alive when it is emptied for maintenance. `REFUSE`: it isn't begun while
+    there are any; `STOP`: they are shut down, and started again afterwards; `KEEP`: they stay."""
+
+    REFUSE = "refuse"
+    STOP = "stop"
+    KEEP = "keep"
+
+
 class Vote(StrEnum):
     """What an operator says about a host's vote: the cluster chooses, or it shall vote always, or never."""
 
@@ -146,7 +155,8 @@ class Host(Tagged, tag="host.v1", frozen=True, kw_only=True):
     Hosts of one `failure_domain` (a rack, a room) fail together; empty: this host shares its fate with no other. A
     `witness` votes and holds the state, but runs no VMs. `feature_level` is what its agent understands. `joining` from
     its admission until it has the state and says so: it gets no vote, and may give up without a trace. `plugins` are what
-    its agent found installed when it started.
+    its agent found installed when it started. `maintenance` is begun and ended by actions; the leader's
+    `nodeagent.services.evacuation` does what it takes.
     """
 
     PLURAL: ClassVar[str] = "hosts"
@@ -192,7 +202,19 @@ class Host(Tagged, tag="host.v1", frozen=True, kw_only=True):
             least=0,
         ),
     ] = 0
-    maintenance: Annotated[bool, attribute("Whether it gets no new VMs.")] = False
+    maintenance: Annotated[
+        bool, attribute("Whether it gets no new VMs, and those on it are moved away.")
+    ] = False
+    maintenance_unmovable: Annotated[
+        Unmovable, attribute("What becomes of VMs that can't be moved away from it.")
+    ] = Unmovable.REFUSE
+    maintenance_ready: Annotated[
+        bool,
+        attribute("Whether all that had to leave it for its maintenance has left.", by=CLUSTER),
+    ] = False
+    maintenance_back: Annotated[
+        bool, attribute("Whether its VMs come back when its maintenance ends.")
+    ] = True
     failure_domain: Annotated[
         str,
         attribute("Hosts of one domain fail together; empty: it shares its fate with no other."),

@@ -8,6 +8,7 @@ from msgspec import UNSET
 
 from tools.cli.collection import Kind, add_delete, add_list, add_name, add_show
 from tools.cli.context import Context
+from tools.cli.maintenance import add_maintenance
 from tools.cli.output import Column, mebibytes, text, write_done
 from tools.cli.parser import Parser, Root, UsageError, add_wait
 from tools.cli.waiting import finish
@@ -107,6 +108,7 @@ def _add(root: Root, parser: Parser) -> None:
     put.add_argument(
         "--cluster", metavar="NAME", names_of="clusters", help="the cluster that it shall belong to"
     )
+    add_maintenance(verbs, KIND)
     confirm = verbs.add(
         "confirm-off",
         confirm_off,

@@ -280,6 +280,18 @@ class ClusterPatch(PlacePatch, frozen=True, kw_only=True):
     host_failures: int | UnsetType = UNSET
 
 
+class EnterMaintenanceBody(Body, frozen=True, kw_only=True):
+    """What becomes of VMs that can't be moved: refuse, stop or keep."""
+
+    unmovable: str = "refuse"
+
+
+class LeaveMaintenanceBody(Body, frozen=True, kw_only=True):
+    """Whether the VMs come back."""
+
+    move_back: bool = True
+
+
 class EmptyBody(Body, frozen=True, kw_only=True):
     """For actions that need no words."""
 

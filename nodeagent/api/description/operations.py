@@ -50,6 +50,7 @@ from nodeagent.api.joining import (
     MakeAccessToken,
     MakeJoinTokens,
 )
+from nodeagent.api.maintenance import EnterMaintenance, LeaveMaintenance
 from nodeagent.api.members import ChangePolicy
 from nodeagent.api.networks import ChangeRule, CreatePortGroup, CreateRule, CreateSecurityGroup
 from nodeagent.api.problems import Problem
@@ -338,6 +339,26 @@ ROOM = titled(
         index=NUMBER,
     ),
 )
+MAINTENANCE = titled(
+    "HostMaintenance",
+    object_of(
+        host=TEXT,
+        maintenance=FLAG,
+        unmovable=TEXT,
+        ready=FLAG,
+        move_back=FLAG,
+        left=NUMBER,
+        away=NUMBER,
+        vms=list_of(
+            titled(
+                "StayingVM",
+                object_of(
+                    id=TEXT, name=TEXT, phase=TEXT, standing=TEXT, why=TEXT, task_id=TEXT, work=TEXT
+                ),
+            )
+        ),
+    ),
+)
 CALLER = titled(
     "Caller",
     object_of(
@@ -532,6 +553,20 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "Say that a lost host is powered off, so that its VMs may run elsewhere.",
         {200: ("Its VMs are released.", RELEASED)},
         body=ConfirmOff,
+    ),
+    ("GET", "/v1/hosts/{host}/maintenance"): Operation(
+        "How far the maintenance of a host is: what is still on it, and why.",
+        {200: ("What is asked and what is.", MAINTENANCE)},
+    ),
+    ("POST", "/v1/hosts/{host}/actions/enter-maintenance"): Operation(
+        "Let a host get no new VMs and have those on it moved away, live; asked again, it goes on.",
+        {200: ("It has begun.", MAINTENANCE)},
+        body=EnterMaintenance,
+    ),
+    ("POST", "/v1/hosts/{host}/actions/leave-maintenance"): Operation(
+        "End the maintenance of a host, complete or not; its VMs come back.",
+        {200: ("It is over, and VMs may still be on their way back.", MAINTENANCE)},
+        body=LeaveMaintenance,
     ),
     ("POST", "/v1/bmcs"): Operation(
         "Name the management board of a host, in place of one before; it is asked first.",

@@ -113,6 +113,16 @@ class TaskState(OpenEnum):
     SUCCEEDED = "succeeded"
 
 
+class Unmovable(OpenEnum):
+    """What becomes of VMs that can't leave a host alive when it is emptied for maintenance. `REFUSE`: it isn't begun while
+    there are any; `STOP`: they are shut down, and started again afterwards; `KEEP`: they stay.
+    """
+
+    KEEP = "keep"
+    REFUSE = "refuse"
+    STOP = "stop"
+
+
 class VMPhase(OpenEnum):
     """What is true of a VM as last reported by the host in charge."""
 
@@ -872,6 +882,13 @@ class DistributedSwitch(Model, frozen=True, kw_only=True):
     """The names behind `cluster_ids`."""
 
 
+class EnterMaintenance(Model, frozen=True, kw_only=True):
+    """`POST /v1/hosts/{host}/actions/enter-maintenance`."""
+
+    unmovable: Unmovable | UnsetType = UNSET
+    """VMs that can't be moved: `refuse` to begin, `stop` them until it is over, or `keep` them there. Default: `refuse`."""
+
+
 class Event(Model, frozen=True, kw_only=True):
     """Something that happened to `subject` (`kind/id`); its revision is its place in time. name = id."""
 
@@ -922,7 +939,8 @@ class Host(Model, frozen=True, kw_only=True):
     Hosts of one `failure_domain` (a rack, a room) fail together; empty: this host shares its fate with no other. A
     `witness` votes and holds the state, but runs no VMs. `feature_level` is what its agent understands. `joining` from
     its admission until it has the state and says so: it gets no vote, and may give up without a trace. `plugins` are what
-    its agent found installed when it started.
+    its agent found installed when it started. `maintenance` is begun and ended by actions; the leader's
+    `nodeagent.services.evacuation` does what it takes.
     """
 
     id: str
@@ -960,7 +978,13 @@ class Host(Model, frozen=True, kw_only=True):
     off_lease_revision: int = 0
     """Revision of the lease that it held when its management board said that it is off; 0: none said so. 0..."""
     maintenance: bool = False
-    """Whether it gets no new VMs."""
+    """Whether it gets no new VMs, and those on it are moved away."""
+    maintenance_unmovable: Unmovable = Unmovable("refuse")
+    """What becomes of VMs that can't be moved away from it."""
+    maintenance_ready: bool = False
+    """Whether all that had to leave it for its maintenance has left."""
+    maintenance_back: bool = True
+    """Whether its VMs come back when its maintenance ends."""
     failure_domain: str = ""
     """Hosts of one domain fail together; empty: it shares its fate with no other."""
     witness: bool = False
@@ -1018,6 +1042,19 @@ class HostLoss(Model, frozen=True, kw_only=True):
     left_out: int = 0
     missing_mib: int = 0
     why: str = ""
+
+
+class HostMaintenance(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    host: str = ""
+    maintenance: bool = False
+    unmovable: str = ""
+    ready: bool = False
+    move_back: bool = False
+    left: int = 0
+    away: int = 0
+    vms: tuple[StayingVM, ...] = ()
 
 
 class HostPlugin(Model, frozen=True, kw_only=True):
@@ -1178,6 +1215,13 @@ class LeaveCluster(Model, frozen=True, kw_only=True):
     """Leave a cluster that has no place for this host any more. Default: `False`."""
     confirm: str | UnsetType = UNSET
     """This host's name, once more; needed with `force`."""
+
+
+class LeaveMaintenance(Model, frozen=True, kw_only=True):
+    """`POST /v1/hosts/{host}/actions/leave-maintenance`."""
+
+    move_back: bool | UnsetType = UNSET
+    """Whether the VMs that left it for the maintenance come back. Default: `True`."""
 
 
 class LocalStatus(Model, frozen=True, kw_only=True):
@@ -1696,6 +1740,18 @@ class SomeVMs(Model, frozen=True, kw_only=True):
     """Conditions as lists take them, instead of `vms`; all must hold."""
 
 
+class StayingVM(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    id: str
+    name: str = ""
+    phase: str = ""
+    standing: str = ""
+    why: str = ""
+    task_id: str = ""
+    work: str = ""
+
+
 class StopVM(Model, frozen=True, kw_only=True):
     """`POST /v1/vms/{vm}/actions/stop`. `force` cuts the power; else the guest has `timeout_s` to shut down."""
 
@@ -1885,6 +1941,10 @@ class VM(Model, frozen=True, kw_only=True):
     """Boot of the host in which it was started last."""
     migrating_to_host_id: str = ""
     """Where it moves to right now; empty: nowhere."""
+    home_host_id: str = ""
+    """Where it goes back to when the maintenance of that host ends; empty: it stays where it is."""
+    starts_after_maintenance: bool = False
+    """Whether it was stopped for a maintenance, and is started after it."""
     blocked_reason: str = ""
     """Why it can't run now; empty: nothing forbids it."""
     ha: bool = True
@@ -1905,6 +1965,8 @@ class VM(Model, frozen=True, kw_only=True):
     """The name behind `host_id`; empty without one."""
     migrating_to_host_name: str = ""
     """The name behind `migrating_to_host_id`; empty without one."""
+    home_host_name: str = ""
+    """The name behind `home_host_id`; empty without one."""
     start_after_names: tuple[str, ...] = ()
     """The names behind `start_after_ids`."""
     ips: tuple[str, ...] = ()

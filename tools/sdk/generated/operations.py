@@ -1520,6 +1520,70 @@ class Hosts(Collection[models.Host]):
             models.ReleasedHost,
         )
 
+    async def enter_maintenance(
+        self,
+        host: str,
+        /,
+        *,
+        unmovable: models.Unmovable | UnsetType | str = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.HostMaintenance:
+        """Let a host get no new VMs and have those on it moved away, live; asked again, it goes on.
+
+        Args:
+            host: Name or id.
+            unmovable: VMs that can't be moved: `refuse` to begin, `stop` them until it is over, or `keep` them there. Default: `refuse`.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("hosts", host, "actions", "enter-maintenance"),
+                body=models.EnterMaintenance(unmovable=word(models.Unmovable, unmovable)),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.HostMaintenance,
+        )
+
+    async def leave_maintenance(
+        self,
+        host: str,
+        /,
+        *,
+        move_back: bool | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.HostMaintenance:
+        """End the maintenance of a host, complete or not; its VMs come back.
+
+        Args:
+            host: Name or id.
+            move_back: Whether the VMs that left it for the maintenance come back. Default: `True`.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("hosts", host, "actions", "leave-maintenance"),
+                body=models.LeaveMaintenance(move_back=move_back),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.HostMaintenance,
+        )
+
+    async def get_maintenance(self, host: str, /) -> models.HostMaintenance:
+        """How far the maintenance of a host is: what is still on it, and why.
+
+        Args:
+            host: Name or id.
+        """
+        return await self._api.answer(
+            request("GET", path_of("hosts", host, "maintenance")), models.HostMaintenance
+        )
+
     async def list_tags(
         self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
     ) -> models.Tags:
