@@ -113,7 +113,7 @@ Decision = Fence | Recover | EndMigration | Block | Unblock | Suspect | HostLost
 class HAView:
     """What is known to the node that decides. Times are monotonic seconds of its own clock.
 
-    `stamps_s` comes from `LeaseJudge.stamps_s`; `leader_since_s` is None when this node does not lead. `suspected` and
+    `frozen` are hosts that VMs wait for (`ha.shutdown`). `stamps_s` comes from `LeaseJudge.stamps_s`; `leader_since_s` is None when this node does not lead. `suspected` and
     `lost` are the hosts already told, see `remember`; both begin empty with each leadership.
     """
 
@@ -130,6 +130,7 @@ class HAView:
     up: frozenset[str] = frozenset()
     suspected: frozenset[str] = frozenset()
     lost: frozenset[str] = frozenset()
+    frozen: frozenset[str] = frozenset()
     recovery_enabled: bool = True
     recoveries_max: int = RECOVERIES_MAX
 
@@ -250,7 +251,7 @@ class _Plan:
             return None
         if not vm.host_id:
             return None  # not placed yet: whoever creates it does that
-        if not self._is_lost(vm.host_id):
+        if not self._is_lost(vm.host_id) or vm.host_id in self.view.frozen:
             return None
         return self._with_lost_owner(vm)
 
@@ -285,7 +286,9 @@ class _Plan:
             movable=[
                 vm
                 for vm in view.vms.values()
-                if is_movable(vm) and not pinned_host_id(self.disks_of(vm.id), view.storages)
+                if is_movable(vm)
+                and vm.host_id not in view.frozen
+                and not pinned_host_id(self.disks_of(vm.id), view.storages)
             ],
             ages_s={id_: self.now_s - stamp_s for id_, stamp_s in view.stamps_s.items()},
             suspected=view.suspected,

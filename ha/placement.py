@@ -173,6 +173,8 @@ def why_not_on(
         return "fenced"
     if host.maintenance:
         return "in maintenance"
+    if host.down_boot_id:
+        return "being shut down, or not back yet"
     if age_s is None:
         return "never held a lease"
     if age_s >= view.fresh_s:

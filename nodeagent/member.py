@@ -67,6 +67,7 @@ from nodeagent.services.files_for_others import FilesForOthers, serf_rpc_secret
 from nodeagent.services.ha_controller import HaController
 from nodeagent.services.health import ClusterHealth
 from nodeagent.services.host_reporter import HostReporter
+from nodeagent.services.host_shutdown import HostShutdown
 from nodeagent.services.housekeeping import Housekeeping
 from nodeagent.services.image_service import ImageService
 from nodeagent.services.incoming import IncomingMigrations
@@ -105,7 +106,7 @@ log = logging.getLogger(__name__)
 
 STEP_ASIDE_TIMEOUT_S = 2.0
 AUDITS_TIMEOUT_S = 1.0
-NOT_ON_WITNESSES = ("network", "vms", "images", "incoming")
+NOT_ON_WITNESSES = ("network", "vms", "images", "incoming", "host-shutdown")
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +237,7 @@ class Member:
                 self.node, secrets_key=secrets.keys, reload=self._reload_identity
             ),
             secrets=secrets,
+            shutdown=HostShutdown(self.node, self._power, self._placing, self._judge, self._events),
             states=MemberStates(
                 self.node, secrets.kept, plain_http=plain.url if plain is not None else ""
             ),
@@ -316,6 +318,7 @@ class Member:
             ).run,
             "ha": HaController(self.node, self._judge, self._events).run,
             "evacuation": Evacuation(self.node, self._judge, self.services.vms, self._events).run,
+            "host-shutdown": self.services.shutdown.run,
             "fencing": self._fencing.run,
             "bmc-checks": self._bmc_checks.run,
             "task-rescue": self._rescue.run,

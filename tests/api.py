@@ -151,6 +151,7 @@ class FakeAgent:
                 plugins=Plugins([]),
                 renewal=None,
                 secrets=secrets,
+                shutdown=None,
                 states=MemberStates(member.node),
                 storages=NoStorages(),
                 thin=None,

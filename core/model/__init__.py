@@ -32,6 +32,7 @@ from core.model.mesh import (
     Plugin,
     PluginState,
     SecretsKey,
+    ShutdownPolicy,
     Unmovable,
     Vote,
 )
@@ -178,6 +179,7 @@ __all__ = [
     "SecurityGroup",
     "Session",
     "Severity",
+    "ShutdownPolicy",
     "StepMark",
     "Tagged",
     "Task",

@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar
 import msgspec
 
 from core.attributes import CLUSTER, OWNER, attribute
+from core.errors import InvalidError
 from core.model.resource import DESCRIPTION_LENGTH_MAX, OnDelete, Relation, Resource, Tagged
 
 
@@ -31,6 +32,18 @@ class Admission(StrEnum):
     OFF = "off"
     WARN = "warn"
     ENFORCE = "enforce"
+
+
+class ShutdownPolicy(StrEnum):
+    """What becomes of the VMs of a host that is shut down in order. `MIGRATE`: they are moved away live first. `FAILOVER`: they
+    are shut down and started elsewhere. `FREEZE`: they are shut down and wait for the host. `CONDITIONAL`: freeze for a reboot,
+    failover for a power-off. `CLUSTER`, of a host only: as its cluster says."""
+
+    CONDITIONAL = "conditional"
+    MIGRATE = "migrate"
+    FAILOVER = "failover"
+    FREEZE = "freeze"
+    CLUSTER = "cluster"
 
 
 class Cluster(Tagged, tag="cluster.v1", frozen=True, kw_only=True):
@@ -64,6 +77,24 @@ class Cluster(Tagged, tag="cluster.v1", frozen=True, kw_only=True):
     host_failures: Annotated[
         int, attribute("The loss of how many hosts at a time is to be borne.", least=1, most=4)
     ] = 1
+    shutdown_policy: Annotated[
+        ShutdownPolicy,
+        attribute("What becomes of the VMs of a host that is shut down in order; not `cluster`."),
+    ] = ShutdownPolicy.CONDITIONAL
+    freeze_s_max: Annotated[
+        int,
+        attribute(
+            "For how long VMs wait for a host that was shut down with `freeze`; then they are started elsewhere.",
+            least=60,
+            most=86_400,
+        ),
+    ] = 900
+
+    def check(self) -> None:
+        if self.shutdown_policy is ShutdownPolicy.CLUSTER:
+            raise InvalidError(
+                "shutdown_policy of a cluster is conditional, migrate, failover or freeze; only a host's is 'cluster'"
+            )
 
 
 class Mesh(Resource, tag="mesh.v1", frozen=True, kw_only=True):
@@ -163,6 +194,7 @@ class Host(Tagged, tag="host.v1", frozen=True, kw_only=True):
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
         Relation("cluster_id", target="cluster", name="cluster", reverse="hosts", required=True),
     )
+    NOT_RELATIONS: ClassVar[frozenset[str]] = frozenset({"down_boot_id"})
 
     cluster_id: Annotated[str, attribute("The cluster that it belongs to.")]
     address: Annotated[str, attribute("IP address on the management network.", by=CLUSTER)]
@@ -215,6 +247,20 @@ class Host(Tagged, tag="host.v1", frozen=True, kw_only=True):
     maintenance_back: Annotated[
         bool, attribute("Whether its VMs come back when its maintenance ends.")
     ] = True
+    shutdown_policy: Annotated[
+        ShutdownPolicy, attribute("What becomes of its VMs when it is shut down in order.")
+    ] = ShutdownPolicy.CLUSTER
+    down_boot_id: Annotated[
+        str,
+        attribute("Boot in which it was told to shut down; empty once it is back.", by=OWNER),
+    ] = ""
+    frozen: Annotated[
+        bool,
+        attribute("Whether its VMs wait for it to be back from its shutdown.", by=OWNER),
+    ] = False
+    maintenance_for_shutdown: Annotated[
+        bool, attribute("Whether its maintenance ends by itself when it is back.", by=OWNER)
+    ] = False
     failure_domain: Annotated[
         str,
         attribute("Hosts of one domain fail together; empty: it shares its fate with no other."),

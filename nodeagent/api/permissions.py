@@ -87,6 +87,7 @@ NEEDS: dict[str, Need] = {
     "POST /v1/local/init": Need(Gate.LOCAL, "host", audited=Audited.AFTER),
     "POST /v1/local/join": Need(Gate.LOCAL, "host", audited=Audited.AFTER),
     "POST /v1/local/leave": Need(Gate.LOCAL, "host", audited=Audited.IF_POSSIBLE),
+    "POST /v1/local/shutdown": Need(Gate.LOCAL, audited=Audited.NO),  # an event tells of it
     "POST /v1/local/lease": Need(Gate.LOCAL, audited=Audited.NO),  # the guard's, every second
     "GET /v1/status": _role("host", READ),
     "GET /v1/health": _role("host", READ),

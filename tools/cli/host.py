@@ -53,6 +53,7 @@ KIND = Kind(
         text("watchdog", "watchdog"),
         text("version", "version"),
         text("failure domain", "failure_domain"),
+        text("shutdown policy", "shutdown_policy"),
         text("cluster", "cluster_name", "cluster_id"),
     ),
 )
@@ -76,11 +77,12 @@ async def confirm_off(args: Namespace, ctx: Context) -> int:
 
 async def change(args: Namespace, ctx: Context) -> int:
     """Say what the cluster can't find out about a host."""
-    if args.failure_domain is None and args.cluster is None:
-        raise UsageError("nothing to change: give --failure-domain or --cluster")
+    if args.failure_domain is None and args.cluster is None and args.shutdown_policy is None:
+        raise UsageError("nothing to change: give --failure-domain, --shutdown-policy or --cluster")
     body = HostPatch(
         failure_domain=UNSET if args.failure_domain is None else args.failure_domain,
         cluster=UNSET if args.cluster is None else args.cluster,
+        shutdown_policy=UNSET if args.shutdown_policy is None else args.shutdown_policy,
     )
     host = await ctx.client.update("hosts", args.name, body)
     write_done(ctx, host, f"{host.text('name', args.name)}: changed")
@@ -95,7 +97,7 @@ def _add(root: Root, parser: Parser) -> None:
     put = verbs.add(
         "set",
         change,
-        "say which hosts fail together, or let a host belong to another cluster",
+        "say which hosts fail together, what a shutdown does, or to which cluster a host belongs",
         example="kvorum host set h1 --failure-domain rack1\nkvorum host set h1 --failure-domain ''\n"
         "kvorum host set h4 --cluster gpu",
         note="Voters are spread over failure domains, so that the cluster survives the loss of one.\n"
@@ -104,6 +106,11 @@ def _add(root: Root, parser: Parser) -> None:
     add_name(put, KIND)
     put.add_argument(
         "--failure-domain", metavar="NAME", help="a rack or a room, by any name; '' for none"
+    )
+    put.add_argument(
+        "--shutdown-policy",
+        choices=("cluster", "conditional", "migrate", "failover", "freeze"),
+        help="what becomes of its VMs when it is shut down (default: as its cluster says)",
     )
     put.add_argument(
         "--cluster", metavar="NAME", names_of="clusters", help="the cluster that it shall belong to"

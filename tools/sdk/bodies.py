@@ -278,6 +278,8 @@ class ClusterPatch(PlacePatch, frozen=True, kw_only=True):
 
     admission: str | UnsetType = UNSET
     host_failures: int | UnsetType = UNSET
+    shutdown_policy: str | UnsetType = UNSET
+    freeze_s_max: int | UnsetType = UNSET
 
 
 class EnterMaintenanceBody(Body, frozen=True, kw_only=True):
@@ -314,6 +316,7 @@ class HostPatch(Body, frozen=True, kw_only=True):
 
     failure_domain: str | UnsetType = UNSET
     cluster: str | UnsetType = UNSET
+    shutdown_policy: str | UnsetType = UNSET
 
 
 class VoterPolicyBody(Body, frozen=True, kw_only=True):

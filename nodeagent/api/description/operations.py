@@ -42,7 +42,7 @@ from nodeagent.api.attaching import AttachCluster, AttachDataCenter
 from nodeagent.api.bmcs import ConfirmPowerOff, Power, PutBmc
 from nodeagent.api.certificates import ImportCertificate
 from nodeagent.api.description.schemas import reference_to
-from nodeagent.api.hosts import ChangeHost, ConfirmOff
+from nodeagent.api.hosts import ChangeHost, ConfirmOff, ShutDown
 from nodeagent.api.joining import (
     InitCluster,
     JoinCluster,
@@ -358,6 +358,10 @@ MAINTENANCE = titled(
             )
         ),
     ),
+)
+GONE_DOWN = titled(
+    "ShutDownHost",
+    object_of(policy=TEXT, given=list_of(TEXT), waiting=list_of(TEXT), left=list_of(TEXT)),
 )
 CALLER = titled(
     "Caller",
@@ -848,6 +852,12 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "Take this host out of its cluster.",
         {200: ("It belongs to none now.", LEFT)},
         body=LeaveCluster,
+        only_on_host=True,
+    ),
+    ("POST", "/v1/local/shutdown"): Operation(
+        "End the guests of this host, which goes down, as its policy says; for what systemd runs then.",
+        {200: ("What became of them, by names of VMs.", GONE_DOWN)},
+        body=ShutDown,
         only_on_host=True,
     ),
     ("POST", "/v1/local/lease"): Operation(

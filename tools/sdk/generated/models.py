@@ -42,6 +42,13 @@ class Direction(OpenEnum):
     INGRESS = "ingress"
 
 
+class Going(OpenEnum):
+    """How a host goes down."""
+
+    POWER_OFF = "power-off"
+    REBOOT = "reboot"
+
+
 class HostState(OpenEnum):
     """Where a host stands for the cluster. `FENCING`: its renewals are refused while its power is being taken away.
     `FENCED`: it is off, as an operator or its management board says. Either ends when the host comes with another boot, or
@@ -92,6 +99,19 @@ class Severity(OpenEnum):
     ALARM = "alarm"
     NOTICE = "notice"
     WARNING = "warning"
+
+
+class ShutdownPolicy(OpenEnum):
+    """What becomes of the VMs of a host that is shut down in order. `MIGRATE`: they are moved away live first. `FAILOVER`: they
+    are shut down and started elsewhere. `FREEZE`: they are shut down and wait for the host. `CONDITIONAL`: freeze for a reboot,
+    failover for a power-off. `CLUSTER`, of a host only: as its cluster says.
+    """
+
+    CLUSTER = "cluster"
+    CONDITIONAL = "conditional"
+    FAILOVER = "failover"
+    FREEZE = "freeze"
+    MIGRATE = "migrate"
 
 
 class StepMark(OpenEnum):
@@ -432,6 +452,10 @@ class ChangeCluster(Model, frozen=True, kw_only=True):
     """What is done about a start that leaves too little room for the VMs of lost hosts."""
     host_failures: int | UnsetType = UNSET
     """The loss of how many hosts at a time is to be borne. 1..4."""
+    shutdown_policy: ShutdownPolicy | UnsetType = UNSET
+    """What becomes of the VMs of a host that is shut down in order; not `cluster`."""
+    freeze_s_max: int | UnsetType = UNSET
+    """For how long VMs wait for a host that was shut down with `freeze`; then they are started elsewhere. 60..86400."""
 
 
 class ChangeDataCenter(Model, frozen=True, kw_only=True):
@@ -461,6 +485,8 @@ class ChangeHost(Model, frozen=True, kw_only=True):
 
     failure_domain: str | UnsetType | None = UNSET
     """Hosts of one domain fail together; empty: it shares its fate with no other."""
+    shutdown_policy: ShutdownPolicy | UnsetType | None = UNSET
+    """What becomes of its VMs when it is shut down in order."""
     cluster: str | UnsetType | None = UNSET
     """Name or id of another cluster; only for a host without VMs."""
 
@@ -542,6 +568,10 @@ class Cluster(Model, frozen=True, kw_only=True):
     """What is done about a start that leaves too little room for the VMs of lost hosts."""
     host_failures: int = 1
     """The loss of how many hosts at a time is to be borne. 1..4."""
+    shutdown_policy: ShutdownPolicy = ShutdownPolicy("conditional")
+    """What becomes of the VMs of a host that is shut down in order; not `cluster`."""
+    freeze_s_max: int = 900
+    """For how long VMs wait for a host that was shut down with `freeze`; then they are started elsewhere. 60..86400."""
     data_center_name: str = ""
     """The name behind `data_center_id`; empty without one."""
 
@@ -623,6 +653,10 @@ class CreateCluster(Model, frozen=True, kw_only=True):
     """What is done about a start that leaves too little room for the VMs of lost hosts. Default: `warn`."""
     host_failures: int | UnsetType = UNSET
     """The loss of how many hosts at a time is to be borne. 1..4. Default: `1`."""
+    shutdown_policy: ShutdownPolicy | UnsetType = UNSET
+    """What becomes of the VMs of a host that is shut down in order; not `cluster`. Default: `conditional`."""
+    freeze_s_max: int | UnsetType = UNSET
+    """For how long VMs wait for a host that was shut down with `freeze`; then they are started elsewhere. 60..86400. Default: `900`."""
 
 
 class CreateDataCenter(Model, frozen=True, kw_only=True):
@@ -985,6 +1019,14 @@ class Host(Model, frozen=True, kw_only=True):
     """Whether all that had to leave it for its maintenance has left."""
     maintenance_back: bool = True
     """Whether its VMs come back when its maintenance ends."""
+    shutdown_policy: ShutdownPolicy = ShutdownPolicy("cluster")
+    """What becomes of its VMs when it is shut down in order."""
+    down_boot_id: str = ""
+    """Boot in which it was told to shut down; empty once it is back."""
+    frozen: bool = False
+    """Whether its VMs wait for it to be back from its shutdown."""
+    maintenance_for_shutdown: bool = False
+    """Whether its maintenance ends by itself when it is back."""
     failure_domain: str = ""
     """Hosts of one domain fail together; empty: it shares its fate with no other."""
     witness: bool = False
@@ -1729,6 +1771,22 @@ class SetPassword(Model, frozen=True, kw_only=True):
     """The new password, of 12 characters at least."""
     old_password: str | UnsetType = UNSET
     """The present one; needed for one's own."""
+
+
+class ShutDown(Model, frozen=True, kw_only=True):
+    """`POST /v1/local/shutdown`."""
+
+    going: Going
+    """Whether the host is back soon: `reboot` or `power-off`."""
+
+
+class ShutDownHost(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    policy: str = ""
+    given: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
 
 
 class SomeVMs(Model, frozen=True, kw_only=True):
