@@ -50,7 +50,7 @@ async def tell_agent(socket: str, going: Going) -> str:
 
 async def _work() -> None:
     jobs = await run(["systemctl", "list-jobs", "--no-legend"], timeout_s=LIST_TIMEOUT_S)
-    going = going_by(jobs.stdout)
+    going = going_by(jobs.stdout.decode(errors="replace"))
     if going is None:
         log.info("the host does not go down: guests go on")
         return

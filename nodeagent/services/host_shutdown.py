@@ -24,6 +24,8 @@ from core.model import (
     PowerState,
     Severity,
     ShutdownPolicy,
+    Task,
+    TaskState,
     Unmovable,
     VMPhase,
 )
@@ -204,8 +206,23 @@ class HostShutdown:
         )
         message = f"VM {vm.name} goes from {here}, which is shut down, to {taker.name}"
         event = self._events.make("vm-handed-over", vm, message)
-        await self._store.apply(puts=(given, event), guards=(taker,))
+        await self._store.apply(puts=(given, event, *self._ended_task(vm)), guards=(taker,))
         return True
+
+    def _ended_task(self, vm: VM) -> tuple[Task, ...]:
+        """Return the open task of a VM that is given away, ended: the taker acts on a VM without one only."""
+        holder = self._store.claim_holder(f"task.subject/vm/{vm.id}")
+        task = self._store.get(Task, holder.removeprefix("task/")) if holder else None
+        if task is None:
+            return ()
+        ended = replace(
+            task,
+            state=TaskState.FAILED,
+            error=f"host {self._node.host_name}, which worked on it, was shut down",
+            error_code="host-shutting-down",
+            ended_ms=self._node.clock.wall_ms(),
+        )
+        return (ended,)
 
     def _taker(self, vm: VM) -> Host | None:
         try:
