@@ -62,6 +62,7 @@ class Managers:
             up=world.leadership.up_for(host),
             suspected=host.suspected,
             lost=host.lost,
+            frozen=world.shutdowns.frozen_for(host),
         )
         decisions = decide(view, now_s)
         host.suspected, host.lost = remember(view, decisions)
