@@ -1,8 +1,12 @@
 """An orderly shutdown of a host: who goes, who waits, for how long, and that only a shutdown does it."""
 
 import asyncio
+import dataclasses
+import json
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 from msgspec.structs import replace
 
 from core.errors import InvalidError, UnavailableError
@@ -21,13 +25,15 @@ from core.model import (
 from ha.lease import LeaseJudge
 from ha.profile import PROFILES
 from ha.shutdown import Going, policy_for
+from nodeagent.api.app import serve_unix
 from nodeagent.services.evacuation import Evacuation
 from nodeagent.services.event_log import EventLog
 from nodeagent.services.ha_controller import HaController
-from nodeagent.services.host_shutdown import GIVEN_UP_S, MIGRATE_S_MAX, HostShutdown
+from nodeagent.services.host_shutdown import GIVEN_UP_S, MIGRATE_S_MAX, HostShutdown, Outcome
 from nodeagent.services.placing import Placing
 from nodeagent.services.vm_service import VmService
-from nodeagent.shutdown_hook import going_by
+from nodeagent.shutdown_hook import going_by, tell_agent
+from tests.api import ADMIN, FakeAgent, app_of
 from tests.one_member import (
     HOST_ID,
     OTHER_ID,
@@ -421,3 +427,58 @@ async def test_an_agent_that_restarts_changes_nothing(world):
         await asyncio.sleep(5)
     assert world.vm("web") == before
     assert world.power.told == []
+
+
+@in_world()
+async def test_an_agent_that_is_up_before_its_lease_keeps_the_vms_waiting(world):
+    """The record is what keeps them here, until the cluster has seen the new boot."""
+    await world.add("web")
+    await world.shutdown.shut_down(Going.REBOOT)
+    world.off.add(OTHER_ID)
+    await asyncio.sleep(60)
+    world.node.guard.boot_id = "boot-2"
+    async with running(world.agent().run):
+        await asyncio.sleep(60)
+        assert world.host.frozen
+        assert world.vm("web").host_id == OTHER_ID
+        world.boots[OTHER_ID] = "boot-2"
+        world.off.clear()
+        await until(lambda: not world.host.frozen, 30)
+    assert world.vm("web").host_id == OTHER_ID
+
+
+async def test_the_hook_tells_the_agent_of_this_host_and_nobody_else_can(tmp_path):
+    member = await founded()
+    agent = FakeAgent(member)
+    asked: list[Going] = []
+
+    class Shutdown:
+        async def shut_down(self, going: Going) -> Outcome:
+            asked.append(going)
+            return Outcome(policy="failover", given=("web",))
+
+    agent.services = dataclasses.replace(agent.services, shutdown=Shutdown())
+    runner = web.AppRunner(app_of(member, agent), shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await serve_unix(runner, tmp_path / "api.sock")
+        said = await tell_agent(str(tmp_path / "api.sock"), Going.POWER_OFF)
+    finally:
+        await runner.cleanup()
+    assert json.loads(said) == {"policy": "failover", "given": ["web"], "waiting": [], "left": []}
+    assert asked == [Going.POWER_OFF]
+    async with TestClient(TestServer(app_of(member, agent)), headers=ADMIN) as client:
+        answer = await client.post("/v1/local/shutdown", json={"going": "reboot"})
+        assert answer.status == 403
+    assert asked == [Going.POWER_OFF]
+
+
+async def test_hosts_and_clusters_can_be_told_their_policy():
+    member = await founded()
+    async with TestClient(TestServer(app_of(member)), headers=ADMIN) as client:
+        refused = await client.patch("/v1/clusters/test", json={"shutdown_policy": "cluster"})
+        assert refused.status == 400
+        changed = await client.patch("/v1/clusters/test", json={"shutdown_policy": "migrate"})
+        assert (await changed.json())["shutdown_policy"] == "migrate"
+        changed = await client.patch("/v1/hosts/h1", json={"shutdown_policy": "freeze"})
+        assert (await changed.json())["shutdown_policy"] == "freeze"
