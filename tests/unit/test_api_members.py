@@ -67,6 +67,7 @@ class Agent:
             plugins=None,
             renewal=None,
             secrets=None,
+            shutdown=None,
             states=MemberStates(many.node),
             storages=None,
             thin=None,
