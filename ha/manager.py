@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from core.model import VM, Bmc, DataStorage, Disk, Host, HostState, Lease, PowerState, VMPhase
+from ha.cold_start import waited_for
 from ha.fencing import Fence, is_movable, to_fence
 from ha.placement import (
     Load,
@@ -113,7 +114,7 @@ Decision = Fence | Recover | EndMigration | Block | Unblock | Suspect | HostLost
 class HAView:
     """What is known to the node that decides. Times are monotonic seconds of its own clock.
 
-    `stamps_s` comes from `LeaseJudge.stamps_s`; `leader_since_s` is None when this node does not lead. `suspected` and
+    `stamps_s` and `booted_s` come from the `LeaseJudge`; `leader_since_s` is None when this node does not lead. `suspected` and
     `lost` are the hosts already told, see `remember`; both begin empty with each leadership.
     """
 
@@ -130,6 +131,7 @@ class HAView:
     up: frozenset[str] = frozenset()
     suspected: frozenset[str] = frozenset()
     lost: frozenset[str] = frozenset()
+    booted_s: Mapping[str, float] = field(default_factory=dict)
     recovery_enabled: bool = True
     recoveries_max: int = RECOVERIES_MAX
 
@@ -158,7 +160,7 @@ def decide(view: HAView, now_s: float) -> tuple[Decision, ...]:
     if view.leader_since_s is None or now_s - view.leader_since_s < LEADER_AGE_S_MIN:
         return ()
     decisions = _host_events(view, now_s)
-    plan = _Plan(view, now_s)
+    plan = _Plan(view, now_s, waited_for(view.hosts.values(), view.booted_s, now_s))
     decisions.extend(plan.fences())
     for vm in sorted(view.vms.values(), key=lambda vm: (rank(vm), vm.name, vm.id)):
         decision = plan.for_vm(vm)
@@ -205,6 +207,7 @@ class _Plan:
 
     view: HAView
     now_s: float
+    waited_for: frozenset[str]
     recovered: int = 0
     _loads: dict[str, Load] | None = None
     _disks: dict[str, list[Disk]] | None = None
@@ -277,7 +280,7 @@ class _Plan:
         view = self.view
         if not view.recovery_enabled or not view.bmcs:
             return []
-        return to_fence(
+        found = to_fence(
             profile=view.profile,
             hosts=view.hosts,
             leases=view.leases,
@@ -292,6 +295,14 @@ class _Plan:
             voters=view.voters,
             up=view.up,
         )
+        return [fence for fence in found if self._is_worth_fencing(fence.host_id)]
+
+    def _is_worth_fencing(self, host_id: str) -> bool:
+        """Leave a host on that may still be booting after a cold start, or whose VMs are free already."""
+        if host_id in self.waited_for:
+            return False
+        lease, host = self.view.leases[host_id], self.view.hosts[host_id]
+        return silence_of(self.view.profile, host, lease, self._age_s(host_id)) is None
 
     def _host_name(self, host_id: str) -> str:
         host = self.view.hosts.get(host_id)
@@ -346,6 +357,8 @@ class _Plan:
                 return self._without_proof(vm, target)
             other = LeaseGuard(target, self.view.leases[target].revision)
             target = ""
+        if vm.host_id in self.waited_for:
+            return None
         if not self.view.recovery_enabled:
             return self._block(vm, "recovery is switched off for this cluster")
         if self.recovered >= self.view.recoveries_max:

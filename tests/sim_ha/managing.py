@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from core.model import VM, HostState, Lease, VMPhase
+from ha.cold_start import waited_for
 from ha.fencing import Fence
 from ha.manager import (
     Block,
@@ -57,12 +58,15 @@ class Managers:
             storages=world.storages,
             leases=records.leases,
             stamps_s=host.judge.stamps_s(),
+            booted_s=host.judge.booted_s(),
             bmcs=world.boards.records,
             voters=frozenset(world.hosts),
             up=world.leadership.up_for(host),
             suspected=host.suspected,
             lost=host.lost,
         )
+        if waited_for(view.hosts.values(), view.booted_s, now_s):
+            world.reached["rounds that wait for missing hosts"] += 1
         decisions = decide(view, now_s)
         host.suspected, host.lost = remember(view, decisions)
         soon = world.steps_of(host)

@@ -182,6 +182,7 @@ class Story:
     def do_reboots(self, names: list[str], pairs: dict[str, str]) -> None:
         for name in names:
             self.renew(name, boot_id=f"{name}-boot2")
+            self.replace(booted_s={**self.view.booted_s, name: self.now_s})
         self.silent.difference_update(names)
 
     def do_fence(self, names: list[str], pairs: dict[str, str]) -> None:
