@@ -39,6 +39,9 @@ class Managers:
     def __init__(self, world: World) -> None:
         self._world = world
         profile = world.profile
+        self.waited_s = (
+            0.0  # when a leader waited last for hosts that are missing after a cold start
+        )
         self._profile = profile if world.rules.watchdog_counts else replace(profile, watchdog_s=0.0)
 
     def tick(self, host: SimHost) -> None:
@@ -67,6 +70,7 @@ class Managers:
         )
         if waited_for(view.hosts.values(), view.booted_s, now_s):
             world.reached["rounds that wait for missing hosts"] += 1
+            self.waited_s = world.timeline.now_s
         decisions = decide(view, now_s)
         host.suspected, host.lost = remember(view, decisions)
         soon = world.steps_of(host)
