@@ -43,12 +43,16 @@ class GuardSeen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StorageSeen(msgspec.Struct, frozen=True, kw_only=True):
-    """A data storage as one host sees it. Not usable: writing, reading or finding it failed, or took too long."""
+    """A data storage as one host sees it. Not usable: writing, reading or finding it failed, or took too long.
+
+    `full`: it answers, but has no room for a few bytes.
+    """
 
     storage_id: str
     name: str
     usable: bool
     why: str = ""
+    full: bool = False
 
 
 class HostReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -239,7 +239,11 @@ class _Plan:
             fresh_s=self.view.profile.lease_s / 2,
         )
         request = PlacementRequest(
-            cpus=vm.cpus, memory_mib=vm.memory_mib, vm_id=vm.id, cluster_id=vm.cluster_id
+            cpus=vm.cpus,
+            memory_mib=vm.memory_mib,
+            vm_id=vm.id,
+            cluster_id=vm.cluster_id,
+            storage_ids=frozenset(disk.data_storage_id for disk in self.disks_of(vm.id)),
         )
         host_id = choose_host(request, view, self.loads()).host_id
         add_load(self.loads(), host_id, cpus=vm.cpus, memory_mib=vm.memory_mib)

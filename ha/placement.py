@@ -28,7 +28,7 @@ class PlacementError(ConflictError):
 
 @dataclass(frozen=True, slots=True)
 class PlacementRequest:
-    """What has to fit. `only_host_id` pins the VM, `only_why` is what is said of other hosts then; `vm_id` is not counted as a load where it is now."""
+    """What has to fit. `only_host_id` pins the VM, `only_why` is what is said of other hosts then; `vm_id` is not counted as a load where it is now. `storage_ids` are the data storages of its disks."""
 
     cpus: int
     memory_mib: int
@@ -37,6 +37,7 @@ class PlacementRequest:
     only_host_id: str = ""
     only_why: str = NOT_ITS_DISKS
     except_host_ids: frozenset[str] = frozenset()
+    storage_ids: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +173,8 @@ def _why_not(
         return "fenced"
     if host.maintenance:
         return "in maintenance"
+    if request.storage_ids.intersection(host.unreachable_storage_ids):
+        return "can't reach the VM's data storage"
     if age_s is None:
         return "never held a lease"
     if age_s >= view.fresh_s:

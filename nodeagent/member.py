@@ -81,6 +81,8 @@ from nodeagent.services.secrets_rotation import SecretsRotation
 from nodeagent.services.self_look import SelfLook
 from nodeagent.services.services import Services
 from nodeagent.services.storage_checks import StorageChecks
+from nodeagent.services.storage_loss import StorageLoss
+from nodeagent.services.storage_watch import StorageWatch
 from nodeagent.services.storages import Storages
 from nodeagent.services.task_rescue import TaskRescue
 from nodeagent.services.task_runner import TaskRunner
@@ -103,7 +105,7 @@ log = logging.getLogger(__name__)
 
 STEP_ASIDE_TIMEOUT_S = 2.0
 AUDITS_TIMEOUT_S = 1.0
-NOT_ON_WITNESSES = ("network", "vms", "images", "incoming")
+NOT_ON_WITNESSES = ("network", "storages", "vms", "images", "incoming")
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +173,8 @@ class Member:
         images = ImageService(self.node, self._kept, leases, whereabouts)
         plugins = Plugins(allocator=basics.config.allocator, types=basics.resource_types)
         storages = Storages(self.node, images, plugins.storage_drivers)
+        checks = StorageChecks(storages.driver_of)
+        self._storage_watch = StorageWatch(self.node, checks)
         self._accelerator = read_accelerator(Architecture(platform.machine()))
         self._power = VmPower(
             self.node,
@@ -179,6 +183,7 @@ class Member:
             accelerator=self._accelerator,
             cache=DiskCache(basics.config.disk_cache),
             shape=plugins.system_tags.shape,
+            storages_answer=self._storage_watch.check,
         )
         mesh = store.get(Mesh, MESH_ID)
         profile = profile_of(mesh.ha_profile if mesh else "default")
@@ -219,7 +224,7 @@ class Member:
             exclusion=Exclusion(self.node),
             health=ClusterHealth(
                 self.node,
-                SelfLook(self.node, StorageChecks(storages.driver_of), secrets.kept),
+                SelfLook(self.node, checks, secrets.kept),
                 leases,
             ),
             identity=Identity(
@@ -299,13 +304,15 @@ class Member:
             await plugins.report_refused(self.node, self._events)
 
         moving_on = MovingOn(self.node, self._power, self._placing, self._events)
+        storage_loss = StorageLoss(self.node, self._storage_watch, moving_on)
         runs = {
             "leases": self.services.leases.run,
             "files-for-others": FilesForOthers(self.node, self.services.secrets.keys).run,
             "membership": self._membership.run,
             "network": self.services.network.run,
             "host-reporter": HostReporter(self.node, str(self._accelerator), plugins.reports).run,
-            "vms": VmController(self.node, self._power, self._events, moving_on).run,
+            "storages": self._storage_watch.run,
+            "vms": VmController(self.node, self._power, self._events, moving_on, storage_loss).run,
             "tasks": TaskRunner(
                 self.node,
                 registry.definitions,

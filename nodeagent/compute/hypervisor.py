@@ -25,6 +25,9 @@ from typing import Protocol
 
 from nodeagent.compute.domain_spec import DomainSpec
 
+IO_ERROR = "io-error"
+"""Why a guest is paused that its hypervisor stopped because a read or write of a disk failed."""
+
 
 class DomainStatus(StrEnum):
     """What a domain does. There is no "stopped": a domain that does not run does not exist."""

@@ -899,7 +899,7 @@ class Host(Model, frozen=True, kw_only=True):
     Hosts of one `failure_domain` (a rack, a room) fail together; empty: this host shares its fate with no other. A
     `witness` votes and holds the state, but runs no VMs. `feature_level` is what its agent understands. `joining` from
     its admission until it has the state and says so: it gets no vote, and may give up without a trace. `plugins` are what
-    its agent found installed when it started.
+    its agent found installed when it started. No VM is placed on a host that can't reach a data storage of its disks.
     """
 
     id: str
@@ -952,8 +952,12 @@ class Host(Model, frozen=True, kw_only=True):
     """What plug-ins its agent found when it started."""
     resource_types: tuple[str, ...] = ()
     """Collections that plug-ins bring on it."""
+    unreachable_storage_ids: tuple[str, ...] = ()
+    """Data storages that it could not use when it looked last."""
     cluster_name: str = ""
     """The name behind `cluster_id`; empty without one."""
+    unreachable_storage_names: tuple[str, ...] = ()
+    """The names behind `unreachable_storage_ids`."""
 
 
 class HostHealth(Model, frozen=True, kw_only=True):
