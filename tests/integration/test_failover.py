@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -70,6 +71,54 @@ async def test_a_short_cut_touches_no_guest(cluster: Cluster) -> None:
     assert [q.pid for q in lab.qemus(lab.hosts[1])] == [qemu.pid]
     assert hosts_running(lab, vm["id"]) == [lab.hosts[1]]
     await cluster.delete("blink")
+
+
+async def test_a_guest_whose_storage_fails_waits_and_goes_on_or_starts_where_it_works(
+    cluster: Cluster,
+) -> None:
+    lab = cluster.lab
+    host = lab.hosts[1]
+    await lab.glaze(host)
+    vm = await cluster.create("patient", "--host", host)
+    disk = await _disk_of(cluster, vm)
+    await poll(lambda: last_write(disk), 60.0, every_s=0.3)
+    (qemu,) = lab.qemus(host)
+
+    def phase(*wanted: str) -> Callable[[], Awaitable[bool]]:
+        async def is_so() -> bool:
+            return (await cluster.vm("patient"))["phase"] in wanted
+
+        return is_so
+
+    lab.shade(host, "dark")
+    await poll(phase("paused"), 30.0, every_s=0.3)
+    lab.shade(host, "clear")
+    await poll(phase("running"), 30.0, every_s=0.3)
+    assert [it.pid for it in lab.qemus(host)] == [qemu.pid]
+    last = await last_write(disk)
+    assert last is not None
+
+    async def writes_on() -> bool:
+        record = await last_write(disk)
+        return record is not None and record.counter > last.counter
+
+    await poll(writes_on, 30.0, every_s=0.3)
+
+    lab.shade(host, "dark")
+    await poll(phase("paused"), 30.0, every_s=0.3)
+
+    async def writes_elsewhere() -> bool:
+        record = await last_write(disk)
+        return record is not None and record.host != host
+
+    await poll(writes_elsewhere, 90.0, every_s=0.3)
+    assert not lab.qemus(host)
+    lab.shade(host, "clear")
+    records = await read_records(disk)
+    assert took_turns(records)
+    counters = [record.counter for record in records]
+    assert counters == list(range(counters[0], counters[0] + len(counters)))
+    await cluster.delete("patient")
 
 
 async def test_without_quorum_a_write_is_refused_soon_and_reads_go_on(cluster: Cluster) -> None:
