@@ -66,7 +66,15 @@ class Ground:
         Raises:
             PlatformError: it didn't come up.
         """
-        lab = await Lab.up(name, shape.hosts, services=services_of(shape))
+        return await cls.form(await Lab.up(name, shape.hosts, services=services_of(shape)), shape)
+
+    @classmethod
+    async def form(cls, lab: Lab, shape: Shape) -> Ground:
+        """Make the hosts of a fresh lab a cluster of this shape.
+
+        Raises:
+            PlatformError: it didn't come up.
+        """
         ground = cls(lab, Operator(lab), shape, Observer(lab))
         await ground._form()
         await ground.healthy()
@@ -284,11 +292,15 @@ class Ground:
         """Look at all that guests wrote themselves.
 
         Raises:
-            Missed: the records of one say that two of it ran at a time.
+            Missed: the records of one say that two of it ran at a time, or that one is lost.
         """
         for guest in guests:
-            if not took_turns(await read_records(guest.disk)):
+            records = await read_records(guest.disk)
+            if not took_turns(records):
                 raise Missed(f"the records on the disk of {guest.name} are of two guests at a time")
+            counters = [record.counter for record in records]
+            if counters != list(range(counters[0], counters[0] + len(counters))):
+                raise Missed(f"records on the disk of {guest.name} are missing")
 
     async def hold_still(self, seconds: float, what: str, check: Callable[[], object]) -> None:
         """Wait this long while `check` stays true.
