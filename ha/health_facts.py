@@ -106,6 +106,13 @@ class BlockedVM(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class ShortRoom(msgspec.Struct, frozen=True, kw_only=True):
+    """A cluster that could not bear a loss that it should, and what that would be."""
+
+    cluster_name: str
+    what: str
+
+
 class ClusterFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The cluster as one agent, that of host `asked_id`, knows it.
 
@@ -121,6 +128,7 @@ class ClusterFacts(msgspec.Struct, frozen=True, kw_only=True):
     hosts: tuple[HostFacts, ...]
     blocked_count: int = 0
     blocked: tuple[BlockedVM, ...] = ()
+    short_rooms: tuple[ShortRoom, ...] = ()
 
     def host(self, host_id: str) -> HostFacts | None:
         """Return a host, None when it is not in the state."""

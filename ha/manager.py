@@ -27,7 +27,7 @@ from ha.placement import (
 )
 from ha.profile import Profile
 from ha.proofs import Proof, silence_of
-from ha.start_order import rank
+from ha.start_order import recovery_order
 
 LEADER_AGE_S_MIN = 4.0
 RECOVERIES_MAX = 16
@@ -156,13 +156,13 @@ def remember(
 
 
 def decide(view: HAView, now_s: float) -> tuple[Decision, ...]:
-    """Return what to do now, events first, then VMs by priority and name. Empty on a node that does not lead, or only just began to."""
+    """Return what to do now, events first, then VMs by `recovery_order`. Empty on a node that does not lead, or only just began to."""
     if view.leader_since_s is None or now_s - view.leader_since_s < LEADER_AGE_S_MIN:
         return ()
     decisions = _host_events(view, now_s)
     plan = _Plan(view, now_s, waited_for(view.hosts.values(), view.booted_s, now_s))
     decisions.extend(plan.fences())
-    for vm in sorted(view.vms.values(), key=lambda vm: (rank(vm), vm.name, vm.id)):
+    for vm in sorted(view.vms.values(), key=recovery_order):
         decision = plan.for_vm(vm)
         if decision is not None:
             decisions.append(decision)

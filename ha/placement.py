@@ -145,7 +145,7 @@ def choose_host(
     for host in sorted(view.hosts, key=lambda host: host.name):
         load = counted.get(host.id, Load())
         free_mib = host.memory_mib - view.reserve_mib - load.memory_mib
-        why_not = _why_not(request, view, host, load, free_mib)
+        why_not = why_not_on(request, view, host, load, free_mib)
         reasons.append(f"{host.name}: {why_not or f'{free_mib} MiB free'}")
         if not why_not:
             candidates.append(Candidate(host, free_mib, load.cpus))
@@ -156,9 +156,10 @@ def choose_host(
     return Placement(prefer(request, tuple(candidates)), tuple(reasons))
 
 
-def _why_not(
+def why_not_on(
     request: PlacementRequest, view: PlacementView, host: Host, load: Load, free_mib: int
 ) -> str:
+    """Return why a host can't take the VM beside its `load`, which leaves `free_mib`; empty when it can."""
     age_s = view.lease_ages_s.get(host.id)
     needed_mib = request.memory_mib + VM_OVERHEAD_MIB
     if request.only_host_id and host.id != request.only_host_id:

@@ -49,6 +49,7 @@ from nodeagent.node import Node
 from nodeagent.plugins.observing import Observing
 from nodeagent.plugins.plugins import Plugins
 from nodeagent.power.ipmi import Ipmi
+from nodeagent.services.admission import AdmissionControl
 from nodeagent.services.bmc_checks import BmcChecks
 from nodeagent.services.bmcs import Bmcs
 from nodeagent.services.callback_sender import CallbackSender
@@ -244,7 +245,7 @@ class Member:
             ),
             storages=storages,
             thin=ThinFeeds(self.node),
-            vms=VmService(self.node, self._placing),
+            vms=VmService(self.node, self._placing, AdmissionControl(store, self._judge).admit),
         )
         self._rescue = TaskRescue(self.node, self._judge, self.services.vms, self._placing, bus)
         self._rpc = MeshRpc(self.node, self.services, admits=self._admits)

@@ -19,6 +19,7 @@ from core.model.identity import (
 )
 from core.model.mesh import (
     AccessToken,
+    Admission,
     ApiCertificate,
     Cluster,
     DataCenter,
@@ -128,6 +129,7 @@ __all__ = [
     "AccessKey",
     "AccessToken",
     "Account",
+    "Admission",
     "ApiCertificate",
     "Audit",
     "Bmc",

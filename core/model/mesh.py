@@ -25,8 +25,19 @@ class DataCenter(Tagged, tag="data-center.v1", frozen=True, kw_only=True):
     ] = ""
 
 
+class Admission(StrEnum):
+    """What is done about a VM for which, after its start, the loss of hosts could not be borne: nothing, a warning, a refusal."""
+
+    OFF = "off"
+    WARN = "warn"
+    ENFORCE = "enforce"
+
+
 class Cluster(Tagged, tag="cluster.v1", frozen=True, kw_only=True):
-    """A logical group of hosts inside a data center."""
+    """A logical group of hosts inside a data center.
+
+    `admission` keeps room for the highly available VMs of `host_failures` hosts that may be lost at a time (`ha.admission`).
+    """
 
     PLURAL: ClassVar[str] = "clusters"
     BY_DECLARATION: ClassVar[bool] = True
@@ -44,6 +55,15 @@ class Cluster(Tagged, tag="cluster.v1", frozen=True, kw_only=True):
     description: Annotated[
         str, attribute("A note for people.", length_max=DESCRIPTION_LENGTH_MAX)
     ] = ""
+    admission: Annotated[
+        Admission,
+        attribute(
+            "What is done about a start that leaves too little room for the VMs of lost hosts."
+        ),
+    ] = Admission.WARN
+    host_failures: Annotated[
+        int, attribute("The loss of how many hosts at a time is to be borne.", least=1, most=4)
+    ] = 1
 
 
 class Mesh(Resource, tag="mesh.v1", frozen=True, kw_only=True):

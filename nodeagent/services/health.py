@@ -20,6 +20,7 @@ from ha.health_facts import BlockedVM, ClusterFacts, HostFacts, HostReport
 from ha.profile import profile_of
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.node import Node
+from nodeagent.services.admission import short_rooms
 from nodeagent.services.self_look import HEALTH_PATH, SelfLook
 from nodeagent.services.shared_look import SharedLook
 
@@ -105,6 +106,7 @@ class ClusterHealth:
                 )
                 for vm in sorted(blocked, key=lambda vm: vm.name)[:BLOCKED_SHOWN]
             ),
+            short_rooms=short_rooms(store, self._ages),
         )
 
     def _host(

@@ -273,6 +273,13 @@ class PlacePatch(Body, frozen=True, kw_only=True):
     description: str | UnsetType = UNSET
 
 
+class ClusterPatch(PlacePatch, frozen=True, kw_only=True):
+    """What to change of a cluster. `admission`: off, warn or enforce."""
+
+    admission: str | UnsetType = UNSET
+    host_failures: int | UnsetType = UNSET
+
+
 class EmptyBody(Body, frozen=True, kw_only=True):
     """For actions that need no words."""
 

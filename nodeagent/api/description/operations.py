@@ -314,6 +314,30 @@ HEALTH = titled(
         hosts=list_of(HOST_HEALTH),
     ),
 )
+ROOM = titled(
+    "Room",
+    object_of(
+        cluster_name=TEXT,
+        admission=TEXT,
+        host_failures=NUMBER,
+        bearable=FLAG,
+        losses=list_of(
+            titled(
+                "HostLoss",
+                object_of(
+                    hosts=list_of(TEXT),
+                    vms=NUMBER,
+                    memory_mib=NUMBER,
+                    placed={**OBJECT, "additionalProperties": NUMBER},
+                    left_out=NUMBER,
+                    missing_mib=NUMBER,
+                    why=TEXT,
+                ),
+            )
+        ),
+        index=NUMBER,
+    ),
+)
 CALLER = titled(
     "Caller",
     object_of(
@@ -434,6 +458,10 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "Whether the cluster can take a failure now, what is wrong, and what to do. Takes about two seconds at most, and "
         "needs no quorum.",
         {200: ("The verdict (ok, degraded or failing), findings, and each host.", HEALTH)},
+    ),
+    ("GET", "/v1/clusters/{cluster}/room"): Operation(
+        "What would become of the highly available VMs if hosts were lost, the worst losses first.",
+        {200: ("What is set, and where the VMs of each loss would go.", ROOM)},
     ),
     ("GET", "/v1/members"): Operation(
         "Each host's role, progress and health. Takes a second at most.",

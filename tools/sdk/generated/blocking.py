@@ -681,6 +681,8 @@ class Clusters(BlockingCollection[models.Cluster]):
         data_center: str,
         tags: Sequence[str] | UnsetType = UNSET,
         description: str | UnsetType = UNSET,
+        admission: models.Admission | UnsetType | str = UNSET,
+        host_failures: int | UnsetType = UNSET,
         idempotency_key: str = "",
     ) -> models.Cluster:
         """Make one of the clusters.
@@ -690,6 +692,8 @@ class Clusters(BlockingCollection[models.Cluster]):
             data_center: The data center that it lies in. Name or id, of data-centers.
             tags: Names and `key=value` pairs, to find it by, to limit rights, to change what it does.
             description: A note for people. At most 1000 characters.
+            admission: What is done about a start that leaves too little room for the VMs of lost hosts. Default: `warn`.
+            host_failures: The loss of how many hosts at a time is to be borne. 1..4. Default: `1`.
             idempotency_key: A repetition with the same key gives the first result.
         """
         return self._runner.run(
@@ -698,9 +702,19 @@ class Clusters(BlockingCollection[models.Cluster]):
                 data_center=data_center,
                 tags=tags,
                 description=description,
+                admission=admission,
+                host_failures=host_failures,
                 idempotency_key=idempotency_key,
             )
         )
+
+    def get_room(self, cluster: str, /) -> models.Room:
+        """What would become of the highly available VMs if hosts were lost, the worst losses first.
+
+        Args:
+            cluster: Name or id.
+        """
+        return self._runner.run(self._calls.get_room(cluster))
 
     def update(
         self,
@@ -711,6 +725,8 @@ class Clusters(BlockingCollection[models.Cluster]):
         data_center: str | UnsetType = UNSET,
         tags: Sequence[str] | UnsetType = UNSET,
         description: str | UnsetType = UNSET,
+        admission: models.Admission | UnsetType | str = UNSET,
+        host_failures: int | UnsetType = UNSET,
         idempotency_key: str = "",
         if_match: int | str = "",
     ) -> models.Cluster:
@@ -722,6 +738,8 @@ class Clusters(BlockingCollection[models.Cluster]):
             data_center: The data center that it lies in. Name or id, of data-centers.
             tags: Names and `key=value` pairs, to find it by, to limit rights, to change what it does.
             description: A note for people. At most 1000 characters.
+            admission: What is done about a start that leaves too little room for the VMs of lost hosts.
+            host_failures: The loss of how many hosts at a time is to be borne. 1..4.
             idempotency_key: A repetition with the same key gives the first result.
             if_match: Do it only if the thing still has this revision.
         """
@@ -732,6 +750,8 @@ class Clusters(BlockingCollection[models.Cluster]):
                 data_center=data_center,
                 tags=tags,
                 description=description,
+                admission=admission,
+                host_failures=host_failures,
                 idempotency_key=idempotency_key,
                 if_match=if_match,
             )

@@ -12,6 +12,14 @@ from msgspec import UNSET, UnsetType, field
 from tools.sdk.model import Model, OpenEnum
 
 
+class Admission(OpenEnum):
+    """What is done about a VM for which, after its start, the loss of hosts could not be borne: nothing, a warning, a refusal."""
+
+    ENFORCE = "enforce"
+    OFF = "off"
+    WARN = "warn"
+
+
 class BmcState(OpenEnum):
     """Whether a board can be relied on. `OK`: it said "on" when it was asked last while its host held its lease."""
 
@@ -410,6 +418,10 @@ class ChangeCluster(Model, frozen=True, kw_only=True):
     """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
     description: str | UnsetType = UNSET
     """A note for people. At most 1000 characters."""
+    admission: Admission | UnsetType = UNSET
+    """What is done about a start that leaves too little room for the VMs of lost hosts."""
+    host_failures: int | UnsetType = UNSET
+    """The loss of how many hosts at a time is to be borne. 1..4."""
 
 
 class ChangeDataCenter(Model, frozen=True, kw_only=True):
@@ -497,7 +509,10 @@ class CloudInit(Model, frozen=True, kw_only=True):
 
 
 class Cluster(Model, frozen=True, kw_only=True):
-    """A logical group of hosts inside a data center."""
+    """A logical group of hosts inside a data center.
+
+    `admission` keeps room for the highly available VMs of `host_failures` hosts that may be lost at a time (`ha.admission`).
+    """
 
     id: str
     """A UUID, or a name where the kind says so; never changes."""
@@ -513,6 +528,10 @@ class Cluster(Model, frozen=True, kw_only=True):
     """The data center that it lies in."""
     description: str = ""
     """A note for people. At most 1000 characters."""
+    admission: Admission = Admission("warn")
+    """What is done about a start that leaves too little room for the VMs of lost hosts."""
+    host_failures: int = 1
+    """The loss of how many hosts at a time is to be borne. 1..4."""
     data_center_name: str = ""
     """The name behind `data_center_id`; empty without one."""
 
@@ -590,6 +609,10 @@ class CreateCluster(Model, frozen=True, kw_only=True):
     """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
     description: str | UnsetType = UNSET
     """A note for people. At most 1000 characters."""
+    admission: Admission | UnsetType = UNSET
+    """What is done about a start that leaves too little room for the VMs of lost hosts. Default: `warn`."""
+    host_failures: int | UnsetType = UNSET
+    """The loss of how many hosts at a time is to be borne. 1..4. Default: `1`."""
 
 
 class CreateDataCenter(Model, frozen=True, kw_only=True):
@@ -987,6 +1010,18 @@ class HostHealth(Model, frozen=True, kw_only=True):
     clock_offset_ms: float | None = None
     storages: tuple[StorageHealth, ...] = ()
     peers: tuple[PeerHealth, ...] = ()
+
+
+class HostLoss(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    hosts: tuple[str, ...] = ()
+    vms: int = 0
+    memory_mib: int = 0
+    placed: dict[str, int] = field(default_factory=dict)
+    left_out: int = 0
+    missing_mib: int = 0
+    why: str = ""
 
 
 class HostPlugin(Model, frozen=True, kw_only=True):
@@ -1535,6 +1570,17 @@ class Role(Model, frozen=True, kw_only=True):
     """What it allows."""
     description: str = ""
     """A note for people. At most 1000 characters."""
+
+
+class Room(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    cluster_name: str = ""
+    admission: str = ""
+    host_failures: int = 0
+    bearable: bool = False
+    losses: tuple[HostLoss, ...] = ()
+    index: int = 0
 
 
 class Rule(Model, frozen=True, kw_only=True):

@@ -788,6 +788,8 @@ class Clusters(Collection[models.Cluster]):
         data_center: str,
         tags: Sequence[str] | UnsetType = UNSET,
         description: str | UnsetType = UNSET,
+        admission: models.Admission | UnsetType | str = UNSET,
+        host_failures: int | UnsetType = UNSET,
         idempotency_key: str = "",
     ) -> models.Cluster:
         """Make one of the clusters.
@@ -797,6 +799,8 @@ class Clusters(Collection[models.Cluster]):
             data_center: The data center that it lies in. Name or id, of data-centers.
             tags: Names and `key=value` pairs, to find it by, to limit rights, to change what it does.
             description: A note for people. At most 1000 characters.
+            admission: What is done about a start that leaves too little room for the VMs of lost hosts. Default: `warn`.
+            host_failures: The loss of how many hosts at a time is to be borne. 1..4. Default: `1`.
             idempotency_key: A repetition with the same key gives the first result.
         """
         return await self._api.answer(
@@ -804,11 +808,26 @@ class Clusters(Collection[models.Cluster]):
                 "POST",
                 path_of("clusters"),
                 body=models.CreateCluster(
-                    name=name, data_center=data_center, tags=listed(tags), description=description
+                    name=name,
+                    data_center=data_center,
+                    tags=listed(tags),
+                    description=description,
+                    admission=word(models.Admission, admission),
+                    host_failures=host_failures,
                 ),
                 headers={"Idempotency-Key": idempotency_key},
             ),
             models.Cluster,
+        )
+
+    async def get_room(self, cluster: str, /) -> models.Room:
+        """What would become of the highly available VMs if hosts were lost, the worst losses first.
+
+        Args:
+            cluster: Name or id.
+        """
+        return await self._api.answer(
+            request("GET", path_of("clusters", cluster, "room")), models.Room
         )
 
     async def update(
@@ -820,6 +839,8 @@ class Clusters(Collection[models.Cluster]):
         data_center: str | UnsetType = UNSET,
         tags: Sequence[str] | UnsetType = UNSET,
         description: str | UnsetType = UNSET,
+        admission: models.Admission | UnsetType | str = UNSET,
+        host_failures: int | UnsetType = UNSET,
         idempotency_key: str = "",
         if_match: int | str = "",
     ) -> models.Cluster:
@@ -831,6 +852,8 @@ class Clusters(Collection[models.Cluster]):
             data_center: The data center that it lies in. Name or id, of data-centers.
             tags: Names and `key=value` pairs, to find it by, to limit rights, to change what it does.
             description: A note for people. At most 1000 characters.
+            admission: What is done about a start that leaves too little room for the VMs of lost hosts.
+            host_failures: The loss of how many hosts at a time is to be borne. 1..4.
             idempotency_key: A repetition with the same key gives the first result.
             if_match: Do it only if the thing still has this revision.
         """
@@ -839,7 +862,12 @@ class Clusters(Collection[models.Cluster]):
                 "PATCH",
                 path_of("clusters", ref),
                 body=models.ChangeCluster(
-                    name=name, data_center=data_center, tags=listed(tags), description=description
+                    name=name,
+                    data_center=data_center,
+                    tags=listed(tags),
+                    description=description,
+                    admission=word(models.Admission, admission),
+                    host_failures=host_failures,
                 ),
                 headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
             ),
