@@ -27,7 +27,7 @@ from ha.drills.promises import AGENT_BACK_S, TIMED
 from ha.profile import Profile
 
 AFTER_BOUND_S = 30.0
-SETTLE_S = 3.0
+SETTLE_S = 3
 COULD_RUN = frozenset({VMPhase.RUNNING, VMPhase.PAUSED, VMPhase.MIGRATING})
 
 
@@ -89,7 +89,7 @@ class Watching:
         kind, after_s = self.drill.kind, after_ms / 1000
         if after_s >= self._limit_s():
             return True
-        if kind in TIMED and after_s < self.drill.duration_s + SETTLE_S:
+        if self.cut_may_last(after_ms - 1000 * SETTLE_S):
             return False
         if not all(self._is_decided(one) for one in self.vms):
             return False
@@ -105,6 +105,11 @@ class Watching:
                 return back and after_s >= self._settled_s()
             case _:
                 return True
+
+    def cut_may_last(self, after_ms: float) -> bool:
+        """Tell whether a cut that ends by itself may not have: one of a host that lost its power is over."""
+        lasts = self.drill.kind in TIMED and after_ms < 1000 * self.drill.duration_s
+        return lasts and not self.happened("fenced")
 
     def _settled_s(self) -> float:
         """Return when a lease that was not renewed since the fault would have ended, and been noticed."""
@@ -132,7 +137,7 @@ class Watching:
             self.note(
                 seen.after_ms,
                 "lease-ended",
-                f"the lease of {name} has ended: its guard has killed its guests",
+                f"the lease of {name} has ended: a guard that works has killed its guests",
             )
         if age_s >= self.profile.safe_s:
             self.note(seen.after_ms, "safe-time", f"T_safe is over: {name} is certainly silent")

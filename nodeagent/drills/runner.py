@@ -371,7 +371,7 @@ class DrillRunner:
             return False
         if run.drill.kind in (DrillKind.AGENT_KILL, DrillKind.LEADER_LOSS):
             return True
-        if run.drill.kind in TIMED and self._after_ms(run) < 1000 * run.drill.duration_s:
+        if run.watching.cut_may_last(self._after_ms(run)):
             return False
         fresh = self._leases.age_s(host.id) < run.watching.profile.suspect_s / 2
         if host.state is not HostState.MEMBER or not fresh:
