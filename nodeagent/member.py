@@ -41,6 +41,11 @@ from nodeagent.compute.domain_spec import Architecture, DiskCache
 from nodeagent.compute.libvirt_hypervisor import LibvirtHypervisor
 from nodeagent.compute.tunnel import remove_leftovers, serve_tunnel
 from nodeagent.config import Config
+from nodeagent.drills.drills import Drills
+from nodeagent.drills.faults import LinuxFaults
+from nodeagent.drills.power_loss import PowerLossWatch
+from nodeagent.drills.runner import DrillRunner
+from nodeagent.drills.target import DrillTarget
 from nodeagent.identity.identity import Identity
 from nodeagent.joining.doorkeeper import Doorkeeper
 from nodeagent.joining.founding import IMAGES_PATH, MESH_ID
@@ -202,6 +207,9 @@ class Member:
         bmcs = Bmcs(self.node, leases, profile, Ipmi(), secrets.keys)
         self._fencing = Fencing(self.node, bmcs, self._events)
         self._bmc_checks = BmcChecks(self.node, bmcs, self._events)
+        health = ClusterHealth(self.node, SelfLook(self.node, checks, secrets.kept), leases)
+
+        drills = Drills(self.node, health)
         plain = basics.config.plain_http
         targets = CallbackTargets(
             basics.config.callbacks,
@@ -223,11 +231,9 @@ class Member:
                 store, self._engine, clock=clock, rng=rng, secrets_key=secrets.keys
             ),
             exclusion=Exclusion(self.node),
-            health=ClusterHealth(
-                self.node,
-                SelfLook(self.node, checks, secrets.kept),
-                leases,
-            ),
+            drill_target=DrillTarget(self.node, LinuxFaults(paths.guard_socket)),
+            drills=drills,
+            health=health,
             identity=Identity(
                 store, record.host_id, clock=clock, rng=rng, secrets_key=secrets.keys
             ),
@@ -247,6 +253,8 @@ class Member:
             thin=ThinFeeds(self.node),
             vms=VmService(self.node, self._placing, AdmissionControl(store, self._judge).admit),
         )
+        self._drill_runner = DrillRunner(self.node, drills, leases, bmcs, self._events)
+        self._power_loss = PowerLossWatch(self.node, drills, self._events)
         self._rescue = TaskRescue(self.node, self._judge, self.services.vms, self._placing, bus)
         self._rpc = MeshRpc(self.node, self.services, admits=self._admits)
         self._server = MeshServer(tls, record.address, record.mesh_port, admit=self._admits)
@@ -323,6 +331,9 @@ class Member:
             "ha": HaController(self.node, self._judge, self._events).run,
             "fencing": self._fencing.run,
             "bmc-checks": self._bmc_checks.run,
+            "drill-runner": self._drill_runner.run,
+            "drill-target": self.services.drill_target.run,
+            "drill-power-loss": self._power_loss.run,
             "task-rescue": self._rescue.run,
             "images": self.services.images.run,
             "incoming": self.services.incoming.run,

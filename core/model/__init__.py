@@ -7,6 +7,16 @@ from __future__ import annotations
 
 from core.model.cascade import DeletePlan, Touched, ids_in, plan_delete
 from core.model.compute import VM, CloudInit, PowerState, VMPhase, VMPriority
+from core.model.drill import (
+    NOT_SEEN,
+    Drill,
+    DrillEvent,
+    DrillKind,
+    DrillPromise,
+    DrillState,
+    DrillVerdict,
+    DrillVM,
+)
 from core.model.identity import (
     AccessKey,
     Account,
@@ -107,6 +117,7 @@ RESOURCE_TYPES: tuple[type[Resource], ...] = (
     VM,
     Task,
     Event,
+    Drill,
     Deletion,
     Callback,
     CallbackKey,
@@ -124,6 +135,7 @@ __all__ = [
     "IPMI_PORT",
     "KINDS",
     "LINKS",
+    "NOT_SEEN",
     "RESOURCE_TYPES",
     "VM",
     "AccessKey",
@@ -146,6 +158,13 @@ __all__ = [
     "Direction",
     "Disk",
     "DistributedSwitch",
+    "Drill",
+    "DrillEvent",
+    "DrillKind",
+    "DrillPromise",
+    "DrillState",
+    "DrillVM",
+    "DrillVerdict",
     "Event",
     "Host",
     "HostKey",

@@ -17,7 +17,7 @@ from typing import NoReturn
 from core.errors import PlatformError
 from tools.lab import cleanup
 from tools.lab.boards import CIPHER_SUITE, PASSWORD, USER
-from tools.lab.cluster import form_cluster
+from tools.lab.cluster import form_cluster, give_boards
 from tools.lab.lab import Lab
 from tools.lab.layout import VENV_BIN
 
@@ -32,8 +32,9 @@ The lab {lab!r} stands: {hosts}. What you can do:
   {command} down                      remove every trace
 """
 CLUSTER_USAGE = """\
-They are one cluster:
+They are one cluster, and each host has a management board (BMC):
   {command} exec h1 -- kvorum status
+  {command} exec h1 -- kvorum drill run power-off h2 --dry-run   rehearse a failure: docs/drills.md
   {command} exec h1 -- curl --unix-socket /run/kvorum/api.sock http://localhost/v1/hosts
 """
 
@@ -53,6 +54,7 @@ async def _up(args: argparse.Namespace) -> int:
         command += f" --lab {args.lab}"
     if args.cluster:
         await form_cluster(lab, say=_say)
+        await give_boards(lab, say=_say)
     _say(f"{args.hosts} hosts are up after {loop.time() - began_s:.1f} s.")
     _say(USAGE.format(lab=args.lab, hosts=", ".join(lab.hosts), command=command).rstrip())
     if args.cluster:
