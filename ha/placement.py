@@ -172,6 +172,8 @@ def _why_not(
         return "fenced"
     if host.maintenance:
         return "in maintenance"
+    if host.driver_fault:
+        return f"a driver can't be used: {host.driver_fault}"
     if age_s is None:
         return "never held a lease"
     if age_s >= view.fresh_s:
