@@ -103,7 +103,9 @@ class HostDrivers:
             hypervisor = MissingHypervisor(error.message)
         firewall: FirewallDriver
         try:
-            firewall = self._firewall(choice.firewall or OWN_FIREWALL, site, run_dir)
+            firewall = self.firewall(
+                choice.firewall or OWN_FIREWALL, host_id=host_id, run_dir=run_dir
+            )
         except PlatformError as error:
             faults.append(error.message)
             firewall = MissingFirewall(error.message)
@@ -124,9 +126,15 @@ class HostDrivers:
         made = self._made(HYPERVISORS_GROUP, "hypervisor", name, Hypervisor, site)
         return cast(Hypervisor, made)
 
-    def _firewall(self, name: str, site: Mapping[str, object], run_dir: Path) -> FirewallDriver:
+    def firewall(self, name: str, *, host_id: str, run_dir: Path) -> FirewallDriver:
+        """Return the firewall of that name.
+
+        Raises:
+            PermanentError: it can't be used; the message says what to do.
+        """
         if name == OWN_FIREWALL:
             return nftables(run_dir)
+        site = {"host_id": host_id, "run_dir": run_dir}
         made = self._made(FIREWALLS_GROUP, "firewall", name, FirewallDriver, site)
         return cast(FirewallDriver, made)
 

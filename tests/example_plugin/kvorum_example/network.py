@@ -23,6 +23,12 @@ class Planned(InMemoryNetwork):
         report = await super().apply(plan)
         return replace(report, changes=report.changes + filtered)
 
+    async def teardown(self) -> NetworkReport:
+        """Remove everything; the firewall stays as long as a guest is plugged in."""
+        report = await super().teardown()
+        removed = 0 if await self.port_groups() else await self._filter.remove()
+        return replace(report, changes=report.changes + removed)
+
 
 def planned(*, host_id: str, run_dir: Path, firewall: FirewallDriver) -> Planned:
     """Return the network of a host behind the firewall that its settings name."""

@@ -952,6 +952,10 @@ class Host(Model, frozen=True, kw_only=True):
     """What plug-ins its agent found when it started."""
     resource_types: tuple[str, ...] = ()
     """Collections that plug-ins bring on it."""
+    hypervisor: str = ""
+    """The driver that its guests run under; empty: its agent never said."""
+    driver_fault: str = ""
+    """Why a driver that its settings name can't be used, so that no VM starts on it; empty: all can."""
     cluster_name: str = ""
     """The name behind `cluster_id`; empty without one."""
 
