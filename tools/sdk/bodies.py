@@ -318,6 +318,13 @@ class BmcBody(Body, frozen=True, kw_only=True):
         return f"BmcBody({self.host}, {self.address}, ***)"
 
 
+class GiveUpBody(Body, frozen=True, kw_only=True):
+    """Why a stuck task is ended as it is; `confirm` is the name of what it works on."""
+
+    reason: str
+    confirm: str
+
+
 class ConfirmOffBody(Body, frozen=True, kw_only=True):
     """A person's word that a host has no power; `confirm` is its name."""
 

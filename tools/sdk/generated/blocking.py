@@ -2482,6 +2482,35 @@ class Tasks(BlockingCollection[models.Task]):
             self._calls.delete(task, idempotency_key=idempotency_key, if_match=if_match)
         )
 
+    def give_up(
+        self,
+        task: str,
+        /,
+        *,
+        reason: str,
+        confirm: str,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Task:
+        """End a stuck task as it is, and record what it leaves behind.
+
+        Args:
+            task: Name or id.
+            reason: Why; it is kept with the task. At most 200 characters.
+            confirm: The name of what the task works on, once more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.give_up(
+                task,
+                reason=reason,
+                confirm=confirm,
+                idempotency_key=idempotency_key,
+                if_match=if_match,
+            )
+        )
+
     def retry(
         self, task: str, /, *, idempotency_key: str = "", if_match: int | str = ""
     ) -> models.Task:

@@ -883,6 +883,15 @@ class FormerMember(Model, frozen=True, kw_only=True):
     cluster_name: str = ""
 
 
+class GiveUpTask(Model, frozen=True, kw_only=True):
+    """`confirm` repeats the name of what the task works on: what it has begun is left as it is."""
+
+    reason: str
+    """Why; it is kept with the task. At most 200 characters."""
+    confirm: str
+    """The name of what the task works on, once more."""
+
+
 class HealthFinding(Model, frozen=True, kw_only=True):
     """An object of the API."""
 
@@ -1147,6 +1156,17 @@ class LeaveCluster(Model, frozen=True, kw_only=True):
     """Leave a cluster that has no place for this host any more. Default: `False`."""
     confirm: str | UnsetType = UNSET
     """This host's name, once more; needed with `force`."""
+
+
+class Leftover(Model, frozen=True, kw_only=True):
+    """Something that a task that was given up may have left behind."""
+
+    step: str = ""
+    """The step that made it, or should have removed it."""
+    resource: str = ""
+    """What it belongs to, as `kind/id`; empty: nothing."""
+    what: str = ""
+    """What it is and where."""
 
 
 class LocalStatus(Model, frozen=True, kw_only=True):
@@ -1712,7 +1732,8 @@ class Task(Model, frozen=True, kw_only=True):
     `workflow` names the definition, `subject` the resource as `kind/id`. `arguments` are strings only.
     `runner_host_id` is who works on it. `progress` is 0..100. `error` and `error_code` are set when failed.
     `cancel_requested` asks the runner to stop where that is safe; when `retries_asked` grows, it doesn't wait any longer
-    for the next try of what failed.
+    for the next try of what failed. `give_up_reason` asks the runner to end it as it is, unless its journal has grown
+    beyond `give_up_after` lines since; then `left_behind` says what stays.
     `plan` is the workflow as it was when the work began: whoever resumes it goes by that. `journal` is what the
     engine lives by; `log` tells people more, bounded. `result` is what came of it, empty when it was undone.
     `request_id` is the API request that started it, as in that answer, its audit, and the logs of whoever works on it.
@@ -1757,6 +1778,12 @@ class Task(Model, frozen=True, kw_only=True):
     """Whether somebody has asked it to stop where that is safe."""
     retries_asked: int = 0
     """How often somebody has asked for its next try at once. 0..."""
+    give_up_reason: str = ""
+    """Why somebody asked to give it up; empty: nobody did."""
+    give_up_after: int = 0
+    """How many journal lines there were then; with more it isn't given up. 0..."""
+    left_behind: tuple[Leftover, ...] = ()
+    """What may be left of it since it was given up."""
     ended_ms: int = 0
     """When it ended; 0: not yet."""
     request_id: str = ""

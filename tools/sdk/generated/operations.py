@@ -2918,6 +2918,35 @@ class Tasks(Collection[models.Task]):
             models.Task,
         )
 
+    async def give_up(
+        self,
+        task: str,
+        /,
+        *,
+        reason: str,
+        confirm: str,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Task:
+        """End a stuck task as it is, and record what it leaves behind.
+
+        Args:
+            task: Name or id.
+            reason: Why; it is kept with the task. At most 200 characters.
+            confirm: The name of what the task works on, once more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("tasks", task, "actions", "give-up"),
+                body=models.GiveUpTask(reason=reason, confirm=confirm),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.Task,
+        )
+
     async def retry(
         self, task: str, /, *, idempotency_key: str = "", if_match: int | str = ""
     ) -> models.Task:
