@@ -56,7 +56,8 @@ class StorageSeen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HostReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a host says of itself and of its way to others. `libvirt` is None on a witness, which has none.
+    """What a host says of itself and of its way to others. `libvirt` is None on a witness, which has none; it is about
+    the driver `hypervisor`, libvirt unless the host's settings name another. `driver_fault`: which driver can't be used.
 
     `store_fault`: why its copy of the state takes no part, empty while it does. `secrets_fault`: why it can't open secrets.
     """
@@ -68,6 +69,8 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True):
     leads: bool
     store_fault: str = ""
     secrets_fault: str = ""
+    hypervisor: str = "libvirt"
+    driver_fault: str = ""
     peers: tuple[PeerSeen, ...] = ()
     guard: GuardSeen = GuardSeen(answers=False, why="it was not asked")
     libvirt: Answering | None = None

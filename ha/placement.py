@@ -176,6 +176,8 @@ def why_not_on(
         return "in maintenance"
     if request.storage_ids.intersection(host.unreachable_storage_ids):
         return "can't reach the VM's data storage"
+    if host.driver_fault:
+        return f"a driver can't be used: {host.driver_fault}"
     if age_s is None:
         return "never held a lease"
     if age_s >= view.fresh_s:

@@ -24,7 +24,7 @@ from core.mesh.client import MeshClient
 from core.mesh.dialer import MeshDialer
 from core.mesh.server import MeshServer
 from core.mesh.tls import TlsFiles
-from core.model import KINDS, Host, Lease, Mesh, Plugin
+from core.model import KINDS, VM, Host, Lease, Mesh, Plugin
 from core.paths import Paths
 from core.supervise import keep_running
 from core.work_queue import WorkQueues
@@ -33,12 +33,10 @@ from ha.lease import LeaseJudge
 from ha.profile import profile_of
 from ha.serf.membership import SerfMembership
 from ha.serf.rpc import SerfRpc
-from netfabric.linux import LinuxNetwork
 from nodeagent.api.plain_http import PlainHttpWarning
 from nodeagent.api.tls import ApiTls
 from nodeagent.compute.accelerator import read_accelerator
 from nodeagent.compute.domain_spec import Architecture, DiskCache
-from nodeagent.compute.libvirt_hypervisor import LibvirtHypervisor
 from nodeagent.compute.tunnel import remove_leftovers, serve_tunnel
 from nodeagent.config import Config
 from nodeagent.drills.drills import Drills
@@ -51,6 +49,7 @@ from nodeagent.joining.doorkeeper import Doorkeeper
 from nodeagent.joining.founding import IMAGES_PATH, MESH_ID
 from nodeagent.mesh_rpc import MeshRpc
 from nodeagent.node import Node
+from nodeagent.plugins.drivers import Choice, held_by_other
 from nodeagent.plugins.observing import Observing
 from nodeagent.plugins.plugins import Plugins
 from nodeagent.power.ipmi import Ipmi
@@ -154,7 +153,16 @@ class Member:
         self._judge = LeaseJudge(clock)
         self._judge.reset(store.all(Lease))
         self._machine.on_applied(self._judge_leases)
-        self._hypervisor = LibvirtHypervisor()
+        plugins = Plugins(allocator=basics.config.allocator, types=basics.resource_types)
+        drivers = plugins.drivers.choose(
+            _choice(basics.config, witness=record.witness),
+            host_id=record.host_id,
+            run_dir=paths.run,
+            held_by_other=held_by_other(
+                store.get(Host, record.host_id), store.all(VM), basics.config.hypervisor
+            ),
+        )
+        self._hypervisor = drivers.hypervisor
         rpc = SerfRpc(auth_key=_serf_secret(paths, record.host_id))
         self._membership = SerfMembership(rpc, clock)
         self._kept = ImageStore(IMAGES_PATH, host_id=record.host_id)
@@ -171,13 +179,14 @@ class Member:
             hypervisor=self._hypervisor,
             membership=self._membership,
             queues=WorkQueues(basics.config.limits.by_kind(), clock),
+            hypervisor_name=drivers.hypervisor_name,
+            driver_fault=drivers.fault,
         )
         self._events = EventLog(self.node)
         leases = LeaseRelay(self.node, self._judge)
-        network = NetworkController(store, record.host_id, LinuxNetwork(paths.run), clock)
+        network = NetworkController(store, record.host_id, drivers.network, clock)
         whereabouts = Whereabouts(self.node, leases)
         images = ImageService(self.node, self._kept, leases, whereabouts)
-        plugins = Plugins(allocator=basics.config.allocator, types=basics.resource_types)
         storages = Storages(self.node, images, plugins.storage_drivers)
         checks = StorageChecks(storages.driver_of)
         self._storage_watch = StorageWatch(self.node, checks)
@@ -410,6 +419,13 @@ class Member:
                     self._judge.removed(host_id)
                 else:
                     self._judge.applied(lease)
+
+
+def _choice(config: Config, *, witness: bool) -> Choice:
+    """Return which drivers the settings name; a witness runs no guests and needs none."""
+    if witness:
+        return Choice()
+    return Choice(hypervisor=config.hypervisor, network=config.network, firewall=config.firewall)
 
 
 def _serf_secret(paths: Paths, host_id: str) -> str:

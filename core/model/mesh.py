@@ -227,6 +227,17 @@ class Host(Tagged, tag="host.v1", frozen=True, kw_only=True):
         tuple[str, ...],
         attribute("Data storages that it could not use when it looked last.", by=OWNER),
     ] = ()
+    hypervisor: Annotated[
+        str,
+        attribute("The driver that its guests run under; empty: its agent never said.", by=OWNER),
+    ] = ""
+    driver_fault: Annotated[
+        str,
+        attribute(
+            "Why a driver that its settings name can't be used, so that no VM starts on it; empty: all can.",
+            by=OWNER,
+        ),
+    ] = ""
 
     def claims(self) -> tuple[str, ...]:
         return (f"host.name/{self.name}", f"host.address/{self.address}")

@@ -155,6 +155,7 @@ NEEDS: dict[str, Need] = {
     "GET /v1/tasks/{task}": _role("task", READ),
     "DELETE /v1/tasks/{task}": _stored("task", DELETE),
     "POST /v1/tasks/{task}/actions/retry": _stored("task", OPERATE),
+    "POST /v1/tasks/{task}/actions/give-up": _stored("task", OPERATE),
     "GET /v1/callback-key": Need(Gate.OPEN),
     "POST /v1/callback-key/actions/rotate": _role("callback-key", OPERATE),
     "GET /v1/events": _role("event", READ),

@@ -154,6 +154,14 @@ class Hypervisor(Protocol):
         ...
 
     @property
+    def guard_ends_guests(self) -> bool:
+        """Tell whether each guest is a process that the host's guard finds and kills when its lease ends (`ha.guard.guests`).
+
+        If not, no VM that another host could start runs on this hypervisor: it might run twice.
+        """
+        ...
+
+    @property
     def is_healthy(self) -> bool:
         """False while libvirt does not answer: place no VM here; guests go on."""
         ...

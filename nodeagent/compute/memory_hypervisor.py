@@ -88,6 +88,10 @@ class InMemoryHypervisor:
             self._connected.clear()
 
     @property
+    def guard_ends_guests(self) -> bool:
+        return True
+
+    @property
     def is_healthy(self) -> bool:
         return self._connected.is_set() and not self._away
 

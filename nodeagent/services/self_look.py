@@ -17,6 +17,7 @@ from core.identity.keyring import KeptKey
 from core.mesh.client import Nothing
 from core.model import Host
 from ha.health_facts import Answering, GuardSeen, HostReport, PeerSeen
+from nodeagent.compute.missing_hypervisor import MissingHypervisor
 from nodeagent.node import Node
 from nodeagent.services.shared_look import SharedLook
 from nodeagent.services.storage_checks import StorageChecks, storages_of_host
@@ -85,6 +86,8 @@ class SelfLook:
             leads=engine.is_leader(),
             store_fault=engine.fault(),
             secrets_fault=kept.fault if kept is not None else "",
+            hypervisor=self._node.hypervisor_name,
+            driver_fault="" if self._is_witness() else self._node.driver_fault,
             peers=tuple(ping.result() for ping in pings),
             guard=guard.result(),
             libvirt=libvirt.result(),
@@ -111,6 +114,8 @@ class SelfLook:
         if self._is_witness():
             return None
         hypervisor = self._node.hypervisor
+        if isinstance(hypervisor, MissingHypervisor):
+            return None  # the driver's fault says it all
         if not hypervisor.is_healthy:
             return Answering(answers=False, why="the agent has no connection to it")
         try:

@@ -148,6 +148,19 @@ class VmPower:
         ids = {disk.data_storage_id for disk in disks_of(self._store, vm_id)}
         return tuple(self._store.need(DataStorage, id_) for id_ in sorted(ids))
 
+    def check_can_be_ended(self, vm: VM) -> None:
+        """See that the guard can end this VM's guest when the lease ends, if another host may start it then.
+
+        Raises:
+            ConflictError: it can't, with this host's hypervisor.
+        """
+        if self.is_lease_bound(vm) and not self._node.hypervisor.guard_ends_guests:
+            raise ConflictError(
+                f"VM {vm.name!r} has disks on shared storage, and the hypervisor {self._node.hypervisor_name} of host "
+                f"{self._node.host_name} runs guests that the guard can't end: give it local disks, or another host",
+                code="unfenceable",
+            )
+
     def networks_of(self, vm: VM) -> set[int]:
         """Return the network identifiers of the port groups that the VM's cards are in."""
         return {
@@ -168,6 +181,7 @@ class VmPower:
         if domain is not None:
             await self.destroy(vm_id)
         await self._storages_answer(self._storages_of(vm_id))
+        self.check_can_be_ended(vm)
         spec = await self._claimed(vm)
         self._check_still_ours(vm_id, spec.generation)  # nothing of this start is here yet
         try:

@@ -13,7 +13,9 @@ import pytest
 from core.command import CommandError
 from tests.integration.cluster import Cluster
 from tests.integration.conftest import in_own_loop, poll
-from tools.demo.outside import hosts_running
+from tests.integration.test_main_job import _disk_of
+from tools.demo.outside import hosts_running, last_write
+from tools.lab.diskreader import read_records, took_turns
 from tools.lab.lab import Lab
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]

@@ -346,6 +346,13 @@ class AbortDrillBody(Body, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class GiveUpBody(Body, frozen=True, kw_only=True):
+    """Why a stuck task is ended as it is; `confirm` is the name of what it works on."""
+
+    reason: str
+    confirm: str
+
+
 class ConfirmOffBody(Body, frozen=True, kw_only=True):
     """A person's word that a host has no power; `confirm` is its name."""
 

@@ -58,6 +58,7 @@ from nodeagent.api.networks import ChangeRule, CreatePortGroup, CreateRule, Crea
 from nodeagent.api.problems import Problem
 from nodeagent.api.roles import WriteRole
 from nodeagent.api.storages import CreateDataStorage
+from nodeagent.api.tasks import GiveUpTask
 from nodeagent.api.two_factor import TotpCode
 from nodeagent.joining.messages import AboutStanding, JoinAnswer, JoinCancel, JoinRequest, Standing
 from nodeagent.services.vm_requests import (
@@ -688,6 +689,11 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("POST", "/v1/tasks/{task}/actions/retry"): Operation(
         "Have what failed and waits for its next try be tried at once.",
         {202: ("It is asked.", Task)},
+    ),
+    ("POST", "/v1/tasks/{task}/actions/give-up"): Operation(
+        "End a stuck task as it is, and record what it leaves behind.",
+        {202: ("It is asked.", Task)},
+        body=GiveUpTask,
     ),
     ("GET", "/v1/callback-key"): Operation(
         "The public key that receivers of callbacks check signatures with.",
