@@ -61,7 +61,7 @@ def report_of(drill: Drill, profile: Profile, observer: str) -> Report:
     sections = (
         _Section("What was done", _done(drill, observer)),
         _Section("What is promised", (_promise(drill, profile),)),
-        _Section("Timeline (seconds after the fault)", rows=_timeline(drill)),
+        _Section(f"Timeline ({_origin(drill)})", rows=_timeline(drill)),
         _Section("VMs", rows=_vms(drill.vms)),
         _Section("What it means", (meaning,)),
         _Section("What to do", (to_do,)),
@@ -92,6 +92,12 @@ def _done(drill: Drill, observer: str) -> tuple[str, ...]:
         what = f"Nothing was broken. Wanted was: {what}"
     who = f"{observer} watched, and all times are by its clock, each late by a fraction of a second at most."
     return (what, who)
+
+
+def _origin(drill: Drill) -> str:
+    if drill.kind is DrillKind.FULL_POWER_LOSS:
+        return "seconds after a host led again that has the drill; before, nobody could measure"
+    return "seconds after the fault"
 
 
 def _promise(drill: Drill, profile: Profile) -> str:

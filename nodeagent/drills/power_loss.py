@@ -40,7 +40,7 @@ ROUND_S = 0.5
 WAITS_FOR_PLUG_S = 1800.0
 WAITS_FOR_HOSTS_S = 180.0
 AFTER_BOUND_S = 30.0
-ASK = "take the power from ALL hosts now, wait ten seconds, and give it back to all of them"
+ASK = "asked to take the power from ALL hosts, wait ten seconds, and give it back to all of them"
 
 
 class PowerLossWatch:
