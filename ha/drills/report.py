@@ -10,7 +10,16 @@ from dataclasses import dataclass
 
 import msgspec
 
-from core.model import NOT_SEEN, Drill, DrillKind, DrillPromise, DrillState, DrillVerdict, DrillVM
+from core.model import (
+    FAULT,
+    NOT_SEEN,
+    Drill,
+    DrillKind,
+    DrillPromise,
+    DrillState,
+    DrillVerdict,
+    DrillVM,
+)
 from ha.drills.promises import writes_back_s
 from ha.drills.verdict import seconds
 from ha.profile import Profile
@@ -86,7 +95,7 @@ def _line(drill: Drill) -> str:
 
 
 def _done(drill: Drill, observer: str) -> tuple[str, ...]:
-    begun = any(event.code == "fault" for event in drill.events)
+    begun = any(event.code == FAULT for event in drill.events)
     what = WHAT[drill.kind].format(host=drill.host_label, duration=drill.duration_s)
     if not begun and drill.state is DrillState.ENDED:
         what = f"Nothing was broken. Wanted was: {what}"

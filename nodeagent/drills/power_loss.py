@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from core.errors import PlatformError
 from core.model import (
+    FAULT,
     NOT_SEEN,
     VM,
     Drill,
@@ -118,7 +119,7 @@ class PowerLossWatch:
         booted = self._booted(drill)
         if booted:
             state = DrillState.WATCHING
-            note("fault", f"{self._node.host_name} leads after the power came back")
+            note(FAULT, f"{self._node.host_name} leads after the power came back")
         for id_ in sorted(booted):
             (name,) = self._names({id_})
             note(f"booted/{id_}", f"{name} holds a lease in a new boot")
