@@ -72,7 +72,8 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class DrillView:
-    """What the pre-flight check is made from. `target_refuses` is what the host's own agent said against it; empty: nothing."""
+    """What the pre-flight check is made from. `target_refuses` is what the host's own agent said against it; empty: nothing.
+    `too_old` are names of hosts whose agents know no drills."""
 
     facts: ClusterFacts
     profile: Profile
@@ -84,6 +85,7 @@ class DrillView:
     open_tasks: tuple[Task, ...] = ()
     open_drill: Drill | None = None
     target_refuses: str = ""
+    too_old: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,10 +204,29 @@ def _not_well(host: HostFacts) -> tuple[str, str] | None:
     return None
 
 
+def _all_know_drills(view: DrillView, wish: Wish) -> Iterable[Obstacle]:
+    """Any of them may have to observe, or to put right what another left."""
+    del wish
+    for name in view.too_old:
+        yield _obstacle(
+            "version",
+            what=f"the agent of {name} is of a version without drills",
+            advice="upgrade it",
+        )
+
+
 def _target_ready(view: DrillView, wish: Wish) -> Iterable[Obstacle]:
     if wish.kind is DrillKind.FULL_POWER_LOSS:
         return
     facts = view.facts.host(wish.host_id)
+    of_agent = wish.kind in (DrillKind.AGENT_KILL, DrillKind.LEADER_LOSS)
+    if facts is not None and facts.witness and not of_agent:
+        yield _obstacle(
+            "witness",
+            what=f"{facts.name} is a witness: it holds no lease and runs no VMs to measure by",
+            advice="choose agent-kill, or another host",
+        )
+        return
     if view.target_refuses:
         yield _obstacle(
             "target-refuses",
@@ -213,7 +234,7 @@ def _target_ready(view: DrillView, wish: Wish) -> Iterable[Obstacle]:
             advice="choose another host or drill, or put right what it names",
         )
     needs_guard = wish.kind in (DrillKind.POWER_OFF, DrillKind.GUARD_KILL, DrillKind.NETWORK_CUT)
-    if facts is None or facts.report is None or not needs_guard or facts.witness:
+    if facts is None or facts.report is None or not needs_guard:
         return
     guard = facts.report.guard
     if not guard.answers or not guard.lease_valid:
@@ -413,6 +434,7 @@ CHECKS: tuple[Check, ...] = (
     _one_at_a_time,
     _quorum,
     _all_hosts_well,
+    _all_know_drills,
     _target_ready,
     _nothing_in_flight,
     _kind_of_its_own,

@@ -124,6 +124,8 @@ def test_a_cluster_that_is_well_can_take_any_drill(kind: DrillKind) -> None:
         (view(bmcs={"h2": board("h2", BmcState.FAULT)}), DrillKind.POWER_OFF, "bmc-not-ok"),
         (view(), DrillKind.LEADER_LOSS, "not-leader"),
         (view(), DrillKind.STORAGE_LOSS, "no-storage"),
+        (view(too_old=("h3",)), DrillKind.AGENT_KILL, "version"),
+        (view(facts=change(cluster(), 2, witness=True)), DrillKind.POWER_OFF, "witness"),
         (view(target_refuses="no nft"), DrillKind.NETWORK_CUT, "target-refuses"),
         (view(vm("web"), open_tasks=(TASK,)), DrillKind.AGENT_KILL, "task-open"),
         (view(vm("web", phase=VMPhase.CREATING)), DrillKind.AGENT_KILL, "vm-busy"),
