@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 
 from msgspec.structs import replace
 
-from core.errors import ConflictError, UnavailableError
+from core.errors import ConflictError, PlatformError, UnavailableError
 from core.model import VM, Bmc, BmcState, Drill, DrillState, Event, Host, Lease, VMPhase
 from ha.drills.preflight import Wish
 from ha.health_facts import ClusterFacts, GuardSeen, HostFacts, HostReport, PeerSeen
@@ -58,10 +58,13 @@ class Mesh:
         self._world, self._caller = world, caller
 
     async def call(self, host, path, body, answer, *, timeout_s=0.0):
-        del answer, timeout_s
+        del answer
         await asyncio.sleep(0.002)
         if not self._world.answers(host.id):
+            await asyncio.sleep(timeout_s)
             raise UnavailableError(f"host {host.name} does not answer")
+        if host.id in self._world.without_drills and path != PING_PATH:
+            raise PlatformError("404: Not Found")
         target = self._world.targets[host.id]
         match path:
             case _ if path == PING_PATH:
@@ -116,6 +119,7 @@ class DrillWorld:
         self.cut_until_s: dict[str, float] = {}
         self.agent_back_s: dict[str, float] = {}
         self.silent: set[str] = set()
+        self.without_drills: set[str] = set()
         self.lose_answers = False
         self.starts_s = 0.3
         self.in_maintenance_after_looks = 1_000_000

@@ -107,7 +107,7 @@ async def test_abort_gives_the_power_back_and_says_nothing_of_the_promise(
     async with running(world.runner().run):
         drill = await world.begin(DrillKind.POWER_OFF)
         await until(lambda: not world.power.on[ADDRESSES[OTHER_ID]])
-        await world.drills.abort(drill, "not today")
+        await world.drills.abort(drill, "not today")  # before anybody has missed a renewal
         ended = await world.ended(drill)
     assert (ended.verdict, ended.why) == (DrillVerdict.ABORTED, "not today")
     assert world.nothing_is_broken()
@@ -290,3 +290,10 @@ async def test_a_full_power_loss_that_nobody_makes_can_be_aborted(world: DrillWo
         ended = await world.ended(drill)
     assert (ended.verdict, ended.why) == (DrillVerdict.ABORTED, "nobody is at the rack")
     assert world.store.need(Lease, OTHER_ID).boot_id == "boot"
+
+
+@drill_test
+async def test_no_drill_begins_while_an_agent_of_before_drills_is_there(world: DrillWorld) -> None:
+    world.without_drills.add(THIRD_ID)
+    with pytest.raises(ConflictError, match="agent of h3 is of a version without drills"):
+        await world.begin(DrillKind.AGENT_KILL)
