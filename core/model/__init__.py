@@ -8,6 +8,7 @@ from __future__ import annotations
 from core.model.cascade import DeletePlan, Touched, ids_in, plan_delete
 from core.model.compute import VM, CloudInit, PowerState, VMPhase, VMPriority
 from core.model.drill import (
+    FAULT,
     NOT_SEEN,
     Drill,
     DrillEvent,
@@ -133,6 +134,7 @@ LINKS = links_of(RESOURCE_TYPES)
 
 __all__ = [
     "COLLECTIONS",
+    "FAULT",
     "IPMI_PORT",
     "KINDS",
     "LINKS",
