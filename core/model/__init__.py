@@ -43,6 +43,8 @@ from core.model.mesh import (
     Plugin,
     PluginState,
     SecretsKey,
+    ShutdownPolicy,
+    Unmovable,
     Vote,
 )
 from core.model.network import (
@@ -200,11 +202,13 @@ __all__ = [
     "SecurityGroup",
     "Session",
     "Severity",
+    "ShutdownPolicy",
     "StepMark",
     "Tagged",
     "Task",
     "TaskState",
     "Touched",
+    "Unmovable",
     "UsedNonce",
     "VMPhase",
     "VMPriority",

@@ -87,6 +87,7 @@ NEEDS: dict[str, Need] = {
     "POST /v1/local/init": Need(Gate.LOCAL, "host", audited=Audited.AFTER),
     "POST /v1/local/join": Need(Gate.LOCAL, "host", audited=Audited.AFTER),
     "POST /v1/local/leave": Need(Gate.LOCAL, "host", audited=Audited.IF_POSSIBLE),
+    "POST /v1/local/shutdown": Need(Gate.LOCAL, audited=Audited.NO),  # an event tells of it
     "POST /v1/local/lease": Need(Gate.LOCAL, audited=Audited.NO),  # the guard's, every second
     "GET /v1/status": _role("host", READ),
     "GET /v1/health": _role("host", READ),
@@ -116,6 +117,9 @@ NEEDS: dict[str, Need] = {
     "PATCH /v1/hosts/{host}": _role("host", CHANGE),
     "DELETE /v1/hosts/{host}": _role("host", DELETE),
     "POST /v1/hosts/{host}/actions/confirm-off": _role("host", OPERATE),
+    "GET /v1/hosts/{host}/maintenance": _role("host", READ),
+    "POST /v1/hosts/{host}/actions/enter-maintenance": _role("host", OPERATE),
+    "POST /v1/hosts/{host}/actions/leave-maintenance": _role("host", OPERATE),
     "POST /v1/bmcs": _role("bmc", CREATE),
     "DELETE /v1/bmcs/{bmc}": _role("bmc", DELETE),
     "GET /v1/bmcs/{bmc}/power": _role("bmc", READ),

@@ -148,17 +148,34 @@ class VmService:
         if vm.power is PowerState.RUNNING and vm.phase is VMPhase.RUNNING:
             return Opened(vm, None)
         self._refuse_if_going(vm)
-        wanted = replace(vm, power=PowerState.RUNNING, blocked_reason="")
+        return await self._start(vm, ids, judged=True)
+
+    async def start_again(self, vm: VM, ids: IdSource) -> Opened:
+        """Want a VM running that was stopped for a maintenance: it ran before, so its room isn't judged."""
+        return await self._start(vm, ids, judged=False)
+
+    async def _start(self, vm: VM, ids: IdSource, *, judged: bool) -> Opened:
+        wanted = replace(
+            vm,
+            power=PowerState.RUNNING,
+            blocked_reason="",
+            home_host_id="" if vm.starts_after_maintenance else vm.home_host_id,
+            starts_after_maintenance=False,
+        )
         if vm.phase is VMPhase.STOPPED:
             wanted = replace(wanted, host_id=self._host_for_start(vm))
         moves = () if wanted.host_id == vm.host_id else (wanted.host_id,)
-        warning = self._admitted(vm, wanted, self.disks_of(vm))
+        warning = self._admitted(vm, wanted, self.disks_of(vm)) if judged else ""
         return await self._open("start-vm", wanted, ids, new_hosts=moves, warning=warning)
 
     async def stop(self, vm: VM, body: StopVM, ids: IdSource) -> Opened:
         """Want it stopped; committed first, so that a crash in the middle does not bring it up again."""
         check_bounds(body)
         if vm.power is PowerState.STOPPED and vm.phase is VMPhase.STOPPED:
+            if vm.starts_after_maintenance:  # it is to stay stopped now
+                stays = replace(vm, starts_after_maintenance=False, home_host_id="")
+                await self._store.apply(puts=(stays,), request_id=ids.request_id)
+                vm = self._store.need(VM, vm.id)
             return Opened(vm, None)
         self._refuse_if_going(vm)
         return await self._open(
@@ -175,11 +192,22 @@ class VmService:
         return await self._open("reboot-vm", vm, ids)
 
     async def migrate(self, vm: VM, body: MigrateVM, ids: IdSource) -> Opened:
-        """Move a running VM to another host without stopping it.
+        """Move a running VM to another host without stopping it. It forgets where it was before a maintenance.
 
         Raises:
             ConflictError: not running, local disks, or no host fits; the message says which.
         """
+        return await self._move(replace(vm, home_host_id=""), body.host, ids)
+
+    async def evacuate(self, vm: VM, ids: IdSource) -> Opened:
+        """Move a running VM away from its host, which is in maintenance; raises like `migrate`. It remembers where it is at home."""
+        return await self._move(replace(vm, home_host_id=vm.home_host_id or vm.host_id), "", ids)
+
+    async def bring_home(self, vm: VM, ids: IdSource) -> Opened:
+        """Move a running VM back where it was before a maintenance; raises like `migrate`."""
+        return await self._move(vm, vm.home_host_id, ids)
+
+    async def _move(self, vm: VM, to: str, ids: IdSource) -> Opened:
         self._need_running(vm, "migrate")
         disks = self.disks_of(vm)
         local = [d.name for d in disks if d.host_id]
@@ -188,7 +216,7 @@ class VmService:
                 f"VM {vm.name!r} can't move: its disk {local[0]} is on local storage; "
                 "only VMs on shared storage migrate"
             )
-        target = self._placer.choose(vm, disks, only=body.host, never=vm.host_id)
+        target = self._placer.choose(vm, disks, only=to, never=vm.host_id)
         return await self._open("migrate-vm", vm, ids, new_hosts=(target,), target_host_id=target)
 
     async def delete(self, vm: VM, ids: IdSource) -> Opened:

@@ -45,7 +45,7 @@ from nodeagent.api.bmcs import ConfirmPowerOff, Power, PutBmc
 from nodeagent.api.certificates import ImportCertificate
 from nodeagent.api.description.schemas import reference_to
 from nodeagent.api.drills import AbortDrill, CheckDrill, DrillPlan, RunDrill
-from nodeagent.api.hosts import ChangeHost, ConfirmOff
+from nodeagent.api.hosts import ChangeHost, ConfirmOff, ShutDown
 from nodeagent.api.joining import (
     InitCluster,
     JoinCluster,
@@ -53,6 +53,7 @@ from nodeagent.api.joining import (
     MakeAccessToken,
     MakeJoinTokens,
 )
+from nodeagent.api.maintenance import EnterMaintenance, LeaveMaintenance
 from nodeagent.api.members import ChangePolicy
 from nodeagent.api.networks import ChangeRule, CreatePortGroup, CreateRule, CreateSecurityGroup
 from nodeagent.api.problems import Problem
@@ -342,6 +343,30 @@ ROOM = titled(
         index=NUMBER,
     ),
 )
+MAINTENANCE = titled(
+    "HostMaintenance",
+    object_of(
+        host=TEXT,
+        maintenance=FLAG,
+        unmovable=TEXT,
+        ready=FLAG,
+        move_back=FLAG,
+        left=NUMBER,
+        away=NUMBER,
+        vms=list_of(
+            titled(
+                "StayingVM",
+                object_of(
+                    id=TEXT, name=TEXT, phase=TEXT, standing=TEXT, why=TEXT, task_id=TEXT, work=TEXT
+                ),
+            )
+        ),
+    ),
+)
+GONE_DOWN = titled(
+    "ShutDownHost",
+    object_of(policy=TEXT, given=list_of(TEXT), waiting=list_of(TEXT), left=list_of(TEXT)),
+)
 CALLER = titled(
     "Caller",
     object_of(
@@ -536,6 +561,20 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "Say that a lost host is powered off, so that its VMs may run elsewhere.",
         {200: ("Its VMs are released.", RELEASED)},
         body=ConfirmOff,
+    ),
+    ("GET", "/v1/hosts/{host}/maintenance"): Operation(
+        "How far the maintenance of a host is: what is still on it, and why.",
+        {200: ("What is asked and what is.", MAINTENANCE)},
+    ),
+    ("POST", "/v1/hosts/{host}/actions/enter-maintenance"): Operation(
+        "Let a host get no new VMs and have those on it moved away, live; asked again, it goes on.",
+        {200: ("It has begun.", MAINTENANCE)},
+        body=EnterMaintenance,
+    ),
+    ("POST", "/v1/hosts/{host}/actions/leave-maintenance"): Operation(
+        "End the maintenance of a host, complete or not; its VMs come back.",
+        {200: ("It is over, and VMs may still be on their way back.", MAINTENANCE)},
+        body=LeaveMaintenance,
     ),
     ("POST", "/v1/bmcs"): Operation(
         "Name the management board of a host, in place of one before; it is asked first.",
@@ -841,6 +880,12 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "Take this host out of its cluster.",
         {200: ("It belongs to none now.", LEFT)},
         body=LeaveCluster,
+        only_on_host=True,
+    ),
+    ("POST", "/v1/local/shutdown"): Operation(
+        "End the guests of this host, which goes down, as its policy says; for what systemd runs then.",
+        {200: ("What became of them, by names of VMs.", GONE_DOWN)},
+        body=ShutDown,
         only_on_host=True,
     ),
     ("POST", "/v1/local/lease"): Operation(
