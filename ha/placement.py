@@ -28,7 +28,7 @@ class PlacementError(ConflictError):
 
 @dataclass(frozen=True, slots=True)
 class PlacementRequest:
-    """What has to fit. `only_host_id` pins the VM, `only_why` is what is said of other hosts then; `vm_id` is not counted as a load where it is now."""
+    """What has to fit. `only_host_id` pins the VM, `only_why` is what is said of other hosts then; `vm_id` is not counted as a load where it is now. `storage_ids` are the data storages of its disks."""
 
     cpus: int
     memory_mib: int
@@ -37,6 +37,7 @@ class PlacementRequest:
     only_host_id: str = ""
     only_why: str = NOT_ITS_DISKS
     except_host_ids: frozenset[str] = frozenset()
+    storage_ids: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +174,10 @@ def why_not_on(
         return "fenced"
     if host.maintenance:
         return "in maintenance"
+    if request.storage_ids.intersection(host.unreachable_storage_ids):
+        return "can't reach the VM's data storage"
+    if host.driver_fault:
+        return f"a driver can't be used: {host.driver_fault}"
     if host.down_boot_id:
         return "being shut down, or not back yet"
     if age_s is None:

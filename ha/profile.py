@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from core.errors import InvalidError
 
+PLACE_AND_START_S = 2.0
+
 
 @dataclass(frozen=True, slots=True)
 class Profile:
@@ -35,6 +37,11 @@ class Profile:
     def ended_s(self) -> float:
         """Return the age of a lease at which a working guard has certainly killed its guests."""
         return self.lease_s + self.margin_s
+
+    @property
+    def again_s(self) -> float:
+        """Return within which time a lost host's VM runs elsewhere: T_safe, and two seconds to place and start it."""
+        return self.safe_s + PLACE_AND_START_S
 
 
 PROFILES: dict[str, Profile] = {

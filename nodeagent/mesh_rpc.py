@@ -29,6 +29,12 @@ from core.mesh.client import GENERATION, REQUEST_HEADER, MeshProblem, Nothing
 from core.mesh.tls import peer_id_of
 from core.model import Host
 from ha.lease import Renewal, RenewalAnswer
+from nodeagent.drills.target import (
+    BEGIN_PATH,
+    READY_PATH,
+    AskReady,
+    BeginFault,
+)
 from nodeagent.leaving import LeaveWish
 from nodeagent.node import Node
 from nodeagent.services.certificate_renewal import AskCertificate, IssuedCertificate
@@ -84,6 +90,8 @@ class MeshRpc:
         app.router.add_post("/mesh/thin", self._thin)
         app.router.add_post(BUS_PATH, self._bus)
         app.router.add_post("/mesh/rejoin", self._rejoin)
+        app.router.add_post(READY_PATH, self._drill_ready)
+        app.router.add_post(BEGIN_PATH, self._drill_begin)
         app.router.add_post("/mesh/incoming/prepare", self._prepare_incoming)
         app.router.add_post("/mesh/incoming/state", self._incoming_state)
         app.router.add_post("/mesh/incoming/release", self._release_incoming)
@@ -154,6 +162,15 @@ class MeshRpc:
     async def _bus(self, request: web.Request) -> web.Response:
         """Another agent has work on a resource that this host owns. Refusals are inside the answer."""
         return _answer(await self._services.bus.answer(await _body(request, BusCall)))
+
+    async def _drill_ready(self, request: web.Request) -> web.Response:
+        """Could this host break itself in a certain way? Nothing is done."""
+        return _answer(await self._services.drill_target.ready(await _body(request, AskReady)))
+
+    async def _drill_begin(self, request: web.Request) -> web.Response:
+        """The observer of a committed drill asks this host to break itself; that is checked in the state."""
+        order = await _body(request, BeginFault)
+        return _answer(await self._services.drill_target.begin(_peer(request), order))
 
     async def _prepare_incoming(self, request: web.Request) -> web.Response:
         body = await _body(request, PrepareIncoming)

@@ -22,6 +22,9 @@ from ha.profile import PROFILES
 from nodeagent.api.app import build_app, serve_unix
 from nodeagent.api.limits import DEFAULT_LIMITS, ApiLimits
 from nodeagent.api.serving import Front
+from nodeagent.drills.drills import Drills
+from nodeagent.drills.memory_faults import MemoryFaults
+from nodeagent.drills.target import DrillTarget
 from nodeagent.identity.identity import Identity
 from nodeagent.joining.doorkeeper import Doorkeeper
 from nodeagent.node import Node
@@ -112,6 +115,11 @@ class FakeAgent:
             targets = CallbackTargets(CallbackPolicy(), hosts=tuple, is_own=lambda _: False)
             self.power = MemoryPower()
             ages = Ages()
+            health = ClusterHealth(
+                member.node,
+                SelfLook(member.node, StorageChecks(driver_of_memory), secrets.kept),
+                Ages(),
+            )
             self.services = Services(
                 bmcs=Bmcs(node, ages, PROFILES["default"], self.power, secrets.keys),
                 bus=None,
@@ -131,11 +139,9 @@ class FakeAgent:
                     secrets_key=lambda: member.secrets_key,
                 ),
                 exclusion=Exclusion(member.node),
-                health=ClusterHealth(
-                    member.node,
-                    SelfLook(member.node, StorageChecks(driver_of_memory), secrets.kept),
-                    Ages(),
-                ),
+                drill_target=DrillTarget(member.node, MemoryFaults()),
+                drills=Drills(member.node, health),
+                health=health,
                 identity=Identity(
                     member.store,
                     HOST_ID,

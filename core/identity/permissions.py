@@ -28,6 +28,7 @@ INFRASTRUCTURE_KINDS = (
     "image-storage",
     "distributed-switch",
     "event",
+    "drill",
 )
 """What everybody who is let in may look at, and only an administrator changes."""
 

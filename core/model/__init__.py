@@ -7,6 +7,17 @@ from __future__ import annotations
 
 from core.model.cascade import DeletePlan, Touched, ids_in, plan_delete
 from core.model.compute import VM, CloudInit, PowerState, VMPhase, VMPriority
+from core.model.drill import (
+    FAULT,
+    NOT_SEEN,
+    Drill,
+    DrillEvent,
+    DrillKind,
+    DrillPromise,
+    DrillState,
+    DrillVerdict,
+    DrillVM,
+)
 from core.model.identity import (
     AccessKey,
     Account,
@@ -71,6 +82,7 @@ from core.model.work import (
     Deletion,
     Event,
     JournalEntry,
+    Leftover,
     LogLine,
     PlannedStep,
     Severity,
@@ -109,6 +121,7 @@ RESOURCE_TYPES: tuple[type[Resource], ...] = (
     VM,
     Task,
     Event,
+    Drill,
     Deletion,
     Callback,
     CallbackKey,
@@ -123,9 +136,11 @@ LINKS = links_of(RESOURCE_TYPES)
 
 __all__ = [
     "COLLECTIONS",
+    "FAULT",
     "IPMI_PORT",
     "KINDS",
     "LINKS",
+    "NOT_SEEN",
     "RESOURCE_TYPES",
     "VM",
     "AccessKey",
@@ -148,6 +163,13 @@ __all__ = [
     "Direction",
     "Disk",
     "DistributedSwitch",
+    "Drill",
+    "DrillEvent",
+    "DrillKind",
+    "DrillPromise",
+    "DrillState",
+    "DrillVM",
+    "DrillVerdict",
     "Event",
     "Host",
     "HostKey",
@@ -158,6 +180,7 @@ __all__ = [
     "JoinToken",
     "JournalEntry",
     "Lease",
+    "Leftover",
     "Link",
     "LogLine",
     "Mesh",

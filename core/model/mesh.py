@@ -186,13 +186,21 @@ class Host(Tagged, tag="host.v1", frozen=True, kw_only=True):
     Hosts of one `failure_domain` (a rack, a room) fail together; empty: this host shares its fate with no other. A
     `witness` votes and holds the state, but runs no VMs. `feature_level` is what its agent understands. `joining` from
     its admission until it has the state and says so: it gets no vote, and may give up without a trace. `plugins` are what
-    its agent found installed when it started. `maintenance` is begun and ended by actions; the leader's
-    `nodeagent.services.evacuation` does what it takes.
+    its agent found installed when it started. No VM is placed on a host that can't reach a data storage of its disks.
+    `maintenance` is begun and ended by actions; the leader's `nodeagent.services.evacuation` does what it takes.
     """
 
     PLURAL: ClassVar[str] = "hosts"
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
         Relation("cluster_id", target="cluster", name="cluster", reverse="hosts", required=True),
+        Relation(
+            "unreachable_storage_ids",
+            target="data-storage",
+            name="unreachable_storages",
+            reverse="cut_off_hosts",
+            many=True,
+            on_delete=OnDelete.DETACH,
+        ),
     )
     NOT_RELATIONS: ClassVar[frozenset[str]] = frozenset({"down_boot_id"})
 
@@ -283,6 +291,21 @@ class Host(Tagged, tag="host.v1", frozen=True, kw_only=True):
     resource_types: Annotated[
         tuple[str, ...], attribute("Collections that plug-ins bring on it.", by=OWNER)
     ] = ()
+    unreachable_storage_ids: Annotated[
+        tuple[str, ...],
+        attribute("Data storages that it could not use when it looked last.", by=OWNER),
+    ] = ()
+    hypervisor: Annotated[
+        str,
+        attribute("The driver that its guests run under; empty: its agent never said.", by=OWNER),
+    ] = ""
+    driver_fault: Annotated[
+        str,
+        attribute(
+            "Why a driver that its settings name can't be used, so that no VM starts on it; empty: all can.",
+            by=OWNER,
+        ),
+    ] = ""
 
     def claims(self) -> tuple[str, ...]:
         return (f"host.name/{self.name}", f"host.address/{self.address}")

@@ -47,6 +47,7 @@ from nodeagent.joining.founding import MESH_ID
 from nodeagent.node import Node
 from nodeagent.services.event_log import EventLog
 from nodeagent.services.freezes import Freezes
+from nodeagent.services.ha_alarms import HaAlarms
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class HaController:
         self._leader_since_s: float | None = None
         self._suspected: frozenset[str] = frozenset()
         self._lost: frozenset[str] = frozenset()
+        self._alarms = HaAlarms(node, events)
         self._frozen: frozenset[str] = frozenset()
         self._freezes = Freezes(node.store, events)
 
@@ -74,6 +76,7 @@ class HaController:
             now_s = self._node.clock.monotonic_s()
             if not self._node.engine.is_leader():
                 self._leader_since_s = None
+                self._alarms.forget()
                 continue
             if self._leader_since_s is None:
                 self._leader_since_s = now_s
@@ -89,6 +92,7 @@ class HaController:
                     log.info("a failover decision was overtaken", extra={"error": error.message})
                 except PlatformError as error:
                     log.warning("a failover decision failed", extra={"error": error.message})
+            await self._alarms.look(view, now_s)
 
     def _view(self) -> HAView:
         store = self._store
@@ -101,6 +105,7 @@ class HaController:
             storages={s.id: s for s in store.all(DataStorage)},
             leases={lease.id: lease for lease in store.all(Lease)},
             stamps_s=self._judge.stamps_s(),
+            booted_s=self._judge.booted_s(),
             bmcs={bmc.id: bmc for bmc in store.all(Bmc)},
             voters=frozenset(peer.id for peer in self._node.engine.voters()),
             up=self._node.engine.connected() | {self._node.host_id},

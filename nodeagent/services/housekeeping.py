@@ -1,4 +1,4 @@
-"""Keeps the state small: old events, audits, ended tasks, sessions, fences of broken-off deletions, used join tokens and nonces go. Runs on the leader, once a minute."""
+"""Keeps the state small: old events, audits, ended tasks, drills, sessions, fences of broken-off deletions, used join tokens and nonces go. Runs on the leader, once a minute."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from core.errors import PlatformError
-from core.model import Audit, Deletion, Event, JoinToken, Resource, Session, Task, kind_of
+from core.model import Audit, Deletion, Drill, Event, JoinToken, Resource, Session, Task, kind_of
 from nodeagent.identity.nonces import forget
 from nodeagent.node import Node
 from nodeagent.services.task_journal import ENDED
@@ -20,6 +20,7 @@ TOKENS_KEPT_MS = 86_400_000
 FENCES_KEPT_MS = 60_000
 AUDITS_KEPT = 20_000
 AUDITS_KEPT_MS = 180 * 86_400_000
+DRILLS_KEPT = 200
 AT_ONCE = 500
 
 
@@ -53,6 +54,8 @@ class Housekeeping:
         old += [t for t in store.all(JoinToken) if t.expires_ms < now_ms - TOKENS_KEPT_MS]
         old += [f for f in store.all(Deletion) if f.created_ms < now_ms - FENCES_KEPT_MS]
         old += [s for s in store.all(Session) if s.expires_ms < now_ms]
+        ended = sorted((d for d in store.all(Drill) if d.ended_ms), key=lambda d: d.ended_ms)
+        old += ended[: max(0, len(ended) - DRILLS_KEPT)]
         return [*old[:AT_ONCE], *self._old_audits(now_ms)]
 
     def _old_audits(self, now_ms: int) -> list[Audit]:

@@ -109,6 +109,7 @@ class IncomingMigrations:
         vm = self._node.store.need(VM, body.vm_id)
         if vm.generation != body.generation:
             raise ConflictError("the VM was started anew meanwhile: migrate it again")
+        self._power.check_can_be_ended(vm)
         for disk in disks_of(self._node.store, vm.id):
             await self._storages.check_disk(disk)
         networks = self._power.networks_of(vm)

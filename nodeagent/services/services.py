@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from core.bus import Bus
+from nodeagent.drills.drills import Drills
+from nodeagent.drills.target import DrillTarget
 from nodeagent.identity.identity import Identity
 from nodeagent.joining.doorkeeper import Doorkeeper
 from nodeagent.plugins.plugins import Plugins
@@ -35,6 +37,8 @@ class Services:
     callbacks: Callbacks
     certificates: OwnCertificates
     doorkeeper: Doorkeeper
+    drill_target: DrillTarget
+    drills: Drills
     exclusion: Exclusion
     health: ClusterHealth
     identity: Identity

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from msgspec.structs import replace
 
@@ -46,6 +46,14 @@ def unshaped(spec: DomainSpec, tags: tuple[str, ...]) -> DomainSpec:
     return spec
 
 
+StoragesAnswer = Callable[[tuple[DataStorage, ...]], Awaitable[None]]
+
+
+async def unasked(storages: tuple[DataStorage, ...]) -> None:
+    """Take storages for good."""
+    del storages
+
+
 class VmPower:
     """Starts and stops guests of this host; never two operations on one VM at a time."""
 
@@ -58,8 +66,11 @@ class VmPower:
         accelerator: Accelerator,
         cache: DiskCache,
         shape: Shape = unshaped,
+        storages_answer: StoragesAnswer = unasked,
     ) -> None:
-        """`shape` gives a VM's system tags their effect on what is started."""
+        """`shape` gives a VM's system tags their effect on what is started; `storages_answer` raises a PlatformError when
+        a storage of its disks doesn't, so that nothing is started that would hang."""
+        self._storages_answer = storages_answer
         self._shape = shape
         self._node = node
         self._store = node.store
@@ -110,6 +121,20 @@ class VmPower:
             return False
         return True
 
+    async def go_on(self, vm_id: str) -> None:
+        """Let a guest go on that its hypervisor stopped because its storage failed.
+
+        Raises:
+            ConflictError: it is another host's, or the guard refuses.
+            PlatformError: the hypervisor failed.
+        """
+        vm = self._store.need(VM, vm_id)
+        if vm.host_id != self._node.host_id:
+            raise ConflictError(f"VM {vm.name!r} belongs to another host now")
+        await self._node.guard.check(vm_id, generation=vm.generation)
+        await self._node.hypervisor.resume(vm_id)
+        await self.report_running(vm_id)
+
     async def destroy(self, vm_id: str) -> None:
         """Cut the power; idempotent."""
         await self._node.hypervisor.destroy(vm_id)
@@ -126,10 +151,24 @@ class VmPower:
 
     def is_lease_bound(self, vm: VM) -> bool:
         """Tell whether another host could run the VM: then it must die when this host's lease ends."""
-        return any(
-            self._store.need(DataStorage, disk.data_storage_id).kind is DataStorageKind.SHARED
-            for disk in disks_of(self._store, vm.id)
-        )
+        return any(it.kind is DataStorageKind.SHARED for it in self._storages_of(vm.id))
+
+    def _storages_of(self, vm_id: str) -> tuple[DataStorage, ...]:
+        ids = {disk.data_storage_id for disk in disks_of(self._store, vm_id)}
+        return tuple(self._store.need(DataStorage, id_) for id_ in sorted(ids))
+
+    def check_can_be_ended(self, vm: VM) -> None:
+        """See that the guard can end this VM's guest when the lease ends, if another host may start it then.
+
+        Raises:
+            ConflictError: it can't, with this host's hypervisor.
+        """
+        if self.is_lease_bound(vm) and not self._node.hypervisor.guard_ends_guests:
+            raise ConflictError(
+                f"VM {vm.name!r} has disks on shared storage, and the hypervisor {self._node.hypervisor_name} of host "
+                f"{self._node.host_name} runs guests that the guard can't end: give it local disks, or another host",
+                code="unfenceable",
+            )
 
     def networks_of(self, vm: VM) -> set[int]:
         """Return the network identifiers of the port groups that the VM's cards are in."""
@@ -150,6 +189,8 @@ class VmPower:
             return
         if domain is not None:
             await self.destroy(vm_id)
+        await self._storages_answer(self._storages_of(vm_id))
+        self.check_can_be_ended(vm)
         spec = await self._claimed(vm)
         self._check_still_ours(vm_id, spec.generation)  # nothing of this start is here yet
         try:

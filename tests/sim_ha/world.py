@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from core.model import VM, DataStorage, DataStorageKind, Disk, Host, Lease, VMPhase
+from ha.cold_start import SETTLE_S
 from ha.guard.settings import Settings
 from ha.profile import PROFILES
 from tests.sim_ha.boards import Boards
@@ -241,7 +242,14 @@ class World:
             self.timeline.after(0.5, look)
 
         self.timeline.after(HEAL_S + 0.5, look)
-        self.timeline.run(end_s, lambda: self.timeline.now_s - well_since_s[0] > QUIET_S)
+
+        def is_well() -> bool:
+            return self.timeline.now_s - well_since_s[0] > QUIET_S
+
+        self.timeline.run(end_s, is_well)
+        if self.laws.missing() and self.managers.waited_s > HEAL_S:
+            end_s += SETTLE_S
+            self.timeline.run(end_s, is_well)
         if missing := self.laws.missing():
             raise Violation(
                 f"liveness: {end_s - HEAL_S:.0f} s after all healed {'; '.join(missing)}"

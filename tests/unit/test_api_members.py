@@ -50,6 +50,8 @@ class Agent:
             callbacks=None,
             certificates=None,
             doorkeeper=None,
+            drill_target=None,
+            drills=None,
             exclusion=Exclusion(many.node),
             health=None,
             identity=Identity(

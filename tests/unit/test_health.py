@@ -188,6 +188,12 @@ CASES = (
     Case("libvirtd hangs", say(cluster(), 2, libvirt=Answering(answers=False, why="no answer")), {
         (DEGRADED, "h2", "libvirt-silent"),
     }, Verdict.DEGRADED),
+    Case("a plug-in's hypervisor hangs", say(cluster(), 2, hypervisor="other", libvirt=Answering(answers=False)), {
+        (DEGRADED, "h2", "hypervisor-silent"),
+    }, Verdict.DEGRADED),
+    Case("a driver is missing", say(cluster(), 2, driver_fault="it isn't there"), {
+        (DEGRADED, "h2", "driver-fault"),
+    }, Verdict.DEGRADED),
     Case("locked secrets", say(cluster(), 2, secrets_fault="the HSM is away"), {
         (DEGRADED, "h2", "secrets-locked"),
     }, Verdict.DEGRADED),

@@ -42,6 +42,7 @@ NOUNS: dict[str, tuple[str, str]] = {
     "cluster": ("tools.cli.places", "groups of hosts among which VMs move"),
     "host": ("tools.cli.host", "servers that run VMs"),
     "bmc": ("tools.cli.bmc", "management boards that switch hosts on and off"),
+    "drill": ("tools.cli.drill", "rehearsed failures, and what they showed"),
     "vm": ("tools.cli.vm", "virtual machines"),
     "image": ("tools.cli.image", "disk templates"),
     "disk": ("tools.cli.disk", "virtual disks"),

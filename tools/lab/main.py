@@ -17,7 +17,7 @@ from typing import NoReturn
 from core.errors import PlatformError
 from tools.lab import cleanup
 from tools.lab.boards import CIPHER_SUITE, PASSWORD, USER
-from tools.lab.cluster import form_cluster
+from tools.lab.cluster import form_cluster, give_boards
 from tools.lab.lab import Lab
 from tools.lab.layout import VENV_BIN
 
@@ -32,8 +32,9 @@ The lab {lab!r} stands: {hosts}. What you can do:
   {command} down                      remove every trace
 """
 CLUSTER_USAGE = """\
-They are one cluster:
+They are one cluster, and each host has a management board (BMC):
   {command} exec h1 -- kvorum status
+  {command} exec h1 -- kvorum drill run power-off h2 --dry-run   rehearse a failure: docs/drills.md
   {command} exec h1 -- curl --unix-socket /run/kvorum/api.sock http://localhost/v1/hosts
 """
 
@@ -53,6 +54,7 @@ async def _up(args: argparse.Namespace) -> int:
         command += f" --lab {args.lab}"
     if args.cluster:
         await form_cluster(lab, say=_say)
+        await give_boards(lab, say=_say)
     _say(f"{args.hosts} hosts are up after {loop.time() - began_s:.1f} s.")
     _say(USAGE.format(lab=args.lab, hosts=", ".join(lab.hosts), command=command).rstrip())
     if args.cluster:
@@ -155,6 +157,14 @@ async def _one_way(args: argparse.Namespace) -> int:
     return 0
 
 
+async def _glass(args: argparse.Namespace) -> int:
+    lab = Lab.attach(args.lab)
+    if not lab.is_glazed(args.host):
+        await lab.glaze(args.host)
+    lab.shade(args.host, args.word)
+    return 0
+
+
 async def _freeze(args: argparse.Namespace) -> int:
     for host in args.hosts:
         await Lab.attach(args.lab).freeze(host)
@@ -221,6 +231,9 @@ def _parser() -> argparse.ArgumentParser:
     one_way = command("one-way", _one_way, "lose all frames that a host receives or sends")
     one_way.add_argument("host")
     one_way.add_argument("direction", choices=("in", "out"))
+    glass = command("glass", _glass, "have a host's shared storage fail, hang, or work again")
+    glass.add_argument("host")
+    glass.add_argument("word", choices=("clear", "dark", "stuck"), help="works, fails, hangs")
     kill = command("kill", _kill, "send a signal to a service of a host")
     kill.add_argument("host")
     kill.add_argument("service")

@@ -340,6 +340,34 @@ class BmcBody(Body, frozen=True, kw_only=True):
         return f"BmcBody({self.host}, {self.address}, ***)"
 
 
+class CheckDrillBody(Body, frozen=True, kw_only=True):
+    """A drill that is thought of; `duration_s` 0: as long as is usual."""
+
+    kind: str
+    host: str = ""
+    duration_s: int = 0
+    data_storage: str = ""
+
+
+class RunDrillBody(CheckDrillBody, frozen=True, kw_only=True):
+    """A drill for real; `confirm` is the host's name, or the cluster's for a full power loss."""
+
+    confirm: str
+
+
+class AbortDrillBody(Body, frozen=True, kw_only=True):
+    """The end of a drill before its time."""
+
+    reason: str = ""
+
+
+class GiveUpBody(Body, frozen=True, kw_only=True):
+    """Why a stuck task is ended as it is; `confirm` is the name of what it works on."""
+
+    reason: str
+    confirm: str
+
+
 class ConfirmOffBody(Body, frozen=True, kw_only=True):
     """A person's word that a host has no power; `confirm` is its name."""
 

@@ -26,6 +26,7 @@ from tools.sdk.bodies import (
     AccessKeyBody,
     AccessTokenBody,
     Body,
+    CheckDrillBody,
     EmptyBody,
     InitBody,
     JoinBody,
@@ -271,6 +272,15 @@ class Client:
     async def power_of(self, host: str) -> Item:
         """Ask a host's management board whether the host has power: `on`."""
         return await self._item(Request("GET", path_of("bmcs", host, "power")))
+
+    async def check_drill(self, body: CheckDrillBody) -> Item:
+        """Return what a drill would be and what stands in its way; nothing is done."""
+        path = path_of("drills", "actions", "check")
+        return await self._item(Request("POST", path, body=_json(body)))
+
+    async def drill_report(self, drill: str) -> Item:
+        """Return the report of a drill: `text`, `markdown`, and parts."""
+        return await self._item(Request("GET", path_of("drills", drill, "report")))
 
     async def create(self, plural: str, body: Body) -> Item:
         """Create what is ready at once (not VMs and images)."""

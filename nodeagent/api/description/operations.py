@@ -18,6 +18,7 @@ from core.model import (
     Bmc,
     DataStorage,
     DistributedSwitch,
+    Drill,
     Event,
     Host,
     Image,
@@ -30,6 +31,7 @@ from core.model import (
     SecurityGroup,
     Task,
 )
+from ha.drills.report import Report
 from ha.lease import Renewal
 from nodeagent.api.access_keys import ChangeAccessKey, MakeAccessKey
 from nodeagent.api.accounts import (
@@ -42,6 +44,7 @@ from nodeagent.api.attaching import AttachCluster, AttachDataCenter
 from nodeagent.api.bmcs import ConfirmPowerOff, Power, PutBmc
 from nodeagent.api.certificates import ImportCertificate
 from nodeagent.api.description.schemas import reference_to
+from nodeagent.api.drills import AbortDrill, CheckDrill, DrillPlan, RunDrill
 from nodeagent.api.hosts import ChangeHost, ConfirmOff, ShutDown
 from nodeagent.api.joining import (
     InitCluster,
@@ -56,6 +59,7 @@ from nodeagent.api.networks import ChangeRule, CreatePortGroup, CreateRule, Crea
 from nodeagent.api.problems import Problem
 from nodeagent.api.roles import WriteRole
 from nodeagent.api.storages import CreateDataStorage
+from nodeagent.api.tasks import GiveUpTask
 from nodeagent.api.two_factor import TotpCode
 from nodeagent.joining.messages import AboutStanding, JoinAnswer, JoinCancel, JoinRequest, Standing
 from nodeagent.services.vm_requests import (
@@ -590,6 +594,25 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         {204: ("It was told to.", None)},
         body=ConfirmPowerOff,
     ),
+    ("POST", "/v1/drills/actions/check"): Operation(
+        "What a drill would be, and what stands in its way; nothing is done.",
+        {200: ("The plan.", DrillPlan)},
+        body=CheckDrill,
+    ),
+    ("POST", "/v1/drills"): Operation(
+        "Rehearse a failure, for real: it begins at once.",
+        {201: ("The drill; ask for it until it has ended.", Drill)},
+        body=RunDrill,
+    ),
+    ("POST", "/v1/drills/{drill}/actions/abort"): Operation(
+        "End a drill early: what it broke is put right first.",
+        {202: ("It will end.", Drill)},
+        body=AbortDrill,
+    ),
+    ("GET", "/v1/drills/{drill}/report"): Operation(
+        "The report of a drill, as text, as Markdown and in parts.",
+        {200: ("The report, as far as the drill is.", Report)},
+    ),
     ("POST", "/v1/vms"): Operation("Make a VM from an image.", VM_WORK, body=CreateVM, task=True),
     ("PATCH", "/v1/vms/{vm}"): Operation(
         "Change a VM; what is absent stays.", {200: ("The changed VM.", VM)}, body=ChangeVM
@@ -705,6 +728,11 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("POST", "/v1/tasks/{task}/actions/retry"): Operation(
         "Have what failed and waits for its next try be tried at once.",
         {202: ("It is asked.", Task)},
+    ),
+    ("POST", "/v1/tasks/{task}/actions/give-up"): Operation(
+        "End a stuck task as it is, and record what it leaves behind.",
+        {202: ("It is asked.", Task)},
+        body=GiveUpTask,
     ),
     ("GET", "/v1/callback-key"): Operation(
         "The public key that receivers of callbacks check signatures with.",

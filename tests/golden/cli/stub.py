@@ -301,6 +301,14 @@ class StubAgent:
             case "POST", ["bmcs"]:
                 board = {**asked.json, "name": asked.json["host"], "state": "ok", "password": "***"}
                 return 201, self._made("bmcs", board), {}
+            case "POST", ["drills", "actions", "check"]:
+                return 200, self._drill_plan(asked.json), {}
+            case "POST", ["drills"]:
+                return 201, self._drill(asked.json), {}
+            case "POST", ["drills", name, "actions", "abort"]:
+                return 202, self._one("drills", name), {}
+            case "GET", ["drills", name, "report"]:
+                return 200, self._drill_report(self._one("drills", name)), {}
             case "GET", ["tasks", name]:
                 return 200, self._worked_on(self._one("tasks", name)), {}
             case "GET", [plural, name]:
@@ -518,6 +526,61 @@ class StubAgent:
             self._all("vms").remove(vm)
         elif task["workflow"] == "vm-create":
             vm["phase"] = "running" if vm.get("start", True) else "stopped"
+
+    def _drill_plan(self, asked):
+        vms = [{"name": "web1", "was_on": asked["host"], "promise": "moves", "bound_ms": 21000}]
+        obstacle = {
+            "code": "watchdog-not-armed",
+            "what": "the watchdog of h3 is not armed: nothing would prove that it is silent",
+            "advice": "load a watchdog driver (softdog will do) and restart the host: docs/ha.md",
+        }
+        return {
+            "kind": asked["kind"],
+            "host_name": asked["host"],
+            "observer_name": "h1",
+            "possible": asked["host"] != "h3",
+            "duration_s": asked["duration_s"],
+            "obstacles": [obstacle] if asked["host"] == "h3" else [],
+            "warnings": [],
+            "vms": vms,
+        }
+
+    def _drill(self, asked):
+        events = [
+            {
+                "after_ms": 0,
+                "code": "fault",
+                "text": "the BMC of h2 is told to take its power away",
+            },
+            {"after_ms": 9800, "code": "running/1", "text": "VM web1 runs on h1"},
+        ]
+        return self._made(
+            "drills",
+            {
+                "name": f"{asked['kind']}-{asked['host']}-1",
+                "kind": asked["kind"],
+                "host_label": asked["host"],
+                "state": "ended",
+                "verdict": "passed",
+                "why": "1 VM ran again after 9.8 s at most; 21.0 s is promised",
+                "events": events,
+                "vms": [],
+                "ended_ms": T0_MS,
+            },
+        )
+
+    def _drill_report(self, drill):
+        line = f"PASSED: {drill['kind']} {drill['host_label']}: {drill['why']}"
+        return {
+            "drill": drill["name"],
+            "kind": drill["kind"],
+            "verdict": drill["verdict"],
+            "line": line,
+            "meaning": "The cluster kept its promise.",
+            "to_do": "Nothing.",
+            "text": f"{line}\n\nWhat it means\n  The cluster kept its promise.\n",
+            "markdown": f"# Drill {drill['name']}\n\n**{line}**\n",
+        }
 
     def _made(self, plural, fields):
         word = plural.removesuffix("s").replace("-", " ")

@@ -1241,6 +1241,141 @@ class DistributedSwitches(BlockingCollection[models.DistributedSwitch]):
         )
 
 
+class Drills(BlockingCollection[models.Drill]):
+    """`/v1/drills`."""
+
+    def __init__(self, calls: operations.Drills, runner: Runner) -> None:
+        super().__init__(calls, runner)
+        self._calls = calls
+        self._runner = runner
+
+    def create(
+        self,
+        *,
+        kind: models.DrillKind | str,
+        host: str | UnsetType = UNSET,
+        duration_s: int | UnsetType = UNSET,
+        data_storage: str | UnsetType = UNSET,
+        confirm: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> models.Drill:
+        """Rehearse a failure, for real: it begins at once.
+
+        Args:
+            kind: Which failure is rehearsed.
+            host: Name or id of the host that fails; empty for a full power loss only.
+            duration_s: How long a cut lasts; 0: as long as is usual. Of kinds that end by themselves only. 0..120. Default: `0`.
+            data_storage: Name or id of the data storage that is lost; empty: none.
+            confirm: The host's name, once more, or the cluster's for a full power loss: it is done for real.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.create(
+                kind=kind,
+                host=host,
+                duration_s=duration_s,
+                data_storage=data_storage,
+                confirm=confirm,
+                idempotency_key=idempotency_key,
+            )
+        )
+
+    def check(
+        self,
+        *,
+        kind: models.DrillKind | str,
+        host: str | UnsetType = UNSET,
+        duration_s: int | UnsetType = UNSET,
+        data_storage: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> models.DrillPlan:
+        """What a drill would be, and what stands in its way; nothing is done.
+
+        Args:
+            kind: Which failure is rehearsed.
+            host: Name or id of the host that fails; empty for a full power loss only.
+            duration_s: How long a cut lasts; 0: as long as is usual. Of kinds that end by themselves only. 0..120. Default: `0`.
+            data_storage: Name or id of the data storage that is lost; empty: none.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.check(
+                kind=kind,
+                host=host,
+                duration_s=duration_s,
+                data_storage=data_storage,
+                idempotency_key=idempotency_key,
+            )
+        )
+
+    def abort(
+        self,
+        drill: str,
+        /,
+        *,
+        reason: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Drill:
+        """End a drill early: what it broke is put right first.
+
+        Args:
+            drill: Name or id.
+            reason: Why, for the report. At most 200 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.abort(
+                drill, reason=reason, idempotency_key=idempotency_key, if_match=if_match
+            )
+        )
+
+    def get_report(self, drill: str, /) -> models.Report:
+        """The report of a drill, as text, as Markdown and in parts.
+
+        Args:
+            drill: Name or id.
+        """
+        return self._runner.run(self._calls.get_report(drill))
+
+    def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the drills.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return self._runner.run(self._calls.list_tags(ref, consistency=consistency))
+
+    def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the drills, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.update_tags(
+                ref, add=add, remove=remove, idempotency_key=idempotency_key, if_match=if_match
+            )
+        )
+
+
 class Events(BlockingCollection[models.Event]):
     """`/v1/events`."""
 
@@ -2584,6 +2719,35 @@ class Tasks(BlockingCollection[models.Task]):
             self._calls.delete(task, idempotency_key=idempotency_key, if_match=if_match)
         )
 
+    def give_up(
+        self,
+        task: str,
+        /,
+        *,
+        reason: str,
+        confirm: str,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Task:
+        """End a stuck task as it is, and record what it leaves behind.
+
+        Args:
+            task: Name or id.
+            reason: Why; it is kept with the task. At most 200 characters.
+            confirm: The name of what the task works on, once more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.give_up(
+                task,
+                reason=reason,
+                confirm=confirm,
+                idempotency_key=idempotency_key,
+                if_match=if_match,
+            )
+        )
+
     def retry(
         self, task: str, /, *, idempotency_key: str = "", if_match: int | str = ""
     ) -> models.Task:
@@ -3029,6 +3193,7 @@ class Operations:
         self.data_storages = DataStorages(calls.data_storages, runner)
         self.disks = Disks(calls.disks, runner)
         self.distributed_switches = DistributedSwitches(calls.distributed_switches, runner)
+        self.drills = Drills(calls.drills, runner)
         self.events = Events(calls.events, runner)
         self.hosts = Hosts(calls.hosts, runner)
         self.image_storages = ImageStorages(calls.image_storages, runner)

@@ -42,6 +42,51 @@ class Direction(OpenEnum):
     INGRESS = "ingress"
 
 
+class DrillKind(OpenEnum):
+    """Which failure is rehearsed."""
+
+    AGENT_KILL = "agent-kill"
+    FULL_POWER_LOSS = "full-power-loss"
+    GUARD_KILL = "guard-kill"
+    LEADER_LOSS = "leader-loss"
+    NETWORK_CUT = "network-cut"
+    POWER_OFF = "power-off"
+    STORAGE_LOSS = "storage-loss"
+
+
+class DrillPromise(OpenEnum):
+    """What is promised of a VM. `STAYS`: it isn't touched. `MOVES`: it runs elsewhere in time. `RETURNS`: it runs again in
+    time after the power is back. `WAITS`: it runs again when its host is back, nobody says when.
+    """
+
+    MOVES = "moves"
+    RETURNS = "returns"
+    STAYS = "stays"
+    WAITS = "waits"
+
+
+class DrillState(OpenEnum):
+    """How far a drill is. `PREPARED`: nobody has begun. `STARTING`: its host may do the fault now. `WATCHING`: the fault was
+    ordered, once and for all. `UNDOING`: what was broken is put right. `ENDED`: it never changes any more.
+    """
+
+    ENDED = "ended"
+    PREPARED = "prepared"
+    STARTING = "starting"
+    UNDOING = "undoing"
+    WATCHING = "watching"
+
+
+class DrillVerdict(OpenEnum):
+    """What a drill has shown of a promise. `INCONCLUSIVE`: neither that it is kept nor that it isn't."""
+
+    ABORTED = "aborted"
+    FAILED = "failed"
+    INCONCLUSIVE = "inconclusive"
+    OPEN = "open"
+    PASSED = "passed"
+
+
 class Going(OpenEnum):
     """How a host goes down."""
 
@@ -171,6 +216,13 @@ class Vote(OpenEnum):
     ALWAYS = "always"
     AUTO = "auto"
     NEVER = "never"
+
+
+class AbortDrill(Model, frozen=True, kw_only=True):
+    """`POST /v1/drills/{drill}/actions/abort`."""
+
+    reason: str | UnsetType = UNSET
+    """Why, for the report. At most 200 characters."""
 
 
 class AccessKey(Model, frozen=True, kw_only=True):
@@ -531,6 +583,19 @@ class ChangeVM(Model, frozen=True, kw_only=True):
     """Names or ids of VMs that it waits for when many are started."""
     start_delay_s: int | UnsetType = UNSET
     """How many seconds after the last of these VMs it is started. 0..3600."""
+
+
+class CheckDrill(Model, frozen=True, kw_only=True):
+    """`POST /v1/drills/actions/check`: which drill is thought of."""
+
+    kind: DrillKind
+    """Which failure is rehearsed."""
+    host: str | UnsetType = UNSET
+    """Name or id of the host that fails; empty for a full power loss only."""
+    duration_s: int | UnsetType = UNSET
+    """How long a cut lasts; 0: as long as is usual. Of kinds that end by themselves only. 0..120. Default: `0`."""
+    data_storage: str | UnsetType = UNSET
+    """Name or id of the data storage that is lost; empty: none."""
 
 
 class CloudInit(Model, frozen=True, kw_only=True):
@@ -916,6 +981,126 @@ class DistributedSwitch(Model, frozen=True, kw_only=True):
     """The names behind `cluster_ids`."""
 
 
+class Drill(Model, frozen=True, kw_only=True):
+    """A rehearsal of a failure on a living cluster: what was broken where, what followed when, and whether a promise was kept.
+
+    One at a time in the cluster. `host_id` is the host that fails, empty when all do. `observer_host_id` is whose agent
+    conducts it and whose clock all times are by; the fault doesn't touch it.
+    """
+
+    id: str
+    """A UUID, or a name where the kind says so; never changes."""
+    name: str = ""
+    """What people call it, unique among its kind; of records of the cluster the same as the id."""
+    revision: int = 0
+    """Log index of its last change; guards the next one."""
+    created_ms: int = 0
+    """When it was made, by the clock of the host that was asked."""
+    tags: tuple[str, ...] = ()
+    """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
+    kind: DrillKind = DrillKind("")
+    """Which failure is rehearsed."""
+    host_id: str = ""
+    """The host that fails; empty: all."""
+    host_label: str = ""
+    """The name that the host had."""
+    observer_host_id: str = ""
+    """The host whose agent conducts it; empty: whoever leads."""
+    data_storage_id: str = ""
+    """The data storage that is lost; empty: none."""
+    duration_s: int = 0
+    """How long a fault lasts that ends by itself; 0: it doesn't."""
+    profile: str = "default"
+    """HA profile whose promise is tried."""
+    boots: dict[str, str] = field(default_factory=dict)
+    """Boot of each host before, by the host's id."""
+    state: DrillState = DrillState("prepared")
+    """How far it is."""
+    events: tuple[DrillEvent, ...] = ()
+    """The timeline, oldest first."""
+    vms: tuple[DrillVM, ...] = ()
+    """The VMs that it is about, and what became of them."""
+    verdict: DrillVerdict = DrillVerdict("open")
+    """Whether the promise was kept."""
+    why: str = ""
+    """The reason of the verdict, in a line."""
+    left_to_do: str = ""
+    """What could not be put right by itself, and how to do it."""
+    abort_reason: str = ""
+    """Why it is to end early; empty: it isn't."""
+    ended_ms: int = 0
+    """When it ended; 0: not yet."""
+    host_name: str = ""
+    """The name behind `host_id`; empty without one."""
+    observer_host_name: str = ""
+    """The name behind `observer_host_id`; empty without one."""
+    data_storage_name: str = ""
+    """The name behind `data_storage_id`; empty without one."""
+
+
+class DrillEvent(Model, frozen=True, kw_only=True):
+    """One line of a drill's timeline, by the clock of the host that observes it."""
+
+    after_ms: int = 0
+    """When, after the fault."""
+    code: str = ""
+    """What kind of thing happened."""
+    text: str = ""
+    """What happened, in words."""
+
+
+class DrillPlan(Model, frozen=True, kw_only=True):
+    """What a drill would be. It can begin when there are no `obstacles`; `warnings` don't forbid it."""
+
+    kind: DrillKind = DrillKind("")
+    """Which failure is rehearsed."""
+    host_name: str = ""
+    """The host that fails; empty: all."""
+    observer_name: str = ""
+    """The host that watches; empty: whoever leads then."""
+    possible: bool = False
+    """Whether it could begin now."""
+    duration_s: int = 0
+    """How long the fault lasts; 0: it doesn't end by itself."""
+    obstacles: tuple[Obstacle, ...] = ()
+    """What stands in the way."""
+    warnings: tuple[Obstacle, ...] = ()
+    """What should be known before."""
+    vms: tuple[DrillVM, ...] = ()
+    """The VMs it is about, and what is promised."""
+
+
+class DrillVM(Model, frozen=True, kw_only=True):
+    """A VM that the fault was to touch, or not to. Times are milliseconds after the fault; -1: not seen."""
+
+    vm: str = ""
+    """Id of the VM."""
+    name: str = ""
+    """Its name."""
+    promise: DrillPromise = DrillPromise("")
+    """What is promised of it."""
+    was_on: str = ""
+    """Name of the host that ran it before."""
+    generation: int = 0
+    """Its generation before; each start makes another."""
+    bound_ms: int = 0
+    """Within which time it has to run again; 0: no promise. 0..."""
+    taken_ms: int = -1
+    """When it was given a new start, here or elsewhere."""
+    running_ms: int = -1
+    """When it ran again."""
+    now_on: str = ""
+    """Name of the host that runs it."""
+    blocked: str = ""
+    """Why it could not run."""
+    stopped_by_user: bool = False
+    """Whether it was stopped or moved by a user meanwhile."""
+    verdict: DrillVerdict = DrillVerdict("open")
+    """Whether the promise was kept."""
+    why: str = ""
+    """The reason of the verdict."""
+
+
 class EnterMaintenance(Model, frozen=True, kw_only=True):
     """`POST /v1/hosts/{host}/actions/enter-maintenance`."""
 
@@ -957,6 +1142,15 @@ class FormerMember(Model, frozen=True, kw_only=True):
     cluster_name: str = ""
 
 
+class GiveUpTask(Model, frozen=True, kw_only=True):
+    """`confirm` repeats the name of what the task works on: what it has begun is left as it is."""
+
+    reason: str
+    """Why; it is kept with the task. At most 200 characters."""
+    confirm: str
+    """The name of what the task works on, once more."""
+
+
 class HealthFinding(Model, frozen=True, kw_only=True):
     """An object of the API."""
 
@@ -973,8 +1167,8 @@ class Host(Model, frozen=True, kw_only=True):
     Hosts of one `failure_domain` (a rack, a room) fail together; empty: this host shares its fate with no other. A
     `witness` votes and holds the state, but runs no VMs. `feature_level` is what its agent understands. `joining` from
     its admission until it has the state and says so: it gets no vote, and may give up without a trace. `plugins` are what
-    its agent found installed when it started. `maintenance` is begun and ended by actions; the leader's
-    `nodeagent.services.evacuation` does what it takes.
+    its agent found installed when it started. No VM is placed on a host that can't reach a data storage of its disks.
+    `maintenance` is begun and ended by actions; the leader's `nodeagent.services.evacuation` does what it takes.
     """
 
     id: str
@@ -1041,8 +1235,16 @@ class Host(Model, frozen=True, kw_only=True):
     """What plug-ins its agent found when it started."""
     resource_types: tuple[str, ...] = ()
     """Collections that plug-ins bring on it."""
+    unreachable_storage_ids: tuple[str, ...] = ()
+    """Data storages that it could not use when it looked last."""
+    hypervisor: str = ""
+    """The driver that its guests run under; empty: its agent never said."""
+    driver_fault: str = ""
+    """Why a driver that its settings name can't be used, so that no VM starts on it; empty: all can."""
     cluster_name: str = ""
     """The name behind `cluster_id`; empty without one."""
+    unreachable_storage_names: tuple[str, ...] = ()
+    """The names behind `unreachable_storage_ids`."""
 
 
 class HostHealth(Model, frozen=True, kw_only=True):
@@ -1266,6 +1468,17 @@ class LeaveMaintenance(Model, frozen=True, kw_only=True):
     """Whether the VMs that left it for the maintenance come back. Default: `True`."""
 
 
+class Leftover(Model, frozen=True, kw_only=True):
+    """Something that a task that was given up may have left behind."""
+
+    step: str = ""
+    """The step that made it, or should have removed it."""
+    resource: str = ""
+    """What it belongs to, as `kind/id`; empty: nothing."""
+    what: str = ""
+    """What it is and where."""
+
+
 class LocalStatus(Model, frozen=True, kw_only=True):
     """An object of the API."""
 
@@ -1479,6 +1692,14 @@ class Nic(Model, frozen=True, kw_only=True):
     """The names behind `security_group_ids`."""
 
 
+class Obstacle(Model, frozen=True, kw_only=True):
+    """Why a drill can't begin, or what should be known of it before. `code` stays."""
+
+    code: str = ""
+    what: str = ""
+    advice: str = ""
+
+
 class Outcome(Model, frozen=True, kw_only=True):
     """An object of the API."""
 
@@ -1632,6 +1853,20 @@ class ReleasedHost(Model, frozen=True, kw_only=True):
     vms_released: int = 0
 
 
+class Report(Model, frozen=True, kw_only=True):
+    """A drill's report. `text` is for a terminal, `markdown` for a file; both say the same."""
+
+    drill: str = ""
+    kind: DrillKind = DrillKind("")
+    state: DrillState = DrillState("")
+    verdict: DrillVerdict = DrillVerdict("")
+    line: str = ""
+    meaning: str = ""
+    to_do: str = ""
+    text: str = ""
+    markdown: str = ""
+
+
 class Role(Model, frozen=True, kw_only=True):
     """A named set of permissions, given to accounts and access tokens.
 
@@ -1693,6 +1928,21 @@ class Rule(Model, frozen=True, kw_only=True):
     """Whether it is in force."""
     default: bool = False
     """Whether the group was made with it; such a rule can be switched off, not removed."""
+
+
+class RunDrill(Model, frozen=True, kw_only=True):
+    """`POST /v1/drills`: a failure for real. `confirm` repeats whose."""
+
+    kind: DrillKind
+    """Which failure is rehearsed."""
+    host: str | UnsetType = UNSET
+    """Name or id of the host that fails; empty for a full power loss only."""
+    duration_s: int | UnsetType = UNSET
+    """How long a cut lasts; 0: as long as is usual. Of kinds that end by themselves only. 0..120. Default: `0`."""
+    data_storage: str | UnsetType = UNSET
+    """Name or id of the data storage that is lost; empty: none."""
+    confirm: str | UnsetType = UNSET
+    """The host's name, once more, or the cluster's for a full power loss: it is done for real."""
 
 
 class SecretsKeyAtHost(Model, frozen=True, kw_only=True):
@@ -1868,7 +2118,8 @@ class Task(Model, frozen=True, kw_only=True):
     `workflow` names the definition, `subject` the resource as `kind/id`. `arguments` are strings only.
     `runner_host_id` is who works on it. `progress` is 0..100. `error` and `error_code` are set when failed.
     `cancel_requested` asks the runner to stop where that is safe; when `retries_asked` grows, it doesn't wait any longer
-    for the next try of what failed.
+    for the next try of what failed. `give_up_reason` asks the runner to end it as it is, unless its journal has grown
+    beyond `give_up_after` lines since; then `left_behind` says what stays.
     `plan` is the workflow as it was when the work began: whoever resumes it goes by that. `journal` is what the
     engine lives by; `log` tells people more, bounded. `result` is what came of it, empty when it was undone.
     `request_id` is the API request that started it, as in that answer, its audit, and the logs of whoever works on it.
@@ -1913,6 +2164,12 @@ class Task(Model, frozen=True, kw_only=True):
     """Whether somebody has asked it to stop where that is safe."""
     retries_asked: int = 0
     """How often somebody has asked for its next try at once. 0..."""
+    give_up_reason: str = ""
+    """Why somebody asked to give it up; empty: nobody did."""
+    give_up_after: int = 0
+    """How many journal lines there were then; with more it isn't given up. 0..."""
+    left_behind: tuple[Leftover, ...] = ()
+    """What may be left of it since it was given up."""
     ended_ms: int = 0
     """When it ended; 0: not yet."""
     request_id: str = ""

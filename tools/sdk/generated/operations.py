@@ -1446,6 +1446,161 @@ class DistributedSwitches(Collection[models.DistributedSwitch]):
         )
 
 
+class Drills(Collection[models.Drill]):
+    """`/v1/drills`."""
+
+    async def create(
+        self,
+        *,
+        kind: models.DrillKind | str,
+        host: str | UnsetType = UNSET,
+        duration_s: int | UnsetType = UNSET,
+        data_storage: str | UnsetType = UNSET,
+        confirm: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> models.Drill:
+        """Rehearse a failure, for real: it begins at once.
+
+        Args:
+            kind: Which failure is rehearsed.
+            host: Name or id of the host that fails; empty for a full power loss only.
+            duration_s: How long a cut lasts; 0: as long as is usual. Of kinds that end by themselves only. 0..120. Default: `0`.
+            data_storage: Name or id of the data storage that is lost; empty: none.
+            confirm: The host's name, once more, or the cluster's for a full power loss: it is done for real.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("drills"),
+                body=models.RunDrill(
+                    kind=word(models.DrillKind, kind),
+                    host=host,
+                    duration_s=duration_s,
+                    data_storage=data_storage,
+                    confirm=confirm,
+                ),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.Drill,
+        )
+
+    async def check(
+        self,
+        *,
+        kind: models.DrillKind | str,
+        host: str | UnsetType = UNSET,
+        duration_s: int | UnsetType = UNSET,
+        data_storage: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> models.DrillPlan:
+        """What a drill would be, and what stands in its way; nothing is done.
+
+        Args:
+            kind: Which failure is rehearsed.
+            host: Name or id of the host that fails; empty for a full power loss only.
+            duration_s: How long a cut lasts; 0: as long as is usual. Of kinds that end by themselves only. 0..120. Default: `0`.
+            data_storage: Name or id of the data storage that is lost; empty: none.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("drills", "actions", "check"),
+                body=models.CheckDrill(
+                    kind=word(models.DrillKind, kind),
+                    host=host,
+                    duration_s=duration_s,
+                    data_storage=data_storage,
+                ),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.DrillPlan,
+        )
+
+    async def abort(
+        self,
+        drill: str,
+        /,
+        *,
+        reason: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Drill:
+        """End a drill early: what it broke is put right first.
+
+        Args:
+            drill: Name or id.
+            reason: Why, for the report. At most 200 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("drills", drill, "actions", "abort"),
+                body=models.AbortDrill(reason=reason),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.Drill,
+        )
+
+    async def get_report(self, drill: str, /) -> models.Report:
+        """The report of a drill, as text, as Markdown and in parts.
+
+        Args:
+            drill: Name or id.
+        """
+        return await self._api.answer(
+            request("GET", path_of("drills", drill, "report")), models.Report
+        )
+
+    async def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the drills.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return await self._api.answer(
+            request(
+                "GET", path_of("drills", ref, "tags"), query=(*one("consistency", consistency),)
+            ),
+            models.Tags,
+        )
+
+    async def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the drills, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("drills", ref, "tags"),
+                body=models.ChangeTags(add=listed(add), remove=listed(remove)),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.Tags,
+        )
+
+
 class Events(Collection[models.Event]):
     """`/v1/events`."""
 
@@ -3048,6 +3203,35 @@ class Tasks(Collection[models.Task]):
             models.Task,
         )
 
+    async def give_up(
+        self,
+        task: str,
+        /,
+        *,
+        reason: str,
+        confirm: str,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Task:
+        """End a stuck task as it is, and record what it leaves behind.
+
+        Args:
+            task: Name or id.
+            reason: Why; it is kept with the task. At most 200 characters.
+            confirm: The name of what the task works on, once more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("tasks", task, "actions", "give-up"),
+                body=models.GiveUpTask(reason=reason, confirm=confirm),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.Task,
+        )
+
     async def retry(
         self, task: str, /, *, idempotency_key: str = "", if_match: int | str = ""
     ) -> models.Task:
@@ -3559,6 +3743,7 @@ class Operations:
         self.distributed_switches = DistributedSwitches(
             api, "distributed-switches", models.DistributedSwitch
         )
+        self.drills = Drills(api, "drills", models.Drill)
         self.events = Events(api, "events", models.Event)
         self.hosts = Hosts(api, "hosts", models.Host)
         self.image_storages = ImageStorages(api, "image-storages", models.ImageStorage)
