@@ -120,6 +120,9 @@ class VmController:
             if action is Action.START and not self._gate.may_start(vms[vm_id], now_s):
                 waiting = True
                 continue
+            if action is Action.AFTER_IO_ERROR:
+                waiting = True
+                continue
             if action is Action.NOTHING:
                 self._backoffs.get(vm_id, Backoff()).note_good(now_s)
                 self._resumes.get(vm_id, Backoff()).note_good(now_s)
