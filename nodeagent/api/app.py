@@ -37,6 +37,7 @@ from nodeagent.api import (
     tasks,
     two_factor,
     vms,
+    workflows,
 )
 from nodeagent.api.access import CLOCK, PEERS, Peers, access_middleware
 from nodeagent.api.auditing import audit_middleware
@@ -82,6 +83,7 @@ AREAS = (
     callbacks,
     events,
     plugins,
+    workflows,
     tags,
     declared,
     collections,

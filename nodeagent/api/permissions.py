@@ -170,6 +170,8 @@ NEEDS: dict[str, Need] = {
     "DELETE /v1/sessions/{session}": _stored("session", DELETE),
     "GET /v1/plugins": _role("host", READ),
     "GET /v1/system-tags": Need(Gate.CALLER),
+    "GET /v1/workflows": Need(Gate.CALLER),
+    "POST /v1/workflows/{workflow}/actions/run": _stored("workflow", OPERATE),
     "GET /v1/{plural}/{ref}/tags": Need(Gate.ROLE, "", READ),
     "PATCH /v1/{plural}/{ref}/tags": Need(Gate.ROLE, "", CHANGE, Audited.WITHIN),
     "POST /v1/{plural}": Need(Gate.ROLE, "", CREATE),

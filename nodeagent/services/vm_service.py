@@ -6,6 +6,7 @@ changed by a refused request.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,6 +35,7 @@ from core.model import (
     VMPhase,
     check_name,
 )
+from core.workflow_definition import Definition
 from netfabric.names import make_mac
 from netfabric.port_group import free_ip
 from nodeagent.node import Node
@@ -50,6 +52,9 @@ from storage.seed import check_cloud_init
 CREATE_TRIES = 8
 CHANGEABLE = tuple(ChangeVM.__struct_fields__)
 ADDRESSES_MAX = 1 << 24
+
+
+NO_ARGUMENTS: Mapping[str, str] = {}
 
 
 class IdSource(Protocol):
@@ -183,6 +188,25 @@ class VmService:
         refuse_if_used(plan_of(self._store, vm))
         gone = replace(vm, power=PowerState.STOPPED, phase=VMPhase.DELETING)
         return await self._open("delete-vm", gone, ids)
+
+    async def run(
+        self, vm: VM, workflow: Definition, arguments: Mapping[str, str], ids: IdSource
+    ) -> Opened:
+        """Open a task of a workflow that people may run on a VM. One that begins by stopping it has the wish committed too.
+
+        Raises:
+            ConflictError: the VM is on its way out, or isn't wanted running, so that undoing would start it.
+        """
+        if (before := self._store.get(Task, ids.id_for("task"))) is not None:
+            return Opened(vm, before)  # a repeated request, which the wish it made must not refuse
+        self._refuse_if_going(vm)
+        if workflow.steps[0] == "stop-guest":
+            if vm.power is not PowerState.RUNNING:
+                raise ConflictError(
+                    f"workflow {workflow.name!r} begins by stopping VM {vm.name!r}, which isn't wanted running: start it first"
+                )
+            vm = replace(vm, power=PowerState.STOPPED)
+        return await self._open(workflow.name, vm, ids, given=arguments)
 
     async def change(self, vm: VM, body: ChangeVM, ids: IdSource) -> VM:
         """Change what can change at any time."""
@@ -361,12 +385,13 @@ class VmService:
         ids: IdSource,
         *,
         new_hosts: tuple[str, ...] = (),
+        given: Mapping[str, str] = NO_ARGUMENTS,
         **arguments: str,
     ) -> Opened:
         """Record wish and task; none of `new_hosts` may be in the middle of leaving."""
         if (before := self._store.get(Task, ids.id_for("task"))) is not None:
             return Opened(self._store.get(VM, vm.id) or vm, before)
-        task = self._task(workflow, vm, ids, **arguments)
+        task = self._task(workflow, vm, ids, {**given, **arguments})
         hosts = [h for id_ in new_hosts if (h := self._store.get(Host, id_)) is not None]
         beside, guards = ids.beside(task)
         await self._store.apply(
@@ -379,7 +404,9 @@ class VmService:
             raise UnavailableError("the task was opened but is gone again: look at the VM")
         return Opened(self._store.get(VM, vm.id) or vm, opened)
 
-    def _task(self, workflow: str, vm: VM, ids: IdSource, **arguments: str) -> Task:
+    def _task(
+        self, workflow: str, vm: VM, ids: IdSource, arguments: Mapping[str, str] = NO_ARGUMENTS
+    ) -> Task:
         task_id = ids.id_for("task")
         return Task(
             id=task_id,
@@ -387,7 +414,7 @@ class VmService:
             workflow=workflow,
             subject=f"vm/{vm.id}",
             subject_name=vm.name,
-            arguments=arguments,
+            arguments=dict(arguments),
             runner_host_id=vm.host_id,
             tags=vm.tags,
             created_ms=self._node.clock.wall_ms(),

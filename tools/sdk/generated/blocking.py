@@ -2938,6 +2938,62 @@ class Vms(BlockingCollection[models.VM]):
         )
 
 
+class Workflows:
+    """`/v1/workflows`."""
+
+    def __init__(self, calls: operations.Workflows, runner: Runner) -> None:
+        self._calls = calls
+        self._runner = runner
+
+    def list(
+        self,
+        *,
+        q: Sequence[str] = (),
+        sort: str | UnsetType = UNSET,
+        limit: int | UnsetType = UNSET,
+    ) -> Page[models.RunnableWorkflow]:
+        """Workflows of plug-ins that people may run, as this agent knows them.
+
+        Args:
+            q: A condition: attribute, operator, value; all given must hold. Operators are `=`, `!=`, `>`, `>=`, `<`, `<=`, `~=` (pattern), `?=` (in), `!?=` (not in), `is:null`, `!is:null`.
+            sort: The attribute to sort by; with `-` in front, descending.
+            limit: How many at most. 1..10000.
+        """
+        return self._runner.run(self._calls.list(q=q, sort=sort, limit=limit))
+
+    def run(
+        self,
+        workflow: str,
+        /,
+        *,
+        vm: str,
+        arguments: dict[str, str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+        callback_url: str = "",
+    ) -> Started[models.VM]:
+        """Run a workflow on a VM.
+
+        Args:
+            workflow: Name or id.
+            vm: Name or id of the VM that it is run on.
+            arguments: The workflow's inputs by name, as `GET /v1/workflows` lists them.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return self._runner.run(
+            self._calls.run(
+                workflow,
+                vm=vm,
+                arguments=arguments,
+                idempotency_key=idempotency_key,
+                if_match=if_match,
+                callback_url=callback_url,
+            )
+        )
+
+
 class Operations:
     """Everything that the API offers, by what it is about."""
 
@@ -2974,6 +3030,7 @@ class Operations:
         self.system_tags = SystemTags(calls.system_tags, runner)
         self.tasks = Tasks(calls.tasks, runner)
         self.vms = Vms(calls.vms, runner)
+        self.workflows = Workflows(calls.workflows, runner)
 
     def health(self) -> models.ClusterHealth:
         """Whether the cluster can take a failure now, what is wrong, and what to do. Takes about two seconds at most, and needs no quorum."""

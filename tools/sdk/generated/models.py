@@ -1587,6 +1587,25 @@ class Rule(Model, frozen=True, kw_only=True):
     """Whether the group was made with it; such a rule can be switched off, not removed."""
 
 
+class RunWorkflow(Model, frozen=True, kw_only=True):
+    """`POST /v1/workflows/{workflow}/actions/run`: on what, and the workflow's inputs."""
+
+    vm: str
+    """Name or id of the VM that it is run on."""
+    arguments: dict[str, str] | UnsetType = UNSET
+    """The workflow's inputs by name, as `GET /v1/workflows` lists them."""
+
+
+class RunnableWorkflow(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    name: str = ""
+    description: str = ""
+    run_on: str = ""
+    inputs: tuple[WorkflowInput, ...] = ()
+    steps: tuple[str, ...] = ()
+
+
 class SecretsKeyAtHost(Model, frozen=True, kw_only=True):
     """An object of the API."""
 
@@ -1921,6 +1940,17 @@ class VoterPolicy(Model, frozen=True, kw_only=True):
     voters: int = 0
     voters_wanted: int = 0
     losses_survived: int = 0
+
+
+class WorkflowInput(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    name: str = ""
+    type: str = ""
+    required: bool = False
+    default: str = ""
+    length_max: int = 0
+    description: str = ""
 
 
 class WriteRole(Model, frozen=True, kw_only=True):

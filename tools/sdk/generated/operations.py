@@ -3439,6 +3439,76 @@ class Vms(Collection[models.VM]):
         )
 
 
+class Workflows:
+    """`/v1/workflows`."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    async def list(
+        self,
+        *,
+        q: Sequence[str] = (),
+        sort: str | UnsetType = UNSET,
+        limit: int | UnsetType = UNSET,
+    ) -> Page[models.RunnableWorkflow]:
+        """Workflows of plug-ins that people may run, as this agent knows them.
+
+        Args:
+            q: A condition: attribute, operator, value; all given must hold. Operators are `=`, `!=`, `>`, `>=`, `<`, `<=`, `~=` (pattern), `?=` (in), `!?=` (not in), `is:null`, `!is:null`.
+            sort: The attribute to sort by; with `-` in front, descending.
+            limit: How many at most. 1..10000.
+        """
+        return await self._api.page(
+            request(
+                "GET",
+                path_of("workflows"),
+                query=(
+                    *many("q", q),
+                    *one("sort", sort),
+                    *one("limit", limit),
+                ),
+            ),
+            models.RunnableWorkflow,
+        )
+
+    async def run(
+        self,
+        workflow: str,
+        /,
+        *,
+        vm: str,
+        arguments: dict[str, str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+        callback_url: str = "",
+    ) -> Started[models.VM]:
+        """Run a workflow on a VM.
+
+        Args:
+            workflow: Name or id.
+            vm: Name or id of the VM that it is run on.
+            arguments: The workflow's inputs by name, as `GET /v1/workflows` lists them.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return await self._api.started(
+            request(
+                "POST",
+                path_of("workflows", workflow, "actions", "run"),
+                body=models.RunWorkflow(vm=vm, arguments=arguments),
+                headers={
+                    "Idempotency-Key": idempotency_key,
+                    "If-Match": condition(if_match),
+                    "Callback-URL": callback_url,
+                },
+            ),
+            models.VM,
+            "vm",
+        )
+
+
 class Operations:
     """Everything that the API offers, by what it is about."""
 
@@ -3476,6 +3546,7 @@ class Operations:
         self.system_tags = SystemTags(api)
         self.tasks = Tasks(api, "tasks", models.Task)
         self.vms = Vms(api, "vms", models.VM)
+        self.workflows = Workflows(api)
 
     async def health(self) -> models.ClusterHealth:
         """Whether the cluster can take a failure now, what is wrong, and what to do. Takes about two seconds at most, and needs no quorum."""
