@@ -17,6 +17,7 @@ from nodeagent.api import (
     attaching,
     bmcs,
     bulk,
+    bulk_kinds,
     callbacks,
     certificates,
     collections,
@@ -85,6 +86,7 @@ AREAS = (
     plugins,
     workflows,
     tags,
+    bulk_kinds,
     declared,
     collections,
 )

@@ -55,6 +55,19 @@ class AccessKeys(BlockingCollection[models.AccessKey]):
             )
         )
 
+    def delete_many(
+        self, *, access_keys: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 access keys: delete an access key; it is refused everywhere at once.
+
+        Args:
+            access_keys: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.delete_many(access_keys=access_keys, idempotency_key=idempotency_key)
+        )
+
     def update(
         self,
         key: str,
@@ -183,6 +196,19 @@ class AccessTokens(BlockingCollection[models.AccessToken]):
             )
         )
 
+    def delete_many(
+        self, *, access_tokens: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 access tokens: revoke an access token, everywhere at once.
+
+        Args:
+            access_tokens: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.delete_many(access_tokens=access_tokens, idempotency_key=idempotency_key)
+        )
+
     def list_tags(
         self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
     ) -> models.Tags:
@@ -266,6 +292,19 @@ class Accounts(BlockingCollection[models.Account]):
                 description=description,
                 idempotency_key=idempotency_key,
             )
+        )
+
+    def delete_many(
+        self, *, accounts: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 accounts: delete an account with its sessions, access tokens and access keys.
+
+        Args:
+            accounts: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.delete_many(accounts=accounts, idempotency_key=idempotency_key)
         )
 
     def update(
@@ -514,6 +553,35 @@ class Bmcs(BlockingCollection[models.Bmc]):
             )
         )
 
+    def delete_many(
+        self, *, bmcs: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 bmcs: forget the management board of a host.
+
+        Args:
+            bmcs: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(self._calls.delete_many(bmcs=bmcs, idempotency_key=idempotency_key))
+
+    def power_on_many(
+        self,
+        *,
+        bmcs: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 bmcs: switch a host on by its management board.
+
+        Args:
+            bmcs: Names or ids of them.
+            q: Conditions as lists take them, instead of `bmcs`; all must hold.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.power_on_many(bmcs=bmcs, q=q, idempotency_key=idempotency_key)
+        )
+
     def delete(self, bmc: str, /, *, idempotency_key: str = "", if_match: int | str = "") -> None:
         """Forget the management board of a host.
 
@@ -702,6 +770,19 @@ class Clusters(BlockingCollection[models.Cluster]):
             )
         )
 
+    def delete_many(
+        self, *, clusters: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """Delete up to 200 clusters, each with what goes along.
+
+        Args:
+            clusters: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.delete_many(clusters=clusters, idempotency_key=idempotency_key)
+        )
+
     def update(
         self,
         ref: str,
@@ -822,6 +903,19 @@ class DataCenters(BlockingCollection[models.DataCenter]):
             self._calls.create(
                 name=name, tags=tags, description=description, idempotency_key=idempotency_key
             )
+        )
+
+    def delete_many(
+        self, *, data_centers: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """Delete up to 200 data centers, each with what goes along.
+
+        Args:
+            data_centers: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.delete_many(data_centers=data_centers, idempotency_key=idempotency_key)
         )
 
     def update(
@@ -950,6 +1044,19 @@ class DataStorages(BlockingCollection[models.DataStorage]):
                 data_center=data_center,
                 idempotency_key=idempotency_key,
             )
+        )
+
+    def delete_many(
+        self, *, data_storages: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 data storages: forget a data storage; its files stay.
+
+        Args:
+            data_storages: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.delete_many(data_storages=data_storages, idempotency_key=idempotency_key)
         )
 
     def list_tags(
@@ -1083,6 +1190,71 @@ class DistributedSwitches(BlockingCollection[models.DistributedSwitch]):
         return self._runner.run(
             self._calls.create(
                 name=name, clusters=clusters, tags=tags, idempotency_key=idempotency_key
+            )
+        )
+
+    def attach_many(
+        self,
+        *,
+        cluster: str,
+        distributed_switches: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 distributed switches: let a switch span the hosts of a cluster too.
+
+        Args:
+            cluster: Name or id of the cluster.
+            distributed_switches: Names or ids of them.
+            q: Conditions as lists take them, instead of `distributed_switches`; all must hold.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.attach_many(
+                cluster=cluster,
+                distributed_switches=distributed_switches,
+                q=q,
+                idempotency_key=idempotency_key,
+            )
+        )
+
+    def delete_many(
+        self, *, distributed_switches: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """Delete up to 200 distributed switches, each with what goes along.
+
+        Args:
+            distributed_switches: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.delete_many(
+                distributed_switches=distributed_switches, idempotency_key=idempotency_key
+            )
+        )
+
+    def detach_many(
+        self,
+        *,
+        cluster: str,
+        distributed_switches: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 distributed switches: take a switch away from a cluster that has no VM on it.
+
+        Args:
+            cluster: Name or id of the cluster.
+            distributed_switches: Names or ids of them.
+            q: Conditions as lists take them, instead of `distributed_switches`; all must hold.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.detach_many(
+                cluster=cluster,
+                distributed_switches=distributed_switches,
+                q=q,
+                idempotency_key=idempotency_key,
             )
         )
 
@@ -1226,6 +1398,19 @@ class Hosts(BlockingCollection[models.Host]):
         self._calls = calls
         self._runner = runner
 
+    def delete_many(
+        self, *, hosts: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 hosts: remove a host from the cluster.
+
+        Args:
+            hosts: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.delete_many(hosts=hosts, idempotency_key=idempotency_key)
+        )
+
     def update(
         self,
         host: str,
@@ -1336,6 +1521,56 @@ class ImageStorages(BlockingCollection[models.ImageStorage]):
         super().__init__(calls, runner)
         self._calls = calls
         self._runner = runner
+
+    def attach_many(
+        self,
+        *,
+        data_center: str,
+        image_storages: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 image storages: let VMs of a data center be made of its images.
+
+        Args:
+            data_center: Name or id of the data center.
+            image_storages: Names or ids of them.
+            q: Conditions as lists take them, instead of `image_storages`; all must hold.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.attach_many(
+                data_center=data_center,
+                image_storages=image_storages,
+                q=q,
+                idempotency_key=idempotency_key,
+            )
+        )
+
+    def detach_many(
+        self,
+        *,
+        data_center: str,
+        image_storages: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 image storages: take an image storage away from a data center that has no VM of its images.
+
+        Args:
+            data_center: Name or id of the data center.
+            image_storages: Names or ids of them.
+            q: Conditions as lists take them, instead of `image_storages`; all must hold.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.detach_many(
+                data_center=data_center,
+                image_storages=image_storages,
+                q=q,
+                idempotency_key=idempotency_key,
+            )
+        )
 
     def list_tags(
         self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
@@ -1459,6 +1694,19 @@ class Images(BlockingCollection[models.Image]):
             )
         )
 
+    def delete_many(
+        self, *, images: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 images: delete an image.
+
+        Args:
+            images: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.delete_many(images=images, idempotency_key=idempotency_key)
+        )
+
     def delete(self, image: str, /, *, idempotency_key: str = "", if_match: int | str = "") -> None:
         """Delete an image.
 
@@ -1544,6 +1792,19 @@ class JoinTokens(BlockingCollection[models.JoinToken]):
             self._calls.create(
                 count=count, ttl_s=ttl_s, cluster=cluster, idempotency_key=idempotency_key
             )
+        )
+
+    def delete_many(
+        self, *, join_tokens: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 join tokens: revoke a join token.
+
+        Args:
+            join_tokens: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.delete_many(join_tokens=join_tokens, idempotency_key=idempotency_key)
         )
 
     def list_tags(
@@ -1712,6 +1973,60 @@ class Members:
         """
         return self._runner.run(
             self._calls.list(q=q, sort=sort, limit=limit, consistency=consistency)
+        )
+
+    def auto_many(
+        self,
+        *,
+        members: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 members: let the cluster choose whether a host votes.
+
+        Args:
+            members: Names or ids of them.
+            q: Conditions as lists take them, instead of `members`; all must hold.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.auto_many(members=members, q=q, idempotency_key=idempotency_key)
+        )
+
+    def demote_many(
+        self,
+        *,
+        members: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 members: let a host never vote.
+
+        Args:
+            members: Names or ids of them.
+            q: Conditions as lists take them, instead of `members`; all must hold.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.demote_many(members=members, q=q, idempotency_key=idempotency_key)
+        )
+
+    def promote_many(
+        self,
+        *,
+        members: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 members: let a host always vote.
+
+        Args:
+            members: Names or ids of them.
+            q: Conditions as lists take them, instead of `members`; all must hold.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.promote_many(members=members, q=q, idempotency_key=idempotency_key)
         )
 
     def get_policy(self) -> models.VoterPolicy:
@@ -1941,6 +2256,19 @@ class PortGroups(BlockingCollection[models.PortGroup]):
             )
         )
 
+    def delete_many(
+        self, *, port_groups: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 port groups: delete a port group.
+
+        Args:
+            port_groups: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.delete_many(port_groups=port_groups, idempotency_key=idempotency_key)
+        )
+
     def delete(self, group: str, /, *, idempotency_key: str = "", if_match: int | str = "") -> None:
         """Delete a port group.
 
@@ -2048,6 +2376,19 @@ class Roles:
                 description=description,
                 idempotency_key=idempotency_key,
             )
+        )
+
+    def delete_many(
+        self, *, roles: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 roles: delete a role that nobody holds.
+
+        Args:
+            roles: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.delete_many(roles=roles, idempotency_key=idempotency_key)
         )
 
     def list_tags(
@@ -2182,6 +2523,21 @@ class SecurityGroups(BlockingCollection[models.SecurityGroup]):
         """
         return self._runner.run(
             self._calls.create(name=name, data_center=data_center, idempotency_key=idempotency_key)
+        )
+
+    def delete_many(
+        self, *, security_groups: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 security groups: delete a security group.
+
+        Args:
+            security_groups: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.delete_many(
+                security_groups=security_groups, idempotency_key=idempotency_key
+            )
         )
 
     def delete(self, group: str, /, *, idempotency_key: str = "", if_match: int | str = "") -> None:
@@ -2333,6 +2689,19 @@ class Sessions(BlockingCollection[models.Session]):
         self._calls = calls
         self._runner = runner
 
+    def delete_many(
+        self, *, sessions: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 sessions: end a session, everywhere at once.
+
+        Args:
+            sessions: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.delete_many(sessions=sessions, idempotency_key=idempotency_key)
+        )
+
     def list_tags(
         self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
     ) -> models.Tags:
@@ -2431,6 +2800,33 @@ class Tasks(BlockingCollection[models.Task]):
         super().__init__(calls, runner)
         self._calls = calls
         self._runner = runner
+
+    def cancel(self, *, tasks: Sequence[str], idempotency_key: str = "") -> Page[models.Outcome]:
+        """For each of up to 200 tasks: ask a task to stop at its next safe point.
+
+        Args:
+            tasks: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(self._calls.cancel(tasks=tasks, idempotency_key=idempotency_key))
+
+    def retry_many(
+        self,
+        *,
+        tasks: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 tasks: have what failed and waits for its next try be tried at once.
+
+        Args:
+            tasks: Names or ids of them.
+            q: Conditions as lists take them, instead of `tasks`; all must hold.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.retry_many(tasks=tasks, q=q, idempotency_key=idempotency_key)
+        )
 
     def list_tags(
         self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET

@@ -255,6 +255,28 @@ class AttachDataCenter(Model, frozen=True, kw_only=True):
     """Name or id of the data center."""
 
 
+class AttachDistributedSwitches(Model, frozen=True, kw_only=True):
+    """What users say of one of the distributed-switches."""
+
+    cluster: str
+    """Name or id of the cluster."""
+    distributed_switches: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of them."""
+    q: tuple[str, ...] | UnsetType = UNSET
+    """Conditions as lists take them, instead of `distributed_switches`; all must hold."""
+
+
+class AttachImageStorages(Model, frozen=True, kw_only=True):
+    """What users say of one of the image-storages."""
+
+    data_center: str
+    """Name or id of the data center."""
+    image_storages: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of them."""
+    q: tuple[str, ...] | UnsetType = UNSET
+    """Conditions as lists take them, instead of `image_storages`; all must hold."""
+
+
 class Audit(Model, frozen=True, kw_only=True):
     """What somebody did or tried. Begins before the change is made, ends after it; name = id.
 
@@ -304,6 +326,15 @@ class Audit(Model, frozen=True, kw_only=True):
     """What differs, as it was: JSON, secrets masked."""
     after: str = ""
     """What differs, as it is now: JSON, secrets masked."""
+
+
+class AutoMembers(Model, frozen=True, kw_only=True):
+    """What users say of one of the hosts."""
+
+    members: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of them."""
+    q: tuple[str, ...] | UnsetType = UNSET
+    """Conditions as lists take them, instead of `members`; all must hold."""
 
 
 class BlockedVM(Model, frozen=True, kw_only=True):
@@ -362,6 +393,13 @@ class Caller(Model, frozen=True, kw_only=True):
     via: str = ""
     account_id: str = ""
     permissions: tuple[Permission, ...] = ()
+
+
+class CancelTasks(Model, frozen=True, kw_only=True):
+    """What users say of one of the tasks."""
+
+    tasks: tuple[str, ...]
+    """Names or ids of them."""
 
 
 class Certificate(Model, frozen=True, kw_only=True):
@@ -772,6 +810,111 @@ class DataStorage(Model, frozen=True, kw_only=True):
     """The name behind `data_center_id`; empty without one."""
 
 
+class DeleteAccessKeys(Model, frozen=True, kw_only=True):
+    """What users say of one of the access-keys."""
+
+    access_keys: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeleteAccessTokens(Model, frozen=True, kw_only=True):
+    """What users say of one of the access-tokens."""
+
+    access_tokens: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeleteAccounts(Model, frozen=True, kw_only=True):
+    """What users say of one of the accounts."""
+
+    accounts: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeleteBmcs(Model, frozen=True, kw_only=True):
+    """What users say of one of the bmcs."""
+
+    bmcs: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeleteClusters(Model, frozen=True, kw_only=True):
+    """What users say of one of the clusters."""
+
+    clusters: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeleteDataCenters(Model, frozen=True, kw_only=True):
+    """What users say of one of the data-centers."""
+
+    data_centers: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeleteDataStorages(Model, frozen=True, kw_only=True):
+    """What users say of one of the data-storages."""
+
+    data_storages: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeleteDistributedSwitches(Model, frozen=True, kw_only=True):
+    """What users say of one of the distributed-switches."""
+
+    distributed_switches: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeleteHosts(Model, frozen=True, kw_only=True):
+    """What users say of one of the hosts."""
+
+    hosts: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeleteImages(Model, frozen=True, kw_only=True):
+    """What users say of one of the images."""
+
+    images: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeleteJoinTokens(Model, frozen=True, kw_only=True):
+    """What users say of one of the join-tokens."""
+
+    join_tokens: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeletePortGroups(Model, frozen=True, kw_only=True):
+    """What users say of one of the port-groups."""
+
+    port_groups: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeleteRoles(Model, frozen=True, kw_only=True):
+    """What users say of one of the roles."""
+
+    roles: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeleteSecurityGroups(Model, frozen=True, kw_only=True):
+    """What users say of one of the security-groups."""
+
+    security_groups: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeleteSessions(Model, frozen=True, kw_only=True):
+    """What users say of one of the sessions."""
+
+    sessions: tuple[str, ...]
+    """Names or ids of them."""
+
+
 class DeleteVMs(Model, frozen=True, kw_only=True):
     """`POST /v1/vms/actions/delete`. There are no conditions here: what they match may change before a repetition."""
 
@@ -788,6 +931,37 @@ class DeletionPlan(Model, frozen=True, kw_only=True):
     deleted: tuple[Touched, ...] = ()
     detached: tuple[Touched, ...] = ()
     refused: tuple[Touched, ...] = ()
+
+
+class DemoteMembers(Model, frozen=True, kw_only=True):
+    """What users say of one of the hosts."""
+
+    members: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of them."""
+    q: tuple[str, ...] | UnsetType = UNSET
+    """Conditions as lists take them, instead of `members`; all must hold."""
+
+
+class DetachDistributedSwitches(Model, frozen=True, kw_only=True):
+    """What users say of one of the distributed-switches."""
+
+    cluster: str
+    """Name or id of the cluster."""
+    distributed_switches: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of them."""
+    q: tuple[str, ...] | UnsetType = UNSET
+    """Conditions as lists take them, instead of `distributed_switches`; all must hold."""
+
+
+class DetachImageStorages(Model, frozen=True, kw_only=True):
+    """What users say of one of the image-storages."""
+
+    data_center: str
+    """Name or id of the data center."""
+    image_storages: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of them."""
+    q: tuple[str, ...] | UnsetType = UNSET
+    """Conditions as lists take them, instead of `image_storages`; all must hold."""
 
 
 class Disk(Model, frozen=True, kw_only=True):
@@ -1482,6 +1656,15 @@ class Power(Model, frozen=True, kw_only=True):
     """Whether it has power."""
 
 
+class PowerOnBmcs(Model, frozen=True, kw_only=True):
+    """What users say of one of the bmcs."""
+
+    bmcs: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of them."""
+    q: tuple[str, ...] | UnsetType = UNSET
+    """Conditions as lists take them, instead of `bmcs`; all must hold."""
+
+
 class Problem(Model, frozen=True, kw_only=True):
     """RFC 9457 section 3.1; `code` is ours and stable, `detail` says what was wrong and what to do."""
 
@@ -1499,6 +1682,15 @@ class Problem(Model, frozen=True, kw_only=True):
     """What was wrong and what to do."""
     request_id: str = ""
     """Id of the request, as in the agent's log."""
+
+
+class PromoteMembers(Model, frozen=True, kw_only=True):
+    """What users say of one of the hosts."""
+
+    members: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of them."""
+    q: tuple[str, ...] | UnsetType = UNSET
+    """Conditions as lists take them, instead of `members`; all must hold."""
 
 
 class PutBmc(Model, frozen=True, kw_only=True):
@@ -1533,6 +1725,15 @@ class ReleasedHost(Model, frozen=True, kw_only=True):
 
     host: str = ""
     vms_released: int = 0
+
+
+class RetryTasks(Model, frozen=True, kw_only=True):
+    """What users say of one of the tasks."""
+
+    tasks: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of them."""
+    q: tuple[str, ...] | UnsetType = UNSET
+    """Conditions as lists take them, instead of `tasks`; all must hold."""
 
 
 class Role(Model, frozen=True, kw_only=True):
