@@ -8,6 +8,7 @@ from msgspec import UNSET
 
 from tools.cli.collection import Kind, add_delete, add_list, add_name, add_show
 from tools.cli.context import Context
+from tools.cli.many import delete_many
 from tools.cli.output import text, write_done
 from tools.cli.parser import Parser, Root, UsageError, Verbs
 from tools.sdk.bodies import ClusterBody, DataCenterBody, PlacePatch
@@ -129,7 +130,7 @@ def _add_rest(verbs: Verbs, kind: Kind) -> None:
     add_list(verbs, kind)
     add_show(verbs, kind)
     _add_change(verbs, kind)
-    add_delete(verbs, kind)
+    add_delete(verbs, kind, many=delete_many)
 
 
 ADD = {"data-center": _add_data_center, "cluster": _add_cluster}
