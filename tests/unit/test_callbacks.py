@@ -41,6 +41,9 @@ from tests.one_member import (
     running,
     until,
 )
+from tests.unit.test_plugins import example
+
+__all__ = ("example",)  # a fixture
 
 URL = "https://hooks.example.org/kvorum?key=s3cret-of-the-receiver"
 
@@ -490,17 +493,22 @@ ROUTES = {
     ("POST", "/v1/vms/{vm}/actions/stop"): {},
     ("POST", "/v1/vms/{vm}/actions/reboot"): {},
     ("POST", "/v1/vms/{vm}/actions/migrate"): {},
+    ("POST", "/v1/workflows/{workflow}/actions/run"): {
+        "json": {"vm": "web1", "arguments": {"note": "x"}}
+    },
 }
 
 
 @pytest.mark.parametrize("route", sorted(STARTING_TASKS))
 async def test_every_route_that_starts_a_task_keeps_the_wish_with_the_task(
-    member, api, shared, route
+    member, example, api, shared, route
 ):
     method, path = route
     if path.endswith("start"):
         await member.change_vm(shared.id, phase=VMPhase.STOPPED)
-    response = await call(api, method, path.format(vm="web1"), **ROUTES[route])
+    response = await call(
+        api, method, path.format(vm="web1", workflow="stop-and-note"), **ROUTES[route]
+    )
     answer = await response.json()
     (answer,) = answer.get("items", [answer])
     assert answer.get("status", response.status) == 202, answer
