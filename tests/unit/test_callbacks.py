@@ -20,6 +20,8 @@ from core.identity.sealing import unseal
 from core.logs import FieldFormatter
 from core.model import VM, Callback, CallbackKey, Event, LogLine, Task, TaskState, VMPhase
 from nodeagent.api.description.operations import STARTING_TASKS
+from nodeagent.api.keys import AGENT
+from nodeagent.plugins.plugins import Plugins
 from nodeagent.services import callback_sender, callbacks
 from nodeagent.services.callback_sender import CallbackSender
 from nodeagent.services.callback_targets import (
@@ -504,6 +506,7 @@ async def test_every_route_that_starts_a_task_keeps_the_wish_with_the_task(
     member, example, api, shared, route
 ):
     method, path = route
+    object.__setattr__(api.app[AGENT].services, "plugins", Plugins())
     if path.endswith("start"):
         await member.change_vm(shared.id, phase=VMPhase.STOPPED)
     response = await call(
