@@ -14,7 +14,7 @@ placements.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import combinations
@@ -51,7 +51,7 @@ class RoomView:
     one host only, which can't be started elsewhere. `fresh_s` as in `PlacementView`."""
 
     hosts: tuple[Host, ...]
-    vms: Iterable[VM]
+    vms: Sequence[VM]
     pinned: frozenset[str]
     lease_ages_s: Mapping[str, float]
     failures: int = 1
@@ -90,6 +90,11 @@ def losses(view: RoomView) -> Iterator[Loss]:
 def first_shortfall(view: RoomView) -> Loss | None:
     """Return a loss that could not be borne, the worst that is tried first; None: all can."""
     return next((loss for loss in losses(view) if loss.left_out), None)
+
+
+def left_out_elsewhere(view: RoomView, host: Host, vms: list[VM]) -> tuple[VM, ...]:
+    """Return which of these VMs would find no room if all of them left the host together."""
+    return _Room.of(view).without((host,), vms).left_out
 
 
 def can_be_lost(view: RoomView) -> bool:

@@ -92,6 +92,7 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     joining: bool = False
     fenced: bool = False
     maintenance: bool = False
+    maintenance_ready: bool = False
     lease_age_s: float | None = None
     lease_fresh: bool = False
     running_vms: int = 0

@@ -114,7 +114,8 @@ Decision = Fence | Recover | EndMigration | Block | Unblock | Suspect | HostLost
 class HAView:
     """What is known to the node that decides. Times are monotonic seconds of its own clock.
 
-    `stamps_s` and `booted_s` come from the `LeaseJudge`; `leader_since_s` is None when this node does not lead. `suspected` and
+    `stamps_s` and `booted_s` come from the `LeaseJudge`; `leader_since_s` is None when this node does not lead. `frozen` are
+    hosts that VMs wait for (`ha.shutdown`). `suspected` and
     `lost` are the hosts already told, see `remember`; both begin empty with each leadership.
     """
 
@@ -132,6 +133,7 @@ class HAView:
     suspected: frozenset[str] = frozenset()
     lost: frozenset[str] = frozenset()
     booted_s: Mapping[str, float] = field(default_factory=dict)
+    frozen: frozenset[str] = frozenset()
     recovery_enabled: bool = True
     recoveries_max: int = RECOVERIES_MAX
 
@@ -257,7 +259,7 @@ class _Plan:
             return None
         if not vm.host_id:
             return None  # not placed yet: whoever creates it does that
-        if not self._is_lost(vm.host_id):
+        if not self._is_lost(vm.host_id) or vm.host_id in self.view.frozen:
             return None
         return self._with_lost_owner(vm)
 
@@ -292,7 +294,9 @@ class _Plan:
             movable=[
                 vm
                 for vm in view.vms.values()
-                if is_movable(vm) and not pinned_host_id(self.disks_of(vm.id), view.storages)
+                if is_movable(vm)
+                and vm.host_id not in view.frozen
+                and not pinned_host_id(self.disks_of(vm.id), view.storages)
             ],
             ages_s={id_: self.now_s - stamp_s for id_, stamp_s in view.stamps_s.items()},
             suspected=view.suspected,

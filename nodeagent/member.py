@@ -60,6 +60,7 @@ from nodeagent.services.callback_sender import CallbackSender
 from nodeagent.services.callback_targets import CallbackTargets, is_own_address
 from nodeagent.services.callbacks import Callbacks
 from nodeagent.services.certificate_renewal import CertificateRenewal
+from nodeagent.services.evacuation import Evacuation
 from nodeagent.services.event_log import EventLog
 from nodeagent.services.exclusion import Exclusion
 from nodeagent.services.expiry_warnings import ExpiryWarnings
@@ -70,6 +71,7 @@ from nodeagent.services.files_for_others import FilesForOthers, serf_rpc_secret
 from nodeagent.services.ha_controller import HaController
 from nodeagent.services.health import ClusterHealth
 from nodeagent.services.host_reporter import HostReporter
+from nodeagent.services.host_shutdown import HostShutdown
 from nodeagent.services.housekeeping import Housekeeping
 from nodeagent.services.image_service import ImageService
 from nodeagent.services.incoming import IncomingMigrations
@@ -110,7 +112,7 @@ log = logging.getLogger(__name__)
 
 STEP_ASIDE_TIMEOUT_S = 2.0
 AUDITS_TIMEOUT_S = 1.0
-NOT_ON_WITNESSES = ("network", "storages", "vms", "images", "incoming")
+NOT_ON_WITNESSES = ("network", "storages", "vms", "images", "incoming", "host-shutdown")
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +257,7 @@ class Member:
                 self.node, secrets_key=secrets.keys, reload=self._reload_identity
             ),
             secrets=secrets,
+            shutdown=HostShutdown(self.node, self._power, self._placing, self._judge, self._events),
             states=MemberStates(
                 self.node, secrets.kept, plain_http=plain.url if plain is not None else ""
             ),
@@ -338,6 +341,8 @@ class Member:
                 prepare=before_tasks,
             ).run,
             "ha": HaController(self.node, self._judge, self._events).run,
+            "evacuation": Evacuation(self.node, self._judge, self.services.vms, self._events).run,
+            "host-shutdown": self.services.shutdown.run,
             "fencing": self._fencing.run,
             "bmc-checks": self._bmc_checks.run,
             "drill-runner": self._drill_runner.run,

@@ -10,7 +10,16 @@ from dataclasses import dataclass
 
 import msgspec
 
-from core.model import NOT_SEEN, Drill, DrillKind, DrillPromise, DrillState, DrillVerdict, DrillVM
+from core.model import (
+    FAULT,
+    NOT_SEEN,
+    Drill,
+    DrillKind,
+    DrillPromise,
+    DrillState,
+    DrillVerdict,
+    DrillVM,
+)
 from ha.drills.promises import writes_back_s
 from ha.drills.verdict import seconds
 from ha.profile import Profile
@@ -61,7 +70,7 @@ def report_of(drill: Drill, profile: Profile, observer: str) -> Report:
     sections = (
         _Section("What was done", _done(drill, observer)),
         _Section("What is promised", (_promise(drill, profile),)),
-        _Section("Timeline (seconds after the fault)", rows=_timeline(drill)),
+        _Section(f"Timeline ({_origin(drill)})", rows=_timeline(drill)),
         _Section("VMs", rows=_vms(drill.vms)),
         _Section("What it means", (meaning,)),
         _Section("What to do", (to_do,)),
@@ -86,12 +95,18 @@ def _line(drill: Drill) -> str:
 
 
 def _done(drill: Drill, observer: str) -> tuple[str, ...]:
-    begun = any(event.code == "fault" for event in drill.events)
+    begun = any(event.code == FAULT for event in drill.events)
     what = WHAT[drill.kind].format(host=drill.host_label, duration=drill.duration_s)
     if not begun and drill.state is DrillState.ENDED:
         what = f"Nothing was broken. Wanted was: {what}"
     who = f"{observer} watched, and all times are by its clock, each late by a fraction of a second at most."
     return (what, who)
+
+
+def _origin(drill: Drill) -> str:
+    if drill.kind is DrillKind.FULL_POWER_LOSS:
+        return "seconds after a host led again that has the drill; before, nobody could measure"
+    return "seconds after the fault"
 
 
 def _promise(drill: Drill, profile: Profile) -> str:

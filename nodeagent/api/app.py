@@ -17,6 +17,7 @@ from nodeagent.api import (
     attaching,
     bmcs,
     bulk,
+    bulk_kinds,
     callbacks,
     certificates,
     collections,
@@ -27,6 +28,7 @@ from nodeagent.api import (
     hosts,
     images,
     joining,
+    maintenance,
     members,
     networks,
     plugins,
@@ -39,6 +41,7 @@ from nodeagent.api import (
     tasks,
     two_factor,
     vms,
+    workflows,
 )
 from nodeagent.api.access import CLOCK, PEERS, Peers, access_middleware
 from nodeagent.api.auditing import audit_middleware
@@ -76,6 +79,7 @@ AREAS = (
     secrets,
     state,
     hosts,
+    maintenance,
     vms,
     bulk,
     images,
@@ -86,7 +90,9 @@ AREAS = (
     callbacks,
     events,
     plugins,
+    workflows,
     tags,
+    bulk_kinds,
     declared,
     collections,
 )

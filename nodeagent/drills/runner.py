@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from core.errors import ConflictError, PlatformError, UnavailableError, first_in
 from core.mesh.client import Nothing
 from core.model import (
+    FAULT,
     NOT_SEEN,
     VM,
     Bmc,
@@ -196,7 +197,7 @@ class DrillRunner:
         if now.state is not DrillState.STARTING or now.abort_reason:
             raise ConflictError(now.abort_reason or f"the drill is {now.state}")
         text = f"the BMC of {drill.host_label} is told to take its power away"
-        event = DrillEvent(after_ms=0, code="fault", text=text)
+        event = DrillEvent(after_ms=0, code=FAULT, text=text)
         await self._store.apply(
             puts=(replace(now, state=DrillState.WATCHING, events=(*now.events, event)),)
         )

@@ -36,6 +36,12 @@ class Ages(Protocol):
     def age_s(self, host_id: str) -> float | None: ...
 
 
+def pinned_vms(store: Store) -> frozenset[str]:
+    """Return the ids of VMs with a disk that one host has alone."""
+    shared = {s.id for s in store.all(DataStorage) if s.kind is not DataStorageKind.LOCAL}
+    return frozenset(d.vm_id for d in store.all(Disk) if d.data_storage_id not in shared)
+
+
 def room_view(store: Store, ages: Ages, cluster: Cluster, *, instead: VM | None = None) -> RoomView:
     """Return a cluster as admission control sees it; `instead` stands for the VM of its id as it is stored, if it is."""
     hosts = tuple(host for host in store.all(Host) if host.cluster_id == cluster.id)
@@ -45,11 +51,10 @@ def room_view(store: Store, ages: Ages, cluster: Cluster, *, instead: VM | None 
         if vm.cluster_id == cluster.id and (instead is None or vm.id != instead.id)
     ]
     mesh = store.get(Mesh, MESH_ID)
-    shared = {s.id for s in store.all(DataStorage) if s.kind is not DataStorageKind.LOCAL}
     return RoomView(
         hosts=hosts,
         vms=[*vms, instead] if instead is not None else vms,
-        pinned=frozenset(d.vm_id for d in store.all(Disk) if d.data_storage_id not in shared),
+        pinned=pinned_vms(store),
         lease_ages_s={
             host.id: age
             for host in hosts

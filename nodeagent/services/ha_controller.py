@@ -46,6 +46,7 @@ from ha.profile import profile_of
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.node import Node
 from nodeagent.services.event_log import EventLog
+from nodeagent.services.freezes import Freezes
 from nodeagent.services.ha_alarms import HaAlarms
 
 log = logging.getLogger(__name__)
@@ -65,6 +66,8 @@ class HaController:
         self._suspected: frozenset[str] = frozenset()
         self._lost: frozenset[str] = frozenset()
         self._alarms = HaAlarms(node, events)
+        self._frozen: frozenset[str] = frozenset()
+        self._freezes = Freezes(node.store, events)
 
     async def run(self) -> None:
         """Decide and act until cancelled."""
@@ -78,6 +81,7 @@ class HaController:
             if self._leader_since_s is None:
                 self._leader_since_s = now_s
                 self._suspected = self._lost = frozenset()
+            self._frozen = await self._freezes.look(self._judge.stamps_s(), now_s)
             view = self._view()
             decisions = decide(view, now_s)
             self._suspected, self._lost = remember(view, decisions)
@@ -107,6 +111,7 @@ class HaController:
             up=self._node.engine.connected() | {self._node.host_id},
             suspected=self._suspected,
             lost=self._lost,
+            frozen=self._frozen,
         )
 
     async def _perform(self, decision: Decision) -> None:
@@ -132,9 +137,13 @@ class HaController:
                     "host-suspected", host_id, "does not renew its lease", Severity.WARNING
                 )
             case HostLost(host_id=host_id):
-                await self._host_event(
-                    "host-lost", host_id, "is lost: its lease has ended", Severity.ALARM
-                )
+                host = self._store.get(Host, host_id)
+                if host is not None and host.down_boot_id:
+                    what = "is down: it was shut down in order, and its lease has ended"
+                    await self._host_event("host-down", host_id, what, Severity.NOTICE)
+                else:
+                    what = "is lost: its lease has ended"
+                    await self._host_event("host-lost", host_id, what, Severity.ALARM)
             case HostReturned(host_id=host_id):
                 await self._host_event(
                     "host-returned", host_id, "renews its lease again", Severity.NOTICE

@@ -123,6 +123,7 @@ class ClusterHealth:
             joining=host.joining,
             fenced=host.state is not HostState.MEMBER,
             maintenance=host.maintenance,
+            maintenance_ready=host.maintenance_ready,
             lease_age_s=None if age_s == float("inf") else round(age_s, 1),
             lease_fresh=age_s < fresh_s,
             running_vms=sum(vm.phase in ON_HOST for vm in vms),

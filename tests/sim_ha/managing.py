@@ -67,6 +67,7 @@ class Managers:
             up=world.leadership.up_for(host),
             suspected=host.suspected,
             lost=host.lost,
+            frozen=world.shutdowns.frozen_for(host),
         )
         if waited_for(view.hosts.values(), view.booted_s, now_s):
             world.reached["rounds that wait for missing hosts"] += 1

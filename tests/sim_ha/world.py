@@ -16,6 +16,7 @@ from ha.guard.settings import Settings
 from ha.profile import PROFILES
 from tests.sim_ha.boards import Boards
 from tests.sim_ha.faults import HEAL_S, Fault, Setting, names
+from tests.sim_ha.going_down import Shutdowns
 from tests.sim_ha.host import Events, SimHost
 from tests.sim_ha.laws import Laws, Violation
 from tests.sim_ha.leadership import Leadership
@@ -61,7 +62,7 @@ class World:
         self.agents, self.migrations = Agents(self), Migrations(self)
         self.managers, self.operator = Managers(self), Operator(self)
         self.renewing, self.misfortune = Renewing(self), Misfortune(self)
-        self.boards = Boards(self)
+        self.boards, self.shutdowns = Boards(self), Shutdowns(self)
         self.reached[f"worlds of {setting.hosts} hosts"] += 1
         self.reached[f"clocks {setting.rate_spread:.1%} apart at most"] += 1
         for host in self.hosts.values():

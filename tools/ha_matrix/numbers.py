@@ -88,7 +88,8 @@ def _number(target: Target, result: Result | None) -> Number:
     elif result.verdict is Verdict.NOT_RUN:
         why = f"not run: {result.reason}"
     elif measured is None:
-        why = f"not measured: {result.reason}"
+        failed = f": {result.reason}" if result.verdict is Verdict.FAIL else ""
+        why = f"its row didn't measure it{failed}"
     else:
         why = ""
     return Number(

@@ -120,6 +120,9 @@ async def play(row: Row, ground: Ground) -> tuple[Seen | str, Watch]:
             outcome = "ended at once"
         except* (Missed, PlatformError) as errors:
             outcome = "; ".join(_said(error) for error in errors.exceptions)
+        except* (OSError, LookupError, ValueError, TypeError) as errors:
+            # An answer was missing or not as ever: that is a failure of the row, and no reason to play no others.
+            outcome = "; ".join(f"{type(error).__name__}: {error}" for error in errors.exceptions)
     return outcome, _watched(observer)
 
 

@@ -45,7 +45,7 @@ from nodeagent.api.bmcs import ConfirmPowerOff, Power, PutBmc
 from nodeagent.api.certificates import ImportCertificate
 from nodeagent.api.description.schemas import reference_to
 from nodeagent.api.drills import AbortDrill, CheckDrill, DrillPlan, RunDrill
-from nodeagent.api.hosts import ChangeHost, ConfirmOff
+from nodeagent.api.hosts import ChangeHost, ConfirmOff, ShutDown
 from nodeagent.api.joining import (
     InitCluster,
     JoinCluster,
@@ -53,6 +53,7 @@ from nodeagent.api.joining import (
     MakeAccessToken,
     MakeJoinTokens,
 )
+from nodeagent.api.maintenance import EnterMaintenance, LeaveMaintenance
 from nodeagent.api.members import ChangePolicy
 from nodeagent.api.networks import ChangeRule, CreatePortGroup, CreateRule, CreateSecurityGroup
 from nodeagent.api.problems import Problem
@@ -60,6 +61,7 @@ from nodeagent.api.roles import WriteRole
 from nodeagent.api.storages import CreateDataStorage
 from nodeagent.api.tasks import GiveUpTask
 from nodeagent.api.two_factor import TotpCode
+from nodeagent.api.workflows import RunWorkflow
 from nodeagent.joining.messages import AboutStanding, JoinAnswer, JoinCancel, JoinRequest, Standing
 from nodeagent.services.vm_requests import (
     ChangeVM,
@@ -240,6 +242,28 @@ PLUGIN = titled(
     ),
 )
 SYSTEM_TAG = titled("SystemTag", object_of(name=TEXT, description=TEXT))
+WORKFLOW = titled(
+    "RunnableWorkflow",
+    object_of(
+        name=TEXT,
+        description=TEXT,
+        run_on=TEXT,
+        inputs=list_of(
+            titled(
+                "WorkflowInput",
+                object_of(
+                    name=TEXT,
+                    type=TEXT,
+                    required=FLAG,
+                    default=TEXT,
+                    length_max=NUMBER,
+                    description=TEXT,
+                ),
+            )
+        ),
+        steps=list_of(TEXT),
+    ),
+)
 PINNED = titled("MemberVote", object_of(id=TEXT, name=TEXT, vote=TEXT, role=TEXT))
 STATUS = titled(
     "ClusterStatus",
@@ -341,6 +365,30 @@ ROOM = titled(
         ),
         index=NUMBER,
     ),
+)
+MAINTENANCE = titled(
+    "HostMaintenance",
+    object_of(
+        host=TEXT,
+        maintenance=FLAG,
+        unmovable=TEXT,
+        ready=FLAG,
+        move_back=FLAG,
+        left=NUMBER,
+        away=NUMBER,
+        vms=list_of(
+            titled(
+                "StayingVM",
+                object_of(
+                    id=TEXT, name=TEXT, phase=TEXT, standing=TEXT, why=TEXT, task_id=TEXT, work=TEXT
+                ),
+            )
+        ),
+    ),
+)
+GONE_DOWN = titled(
+    "ShutDownHost",
+    object_of(policy=TEXT, given=list_of(TEXT), waiting=list_of(TEXT), left=list_of(TEXT)),
 )
 CALLER = titled(
     "Caller",
@@ -537,6 +585,20 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         {200: ("Its VMs are released.", RELEASED)},
         body=ConfirmOff,
     ),
+    ("GET", "/v1/hosts/{host}/maintenance"): Operation(
+        "How far the maintenance of a host is: what is still on it, and why.",
+        {200: ("What is asked and what is.", MAINTENANCE)},
+    ),
+    ("POST", "/v1/hosts/{host}/actions/enter-maintenance"): Operation(
+        "Let a host get no new VMs and have those on it moved away, live; asked again, it goes on.",
+        {200: ("It has begun.", MAINTENANCE)},
+        body=EnterMaintenance,
+    ),
+    ("POST", "/v1/hosts/{host}/actions/leave-maintenance"): Operation(
+        "End the maintenance of a host, complete or not; its VMs come back.",
+        {200: ("It is over, and VMs may still be on their way back.", MAINTENANCE)},
+        body=LeaveMaintenance,
+    ),
     ("POST", "/v1/bmcs"): Operation(
         "Name the management board of a host, in place of one before; it is asked first.",
         {201: ("The board, without its password.", Bmc)},
@@ -719,6 +781,17 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         {200: ("Name and meaning.", items_of(SYSTEM_TAG))},
         query=LISTED,
     ),
+    ("GET", "/v1/workflows"): Operation(
+        "Workflows of plug-ins that people may run, as this agent knows them.",
+        {200: ("One item each, with what it takes.", items_of(WORKFLOW))},
+        query=LISTED,
+    ),
+    ("POST", "/v1/workflows/{workflow}/actions/run"): Operation(
+        "Run a workflow on a VM.",
+        {202: ("Its task is recorded.", VM_AND_TASK)},
+        body=RunWorkflow,
+        task=True,
+    ),
     ("POST", "/v1/join-tokens"): Operation(
         "Make single-use join tokens.",
         {201: ("Their texts, shown this once.", TOKENS)},
@@ -841,6 +914,12 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "Take this host out of its cluster.",
         {200: ("It belongs to none now.", LEFT)},
         body=LeaveCluster,
+        only_on_host=True,
+    ),
+    ("POST", "/v1/local/shutdown"): Operation(
+        "End the guests of this host, which goes down, as its policy says; for what systemd runs then.",
+        {200: ("What became of them, by names of VMs.", GONE_DOWN)},
+        body=ShutDown,
         only_on_host=True,
     ),
     ("POST", "/v1/local/lease"): Operation(
