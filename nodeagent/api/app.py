@@ -17,6 +17,7 @@ from nodeagent.api import (
     attaching,
     bmcs,
     bulk,
+    bulk_kinds,
     callbacks,
     certificates,
     collections,
@@ -40,6 +41,7 @@ from nodeagent.api import (
     tasks,
     two_factor,
     vms,
+    workflows,
 )
 from nodeagent.api.access import CLOCK, PEERS, Peers, access_middleware
 from nodeagent.api.auditing import audit_middleware
@@ -88,7 +90,9 @@ AREAS = (
     callbacks,
     events,
     plugins,
+    workflows,
     tags,
+    bulk_kinds,
     declared,
     collections,
 )

@@ -56,6 +56,7 @@ NOUNS: dict[str, tuple[str, str]] = {
     "event": ("tools.cli.event", "what happened"),
     "tag": ("tools.cli.tag", "names on resources, to find them and to say who may do what"),
     "plugin": ("tools.cli.plugin", "what installed packages add to the hosts' agents"),
+    "workflow": ("tools.cli.workflow", "run workflows of plug-ins"),
     "query": ("tools.cli.query", "ask for any resources by any of their attributes"),
     "resource": ("tools.cli.resource", "resources of any kind, also of those that plug-ins bring"),
     "explain": ("tools.cli.explain", "what a kind of resource or an attribute is"),

@@ -61,6 +61,7 @@ from nodeagent.api.roles import WriteRole
 from nodeagent.api.storages import CreateDataStorage
 from nodeagent.api.tasks import GiveUpTask
 from nodeagent.api.two_factor import TotpCode
+from nodeagent.api.workflows import RunWorkflow
 from nodeagent.joining.messages import AboutStanding, JoinAnswer, JoinCancel, JoinRequest, Standing
 from nodeagent.services.vm_requests import (
     ChangeVM,
@@ -241,6 +242,28 @@ PLUGIN = titled(
     ),
 )
 SYSTEM_TAG = titled("SystemTag", object_of(name=TEXT, description=TEXT))
+WORKFLOW = titled(
+    "RunnableWorkflow",
+    object_of(
+        name=TEXT,
+        description=TEXT,
+        run_on=TEXT,
+        inputs=list_of(
+            titled(
+                "WorkflowInput",
+                object_of(
+                    name=TEXT,
+                    type=TEXT,
+                    required=FLAG,
+                    default=TEXT,
+                    length_max=NUMBER,
+                    description=TEXT,
+                ),
+            )
+        ),
+        steps=list_of(TEXT),
+    ),
+)
 PINNED = titled("MemberVote", object_of(id=TEXT, name=TEXT, vote=TEXT, role=TEXT))
 STATUS = titled(
     "ClusterStatus",
@@ -757,6 +780,17 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "The patterns of system tags that this agent knows.",
         {200: ("Name and meaning.", items_of(SYSTEM_TAG))},
         query=LISTED,
+    ),
+    ("GET", "/v1/workflows"): Operation(
+        "Workflows of plug-ins that people may run, as this agent knows them.",
+        {200: ("One item each, with what it takes.", items_of(WORKFLOW))},
+        query=LISTED,
+    ),
+    ("POST", "/v1/workflows/{workflow}/actions/run"): Operation(
+        "Run a workflow on a VM.",
+        {202: ("Its task is recorded.", VM_AND_TASK)},
+        body=RunWorkflow,
+        task=True,
     ),
     ("POST", "/v1/join-tokens"): Operation(
         "Make single-use join tokens.",
