@@ -69,6 +69,7 @@ class Agent:
             plugins=None,
             renewal=None,
             secrets=None,
+            shutdown=None,
             states=MemberStates(many.node),
             storages=None,
             thin=None,
