@@ -16,7 +16,7 @@ FROM ?= 0
 UNIT_DIRS := $(wildcard tests/unit tests/golden tests/contract)
 CODE := core raftstate netfabric storage ha nodeagent tools kvorum_sdk tests
 
-.PHONY: help setup demo test check format-check lint layers types unit sizes sim sim-long sim-ha sim-ha-long integration garbage lab lab-down bench bench-raft bench-api docs sdk guests lock clean
+.PHONY: help setup demo test check format-check lint layers types unit sizes sim sim-long sim-ha sim-ha-long integration garbage ha-matrix lab lab-down bench bench-raft bench-api docs sdk guests lock clean
 help:
 	@sed -n 's/^## //p' Makefile
 
@@ -80,6 +80,13 @@ integration: setup
 ## make garbage     kill agents, fail and cancel work at every point on real hosts, and look for what is left (root)
 garbage: setup
 	$(PYTEST) -q -m integration --every-step tests/integration/test_workflow_garbage.py
+
+## make ha-matrix   every failure of docs/ha-matrix.md in the lab, judged from outside (root, about 40 minutes); ROWS=1,2,16 chooses; writes build/ha-matrix.json
+ha-matrix: setup
+	@mkdir -p build
+	@ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends libfaketime >build/ha-matrix.apt || true
+	$(PY) -m tools.ha_matrix --rows "$(ROWS)"
 
 ## make lab N=3       leave a cluster of N hosts standing to play with
 lab: setup

@@ -34,6 +34,8 @@ class Step(Protocol):
     cancelling is safe: it may raise CancelledByUserError itself, and it may have two more attributes:
     `may_cancel = False`: a request to cancel is not looked at before this step begins;
     `no_return = True`: once begun there is only forward; failures repeat it and cancelling comes too late.
+    A method `left_behind()` says that its task may be given up when it is stuck, and returns what the step may leave then
+    (`core.model.Leftover`). No step whose half may be a running guest has it. `spoils_vm = True`: the VM is of no use then.
     """
 
     @property

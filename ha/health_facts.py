@@ -43,16 +43,21 @@ class GuardSeen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StorageSeen(msgspec.Struct, frozen=True, kw_only=True):
-    """A data storage as one host sees it. Not usable: writing, reading or finding it failed, or took too long."""
+    """A data storage as one host sees it. Not usable: writing, reading or finding it failed, or took too long.
+
+    `full`: it answers, but has no room for a few bytes.
+    """
 
     storage_id: str
     name: str
     usable: bool
     why: str = ""
+    full: bool = False
 
 
 class HostReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a host says of itself and of its way to others. `libvirt` is None on a witness, which has none.
+    """What a host says of itself and of its way to others. `libvirt` is None on a witness, which has none; it is about
+    the driver `hypervisor`, libvirt unless the host's settings name another. `driver_fault`: which driver can't be used.
 
     `store_fault`: why its copy of the state takes no part, empty while it does. `secrets_fault`: why it can't open secrets.
     """
@@ -64,6 +69,8 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True):
     leads: bool
     store_fault: str = ""
     secrets_fault: str = ""
+    hypervisor: str = "libvirt"
+    driver_fault: str = ""
     peers: tuple[PeerSeen, ...] = ()
     guard: GuardSeen = GuardSeen(answers=False, why="it was not asked")
     libvirt: Answering | None = None
@@ -85,6 +92,7 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     joining: bool = False
     fenced: bool = False
     maintenance: bool = False
+    maintenance_ready: bool = False
     lease_age_s: float | None = None
     lease_fresh: bool = False
     running_vms: int = 0
@@ -102,6 +110,13 @@ class BlockedVM(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class ShortRoom(msgspec.Struct, frozen=True, kw_only=True):
+    """A cluster that could not bear a loss that it should, and what that would be."""
+
+    cluster_name: str
+    what: str
+
+
 class ClusterFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The cluster as one agent, that of host `asked_id`, knows it.
 
@@ -117,6 +132,7 @@ class ClusterFacts(msgspec.Struct, frozen=True, kw_only=True):
     hosts: tuple[HostFacts, ...]
     blocked_count: int = 0
     blocked: tuple[BlockedVM, ...] = ()
+    short_rooms: tuple[ShortRoom, ...] = ()
 
     def host(self, host_id: str) -> HostFacts | None:
         """Return a host, None when it is not in the state."""

@@ -95,12 +95,17 @@ def host_is_in_maintenance(facts: ClusterFacts, votes: Votes) -> Iterable[Findin
     del votes
     for host in facts.hosts:
         if host.maintenance:
+            how_far = (
+                "what had to leave it has left"
+                if host.maintenance_ready
+                else f"it is being emptied (kvorum host maintenance {host.name})"
+            )
             yield _finding(
                 host,
                 Level.NOTICE,
                 "host-in-maintenance",
-                "it is in maintenance and gets no new VMs",
-                "when the work on it is done, end its maintenance",
+                f"it is in maintenance and gets no new VMs; {how_far}",
+                f"when the work on it is done: kvorum host leave-maintenance {host.name}",
             )
 
 
@@ -198,13 +203,38 @@ def libvirt_is_silent(facts: ClusterFacts, votes: Votes) -> Iterable[Finding]:
     """A host's libvirtd doesn't answer. Guests run on."""
     del votes
     for host, report in _told(facts):
-        if report.libvirt is not None and not report.libvirt.answers:
+        if report.libvirt is None or report.libvirt.answers:
+            continue
+        if report.hypervisor != "libvirt":
+            yield _finding(
+                host,
+                Level.DEGRADED,
+                "hypervisor-silent",
+                f"its hypervisor {report.hypervisor} doesn't answer: {report.libvirt.why}",
+                "look at what the plug-in's driver works with there, and at kvorum plugin list; running guests are left alone",
+            )
+        else:
             yield _finding(
                 host,
                 Level.DEGRADED,
                 "libvirt-silent",
                 f"its libvirtd doesn't answer: {report.libvirt.why}",
                 "systemctl restart libvirtd there; running guests don't mind",
+            )
+
+
+def driver_cannot_be_used(facts: ClusterFacts, votes: Votes) -> Iterable[Finding]:
+    """A host's settings name a driver that can't be used. What runs there runs on, and nothing new starts."""
+    del votes
+    for host, report in _told(facts):
+        if report.driver_fault:
+            yield _finding(
+                host,
+                Level.DEGRADED,
+                "driver-fault",
+                f"no VM starts on it: {report.driver_fault}",
+                "kvorum plugin list says what its agent has; mend it, or the setting, and restart the agent there; guests "
+                "that run there are left alone meanwhile",
             )
 
 
@@ -327,6 +357,7 @@ HOST_RULES: tuple[Rule, ...] = (
     guard_is_silent,
     watchdog_is_not_armed,
     libvirt_is_silent,
+    driver_cannot_be_used,
     secrets_are_locked,
     storage_is_unusable,
     peer_is_not_reached,

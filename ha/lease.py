@@ -222,6 +222,8 @@ class LeaseJudge:
         self._clock = clock
         self._stamps_s: dict[str, float] = {}
         self._revisions: dict[str, int] = {}
+        self._boots: dict[str, str] = {}
+        self._booted_s: dict[str, float] = {}
 
     def reset(self, leases: Iterable[Lease]) -> None:
         """Begin anew with the leases of a store just opened, or loaded from a snapshot: all renewed now."""
@@ -231,21 +233,34 @@ class LeaseJudge:
         for lease in leases:
             self._stamps_s[lease.id] = now_s
             self._revisions[lease.id] = lease.revision
+            self._note_boot(lease, now_s)
 
     def applied(self, lease: Lease) -> None:
         """Note a renewal, at once when the store applied it. An old revision seen again changes nothing."""
         if lease.revision > self._revisions.get(lease.id, -1):
             self._revisions[lease.id] = lease.revision
             self._stamps_s[lease.id] = self._clock.monotonic_s()
+            self._note_boot(lease, self._stamps_s[lease.id])
+
+    def _note_boot(self, lease: Lease, now_s: float) -> None:
+        if self._boots.get(lease.id, lease.boot_id) != lease.boot_id:
+            self._booted_s[lease.id] = now_s
+        self._boots[lease.id] = lease.boot_id
 
     def removed(self, host_id: str) -> None:
         """Forget a host that left the cluster."""
         self._stamps_s.pop(host_id, None)
         self._revisions.pop(host_id, None)
+        self._boots.pop(host_id, None)
+        self._booted_s.pop(host_id, None)
 
     def stamps_s(self) -> dict[str, float]:
         """Return a copy of all stamps (monotonic seconds of this node's clock) by host id."""
         return dict(self._stamps_s)
+
+    def booted_s(self) -> dict[str, float]:
+        """Return when each host was first seen in another boot than before, by host id; since this agent started."""
+        return dict(self._booted_s)
 
     def age_s(self, host_id: str) -> float | None:
         """Return the seconds since the host's last renewal was applied here; None when there never was one."""

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from core.model import VM, Bmc, DataStorage, Disk, Host, HostState, Lease, PowerState, VMPhase
+from ha.cold_start import waited_for
 from ha.fencing import Fence, is_movable, to_fence
 from ha.placement import (
     Load,
@@ -26,7 +27,7 @@ from ha.placement import (
 )
 from ha.profile import Profile
 from ha.proofs import Proof, silence_of
-from ha.start_order import rank
+from ha.start_order import recovery_order
 
 LEADER_AGE_S_MIN = 4.0
 RECOVERIES_MAX = 16
@@ -113,7 +114,8 @@ Decision = Fence | Recover | EndMigration | Block | Unblock | Suspect | HostLost
 class HAView:
     """What is known to the node that decides. Times are monotonic seconds of its own clock.
 
-    `stamps_s` comes from `LeaseJudge.stamps_s`; `leader_since_s` is None when this node does not lead. `suspected` and
+    `stamps_s` and `booted_s` come from the `LeaseJudge`; `leader_since_s` is None when this node does not lead. `frozen` are
+    hosts that VMs wait for (`ha.shutdown`). `suspected` and
     `lost` are the hosts already told, see `remember`; both begin empty with each leadership.
     """
 
@@ -130,6 +132,8 @@ class HAView:
     up: frozenset[str] = frozenset()
     suspected: frozenset[str] = frozenset()
     lost: frozenset[str] = frozenset()
+    booted_s: Mapping[str, float] = field(default_factory=dict)
+    frozen: frozenset[str] = frozenset()
     recovery_enabled: bool = True
     recoveries_max: int = RECOVERIES_MAX
 
@@ -154,13 +158,13 @@ def remember(
 
 
 def decide(view: HAView, now_s: float) -> tuple[Decision, ...]:
-    """Return what to do now, events first, then VMs by priority and name. Empty on a node that does not lead, or only just began to."""
+    """Return what to do now, events first, then VMs by `recovery_order`. Empty on a node that does not lead, or only just began to."""
     if view.leader_since_s is None or now_s - view.leader_since_s < LEADER_AGE_S_MIN:
         return ()
     decisions = _host_events(view, now_s)
-    plan = _Plan(view, now_s)
+    plan = _Plan(view, now_s, waited_for(view.hosts.values(), view.booted_s, now_s))
     decisions.extend(plan.fences())
-    for vm in sorted(view.vms.values(), key=lambda vm: (rank(vm), vm.name, vm.id)):
+    for vm in sorted(view.vms.values(), key=recovery_order):
         decision = plan.for_vm(vm)
         if decision is not None:
             decisions.append(decision)
@@ -205,6 +209,7 @@ class _Plan:
 
     view: HAView
     now_s: float
+    waited_for: frozenset[str]
     recovered: int = 0
     _loads: dict[str, Load] | None = None
     _disks: dict[str, list[Disk]] | None = None
@@ -236,7 +241,11 @@ class _Plan:
             fresh_s=self.view.profile.lease_s / 2,
         )
         request = PlacementRequest(
-            cpus=vm.cpus, memory_mib=vm.memory_mib, vm_id=vm.id, cluster_id=vm.cluster_id
+            cpus=vm.cpus,
+            memory_mib=vm.memory_mib,
+            vm_id=vm.id,
+            cluster_id=vm.cluster_id,
+            storage_ids=frozenset(disk.data_storage_id for disk in self.disks_of(vm.id)),
         )
         host_id = choose_host(request, view, self.loads()).host_id
         add_load(self.loads(), host_id, cpus=vm.cpus, memory_mib=vm.memory_mib)
@@ -250,7 +259,7 @@ class _Plan:
             return None
         if not vm.host_id:
             return None  # not placed yet: whoever creates it does that
-        if not self._is_lost(vm.host_id):
+        if not self._is_lost(vm.host_id) or vm.host_id in self.view.frozen:
             return None
         return self._with_lost_owner(vm)
 
@@ -277,7 +286,7 @@ class _Plan:
         view = self.view
         if not view.recovery_enabled or not view.bmcs:
             return []
-        return to_fence(
+        found = to_fence(
             profile=view.profile,
             hosts=view.hosts,
             leases=view.leases,
@@ -285,13 +294,23 @@ class _Plan:
             movable=[
                 vm
                 for vm in view.vms.values()
-                if is_movable(vm) and not pinned_host_id(self.disks_of(vm.id), view.storages)
+                if is_movable(vm)
+                and vm.host_id not in view.frozen
+                and not pinned_host_id(self.disks_of(vm.id), view.storages)
             ],
             ages_s={id_: self.now_s - stamp_s for id_, stamp_s in view.stamps_s.items()},
             suspected=view.suspected,
             voters=view.voters,
             up=view.up,
         )
+        return [fence for fence in found if self._is_worth_fencing(fence.host_id)]
+
+    def _is_worth_fencing(self, host_id: str) -> bool:
+        """Leave a host on that may still be booting after a cold start, or whose VMs are free already."""
+        if host_id in self.waited_for:
+            return False
+        lease, host = self.view.leases[host_id], self.view.hosts[host_id]
+        return silence_of(self.view.profile, host, lease, self._age_s(host_id)) is None
 
     def _host_name(self, host_id: str) -> str:
         host = self.view.hosts.get(host_id)
@@ -346,6 +365,8 @@ class _Plan:
                 return self._without_proof(vm, target)
             other = LeaseGuard(target, self.view.leases[target].revision)
             target = ""
+        if vm.host_id in self.waited_for:
+            return None
         if not self.view.recovery_enabled:
             return self._block(vm, "recovery is switched off for this cluster")
         if self.recovered >= self.view.recoveries_max:

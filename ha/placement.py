@@ -28,7 +28,7 @@ class PlacementError(ConflictError):
 
 @dataclass(frozen=True, slots=True)
 class PlacementRequest:
-    """What has to fit. `only_host_id` pins the VM, `only_why` is what is said of other hosts then; `vm_id` is not counted as a load where it is now."""
+    """What has to fit. `only_host_id` pins the VM, `only_why` is what is said of other hosts then; `vm_id` is not counted as a load where it is now. `storage_ids` are the data storages of its disks."""
 
     cpus: int
     memory_mib: int
@@ -37,6 +37,7 @@ class PlacementRequest:
     only_host_id: str = ""
     only_why: str = NOT_ITS_DISKS
     except_host_ids: frozenset[str] = frozenset()
+    storage_ids: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,7 @@ def choose_host(
     for host in sorted(view.hosts, key=lambda host: host.name):
         load = counted.get(host.id, Load())
         free_mib = host.memory_mib - view.reserve_mib - load.memory_mib
-        why_not = _why_not(request, view, host, load, free_mib)
+        why_not = why_not_on(request, view, host, load, free_mib)
         reasons.append(f"{host.name}: {why_not or f'{free_mib} MiB free'}")
         if not why_not:
             candidates.append(Candidate(host, free_mib, load.cpus))
@@ -155,9 +156,10 @@ def choose_host(
     return Placement(prefer(request, tuple(candidates)), tuple(reasons))
 
 
-def _why_not(
+def why_not_on(
     request: PlacementRequest, view: PlacementView, host: Host, load: Load, free_mib: int
 ) -> str:
+    """Return why a host can't take the VM beside its `load`, which leaves `free_mib`; empty when it can."""
     age_s = view.lease_ages_s.get(host.id)
     needed_mib = request.memory_mib + VM_OVERHEAD_MIB
     if request.only_host_id and host.id != request.only_host_id:
@@ -172,6 +174,12 @@ def _why_not(
         return "fenced"
     if host.maintenance:
         return "in maintenance"
+    if request.storage_ids.intersection(host.unreachable_storage_ids):
+        return "can't reach the VM's data storage"
+    if host.driver_fault:
+        return f"a driver can't be used: {host.driver_fault}"
+    if host.down_boot_id:
+        return "being shut down, or not back yet"
     if age_s is None:
         return "never held a lease"
     if age_s >= view.fresh_s:

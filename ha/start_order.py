@@ -23,6 +23,11 @@ def rank(vm: VM) -> int:
     return _RANK[vm.priority]
 
 
+def recovery_order(vm: VM) -> tuple[int, int, str, str]:
+    """Return what lost VMs are sorted by when they look for room: high priority first, then the largest, which fit worst."""
+    return (rank(vm), -vm.memory_mib, vm.name, vm.id)
+
+
 def runs(vm: VM, leases: Mapping[str, Lease]) -> bool:
     """Tell whether a VM runs, as far as is recorded: in the present boot of its host."""
     lease = leases.get(vm.host_id)

@@ -2,7 +2,7 @@
 
 `nodeagent` calls `NetworkDriver.apply` after each change of the plan and every half minute besides, which is
 what restarts a DHCP service that died or mends what somebody changed by hand. `netfabric.linux` is the real
-one, `netfabric.memory` its twin for tests.
+one, `netfabric.memory` its twin for tests. `FirewallDriver` is the seam below: what `netfabric.linux` filters with.
 """
 
 from __future__ import annotations
@@ -54,6 +54,24 @@ class NetworkReport:
             if problem.part in (Part.FIREWALL, Part.SWITCH) and problem.vni in (0, vni):
                 return f"{problem.part}: {problem.message}"
         return ""
+
+
+class FirewallDriver(Protocol):
+    """Lets through what a plan's security groups allow and nothing else. One writer per host: calls never overlap.
+
+    Both raise `PlatformError` or `OSError` when it could not be done; what was in place before then stays.
+    """
+
+    async def apply(self, plan: NetworkPlan) -> int:
+        """Bring about what a plan says, all of it or nothing; return the number of changes, 0 when it was so already.
+
+        Connections that stay allowed live on. Called before anything of the plan is plugged in, and now and then besides.
+        """
+        ...
+
+    async def remove(self) -> int:
+        """Remove everything of ours; return how many things there were."""
+        ...
 
 
 class NetworkDriver(Protocol):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from core.errors import PlatformError
 from netfabric.dhcp import DhcpServices
-from netfabric.driver import NetworkProblem, NetworkReport, Part
+from netfabric.driver import FirewallDriver, NetworkProblem, NetworkReport, Part
 from netfabric.firewall import Firewall
 from netfabric.names import BRIDGE_PREFIX, vni_of_link
 from netfabric.plan import NetworkPlan
@@ -19,10 +19,15 @@ from netfabric.switch import Switch
 
 
 class LinuxNetwork:
-    """`NetworkDriver` on the kernel of this host. `run_dir` must outlive the agent, but not the boot."""
+    """`NetworkDriver` on the kernel of this host. `run_dir` must outlive the agent, but not the boot.
 
-    def __init__(self, run_dir: Path = Path("/run/kvorum")) -> None:
-        self._firewall = Firewall(run_dir / "firewall-generation")
+    `firewall` filters instead of nftables.
+    """
+
+    def __init__(
+        self, run_dir: Path = Path("/run/kvorum"), *, firewall: FirewallDriver | None = None
+    ) -> None:
+        self._firewall: FirewallDriver = firewall or nftables(run_dir)
         self._switch = Switch()
         self._dhcp = DhcpServices(run_dir / "dnsmasq")
         self._lock = asyncio.Lock()
@@ -68,6 +73,11 @@ class LinuxNetwork:
             return NetworkReport(0, (_problem(Part.SWITCH, error),))
         dhcp = await self._dhcp.apply(plan, switch.links, switch.kept)
         return NetworkReport(switch.changes + dhcp.changes, (*switch.problems, *dhcp.problems))
+
+
+def nftables(run_dir: Path) -> Firewall:
+    """Return the product's own firewall."""
+    return Firewall(run_dir / "firewall-generation")
 
 
 def _problem(part: Part, error: Exception) -> NetworkProblem:

@@ -24,6 +24,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     network file system. `disk_cache`: `none`, or `writeback` where the file system lacks O_DIRECT (no live
     migration is safe then). `log_level`: as in the standard library's logging. `limits`: how much work runs at once, by kind.
     `allocator`: which of the hosts that can take a VM gets it, by a plug-in's rule (docs/plugins.md); the same on all hosts.
+    `hypervisor`, `network`, `firewall`: drivers of plug-ins instead of the product's own (libvirt, linux, nftables).
     `secrets_key`: whether the secrets key is kept in a file, or wrapped by an HSM.
     `api`: how much one caller may use of the API. `plain_http`: where it is served
     without TLS besides; nowhere unless it is named. `callbacks`: which networks callbacks may and may not go to.
@@ -35,6 +36,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     disk_cache: str = "none"
     log_level: str = "INFO"
     allocator: str = ""
+    hypervisor: str = ""
+    network: str = ""
+    firewall: str = ""
     limits: Limits = Limits()
     secrets_key: KeySettings = KeySettings()
     api: ApiLimits = DEFAULT_LIMITS

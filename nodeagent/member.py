@@ -24,7 +24,7 @@ from core.mesh.client import MeshClient
 from core.mesh.dialer import MeshDialer
 from core.mesh.server import MeshServer
 from core.mesh.tls import TlsFiles
-from core.model import KINDS, Host, Lease, Mesh, Plugin
+from core.model import KINDS, VM, Host, Lease, Mesh, Plugin
 from core.paths import Paths
 from core.supervise import keep_running
 from core.work_queue import WorkQueues
@@ -33,12 +33,10 @@ from ha.lease import LeaseJudge
 from ha.profile import profile_of
 from ha.serf.membership import SerfMembership
 from ha.serf.rpc import SerfRpc
-from netfabric.linux import LinuxNetwork
 from nodeagent.api.plain_http import PlainHttpWarning
 from nodeagent.api.tls import ApiTls
 from nodeagent.compute.accelerator import read_accelerator
 from nodeagent.compute.domain_spec import Architecture, DiskCache
-from nodeagent.compute.libvirt_hypervisor import LibvirtHypervisor
 from nodeagent.compute.tunnel import remove_leftovers, serve_tunnel
 from nodeagent.config import Config
 from nodeagent.drills.drills import Drills
@@ -51,15 +49,18 @@ from nodeagent.joining.doorkeeper import Doorkeeper
 from nodeagent.joining.founding import IMAGES_PATH, MESH_ID
 from nodeagent.mesh_rpc import MeshRpc
 from nodeagent.node import Node
+from nodeagent.plugins.drivers import Choice, held_by_other
 from nodeagent.plugins.observing import Observing
 from nodeagent.plugins.plugins import Plugins
 from nodeagent.power.ipmi import Ipmi
+from nodeagent.services.admission import AdmissionControl
 from nodeagent.services.bmc_checks import BmcChecks
 from nodeagent.services.bmcs import Bmcs
 from nodeagent.services.callback_sender import CallbackSender
 from nodeagent.services.callback_targets import CallbackTargets, is_own_address
 from nodeagent.services.callbacks import Callbacks
 from nodeagent.services.certificate_renewal import CertificateRenewal
+from nodeagent.services.evacuation import Evacuation
 from nodeagent.services.event_log import EventLog
 from nodeagent.services.exclusion import Exclusion
 from nodeagent.services.expiry_warnings import ExpiryWarnings
@@ -70,6 +71,7 @@ from nodeagent.services.files_for_others import FilesForOthers, serf_rpc_secret
 from nodeagent.services.ha_controller import HaController
 from nodeagent.services.health import ClusterHealth
 from nodeagent.services.host_reporter import HostReporter
+from nodeagent.services.host_shutdown import HostShutdown
 from nodeagent.services.housekeeping import Housekeeping
 from nodeagent.services.image_service import ImageService
 from nodeagent.services.incoming import IncomingMigrations
@@ -86,6 +88,8 @@ from nodeagent.services.secrets_rotation import SecretsRotation
 from nodeagent.services.self_look import SelfLook
 from nodeagent.services.services import Services
 from nodeagent.services.storage_checks import StorageChecks
+from nodeagent.services.storage_loss import StorageLoss
+from nodeagent.services.storage_watch import StorageWatch
 from nodeagent.services.storages import Storages
 from nodeagent.services.task_rescue import TaskRescue
 from nodeagent.services.task_runner import TaskRunner
@@ -108,7 +112,7 @@ log = logging.getLogger(__name__)
 
 STEP_ASIDE_TIMEOUT_S = 2.0
 AUDITS_TIMEOUT_S = 1.0
-NOT_ON_WITNESSES = ("network", "vms", "images", "incoming")
+NOT_ON_WITNESSES = ("network", "storages", "vms", "images", "incoming", "host-shutdown")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +155,16 @@ class Member:
         self._judge = LeaseJudge(clock)
         self._judge.reset(store.all(Lease))
         self._machine.on_applied(self._judge_leases)
-        self._hypervisor = LibvirtHypervisor()
+        plugins = Plugins(allocator=basics.config.allocator, types=basics.resource_types)
+        drivers = plugins.drivers.choose(
+            _choice(basics.config, witness=record.witness),
+            host_id=record.host_id,
+            run_dir=paths.run,
+            held_by_other=held_by_other(
+                store.get(Host, record.host_id), store.all(VM), basics.config.hypervisor
+            ),
+        )
+        self._hypervisor = drivers.hypervisor
         rpc = SerfRpc(auth_key=_serf_secret(paths, record.host_id))
         self._membership = SerfMembership(rpc, clock)
         self._kept = ImageStore(IMAGES_PATH, host_id=record.host_id)
@@ -168,14 +181,17 @@ class Member:
             hypervisor=self._hypervisor,
             membership=self._membership,
             queues=WorkQueues(basics.config.limits.by_kind(), clock),
+            hypervisor_name=drivers.hypervisor_name,
+            driver_fault=drivers.fault,
         )
         self._events = EventLog(self.node)
         leases = LeaseRelay(self.node, self._judge)
-        network = NetworkController(store, record.host_id, LinuxNetwork(paths.run), clock)
+        network = NetworkController(store, record.host_id, drivers.network, clock)
         whereabouts = Whereabouts(self.node, leases)
         images = ImageService(self.node, self._kept, leases, whereabouts)
-        plugins = Plugins(allocator=basics.config.allocator, types=basics.resource_types)
         storages = Storages(self.node, images, plugins.storage_drivers)
+        checks = StorageChecks(storages.driver_of)
+        self._storage_watch = StorageWatch(self.node, checks)
         self._accelerator = read_accelerator(Architecture(platform.machine()))
         self._power = VmPower(
             self.node,
@@ -184,6 +200,7 @@ class Member:
             accelerator=self._accelerator,
             cache=DiskCache(basics.config.disk_cache),
             shape=plugins.system_tags.shape,
+            storages_answer=self._storage_watch.check,
         )
         mesh = store.get(Mesh, MESH_ID)
         profile = profile_of(mesh.ha_profile if mesh else "default")
@@ -201,11 +218,8 @@ class Member:
         bmcs = Bmcs(self.node, leases, profile, Ipmi(), secrets.keys)
         self._fencing = Fencing(self.node, bmcs, self._events)
         self._bmc_checks = BmcChecks(self.node, bmcs, self._events)
-        health = ClusterHealth(
-            self.node,
-            SelfLook(self.node, StorageChecks(storages.driver_of), secrets.kept),
-            leases,
-        )
+        health = ClusterHealth(self.node, SelfLook(self.node, checks, secrets.kept), leases)
+
         drills = Drills(self.node, health)
         plain = basics.config.plain_http
         targets = CallbackTargets(
@@ -243,12 +257,13 @@ class Member:
                 self.node, secrets_key=secrets.keys, reload=self._reload_identity
             ),
             secrets=secrets,
+            shutdown=HostShutdown(self.node, self._power, self._placing, self._judge, self._events),
             states=MemberStates(
                 self.node, secrets.kept, plain_http=plain.url if plain is not None else ""
             ),
             storages=storages,
             thin=ThinFeeds(self.node),
-            vms=VmService(self.node, self._placing),
+            vms=VmService(self.node, self._placing, AdmissionControl(store, self._judge).admit),
         )
         self._drill_runner = DrillRunner(self.node, drills, leases, bmcs, self._events)
         self._power_loss = PowerLossWatch(self.node, drills, self._events)
@@ -310,13 +325,15 @@ class Member:
             await plugins.report_refused(self.node, self._events)
 
         moving_on = MovingOn(self.node, self._power, self._placing, self._events)
+        storage_loss = StorageLoss(self.node, self._storage_watch, moving_on)
         runs = {
             "leases": self.services.leases.run,
             "files-for-others": FilesForOthers(self.node, self.services.secrets.keys).run,
             "membership": self._membership.run,
             "network": self.services.network.run,
             "host-reporter": HostReporter(self.node, str(self._accelerator), plugins.reports).run,
-            "vms": VmController(self.node, self._power, self._events, moving_on).run,
+            "storages": self._storage_watch.run,
+            "vms": VmController(self.node, self._power, self._events, moving_on, storage_loss).run,
             "tasks": TaskRunner(
                 self.node,
                 registry.definitions,
@@ -324,6 +341,8 @@ class Member:
                 prepare=before_tasks,
             ).run,
             "ha": HaController(self.node, self._judge, self._events).run,
+            "evacuation": Evacuation(self.node, self._judge, self.services.vms, self._events).run,
+            "host-shutdown": self.services.shutdown.run,
             "fencing": self._fencing.run,
             "bmc-checks": self._bmc_checks.run,
             "drill-runner": self._drill_runner.run,
@@ -405,6 +424,13 @@ class Member:
                     self._judge.removed(host_id)
                 else:
                     self._judge.applied(lease)
+
+
+def _choice(config: Config, *, witness: bool) -> Choice:
+    """Return which drivers the settings name; a witness runs no guests and needs none."""
+    if witness:
+        return Choice()
+    return Choice(hypervisor=config.hypervisor, network=config.network, firewall=config.firewall)
 
 
 def _serf_secret(paths: Paths, host_id: str) -> str:

@@ -23,7 +23,7 @@ from raftstate.store import Store
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """This host as a member of its cluster."""
+    """This host as a member of its cluster. `driver_fault`: which driver of its settings can't be used, so nothing starts here."""
 
     host_id: str
     host_name: str
@@ -38,6 +38,8 @@ class Node:
     membership: Membership
     queues: WorkQueues
     faults: ServiceFaults = field(default_factory=ServiceFaults)
+    hypervisor_name: str = "libvirt"
+    driver_fault: str = ""
 
     def host(self) -> Host:
         """Return this host's record as it stands in the store."""

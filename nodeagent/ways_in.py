@@ -203,11 +203,19 @@ async def until_voters_settle(member: Member) -> bool:
 
 
 async def until_connected(member: Member) -> None:
-    """Wait for libvirt: a host without it can't be a member."""
+    """Wait for libvirt, or what the settings name instead: a host without it can't become a member.
+
+    Raises:
+        ConflictError: it isn't there.
+    """
+    if member.node.driver_fault:
+        raise ConflictError(member.node.driver_fault)
     try:
         async with asyncio.timeout(LIBVIRT_TIMEOUT_S):
             await member.node.hypervisor.wait_connected()
     except TimeoutError:
         raise ConflictError(
-            "libvirtd does not answer on this host: start it ('systemctl start libvirtd') and try again"
+            f"{member.node.hypervisor_name} does not answer on this host"
+            if member.node.hypervisor_name != "libvirt"
+            else "libvirtd does not answer on this host: start it ('systemctl start libvirtd') and try again"
         ) from None

@@ -157,6 +157,7 @@ class FakeAgent:
                 plugins=Plugins([]),
                 renewal=None,
                 secrets=secrets,
+                shutdown=None,
                 states=MemberStates(member.node),
                 storages=NoStorages(),
                 thin=None,

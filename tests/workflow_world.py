@@ -18,6 +18,7 @@ from core.clock import new_id
 from core.errors import ConflictError, PermanentError, UnavailableError
 from core.model import (
     VM,
+    DataStorage,
     Disk,
     DistributedSwitch,
     Host,
@@ -37,6 +38,9 @@ from nodeagent.compute.memory_hypervisor import InMemoryHypervisor
 from nodeagent.services.event_log import EventLog
 from nodeagent.services.moving_on import MovingOn
 from nodeagent.services.network_controller import NetworkController
+from nodeagent.services.storage_checks import StorageChecks
+from nodeagent.services.storage_loss import StorageLoss
+from nodeagent.services.storage_watch import StorageWatch
 from nodeagent.services.task_runner import TaskRunner
 from nodeagent.services.vm_controller import VmController
 from nodeagent.services.vm_power import VmPower
@@ -242,7 +246,14 @@ class HostWorld:
         faults = Faults()
         node = self.node(faults)
         power, events = self.power(faults), EventLog(node)
-        return VmController(node, power, events, MovingOn(node, power, NoOther(), events))
+        moving_on = MovingOn(node, power, NoOther(), events)
+        storage_loss = StorageLoss(node, StorageWatch(node, StorageChecks(_no_driver)), moving_on)
+        return VmController(node, power, events, moving_on, storage_loss)
+
+
+def _no_driver(storage: DataStorage) -> MemoryDriver:
+    """Have no way to look at a storage: none of these guests waits for one."""
+    raise UnavailableError(f"nobody looks at {storage.name}")
 
 
 class NoOther:

@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar
 import msgspec
 
 from core.attributes import CLUSTER, OWNER, attribute
+from core.errors import InvalidError
 from core.model.resource import DESCRIPTION_LENGTH_MAX, OnDelete, Relation, Resource, Tagged
 
 
@@ -25,8 +26,31 @@ class DataCenter(Tagged, tag="data-center.v1", frozen=True, kw_only=True):
     ] = ""
 
 
+class Admission(StrEnum):
+    """What is done about a VM for which, after its start, the loss of hosts could not be borne: nothing, a warning, a refusal."""
+
+    OFF = "off"
+    WARN = "warn"
+    ENFORCE = "enforce"
+
+
+class ShutdownPolicy(StrEnum):
+    """What becomes of the VMs of a host that is shut down in order. `MIGRATE`: they are moved away live first. `FAILOVER`: they
+    are shut down and started elsewhere. `FREEZE`: they are shut down and wait for the host. `CONDITIONAL`: freeze for a reboot,
+    failover for a power-off. `CLUSTER`, of a host only: as its cluster says."""
+
+    CONDITIONAL = "conditional"
+    MIGRATE = "migrate"
+    FAILOVER = "failover"
+    FREEZE = "freeze"
+    CLUSTER = "cluster"
+
+
 class Cluster(Tagged, tag="cluster.v1", frozen=True, kw_only=True):
-    """A logical group of hosts inside a data center."""
+    """A logical group of hosts inside a data center.
+
+    `admission` keeps room for the highly available VMs of `host_failures` hosts that may be lost at a time (`ha.admission`).
+    """
 
     PLURAL: ClassVar[str] = "clusters"
     BY_DECLARATION: ClassVar[bool] = True
@@ -44,6 +68,33 @@ class Cluster(Tagged, tag="cluster.v1", frozen=True, kw_only=True):
     description: Annotated[
         str, attribute("A note for people.", length_max=DESCRIPTION_LENGTH_MAX)
     ] = ""
+    admission: Annotated[
+        Admission,
+        attribute(
+            "What is done about a start that leaves too little room for the VMs of lost hosts."
+        ),
+    ] = Admission.WARN
+    host_failures: Annotated[
+        int, attribute("The loss of how many hosts at a time is to be borne.", least=1, most=4)
+    ] = 1
+    shutdown_policy: Annotated[
+        ShutdownPolicy,
+        attribute("What becomes of the VMs of a host that is shut down in order; not `cluster`."),
+    ] = ShutdownPolicy.CONDITIONAL
+    freeze_s_max: Annotated[
+        int,
+        attribute(
+            "For how long VMs wait for a host that was shut down with `freeze`; then they are started elsewhere.",
+            least=60,
+            most=86_400,
+        ),
+    ] = 900
+
+    def check(self) -> None:
+        if self.shutdown_policy is ShutdownPolicy.CLUSTER:
+            raise InvalidError(
+                "shutdown_policy of a cluster is conditional, migrate, failover or freeze; only a host's is 'cluster'"
+            )
 
 
 class Mesh(Resource, tag="mesh.v1", frozen=True, kw_only=True):
@@ -90,6 +141,15 @@ class HostState(StrEnum):
     FENCED = "fenced"
 
 
+class Unmovable(StrEnum):
+    """What becomes of VMs that can't leave a host alive when it is emptied for maintenance. `REFUSE`: it isn't begun while
+    there are any; `STOP`: they are shut down, and started again afterwards; `KEEP`: they stay."""
+
+    REFUSE = "refuse"
+    STOP = "stop"
+    KEEP = "keep"
+
+
 class Vote(StrEnum):
     """What an operator says about a host's vote: the cluster chooses, or it shall vote always, or never."""
 
@@ -126,13 +186,23 @@ class Host(Tagged, tag="host.v1", frozen=True, kw_only=True):
     Hosts of one `failure_domain` (a rack, a room) fail together; empty: this host shares its fate with no other. A
     `witness` votes and holds the state, but runs no VMs. `feature_level` is what its agent understands. `joining` from
     its admission until it has the state and says so: it gets no vote, and may give up without a trace. `plugins` are what
-    its agent found installed when it started.
+    its agent found installed when it started. No VM is placed on a host that can't reach a data storage of its disks.
+    `maintenance` is begun and ended by actions; the leader's `nodeagent.services.evacuation` does what it takes.
     """
 
     PLURAL: ClassVar[str] = "hosts"
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
         Relation("cluster_id", target="cluster", name="cluster", reverse="hosts", required=True),
+        Relation(
+            "unreachable_storage_ids",
+            target="data-storage",
+            name="unreachable_storages",
+            reverse="cut_off_hosts",
+            many=True,
+            on_delete=OnDelete.DETACH,
+        ),
     )
+    NOT_RELATIONS: ClassVar[frozenset[str]] = frozenset({"down_boot_id"})
 
     cluster_id: Annotated[str, attribute("The cluster that it belongs to.")]
     address: Annotated[str, attribute("IP address on the management network.", by=CLUSTER)]
@@ -172,7 +242,33 @@ class Host(Tagged, tag="host.v1", frozen=True, kw_only=True):
             least=0,
         ),
     ] = 0
-    maintenance: Annotated[bool, attribute("Whether it gets no new VMs.")] = False
+    maintenance: Annotated[
+        bool, attribute("Whether it gets no new VMs, and those on it are moved away.")
+    ] = False
+    maintenance_unmovable: Annotated[
+        Unmovable, attribute("What becomes of VMs that can't be moved away from it.")
+    ] = Unmovable.REFUSE
+    maintenance_ready: Annotated[
+        bool,
+        attribute("Whether all that had to leave it for its maintenance has left.", by=CLUSTER),
+    ] = False
+    maintenance_back: Annotated[
+        bool, attribute("Whether its VMs come back when its maintenance ends.")
+    ] = True
+    shutdown_policy: Annotated[
+        ShutdownPolicy, attribute("What becomes of its VMs when it is shut down in order.")
+    ] = ShutdownPolicy.CLUSTER
+    down_boot_id: Annotated[
+        str,
+        attribute("Boot in which it was told to shut down; empty once it is back.", by=OWNER),
+    ] = ""
+    frozen: Annotated[
+        bool,
+        attribute("Whether its VMs wait for it to be back from its shutdown.", by=OWNER),
+    ] = False
+    maintenance_for_shutdown: Annotated[
+        bool, attribute("Whether its maintenance ends by itself when it is back.", by=OWNER)
+    ] = False
     failure_domain: Annotated[
         str,
         attribute("Hosts of one domain fail together; empty: it shares its fate with no other."),
@@ -195,6 +291,21 @@ class Host(Tagged, tag="host.v1", frozen=True, kw_only=True):
     resource_types: Annotated[
         tuple[str, ...], attribute("Collections that plug-ins bring on it.", by=OWNER)
     ] = ()
+    unreachable_storage_ids: Annotated[
+        tuple[str, ...],
+        attribute("Data storages that it could not use when it looked last.", by=OWNER),
+    ] = ()
+    hypervisor: Annotated[
+        str,
+        attribute("The driver that its guests run under; empty: its agent never said.", by=OWNER),
+    ] = ""
+    driver_fault: Annotated[
+        str,
+        attribute(
+            "Why a driver that its settings name can't be used, so that no VM starts on it; empty: all can.",
+            by=OWNER,
+        ),
+    ] = ""
 
     def claims(self) -> tuple[str, ...]:
         return (f"host.name/{self.name}", f"host.address/{self.address}")

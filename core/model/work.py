@@ -66,13 +66,24 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True):
     text: Annotated[str, attribute("What it says.", by=OWNER)] = ""
 
 
+class Leftover(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that a task that was given up may have left behind."""
+
+    step: Annotated[str, attribute("The step that made it, or should have removed it.", by=OWNER)]
+    resource: Annotated[
+        str, attribute("What it belongs to, as `kind/id`; empty: nothing.", by=OWNER)
+    ] = ""
+    what: Annotated[str, attribute("What it is and where.", by=OWNER)] = ""
+
+
 class Task(Tagged, tag="task.v1", frozen=True, kw_only=True):
     """A run of a workflow on a resource; name = id.
 
     `workflow` names the definition, `subject` the resource as `kind/id`. `arguments` are strings only.
     `runner_host_id` is who works on it. `progress` is 0..100. `error` and `error_code` are set when failed.
     `cancel_requested` asks the runner to stop where that is safe; when `retries_asked` grows, it doesn't wait any longer
-    for the next try of what failed.
+    for the next try of what failed. `give_up_reason` asks the runner to end it as it is, unless its journal has grown
+    beyond `give_up_after` lines since; then `left_behind` says what stays.
     `plan` is the workflow as it was when the work began: whoever resumes it goes by that. `journal` is what the
     engine lives by; `log` tells people more, bounded. `result` is what came of it, empty when it was undone.
     `request_id` is the API request that started it, as in that answer, its audit, and the logs of whoever works on it.
@@ -126,6 +137,20 @@ class Task(Tagged, tag="task.v1", frozen=True, kw_only=True):
         int,
         attribute("How often somebody has asked for its next try at once.", by=CLUSTER, least=0),
     ] = 0
+    give_up_reason: Annotated[
+        str, attribute("Why somebody asked to give it up; empty: nobody did.", by=CLUSTER)
+    ] = ""
+    give_up_after: Annotated[
+        int,
+        attribute(
+            "How many journal lines there were then; with more it isn't given up.",
+            by=CLUSTER,
+            least=0,
+        ),
+    ] = 0
+    left_behind: Annotated[
+        tuple[Leftover, ...], attribute("What may be left of it since it was given up.", by=OWNER)
+    ] = ()
     ended_ms: Annotated[int, attribute("When it ended; 0: not yet.", by=OWNER)] = 0
     request_id: Annotated[
         str,

@@ -87,6 +87,7 @@ NEEDS: dict[str, Need] = {
     "POST /v1/local/init": Need(Gate.LOCAL, "host", audited=Audited.AFTER),
     "POST /v1/local/join": Need(Gate.LOCAL, "host", audited=Audited.AFTER),
     "POST /v1/local/leave": Need(Gate.LOCAL, "host", audited=Audited.IF_POSSIBLE),
+    "POST /v1/local/shutdown": Need(Gate.LOCAL, audited=Audited.NO),  # an event tells of it
     "POST /v1/local/lease": Need(Gate.LOCAL, audited=Audited.NO),  # the guard's, every second
     "GET /v1/status": _role("host", READ),
     "GET /v1/health": _role("host", READ),
@@ -99,6 +100,7 @@ NEEDS: dict[str, Need] = {
     "PATCH /v1/access-keys/{key}": _stored("access-key", CHANGE),
     "DELETE /v1/access-keys/{key}": _stored("access-key", DELETE),
     "POST /v1/access-keys/{key}/actions/rotate": _stored("access-key", CHANGE),
+    "GET /v1/clusters/{cluster}/room": _role("host", READ),
     "GET /v1/members": _role("host", READ),
     "GET /v1/members/policy": _role("host", READ),
     "PATCH /v1/members/policy": _role("host", CHANGE),
@@ -115,6 +117,9 @@ NEEDS: dict[str, Need] = {
     "PATCH /v1/hosts/{host}": _role("host", CHANGE),
     "DELETE /v1/hosts/{host}": _role("host", DELETE),
     "POST /v1/hosts/{host}/actions/confirm-off": _role("host", OPERATE),
+    "GET /v1/hosts/{host}/maintenance": _role("host", READ),
+    "POST /v1/hosts/{host}/actions/enter-maintenance": _role("host", OPERATE),
+    "POST /v1/hosts/{host}/actions/leave-maintenance": _role("host", OPERATE),
     "POST /v1/bmcs": _role("bmc", CREATE),
     "DELETE /v1/bmcs/{bmc}": _role("bmc", DELETE),
     "GET /v1/bmcs/{bmc}/power": _role("bmc", READ),
@@ -154,6 +159,7 @@ NEEDS: dict[str, Need] = {
     "GET /v1/tasks/{task}": _role("task", READ),
     "DELETE /v1/tasks/{task}": _stored("task", DELETE),
     "POST /v1/tasks/{task}/actions/retry": _stored("task", OPERATE),
+    "POST /v1/tasks/{task}/actions/give-up": _stored("task", OPERATE),
     "GET /v1/callback-key": Need(Gate.OPEN),
     "POST /v1/callback-key/actions/rotate": _role("callback-key", OPERATE),
     "GET /v1/events": _role("event", READ),

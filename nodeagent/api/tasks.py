@@ -1,4 +1,4 @@
-"""Tasks: wait for one (`Prefer: wait=SECONDS`, RFC 7240 section 4.3), ask one to cancel or to try again at once.
+"""Tasks: wait for one (`Prefer: wait=SECONDS`, RFC 7240 section 4.3), ask one to cancel, to try again at once, or to be given up.
 
 A task lives in the replicated state, so it can be asked for at any agent, also after its runner died.
 """
@@ -8,26 +8,46 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
+from typing import Annotated
 
+import msgspec
 from aiohttp import web
 from msgspec.structs import replace
 
-from core.errors import ConflictError
+from core.attributes import attribute
+from core.errors import ConflictError, InvalidError
 from core.model import LogLine, Task, TaskState
 from nodeagent.api.access import check_again
 from nodeagent.api.requests import (
+    body_of,
     etag_of,
     found_of,
     ids_of,
     json_answer,
     node_of,
+    services_of,
     shown_to,
     target_of,
 )
+from nodeagent.services.giving_up import check
 from nodeagent.services.task_journal import ENDED, with_line
 
 WAIT_S_MAX = 60.0
 TRIES = 5
+
+
+class GiveUpTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`confirm` repeats the name of what the task works on: what it has begun is left as it is."""
+
+    reason: Annotated[
+        str,
+        attribute(
+            "Why; it is kept with the task.",
+            length_max=200,
+            pattern=r"^[^\x00-\x1f]*\S[^\x00-\x1f]*$",
+        ),
+    ]
+    confirm: Annotated[str, attribute("The name of what the task works on, once more.")]
 
 
 def add_routes(app: web.Application) -> None:
@@ -35,6 +55,7 @@ def add_routes(app: web.Application) -> None:
     app.router.add_get("/v1/tasks/{task}", show_task)
     app.router.add_delete("/v1/tasks/{task}", cancel_task)
     app.router.add_post("/v1/tasks/{task}/actions/retry", retry_task)
+    app.router.add_post("/v1/tasks/{task}/actions/give-up", give_up_task)
 
 
 async def show_task(request: web.Request) -> web.Response:
@@ -57,6 +78,24 @@ async def retry_task(request: web.Request) -> web.Response:
     return await _asked(
         request, lambda task: replace(task, retries_asked=task.retries_asked + 1), "retry-asked"
     )
+
+
+async def give_up_task(request: web.Request) -> web.Response:
+    """POST /v1/tasks/{task}/actions/give-up. 202: its host ends it as it is. 409: not stuck, or not safe to."""
+    body = await body_of(request, GiveUpTask)
+    steps = services_of(request).plugins.registry.steps
+
+    def leaves_behind(name: str) -> bool | None:
+        make = steps.get(name)
+        return hasattr(make, "left_behind") if isinstance(make, type) else None
+
+    def ask(task: Task) -> Task:
+        if body.confirm != (named := task.subject_name or task.subject):
+            raise InvalidError(f"confirm must be the name of what the task works on, {named!r}")
+        check(task, leaves_behind)
+        return replace(task, give_up_reason=body.reason, give_up_after=len(task.journal))
+
+    return await _asked(request, ask, "give-up-asked")
 
 
 async def _asked(request: web.Request, ask: Callable[[Task], Task], what: str) -> web.Response:

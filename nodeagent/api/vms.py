@@ -12,6 +12,7 @@ from msgspec import UNSET
 
 from core.errors import ConflictError
 from core.model import VM, DataStorage, Host, Image, PortGroup, SecurityGroup
+from ha.admission import AdmissionError
 from ha.placement import PlacementError
 from nodeagent.api.deleting import preview_if_asked
 from nodeagent.api.requests import (
@@ -54,17 +55,20 @@ async def create_vm(request: web.Request) -> web.Response:
     check_named(request, node_of(request).store, *named, *groups, *before, (Host, body.host))
     try:
         opened = await services_of(request).vms.create(body, ids_of(request))
-    except PlacementError as error:
+    except (AdmissionError, PlacementError) as error:
         raise without_names(request, error, "host") from None
     return await _answer(request, opened)
 
 
 async def change_vm(request: web.Request) -> web.Response:
-    """PATCH /v1/vms/{vm}. 200: the changed VM."""
+    """PATCH /v1/vms/{vm}. 200: the changed VM. 409: made highly available, it would take room kept for lost hosts."""
     body = await body_of(request, ChangeVM)
     before = () if body.start_after is UNSET else body.start_after
     check_named(request, node_of(request).store, *((VM, ref) for ref in before))
-    vm = await services_of(request).vms.change(_vm(request), body, ids_of(request))
+    try:
+        vm = await services_of(request).vms.change(_vm(request), body, ids_of(request))
+    except AdmissionError as error:
+        raise without_names(request, error, "host") from None
     return json_answer(shown_to(request, vm))
 
 
@@ -119,7 +123,7 @@ async def act(request: web.Request, vm: Callable[[], VM], verb: Verb, ids: Ids) 
                 if error.code != "conflict-guard":
                     raise
         return await verb(vm(), ids.again(ATTEMPTS - 1))
-    except PlacementError as error:
+    except (AdmissionError, PlacementError) as error:
         raise without_names(request, error, "host") from None
 
 

@@ -234,6 +234,9 @@ def _add_disk(devices: ET.Element, spec: DiskSpec) -> None:
         cache=str(spec.cache),
         io="threads",
         discard="unmap",
+        # The guest stops when its storage fails, and goes on, here or elsewhere, as if nothing had been.
+        error_policy="stop",
+        rerror_policy="stop",
     )
     ET.SubElement(disk, "source", file=spec.path)
     ET.SubElement(disk, "target", dev=spec.target, bus="virtio")

@@ -25,6 +25,9 @@ from typing import Protocol
 
 from nodeagent.compute.domain_spec import DomainSpec
 
+IO_ERROR = "io-error"
+"""Why a guest is paused that its hypervisor stopped because a read or write of a disk failed."""
+
 
 class DomainStatus(StrEnum):
     """What a domain does. There is no "stopped": a domain that does not run does not exist."""
@@ -148,6 +151,14 @@ class Hypervisor(Protocol):
 
     async def run(self) -> None:
         """Stay connected until cancelled. Nothing works before this runs."""
+        ...
+
+    @property
+    def guard_ends_guests(self) -> bool:
+        """Tell whether each guest is a process that the host's guard finds and kills when its lease ends (`ha.guard.guests`).
+
+        If not, no VM that another host could start runs on this hypervisor: it might run twice.
+        """
         ...
 
     @property

@@ -94,6 +94,10 @@ class LibvirtHypervisor:
             retry_s = min(2 * retry_s, self._deadlines.retry_s_max)
 
     @property
+    def guard_ends_guests(self) -> bool:
+        return True
+
+    @property
     def is_healthy(self) -> bool:
         return self._link is not None
 

@@ -10,7 +10,7 @@ import libvirt
 
 from core.errors import InvalidError
 from nodeagent.compute.domain_xml import METADATA_NAMESPACE, DomainMark, parse_mark
-from nodeagent.compute.hypervisor import DomainState, DomainStatus, HostFacts
+from nodeagent.compute.hypervisor import IO_ERROR, DomainState, DomainStatus, HostFacts
 from nodeagent.compute.libvirt_events import vm_id_of
 
 STATUS: dict[int, DomainStatus] = {
@@ -25,7 +25,7 @@ STATUS: dict[int, DomainStatus] = {
 PAUSE_REASON: dict[int, str] = {
     libvirt.VIR_DOMAIN_PAUSED_USER: "user",
     libvirt.VIR_DOMAIN_PAUSED_MIGRATION: "migration",
-    libvirt.VIR_DOMAIN_PAUSED_IOERROR: "io-error",
+    libvirt.VIR_DOMAIN_PAUSED_IOERROR: IO_ERROR,
     libvirt.VIR_DOMAIN_PAUSED_STARTING_UP: "starting-up",
     libvirt.VIR_DOMAIN_PAUSED_CRASHED: "crashed",
 }

@@ -15,6 +15,7 @@ from core.errors import ConflictError, NotFoundError, PermanentError, TemporaryE
 from nodeagent.compute.domain_spec import DomainSpec, check_spec, check_vm_id
 from nodeagent.compute.event_feed import RESYNC, EventFeed
 from nodeagent.compute.hypervisor import (
+    IO_ERROR,
     DomainEvent,
     DomainState,
     DomainStatus,
@@ -68,6 +69,11 @@ class InMemoryHypervisor:
         del self._domains[vm_id]
         self._feed.publish(DomainEvent(vm_id=vm_id, kind=kind))
 
+    def fail_io(self, vm_id: str) -> None:
+        """Stop a guest as if a read or write of its disk had failed."""
+        self._set(vm_id, status=DomainStatus.PAUSED, reason=IO_ERROR)
+        self._feed.publish(DomainEvent(vm_id=vm_id, kind=EventKind.IO_ERROR))
+
     def lose_power(self) -> None:
         """End everything without any event."""
         self._domains.clear()
@@ -80,6 +86,10 @@ class InMemoryHypervisor:
             await asyncio.Event().wait()
         finally:
             self._connected.clear()
+
+    @property
+    def guard_ends_guests(self) -> bool:
+        return True
 
     @property
     def is_healthy(self) -> bool:

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from core.model import Plugin, PluginState, Severity
 from nodeagent.node import Node
 from nodeagent.plugins.allocators import Allocators
+from nodeagent.plugins.drivers import HostDrivers
 from nodeagent.plugins.loading import WHY_LENGTH_MAX, Group, installed, load, refused_line
 from nodeagent.plugins.observing import Observers
 from nodeagent.plugins.storage_drivers import StorageDrivers
@@ -42,12 +43,14 @@ class Plugins:
         self.system_tags = SystemTags(self.tell)
         self.storage_drivers = StorageDrivers()
         self.allocators = Allocators(self.tell, allocator)
+        self.drivers = HostDrivers()
         groups: tuple[Group, ...] = (
             *registering.groups(),
             self.observers.group(),
             self.system_tags.group(),
             self.storage_drivers.group(),
             self.allocators.group(),
+            *self.drivers.groups(),
         )
         loaded = load(groups, installed(groups) if found is None else found)
         self._reports = (*types, *loaded)

@@ -46,6 +46,8 @@ from ha.profile import profile_of
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.node import Node
 from nodeagent.services.event_log import EventLog
+from nodeagent.services.freezes import Freezes
+from nodeagent.services.ha_alarms import HaAlarms
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +65,9 @@ class HaController:
         self._leader_since_s: float | None = None
         self._suspected: frozenset[str] = frozenset()
         self._lost: frozenset[str] = frozenset()
+        self._alarms = HaAlarms(node, events)
+        self._frozen: frozenset[str] = frozenset()
+        self._freezes = Freezes(node.store, events)
 
     async def run(self) -> None:
         """Decide and act until cancelled."""
@@ -71,10 +76,12 @@ class HaController:
             now_s = self._node.clock.monotonic_s()
             if not self._node.engine.is_leader():
                 self._leader_since_s = None
+                self._alarms.forget()
                 continue
             if self._leader_since_s is None:
                 self._leader_since_s = now_s
                 self._suspected = self._lost = frozenset()
+            self._frozen = await self._freezes.look(self._judge.stamps_s(), now_s)
             view = self._view()
             decisions = decide(view, now_s)
             self._suspected, self._lost = remember(view, decisions)
@@ -85,6 +92,7 @@ class HaController:
                     log.info("a failover decision was overtaken", extra={"error": error.message})
                 except PlatformError as error:
                     log.warning("a failover decision failed", extra={"error": error.message})
+            await self._alarms.look(view, now_s)
 
     def _view(self) -> HAView:
         store = self._store
@@ -97,11 +105,13 @@ class HaController:
             storages={s.id: s for s in store.all(DataStorage)},
             leases={lease.id: lease for lease in store.all(Lease)},
             stamps_s=self._judge.stamps_s(),
+            booted_s=self._judge.booted_s(),
             bmcs={bmc.id: bmc for bmc in store.all(Bmc)},
             voters=frozenset(peer.id for peer in self._node.engine.voters()),
             up=self._node.engine.connected() | {self._node.host_id},
             suspected=self._suspected,
             lost=self._lost,
+            frozen=self._frozen,
         )
 
     async def _perform(self, decision: Decision) -> None:
@@ -127,9 +137,13 @@ class HaController:
                     "host-suspected", host_id, "does not renew its lease", Severity.WARNING
                 )
             case HostLost(host_id=host_id):
-                await self._host_event(
-                    "host-lost", host_id, "is lost: its lease has ended", Severity.ALARM
-                )
+                host = self._store.get(Host, host_id)
+                if host is not None and host.down_boot_id:
+                    what = "is down: it was shut down in order, and its lease has ended"
+                    await self._host_event("host-down", host_id, what, Severity.NOTICE)
+                else:
+                    what = "is lost: its lease has ended"
+                    await self._host_event("host-lost", host_id, what, Severity.ALARM)
             case HostReturned(host_id=host_id):
                 await self._host_event(
                     "host-returned", host_id, "renews its lease again", Severity.NOTICE

@@ -20,6 +20,7 @@ from ha.health_facts import BlockedVM, ClusterFacts, HostFacts, HostReport
 from ha.profile import profile_of
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.node import Node
+from nodeagent.services.admission import short_rooms
 from nodeagent.services.self_look import HEALTH_PATH, SelfLook
 from nodeagent.services.shared_look import SharedLook
 
@@ -105,6 +106,7 @@ class ClusterHealth:
                 )
                 for vm in sorted(blocked, key=lambda vm: vm.name)[:BLOCKED_SHOWN]
             ),
+            short_rooms=short_rooms(store, self._ages),
         )
 
     def _host(
@@ -121,6 +123,7 @@ class ClusterHealth:
             joining=host.joining,
             fenced=host.state is not HostState.MEMBER,
             maintenance=host.maintenance,
+            maintenance_ready=host.maintenance_ready,
             lease_age_s=None if age_s == float("inf") else round(age_s, 1),
             lease_fresh=age_s < fresh_s,
             running_vms=sum(vm.phase in ON_HOST for vm in vms),

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from core.errors import PlatformError
 from core.model import Host, Plugin
 from core.model.additions import added_types
+from nodeagent.compute.missing_hypervisor import MissingHypervisor
 from nodeagent.joining.messages import FEATURE_LEVEL, VERSION
 from nodeagent.node import Node
 
@@ -45,7 +46,7 @@ class HostReporter:
         """Report until cancelled."""
         while True:
             try:
-                if not self._node.host().witness:
+                if not self._knows_no_guests():
                     await self._node.hypervisor.wait_connected()
                 await self._report()
                 await asyncio.sleep(ROUND_S)
@@ -55,13 +56,14 @@ class HostReporter:
 
     async def _report(self) -> None:
         host = self._node.host()
-        if host.witness:
+        if self._knows_no_guests():
             told = replace(
                 host,
                 version=VERSION,
                 feature_level=FEATURE_LEVEL,
                 resource_types=collections_of_plugins(),
                 plugins=self._plugins(),
+                driver_fault="" if host.witness else self._node.driver_fault,
             )
             await self._write(host, told)
             return
@@ -79,8 +81,14 @@ class HostReporter:
             watchdog=status.watchdog.kind,
             plugins=self._plugins(),
             resource_types=collections_of_plugins(),
+            hypervisor=self._node.hypervisor_name,
+            driver_fault=self._node.driver_fault,
         )
         await self._write(host, true)
+
+    def _knows_no_guests(self) -> bool:
+        """Tell whether there is no hypervisor to ask. What it said before, such as which it is, stays in the record."""
+        return self._node.host().witness or isinstance(self._node.hypervisor, MissingHypervisor)
 
     async def _write(self, host: Host, true: Host) -> None:
         if true != host:

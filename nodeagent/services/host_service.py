@@ -11,7 +11,18 @@ import asyncio
 from msgspec.structs import replace
 
 from core.errors import ConflictError, InvalidError
-from core.model import VM, Host, HostState, Lease, Mesh, Severity, Vote, check_name, kind_of
+from core.model import (
+    VM,
+    Host,
+    HostState,
+    Lease,
+    Mesh,
+    Severity,
+    ShutdownPolicy,
+    Vote,
+    check_name,
+    kind_of,
+)
 from ha.profile import profile_of
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.node import Node
@@ -112,6 +123,12 @@ async def set_failure_domain(node: Node, host: Host, domain: str) -> None:
         check_name(domain, "failure domain")
     if domain != host.failure_domain:
         await node.store.apply(puts=(replace(host, failure_domain=domain),))
+
+
+async def set_shutdown_policy(node: Node, host: Host, policy: ShutdownPolicy) -> None:
+    """Say what becomes of a host's VMs when it is shut down in order."""
+    if policy is not host.shutdown_policy:
+        await node.store.apply(puts=(replace(host, shutdown_policy=policy),))
 
 
 async def set_vote(node: Node, host: Host, vote: Vote) -> None:

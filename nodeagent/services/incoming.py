@@ -102,11 +102,14 @@ class IncomingMigrations:
             ForbiddenError: the state knows of no such move.
             ConflictError, TemporaryError: something is missing here; the message says what.
         """
+        if self._power.closing:
+            raise ConflictError(f"host {self._node.host_name} is being shut down")
         await self._caught_up(body.index)
         self._check(peer_id, body.vm_id)
         vm = self._node.store.need(VM, body.vm_id)
         if vm.generation != body.generation:
             raise ConflictError("the VM was started anew meanwhile: migrate it again")
+        self._power.check_can_be_ended(vm)
         for disk in disks_of(self._node.store, vm.id):
             await self._storages.check_disk(disk)
         networks = self._power.networks_of(vm)

@@ -1,4 +1,4 @@
-"""A VM that its host can't start goes to another: the host gives it away itself, once it is sure that nothing of it runs.
+"""A VM that its host can't start, or whose storage it lost, goes to another: the host gives it away itself, once it is sure that nothing of it runs.
 
 The host's own word is the proof: it is in charge, takes down what may be left, has its guard take the right to run it
 back, and only then commits the new owner, unless the VM changed meanwhile. Without libvirt, guard or quorum it keeps the
@@ -25,8 +25,12 @@ log = logging.getLogger(__name__)
 FAILED_STARTS = 2
 
 
+class NoOtherHostError(ConflictError):
+    """No other host can take the VM."""
+
+
 class MovingOn:
-    """Called by the VM controller after a start failed for the VM's own sake, not for want of a lease."""
+    """Called by the VM controller after a start failed for the VM's own sake, not for want of a lease, or its storage was lost."""
 
     def __init__(self, node: Node, power: VmPower, placing: Placing, events: EventLog) -> None:
         self._node = node
@@ -51,14 +55,44 @@ class MovingOn:
             return False
         if vm.host_id != self._node.host_id or vm.migrating_to_host_id:
             return False
-        disks = disks_of(self._node.store, vm_id)
         try:
-            target = self._placing.choose(
-                vm, disks, never=vm.host_id, prefer=next_in_turn(self._node.host_name)
+            await self._give(vm, self._next_host(vm), f"can't start it: {why}")
+        except NoOtherHostError:
+            return False  # it is tried here again
+        self._failed.pop(vm_id, None)
+        return True
+
+    async def leave(self, vm_id: str, why: str) -> None:
+        """Give a VM away whose guest can't go on here; it is taken down first. `why` goes on after the name of this host.
+
+        Raises:
+            PlatformError: nobody else can take it; or as `failed`.
+        """
+        vm = self._node.store.need(VM, vm_id)
+        if not vm.ha:
+            raise ConflictError(f"VM {vm.name!r} is not to be started elsewhere: its HA is off")
+        if vm.host_id != self._node.host_id or vm.migrating_to_host_id:
+            raise ConflictError(f"VM {vm.name!r} goes elsewhere already")
+        await self._give(vm, self._next_host(vm), why)
+
+    def _next_host(self, vm: VM) -> str:
+        """Return whose turn it is.
+
+        Raises:
+            NoOtherHostError: nobody else can take it.
+        """
+        try:
+            return self._placing.choose(
+                vm,
+                disks_of(self._node.store, vm.id),
+                never=vm.host_id,
+                prefer=next_in_turn(self._node.host_name),
             )
-        except ConflictError:
-            return False  # nobody else can take it: it is tried here again
-        await self._power.destroy(vm_id)
+        except ConflictError as error:
+            raise NoOtherHostError(error.message) from None
+
+    async def _give(self, vm: VM, target: str, why: str) -> None:
+        await self._power.destroy(vm.id)
         given = replace(
             vm,
             host_id=target,
@@ -68,11 +102,7 @@ class MovingOn:
             blocked_reason="",
         )
         taker = self._node.store.need(Host, target)
-        message = (
-            f"VM {vm.name} goes to {taker.name}, since {self._node.host_name} can't start it: {why}"
-        )
+        message = f"VM {vm.name} goes to {taker.name}, since {self._node.host_name} {why}"
         event = self._events.make("vm-moved-on", vm, message, severity=Severity.WARNING)
         await self._node.store.apply(puts=(given, event), guards=(taker,))
-        self._failed.pop(vm_id, None)
-        log.warning("a VM that can't be started here went to another host", extra={"vm": vm_id})
-        return True
+        log.warning("a VM that can't run here went to another host", extra={"vm": vm.id})

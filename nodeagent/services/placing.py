@@ -73,6 +73,7 @@ class Placing:
             only_host_id=only_id or pinned,
             only_why="is not the host asked for" if only_id else NOT_ITS_DISKS,
             except_host_ids=frozenset({never} if never else ()),
+            storage_ids=frozenset(disk.data_storage_id for disk in disks),
         )
         view = PlacementView(
             hosts=tuple(hosts),

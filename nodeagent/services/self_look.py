@@ -15,11 +15,12 @@ import msgspec
 from core.errors import PlatformError, UnavailableError
 from core.identity.keyring import KeptKey
 from core.mesh.client import Nothing
-from core.model import Cluster, DataStorage, Host
+from core.model import Host
 from ha.health_facts import Answering, GuardSeen, HostReport, PeerSeen
+from nodeagent.compute.missing_hypervisor import MissingHypervisor
 from nodeagent.node import Node
 from nodeagent.services.shared_look import SharedLook
-from nodeagent.services.storage_checks import StorageChecks
+from nodeagent.services.storage_checks import StorageChecks, storages_of_host
 
 LOOK_TIMEOUT_S = 1.0
 LOOK_KEPT_S = 1.0
@@ -68,7 +69,10 @@ class SelfLook:
         async with asyncio.TaskGroup() as group:
             guard = group.create_task(self._guard(), name="look-guard")
             libvirt = group.create_task(self._libvirt(), name="look-libvirt")
-            storages = group.create_task(self._checks.look(self._storages()), name="look-storages")
+            storages = group.create_task(
+                self._checks.look(storages_of_host(self._node.store, self._node.host_id)),
+                name="look-storages",
+            )
             pings = [
                 group.create_task(self._ping(peer), name=f"ping-{peer.name}")
                 for peer in self._peers()
@@ -82,6 +86,8 @@ class SelfLook:
             leads=engine.is_leader(),
             store_fault=engine.fault(),
             secrets_fault=kept.fault if kept is not None else "",
+            hypervisor=self._node.hypervisor_name,
+            driver_fault="" if self._is_witness() else self._node.driver_fault,
             peers=tuple(ping.result() for ping in pings),
             guard=guard.result(),
             libvirt=libvirt.result(),
@@ -108,6 +114,8 @@ class SelfLook:
         if self._is_witness():
             return None
         hypervisor = self._node.hypervisor
+        if isinstance(hypervisor, MissingHypervisor):
+            return None  # the driver's fault says it all
         if not hypervisor.is_healthy:
             return Answering(answers=False, why="the agent has no connection to it")
         try:
@@ -118,16 +126,6 @@ class SelfLook:
         except TimeoutError:
             return Answering(answers=False, why=_silence())
         return Answering(answers=True)
-
-    def _storages(self) -> tuple[DataStorage, ...]:
-        """Return the data storages of this host's data center."""
-        store = self._node.store
-        host = store.get(Host, self._node.host_id)
-        cluster = store.get(Cluster, host.cluster_id) if host is not None else None
-        if host is None or cluster is None or host.witness:
-            return ()
-        center = cluster.data_center_id
-        return tuple(it for it in store.all(DataStorage) if it.data_center_id == center)
 
     def _peers(self) -> list[Host]:
         """Return whom to ping: all in a small cluster; in a large one the voters, and those next to this host."""

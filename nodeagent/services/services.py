@@ -15,6 +15,7 @@ from nodeagent.services.callbacks import Callbacks
 from nodeagent.services.certificate_renewal import CertificateRenewal
 from nodeagent.services.exclusion import Exclusion
 from nodeagent.services.health import ClusterHealth
+from nodeagent.services.host_shutdown import HostShutdown
 from nodeagent.services.image_service import ImageService
 from nodeagent.services.incoming import IncomingMigrations
 from nodeagent.services.lease_relay import LeaseRelay
@@ -47,6 +48,7 @@ class Services:
     network: NetworkController
     plugins: Plugins
     renewal: CertificateRenewal
+    shutdown: HostShutdown
     secrets: SecretsRotation
     states: MemberStates
     storages: Storages

@@ -1,6 +1,6 @@
 """Whether this host can use its data storages right now: a small write and read on each, with a deadline.
 
-Used by the host's look at itself (`nodeagent.services.self_look`). A mount whose server is gone blocks whoever touches it in
+Used by the host's look at itself (`nodeagent.services.self_look`), by what watches its storages, and before a guest is started. A mount whose server is gone blocks whoever touches it in
 the kernel, for as long as it pleases. So each storage is touched by one thread of its own, which is a daemon's (an agent
 can exit while it hangs) and apart from the one that works on the storage; while it hangs no other is begun.
 """
@@ -8,17 +8,30 @@ can exit while it hangs) and apart from the one that works on the storage; while
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from core.errors import PlatformError
-from core.model import DataStorage
+from core.model import Cluster, DataStorage, Host
 from ha.health_facts import StorageSeen
 from nodeagent.compute.call_threads import CallThreads
+from raftstate.store import Store
 from storage.directory_driver import LocalDriver, SharedDriver
 from storage.driver import DataStorageDriver
 
 CHECK_TIMEOUT_S = 1.0
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def storages_of_host(store: Store, host_id: str) -> tuple[DataStorage, ...]:
+    """Return the data storages that a host should be able to use: its data center's; none on a witness."""
+    host = store.get(Host, host_id)
+    cluster = store.get(Cluster, host.cluster_id) if host is not None else None
+    if host is None or cluster is None or host.witness:
+        return ()
+    center = cluster.data_center_id
+    return tuple(it for it in store.all(DataStorage) if it.data_center_id == center)
 
 
 @dataclass(slots=True)
@@ -43,32 +56,42 @@ class StorageChecks:
         self._checks: dict[str, _Check] = {}
 
     async def look(self, storages: Iterable[DataStorage]) -> tuple[StorageSeen, ...]:
-        """Check all of them at once; takes `timeout_s` at most."""
+        """Check all that there are, at once; takes `timeout_s` at most."""
         storages = tuple(storages)
         self._forget(keep={storage.id for storage in storages})
+        return await self.look_at(storages, timeout_s=self._timeout_s)
+
+    async def look_at(
+        self, storages: Iterable[DataStorage], *, timeout_s: float
+    ) -> tuple[StorageSeen, ...]:
+        """Check some of them at once; takes `timeout_s` at most."""
         async with asyncio.TaskGroup() as group:
             looks = [
-                group.create_task(self._look(storage), name=f"check-{storage.name}")
+                group.create_task(self._look(storage, timeout_s), name=f"check-{storage.name}")
                 for storage in storages
             ]
         return tuple(look.result() for look in looks)
 
-    async def _look(self, storage: DataStorage) -> StorageSeen:
+    async def _look(self, storage: DataStorage, timeout_s: float) -> StorageSeen:
+        full = False
         try:
             driver = self._driver_of(storage)
             if isinstance(driver, LocalDriver | SharedDriver):
-                why = await self._touched(storage.id, driver.check)
+                why = await self._touched(storage.id, driver.check, timeout_s)
             else:
-                async with asyncio.timeout(self._timeout_s):
+                async with asyncio.timeout(timeout_s):
                     await driver.ensure_ready()
                 why = ""
         except PlatformError as error:
             why = error.message
         except OSError as error:  # a TimeoutError, too
-            why = str(error) or f"it has not answered for {self._timeout_s:g} s"
-        return StorageSeen(storage_id=storage.id, name=storage.name, usable=not why, why=why)
+            why = str(error) or f"it has not answered for {timeout_s:g} s"
+            full = error.errno in FULL
+        return StorageSeen(
+            storage_id=storage.id, name=storage.name, usable=not why, why=why, full=full
+        )
 
-    async def _touched(self, storage_id: str, touch: Callable[[], None]) -> str:
+    async def _touched(self, storage_id: str, touch: Callable[[], None], timeout_s: float) -> str:
         """Return why not, empty when it went well."""
         loop = asyncio.get_running_loop()
         check = self._checks.get(storage_id)
@@ -79,7 +102,7 @@ class StorageChecks:
             check.pending = loop.run_in_executor(check.thread, touch)
             check.pending.add_done_callback(_note)
         pending = check.pending
-        await asyncio.wait([pending], timeout=self._timeout_s)
+        await asyncio.wait([pending], timeout=timeout_s)
         if not pending.done():
             return f"it has not answered for {max(1, round(loop.time() - check.since_s))} s"
         pending.result()

@@ -26,6 +26,7 @@ from core.workflow_definition import Definition
 from nodeagent.node import Node
 from nodeagent.services.catching_up import caught_up
 from nodeagent.services.event_log import EventLog
+from nodeagent.services.giving_up import STUCK, give_up, is_wanted
 from nodeagent.services.task_journal import ENDED, StoreJournal
 from nodeagent.services.work_kinds import kind_of_task
 
@@ -83,19 +84,24 @@ class TaskRunner:
     async def _run_task(self, task: Task) -> None:
         REQUEST_ID.set(task.request_id)  # for this asyncio task, and for what it calls
         journal = StoreJournal(self._node, task.id)
-        tries, told = 0, False
+        tries, told, told_ever = 0, False, False
         try:
             while True:
                 begun = self._node.store.get(Task, task.id) or task
+                if is_wanted(begun) and await self._given_up(begun, journal):
+                    return
                 outcome = await self._in_turn(task, journal)
                 if outcome is _Outcome.OVER:
-                    if told:
+                    if told_ever:
                         await self._tell_goes_on(task.id)
                     return
+                now = self._node.store.get(Task, task.id) or begun
+                if len(now.journal) > len(begun.journal):
+                    tries, told = 0, False  # it went on, and it is another step that fails now
                 tries = tries + 1 if outcome is _Outcome.STEP_WAITS else 0
                 if tries >= STUCK_TRIES and not told:
-                    told = True
-                    await self._tell_stuck(task.id, journal)
+                    told = await self._tell_stuck(task.id, journal)
+                    told_ever = told_ever or told
                 await self._pause(begun, pause_after(tries))
         finally:
             self._running.discard(task.id)
@@ -113,22 +119,40 @@ class TaskRunner:
         finally:
             del self._pauses[begun.id]
 
-    async def _tell_stuck(self, task_id: str, journal: StoreJournal) -> None:
-        """Say, in the task's log and in an event, that this needs people, and what they can do."""
+    async def _given_up(self, task: Task, journal: StoreJournal) -> bool:
+        """Give a task up as people asked for, in its resource's turn; False: it can't be, or not now, and goes on."""
+        try:
+            async with self._node.queues.turn(kind_of_task(task.workflow), task.subject):
+                plan = _plan_of(task, self._definitions.get(task.workflow))
+                ended = await give_up(self._node, task.id, self._steps_of(task, plan))
+        except PlatformError as error:
+            log.warning("a task is not given up", extra={"task": task.id, "error": error.message})
+            self._reasons[task.id] = error.message
+            return False
+        about = f"{ended.workflow} of {ended.subject_name or ended.subject} was {ended.error}"
+        if ended.left_behind:
+            about += "; it may have left: " + "; ".join(left.what for left in ended.left_behind)
+        await self._events.record("task-given-up", ended, about, severity=Severity.ALARM)
+        return True
+
+    async def _tell_stuck(self, task_id: str, journal: StoreJournal) -> bool:
+        """Say, in the task's log and in an event, that this needs people, and what they can do; False: not said yet."""
         task = self._node.store.get(Task, task_id)
         if task is None:
-            return
+            return False
         text = (
             f"failed {STUCK_TRIES} times and is not given up, as it can neither be left half done nor taken back. "
             f"Mend the cause; it is tried again every {STUCK_RETRY_S_MAX / 60:g} minutes, and at once on "
             f"'kvorum task retry {task_id}'. The cause: {self._reasons.get(task_id, 'see the log')}"
         )
         try:
-            await journal.note(task.step, "stuck", text)
+            await journal.note(task.step, STUCK, text)
         except PlatformError as error:
             log.warning("a task waits", extra={"task": task_id, "error": error.message})
+            return False
         about = f"{task.workflow} of {task.subject_name or task.subject}: step {task.step} {text}"
         await self._events.record("task-stuck", task, about, severity=Severity.WARNING)
+        return True
 
     async def _tell_goes_on(self, task_id: str) -> None:
         task = self._node.store.get(Task, task_id)
@@ -212,12 +236,17 @@ class _Pause:
     """A wait for the next try. It is over when more is asked of the task than when the last one `begun`."""
 
     def __init__(self, begun: Task) -> None:
-        self._asked = (begun.retries_asked, begun.cancel_requested)
+        self._asked = _wishes(begun)
         self.over = asyncio.Event()
 
     def look_at(self, task: Task) -> None:
-        if (task.retries_asked, task.cancel_requested) != self._asked:
+        if _wishes(task) != self._asked:
             self.over.set()
+
+
+def _wishes(task: Task) -> tuple[object, ...]:
+    """Return what people have asked of a task."""
+    return (task.retries_asked, task.cancel_requested, task.give_up_reason, task.give_up_after)
 
 
 class _Outcome(Enum):

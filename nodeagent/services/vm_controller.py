@@ -14,12 +14,13 @@ from msgspec.structs import replace
 from core.errors import PlatformError
 from core.model import VM, Lease, Severity, Task, VMPhase
 from ha.start_order import StartGate, rank
-from nodeagent.compute.hypervisor import DomainState
+from nodeagent.compute.hypervisor import IO_ERROR, DomainState
 from nodeagent.node import Node
 from nodeagent.services.backoff import Backoff
 from nodeagent.services.catching_up import caught_up
 from nodeagent.services.event_log import EventLog
 from nodeagent.services.moving_on import MovingOn
+from nodeagent.services.storage_loss import StorageLoss
 from nodeagent.services.vm_plan import Action, next_action
 from nodeagent.services.vm_power import VmPower
 
@@ -28,6 +29,11 @@ log = logging.getLogger(__name__)
 POLL_S = 5.0
 QUICK_S = 1.0
 LEASE_GRACE_S = 30.0  # a host that has just booted has a lease within this, and isn't blocked
+COUNTED = (
+    Action.START,
+    Action.RESUME,
+)  # what may fail again at once, so that it waits longer each time
+STORAGE_FAILS = "its storage fails"
 STARTS_AT_ONCE_MIN, STARTS_AT_ONCE_MAX = 4, 8
 
 
@@ -39,15 +45,24 @@ def starts_at_once(cpus: int) -> int:
 class VmController:
     """The reconciler of guests."""
 
-    def __init__(self, node: Node, power: VmPower, events: EventLog, moving_on: MovingOn) -> None:
+    def __init__(
+        self,
+        node: Node,
+        power: VmPower,
+        events: EventLog,
+        moving_on: MovingOn,
+        storage_loss: StorageLoss,
+    ) -> None:
         self._node = node
         self._store = node.store
         self._power = power
         self._events = events
         self._moving_on = moving_on
+        self._storage_loss = storage_loss
         self._wake = asyncio.Event()
         self._busy: set[str] = set()
         self._backoffs: dict[str, Backoff] = {}
+        self._resumes: dict[str, Backoff] = {}
         self._warned: set[str] = set()
         self._gate = StartGate()
         self._no_lease_since_s: dict[str, float] = {}
@@ -102,22 +117,27 @@ class VmController:
             if vm_id in self._busy:
                 continue
             action = self._decide(vms.get(vm_id), domains.get(vm_id))
-            if action is Action.START and not self._gate.may_start(vms[vm_id], now_s):
+            if action is Action.START and (
+                self._power.closing or not self._gate.may_start(vms[vm_id], now_s)
+            ):
                 waiting = True
                 continue
             if action is Action.NOTHING:
                 self._backoffs.get(vm_id, Backoff()).note_good(now_s)
+                self._resumes.get(vm_id, Backoff()).note_good(now_s)
                 self._no_lease_since_s.pop(vm_id, None)
                 self._moving_on.is_well(vm_id)
                 continue
-            backoff = self._backoffs.setdefault(vm_id, Backoff())
+            history = self._resumes if action is Action.RESUME else self._backoffs
+            backoff = history.setdefault(vm_id, Backoff())
             if backoff.is_due(now_s):
                 self._busy.add(vm_id)
                 group.create_task(self._act(vm_id, action, backoff), name=f"vm-{action}-{vm_id}")
             else:
                 waiting = True
-        for gone in self._backoffs.keys() - vms.keys() - domains.keys():
-            del self._backoffs[gone]
+        for history in (self._backoffs, self._resumes):
+            for gone in history.keys() - vms.keys() - domains.keys():
+                del history[gone]
         return waiting
 
     def _decide(self, vm: VM | None, domain: DomainState | None) -> Action:
@@ -129,12 +149,14 @@ class VmController:
                 self._warned.add(vm_id)
                 log.warning("a guest runs here that the cluster does not know", extra={"vm": vm_id})
             return Action.NOTHING
+        if action is Action.AFTER_IO_ERROR and vm is not None:
+            return self._storage_loss.next_action(vm)
         return action
 
     async def _act(self, vm_id: str, action: Action, backoff: Backoff) -> None:
         try:
             await self._perform(vm_id, action)
-            backoff.note_done(self._node.clock.monotonic_s(), counts=action is Action.START)
+            backoff.note_done(self._node.clock.monotonic_s(), counts=action in COUNTED)
         except PlatformError as error:
             lease_is_missing = error.code.startswith("guard-")
             backoff.note_failed(self._node.clock.monotonic_s(), counts=not lease_is_missing)
@@ -142,6 +164,8 @@ class VmController:
                 "a VM could not be brought to what is wanted",
                 extra={"vm": vm_id, "action": str(action), "error": error.message},
             )
+            if action is Action.LEAVE:
+                await self._report_stuck(vm_id, error)
             if action is Action.START:
                 await self._start_failed(vm_id, error, lease_is_missing=lease_is_missing)
         finally:
@@ -183,6 +207,10 @@ class VmController:
                 await self._power.finish_stop(vm_id)
             case Action.REPORT_PAUSED:
                 await self._report_paused(vm_id)
+            case Action.RESUME:
+                await self._power.go_on(vm_id)
+            case Action.LEAVE:
+                await self._storage_loss.leave(vm_id)
             case _:
                 return
 
@@ -190,13 +218,26 @@ class VmController:
         vm = self._store.need(VM, vm_id)
         domain = await self._node.hypervisor.get(vm_id)
         reason = domain.reason if domain else ""
-        why = (
-            "its storage fails" if "io" in reason else f"paused on its host ({reason or 'unknown'})"
-        )
+        why = STORAGE_FAILS if reason == IO_ERROR else f"paused on its host ({reason or 'unknown'})"
         await self._store.apply(puts=(replace(vm, phase=VMPhase.PAUSED, blocked_reason=why),))
         await self._events.record(
             "vm-paused", vm, f"VM {vm.name} is paused: {why}", severity=Severity.ALARM
         )
+
+    async def _report_stuck(self, vm_id: str, error: PlatformError) -> None:
+        """Say once why a guest that waits for its storage can't go elsewhere."""
+        vm = self._store.get(VM, vm_id)
+        why = (
+            f"{STORAGE_FAILS} on {self._node.host_name}, and it can't go elsewhere: {error.message}"
+        )
+        if vm is None or vm.phase is not VMPhase.PAUSED or vm.blocked_reason == why:
+            return
+        event = self._events.make("vm-stuck", vm, f"VM {vm.name}: {why}", severity=Severity.ALARM)
+        try:
+            await self._store.apply(puts=(replace(vm, blocked_reason=why), event))
+        except PlatformError as failure:
+            about = {"vm": vm_id, "error": failure.message}
+            log.info("a VM that is stuck could not be reported", extra=about)
 
     async def _report_blocked(self, vm_id: str, error: PlatformError) -> None:
         vm = self._store.get(VM, vm_id)

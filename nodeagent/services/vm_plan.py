@@ -8,11 +8,14 @@ from __future__ import annotations
 from enum import StrEnum
 
 from core.model import VM, PowerState, VMPhase
-from nodeagent.compute.hypervisor import DomainState, DomainStatus
+from nodeagent.compute.hypervisor import IO_ERROR, DomainState, DomainStatus
 
 
 class Action(StrEnum):
-    """The next step towards what is wanted."""
+    """The next step towards what is wanted.
+
+    `AFTER_IO_ERROR`: the storage decides between `RESUME`, `LEAVE` and `NOTHING` (`nodeagent.services.storage_loss`).
+    """
 
     NOTHING = "nothing"
     START = "start"
@@ -20,6 +23,9 @@ class Action(StrEnum):
     REPORT_RUNNING = "report-running"
     REPORT_STOPPED = "report-stopped"
     REPORT_PAUSED = "report-paused"
+    AFTER_IO_ERROR = "after-io-error"
+    RESUME = "resume"
+    LEAVE = "leave"
     CLEAR_MIGRATION = "clear-migration"
     WARN_UNKNOWN = "warn-unknown"
 
@@ -71,7 +77,9 @@ def _paused(vm: VM, domain: DomainState) -> Action:
         return Action.NOTHING if vm.migrating_to_host_id else Action.DESTROY
     if vm.phase is VMPhase.STARTING:
         return Action.START  # this agent was killed between starting it paused and letting it run
-    return Action.NOTHING if vm.phase is VMPhase.PAUSED else Action.REPORT_PAUSED
+    if vm.phase is not VMPhase.PAUSED:
+        return Action.REPORT_PAUSED
+    return Action.AFTER_IO_ERROR if domain.reason == IO_ERROR else Action.NOTHING
 
 
 def _wanted_running(vm: VM, domain: DomainState | None) -> Action:

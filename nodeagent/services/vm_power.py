@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from msgspec.structs import replace
 
@@ -46,6 +46,14 @@ def unshaped(spec: DomainSpec, tags: tuple[str, ...]) -> DomainSpec:
     return spec
 
 
+StoragesAnswer = Callable[[tuple[DataStorage, ...]], Awaitable[None]]
+
+
+async def unasked(storages: tuple[DataStorage, ...]) -> None:
+    """Take storages for good."""
+    del storages
+
+
 class VmPower:
     """Starts and stops guests of this host; never two operations on one VM at a time."""
 
@@ -58,8 +66,11 @@ class VmPower:
         accelerator: Accelerator,
         cache: DiskCache,
         shape: Shape = unshaped,
+        storages_answer: StoragesAnswer = unasked,
     ) -> None:
-        """`shape` gives a VM's system tags their effect on what is started."""
+        """`shape` gives a VM's system tags their effect on what is started; `storages_answer` raises a PlatformError when
+        a storage of its disks doesn't, so that nothing is started that would hang."""
+        self._storages_answer = storages_answer
         self._shape = shape
         self._node = node
         self._store = node.store
@@ -68,6 +79,7 @@ class VmPower:
         self._accelerator = accelerator
         self._cache = cache
         self._busy: set[str] = set()
+        self.closing = False  # the host goes down: nothing is started here any more
 
     async def start(self, vm_id: str) -> None:
         """Make the VM run here; nothing happens when it does. Its host must be this one.
@@ -76,6 +88,10 @@ class VmPower:
             ConflictError: it belongs elsewhere, is wanted stopped, or the guard refuses (no lease).
             TemporaryError, PermanentError: the hypervisor, storage or network failed; nothing runs.
         """
+        if self.closing:
+            raise ConflictError(
+                f"host {self._node.host_name} is being shut down", code="host-shutting-down"
+            )
         if vm_id in self._busy:
             raise TemporaryError("the VM is being started or stopped already")
         self._busy.add(vm_id)
@@ -83,6 +99,10 @@ class VmPower:
             await self._start(vm_id)
         finally:
             self._busy.discard(vm_id)
+
+    def is_starting(self) -> bool:
+        """Tell whether a start is under way."""
+        return bool(self._busy)
 
     async def shut_down(
         self, vm_id: str, *, timeout_s: float, give_up: Callable[[], bool] = lambda: False
@@ -101,6 +121,20 @@ class VmPower:
             return False
         return True
 
+    async def go_on(self, vm_id: str) -> None:
+        """Let a guest go on that its hypervisor stopped because its storage failed.
+
+        Raises:
+            ConflictError: it is another host's, or the guard refuses.
+            PlatformError: the hypervisor failed.
+        """
+        vm = self._store.need(VM, vm_id)
+        if vm.host_id != self._node.host_id:
+            raise ConflictError(f"VM {vm.name!r} belongs to another host now")
+        await self._node.guard.check(vm_id, generation=vm.generation)
+        await self._node.hypervisor.resume(vm_id)
+        await self.report_running(vm_id)
+
     async def destroy(self, vm_id: str) -> None:
         """Cut the power; idempotent."""
         await self._node.hypervisor.destroy(vm_id)
@@ -117,10 +151,24 @@ class VmPower:
 
     def is_lease_bound(self, vm: VM) -> bool:
         """Tell whether another host could run the VM: then it must die when this host's lease ends."""
-        return any(
-            self._store.need(DataStorage, disk.data_storage_id).kind is DataStorageKind.SHARED
-            for disk in disks_of(self._store, vm.id)
-        )
+        return any(it.kind is DataStorageKind.SHARED for it in self._storages_of(vm.id))
+
+    def _storages_of(self, vm_id: str) -> tuple[DataStorage, ...]:
+        ids = {disk.data_storage_id for disk in disks_of(self._store, vm_id)}
+        return tuple(self._store.need(DataStorage, id_) for id_ in sorted(ids))
+
+    def check_can_be_ended(self, vm: VM) -> None:
+        """See that the guard can end this VM's guest when the lease ends, if another host may start it then.
+
+        Raises:
+            ConflictError: it can't, with this host's hypervisor.
+        """
+        if self.is_lease_bound(vm) and not self._node.hypervisor.guard_ends_guests:
+            raise ConflictError(
+                f"VM {vm.name!r} has disks on shared storage, and the hypervisor {self._node.hypervisor_name} of host "
+                f"{self._node.host_name} runs guests that the guard can't end: give it local disks, or another host",
+                code="unfenceable",
+            )
 
     def networks_of(self, vm: VM) -> set[int]:
         """Return the network identifiers of the port groups that the VM's cards are in."""
@@ -141,6 +189,8 @@ class VmPower:
             return
         if domain is not None:
             await self.destroy(vm_id)
+        await self._storages_answer(self._storages_of(vm_id))
+        self.check_can_be_ended(vm)
         spec = await self._claimed(vm)
         self._check_still_ours(vm_id, spec.generation)  # nothing of this start is here yet
         try:

@@ -6,6 +6,7 @@ changed by a refused request.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,6 +26,7 @@ from core.model import (
     Host,
     Image,
     ImageState,
+    LogLine,
     Nic,
     PortGroup,
     PowerState,
@@ -37,10 +39,12 @@ from core.model import (
 from netfabric.names import make_mac
 from netfabric.port_group import free_ip
 from nodeagent.node import Node
+from nodeagent.services.admission import takes_room
 from nodeagent.services.cascade import fences_absent, plan_of, refuse_if_used
 from nodeagent.services.places import cluster_of
 from nodeagent.services.reach import needed_for
 from nodeagent.services.start_after import start_after_ids
+from nodeagent.services.task_journal import TEXT_LENGTH_MAX
 from nodeagent.services.vm_parts import disks_of
 from nodeagent.services.vm_requests import ChangeVM, CreateVM, MigrateVM, StopVM
 from raftstate.state.query import Condition, Op
@@ -71,6 +75,16 @@ class Placer(Protocol):
         ...
 
 
+Admit = Callable[[VM, tuple[Disk, ...]], str]
+"""Judges the room that a VM, as it shall be, leaves after the loss of hosts (`nodeagent.services.admission`)."""
+
+
+def admit_all(vm: VM, disks: tuple[Disk, ...]) -> str:
+    """Let every VM start, without a warning."""
+    del vm, disks
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Opened:
     """A VM and the task that works on it; no task when there was nothing to do."""
@@ -93,16 +107,17 @@ class _Plan:
 class VmService:
     """One method a request."""
 
-    def __init__(self, node: Node, placer: Placer) -> None:
+    def __init__(self, node: Node, placer: Placer, admit: Admit = admit_all) -> None:
         self._node = node
         self._store = node.store
         self._placer = placer
+        self._admit = admit
 
     async def create(self, body: CreateVM, ids: IdSource) -> Opened:
         """Record VM, disk, NIC and task in one transaction.
 
         Raises:
-            InvalidError, NotFoundError, ConflictError: refused, nothing changed.
+            InvalidError, NotFoundError, ConflictError: refused, nothing changed; `AdmissionError` for lack of spare room.
             UnavailableError: no quorum; repeat with the same idempotency key.
         """
         if (before := self._store.get(VM, ids.id_for("vm"))) is not None:
@@ -133,16 +148,34 @@ class VmService:
         if vm.power is PowerState.RUNNING and vm.phase is VMPhase.RUNNING:
             return Opened(vm, None)
         self._refuse_if_going(vm)
-        wanted = replace(vm, power=PowerState.RUNNING, blocked_reason="")
+        return await self._start(vm, ids, judged=True)
+
+    async def start_again(self, vm: VM, ids: IdSource) -> Opened:
+        """Want a VM running that was stopped for a maintenance: it ran before, so its room isn't judged."""
+        return await self._start(vm, ids, judged=False)
+
+    async def _start(self, vm: VM, ids: IdSource, *, judged: bool) -> Opened:
+        wanted = replace(
+            vm,
+            power=PowerState.RUNNING,
+            blocked_reason="",
+            home_host_id="" if vm.starts_after_maintenance else vm.home_host_id,
+            starts_after_maintenance=False,
+        )
         if vm.phase is VMPhase.STOPPED:
             wanted = replace(wanted, host_id=self._host_for_start(vm))
         moves = () if wanted.host_id == vm.host_id else (wanted.host_id,)
-        return await self._open("start-vm", wanted, ids, new_hosts=moves)
+        warning = self._admitted(vm, wanted, self.disks_of(vm)) if judged else ""
+        return await self._open("start-vm", wanted, ids, new_hosts=moves, warning=warning)
 
     async def stop(self, vm: VM, body: StopVM, ids: IdSource) -> Opened:
         """Want it stopped; committed first, so that a crash in the middle does not bring it up again."""
         check_bounds(body)
         if vm.power is PowerState.STOPPED and vm.phase is VMPhase.STOPPED:
+            if vm.starts_after_maintenance:  # it is to stay stopped now
+                stays = replace(vm, starts_after_maintenance=False, home_host_id="")
+                await self._store.apply(puts=(stays,), request_id=ids.request_id)
+                vm = self._store.need(VM, vm.id)
             return Opened(vm, None)
         self._refuse_if_going(vm)
         return await self._open(
@@ -159,11 +192,22 @@ class VmService:
         return await self._open("reboot-vm", vm, ids)
 
     async def migrate(self, vm: VM, body: MigrateVM, ids: IdSource) -> Opened:
-        """Move a running VM to another host without stopping it.
+        """Move a running VM to another host without stopping it. It forgets where it was before a maintenance.
 
         Raises:
             ConflictError: not running, local disks, or no host fits; the message says which.
         """
+        return await self._move(replace(vm, home_host_id=""), body.host, ids)
+
+    async def evacuate(self, vm: VM, ids: IdSource) -> Opened:
+        """Move a running VM away from its host, which is in maintenance; raises like `migrate`. It remembers where it is at home."""
+        return await self._move(replace(vm, home_host_id=vm.home_host_id or vm.host_id), "", ids)
+
+    async def bring_home(self, vm: VM, ids: IdSource) -> Opened:
+        """Move a running VM back where it was before a maintenance; raises like `migrate`."""
+        return await self._move(vm, vm.home_host_id, ids)
+
+    async def _move(self, vm: VM, to: str, ids: IdSource) -> Opened:
         self._need_running(vm, "migrate")
         disks = self.disks_of(vm)
         local = [d.name for d in disks if d.host_id]
@@ -172,7 +216,7 @@ class VmService:
                 f"VM {vm.name!r} can't move: its disk {local[0]} is on local storage; "
                 "only VMs on shared storage migrate"
             )
-        target = self._placer.choose(vm, disks, only=body.host, never=vm.host_id)
+        target = self._placer.choose(vm, disks, only=to, never=vm.host_id)
         return await self._open("migrate-vm", vm, ids, new_hosts=(target,), target_host_id=target)
 
     async def delete(self, vm: VM, ids: IdSource) -> Opened:
@@ -197,7 +241,9 @@ class VmService:
         if "start_after" in fields:
             named = fields.pop("start_after")
             fields["start_after_ids"] = start_after_ids(self._store, vm.id, named)
-        await self._store.apply(puts=(replace(vm, **fields),), request_id=ids.request_id)
+        changed = replace(vm, **fields)
+        self._admitted(vm, changed, self.disks_of(vm))
+        await self._store.apply(puts=(changed,), request_id=ids.request_id)
         return self._store.need(VM, vm.id)
 
     def disks_of(self, vm: VM) -> tuple[Disk, ...]:
@@ -255,7 +301,7 @@ class VmService:
             vm=vm,
             disk=disk,
             nic=await self._nic(vm, port_group, groups, ids, attempt),
-            task=self._task("create-vm", vm, ids),
+            task=self._task("create-vm", vm, ids, self._admitted(None, vm, (disk,))),
             uses=uses,
         )
 
@@ -361,12 +407,13 @@ class VmService:
         ids: IdSource,
         *,
         new_hosts: tuple[str, ...] = (),
+        warning: str = "",
         **arguments: str,
     ) -> Opened:
         """Record wish and task; none of `new_hosts` may be in the middle of leaving."""
         if (before := self._store.get(Task, ids.id_for("task"))) is not None:
             return Opened(self._store.get(VM, vm.id) or vm, before)
-        task = self._task(workflow, vm, ids, **arguments)
+        task = self._task(workflow, vm, ids, warning, **arguments)
         hosts = [h for id_ in new_hosts if (h := self._store.get(Host, id_)) is not None]
         beside, guards = ids.beside(task)
         await self._store.apply(
@@ -379,8 +426,15 @@ class VmService:
             raise UnavailableError("the task was opened but is gone again: look at the VM")
         return Opened(self._store.get(VM, vm.id) or vm, opened)
 
-    def _task(self, workflow: str, vm: VM, ids: IdSource, **arguments: str) -> Task:
-        task_id = ids.id_for("task")
+    def _admitted(self, before: VM | None, after: VM, disks: tuple[Disk, ...]) -> str:
+        """Return a warning if a VM leaves too little room; raises when that is forbidden."""
+        return self._admit(after, disks) if takes_room(before, after) else ""
+
+    def _task(
+        self, workflow: str, vm: VM, ids: IdSource, warning: str = "", **arguments: str
+    ) -> Task:
+        task_id, now_ms = ids.id_for("task"), self._node.clock.wall_ms()
+        said = LogLine(after=0, at_ms=now_ms, what="warning", text=warning[:TEXT_LENGTH_MAX])
         return Task(
             id=task_id,
             name=task_id,
@@ -389,7 +443,8 @@ class VmService:
             subject_name=vm.name,
             arguments=arguments,
             runner_host_id=vm.host_id,
+            log=(said,) if warning else (),
             tags=vm.tags,
-            created_ms=self._node.clock.wall_ms(),
+            created_ms=now_ms,
             request_id=REQUEST_ID.get(),
         )

@@ -9,7 +9,7 @@ from typing import ClassVar
 from msgspec.structs import replace
 
 from core.errors import ConflictError, PlatformError, TemporaryError
-from core.model import PowerState, Resource, VMPhase
+from core.model import DataStorage, Disk, Host, Leftover, PowerState, Resource, VMPhase
 from core.workflow import CancelledByUserError, RepeatStepError
 from nodeagent.services.cascade import plan_of
 from nodeagent.workflows.cancelling import stoppable
@@ -25,6 +25,7 @@ class KeepRecords:
 
     work: VmWork
     name: str = "keep-records"
+    spoils_vm: ClassVar[bool] = True
 
     async def do(self) -> Mapping[str, str]:
         self.work.check_here()
@@ -37,6 +38,9 @@ class KeepRecords:
 
     async def undo(self) -> None:
         await drop_records(self.work)
+
+    def left_behind(self) -> tuple[Leftover, ...]:
+        return (Leftover(step=self.name, resource=self.work.task.subject, what="the VM's records"),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,9 @@ class FetchImage:
     async def undo(self) -> None:
         return
 
+    def left_behind(self) -> tuple[Leftover, ...]:
+        return ()
+
 
 @dataclass(frozen=True, slots=True)
 class CreateDisks:
@@ -65,6 +72,7 @@ class CreateDisks:
 
     work: VmWork
     name: str = "create-disks"
+    spoils_vm: ClassVar[bool] = True
 
     async def do(self) -> None:
         for disk in self.work.disks():
@@ -74,6 +82,9 @@ class CreateDisks:
         for disk in self.work.disks():
             await self.work.shop.storages.delete_disk(disk)
 
+    def left_behind(self) -> tuple[Leftover, ...]:
+        return files_of_disks(self.work, self.name)
+
 
 @dataclass(frozen=True, slots=True)
 class WriteSeed:
@@ -81,6 +92,7 @@ class WriteSeed:
 
     work: VmWork
     name: str = "write-seed"
+    spoils_vm: ClassVar[bool] = True
 
     async def do(self) -> None:
         await self.work.shop.storages.write_seed(self.work.disks()[0], self.work.vm())
@@ -88,6 +100,9 @@ class WriteSeed:
     async def undo(self) -> None:
         for disk in self.work.disks()[:1]:
             await self.work.shop.storages.delete_seed(disk)
+
+    def left_behind(self) -> tuple[Leftover, ...]:
+        return seeds_of(self.work, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +226,7 @@ class DeleteDisks:
     work: VmWork
     name: str = "delete-disks"
     no_return: ClassVar[bool] = True
+    spoils_vm: ClassVar[bool] = True
 
     async def do(self) -> None:
         disks = self.work.disks()
@@ -229,6 +245,9 @@ class DeleteDisks:
         await self.do()
         await drop_records(self.work)
 
+    def left_behind(self) -> tuple[Leftover, ...]:
+        return (*files_of_disks(self.work, self.name), *seeds_of(self.work, self.name))
+
 
 @dataclass(frozen=True, slots=True)
 class DropRecords:
@@ -236,12 +255,43 @@ class DropRecords:
 
     work: VmWork
     name: str = "drop-records"
+    spoils_vm: ClassVar[bool] = True
 
     async def do(self) -> None:
         await drop_records(self.work)
 
     async def undo(self) -> None:
         return
+
+    def left_behind(self) -> tuple[Leftover, ...]:
+        return (Leftover(step=self.name, resource=self.work.task.subject, what="the VM's records"),)
+
+
+def files_of_disks(work: VmWork, step: str) -> tuple[Leftover, ...]:
+    """Return the files of a VM's disks, of which some may be gone."""
+    return tuple(
+        Leftover(step=step, resource=f"disk/{disk.id}", what=f"the disk's file{_place(work, disk)}")
+        for disk in work.disks()
+    )
+
+
+def seeds_of(work: VmWork, step: str) -> tuple[Leftover, ...]:
+    """Return the cloud-init seed of a VM, which lies beside its first disk."""
+    return tuple(
+        Leftover(
+            step=step,
+            resource=work.task.subject,
+            what=f"the VM's cloud-init seed{_place(work, disk)}",
+        )
+        for disk in work.disks()[:1]
+    )
+
+
+def _place(work: VmWork, disk: Disk) -> str:
+    store = work.shop.node.store
+    storage, host = store.get(DataStorage, disk.data_storage_id), store.get(Host, disk.host_id)
+    on = f" on data storage {storage.name} ({storage.path})" if storage is not None else ""
+    return f"{on} of host {host.name}" if host is not None else on
 
 
 async def drop_records(work: VmWork) -> None:

@@ -1,4 +1,4 @@
-"""One contract for every hypervisor: in memory, libvirt's test driver as far as it goes, and real QEMU."""
+"""One contract for every hypervisor: in memory, that of a plug-in, libvirt's test driver as far as it goes, and real QEMU."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ from nodeagent.compute.domain_spec import Accelerator, DiskCache, DiskSpec, Doma
 from nodeagent.compute.hypervisor import DomainEvent, DomainStatus, EventKind, Hypervisor
 from nodeagent.compute.libvirt_hypervisor import LibvirtHypervisor
 from nodeagent.compute.memory_hypervisor import InMemoryHypervisor
+from nodeagent.plugins.drivers import Choice
+from nodeagent.plugins.plugins import Plugins
 from tests.integration.compute_hosts import ComputeHost
 
+EXAMPLE = Path(__file__).parents[1] / "example_plugin"
 VM = "6f9d2f5e-1111-4222-8333-444455556666"
 OTHER_VM = "0b2e8c1a-1111-4222-8333-444455556666"
 
@@ -75,12 +78,23 @@ def make_spec(disk: str = "/vda.qcow2") -> DomainSpec:
 
 
 @pytest.fixture(
-    params=["memory", "libvirt-test", pytest.param("qemu", marks=pytest.mark.integration)]
+    params=[
+        "memory",
+        "plug-in",
+        "libvirt-test",
+        pytest.param("qemu", marks=pytest.mark.integration),
+    ]
 )
 async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     match request.param:
         case "memory":
             made = Subject(InMemoryHypervisor(), make_spec())
+        case "plug-in":
+            request.getfixturevalue("monkeypatch").syspath_prepend(str(EXAMPLE))
+            choice = Choice(hypervisor="pretended")
+            drivers = Plugins().drivers.choose(choice, host_id="host-a", run_dir=Path("/nowhere"))
+            assert not drivers.fault
+            made = Subject(drivers.hypervisor, make_spec())
         case "libvirt-test":
             # Its default configuration has one domain, named "test", which is nobody of ours.
             made = Subject(

@@ -6,19 +6,16 @@ Used by tests of bad input, joining and access: they send what no client of ours
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
-
 from tests.integration.cluster import Cluster, Refused
 from tests.integration.conftest import poll
+from tools.lab import api
 from tools.lab.lab import Lab
 
-API_SOCKET = "/run/kvorum/api.sock"
 # Hosts and leases change by themselves.
 COLLECTIONS = (
     "vms",
@@ -63,16 +60,8 @@ async def ask(
 ) -> Answer:
     """Send one request to a host's unix socket as root; `body` as JSON, `content` as it is."""
     sent = json.dumps(body).encode() if body is not None else content
-    data = io.BytesIO(sent) if sent else None
-    connector = aiohttp.UnixConnector(str(lab.inside(host, API_SOCKET)))
-    timeout = aiohttp.ClientTimeout(total=60)
-    async with (
-        aiohttp.ClientSession("http://kvorum", connector=connector, timeout=timeout) as http,
-        http.request(method, path, data=data) as response,
-    ):
-        text = await response.text()
-        decoded = json.loads(text) if "json" in response.content_type else text
-        return Answer(response.status, response.content_type, decoded)
+    reply = await api.ask(lab, host, method, path, content=sent)
+    return Answer(reply.status, reply.content_type, reply.body)
 
 
 async def items(lab: Lab, host: str, plural: str) -> list[dict[str, Any]]:

@@ -13,7 +13,6 @@ from core.command import run
 from tests.integration.cluster import SHARED, Cluster
 from tests.integration.conftest import in_own_loop, poll
 from tests.integration.stranger import (
-    API_SOCKET,
     all_refused,
     ask,
     differences,
@@ -22,6 +21,7 @@ from tests.integration.stranger import (
     items,
     settled,
 )
+from tools.lab.api import API_SOCKET
 from tools.lab.lab import Lab
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]

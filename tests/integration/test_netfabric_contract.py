@@ -1,7 +1,8 @@
-"""What every network driver keeps to: the real one in a host's namespace and its in-memory twin."""
+"""What every network driver keeps to: the real one in a host's namespace and its in-memory twin, and that of a plug-in."""
 
 from collections.abc import Iterator
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import pytest
 
@@ -10,6 +11,8 @@ from core.model.network import DistributedSwitch, PortGroup
 from netfabric.driver import NetworkReport
 from netfabric.memory import InMemoryNetwork
 from netfabric.plan import NetworkView, desired_network
+from nodeagent.plugins.drivers import Choice
+from nodeagent.plugins.plugins import Plugins
 from tests.integration.netfabric_hosts import LabHost, lab_of, poll, sh
 
 
@@ -23,9 +26,12 @@ class Subject(Protocol):
     def unplug(self) -> None: ...
 
 
+EXAMPLE = Path(__file__).parents[1] / "example_plugin"
+
+
 class Memory:
-    def __init__(self, host_id: str) -> None:
-        self.driver = InMemoryNetwork()
+    def __init__(self, host_id: str, driver: Any = None) -> None:
+        self.driver = driver or InMemoryNetwork()
         self._host_id = host_id
 
     async def apply(self, view: NetworkView) -> tuple[int, list[str]]:
@@ -80,13 +86,20 @@ def port_group(vni: int, **changes: object) -> PortGroup:
     )
 
 
-@pytest.fixture(params=["memory", pytest.param("linux", marks=pytest.mark.integration)])
+@pytest.fixture(params=["memory", "plug-in", pytest.param("linux", marks=pytest.mark.integration)])
 def case(request: pytest.FixtureRequest) -> Iterator[tuple[Subject, NetworkView]]:
     """Give a driver and a view with its host and nothing else."""
-    if request.param == "memory":
+    if request.param != "linux":
+        driver = None
+        if request.param == "plug-in":
+            request.getfixturevalue("monkeypatch").syspath_prepend(str(EXAMPLE))
+            choice = Choice(network="planned", firewall="remembered")
+            drivers = Plugins().drivers.choose(choice, host_id="h1", run_dir=Path("/nowhere"))
+            assert not drivers.fault
+            driver = drivers.network
         host = Host(id="h1", name="h1", cluster_id="cluster", address="10.77.0.1")
         switch = DistributedSwitch(id="switch", name="switch", cluster_ids=("cluster",))
-        yield Memory("h1"), NetworkView(hosts=(host,), switches=(switch,))
+        yield Memory("h1", driver), NetworkView(hosts=(host,), switches=(switch,))
         return
     with lab_of(1) as lab:
         lab.change(port_groups=())

@@ -21,6 +21,7 @@ class Kind(StrEnum):
     GUARD_FROZEN = "guard frozen"
     GUARD_KILLED = "guard killed"
     POWER = "power loss of a host"
+    SHUTDOWN = "orderly shutdown of a host"
     BLACKOUT = "power loss of all hosts"
     STUCK = "guests survive the kill"
     LAG = "log applied late"

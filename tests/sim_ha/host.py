@@ -77,6 +77,7 @@ class SimHost:
         self.carried_s = float("-inf")  # when the last renewal was sent that the network carried
         self.saved_wall_s: dict[str, float] = {}  # only a broken rule reads it
         self.caught_up = False
+        self.closing = False  # it goes down in order, and starts nothing any more
         self.judge = LeaseJudge(clock)
         self.batcher: LeaseBatcher
         self.guard: Guard
@@ -96,7 +97,7 @@ class SimHost:
     def start_agent(self, stamps: Stamps) -> None:
         """A new agent: it has what was applied before, and judges all leases anew."""
         self.stop_agent()
-        self.agent_down = self.caught_up = False
+        self.agent_down = self.caught_up = self.closing = False
         self.judge = LeaseJudge(self.clock)
         self.judge.reset(self.records.leases.values())
         if stamps is not Stamps.NOW:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from core.model import VM, HostState, Lease, VMPhase
+from ha.cold_start import waited_for
 from ha.fencing import Fence
 from ha.manager import (
     Block,
@@ -38,6 +39,9 @@ class Managers:
     def __init__(self, world: World) -> None:
         self._world = world
         profile = world.profile
+        self.waited_s = (
+            0.0  # when a leader waited last for hosts that are missing after a cold start
+        )
         self._profile = profile if world.rules.watchdog_counts else replace(profile, watchdog_s=0.0)
 
     def tick(self, host: SimHost) -> None:
@@ -57,12 +61,17 @@ class Managers:
             storages=world.storages,
             leases=records.leases,
             stamps_s=host.judge.stamps_s(),
+            booted_s=host.judge.booted_s(),
             bmcs=world.boards.records,
             voters=frozenset(world.hosts),
             up=world.leadership.up_for(host),
             suspected=host.suspected,
             lost=host.lost,
+            frozen=world.shutdowns.frozen_for(host),
         )
+        if waited_for(view.hosts.values(), view.booted_s, now_s):
+            world.reached["rounds that wait for missing hosts"] += 1
+            self.waited_s = world.timeline.now_s
         decisions = decide(view, now_s)
         host.suspected, host.lost = remember(view, decisions)
         soon = world.steps_of(host)

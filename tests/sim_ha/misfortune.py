@@ -25,7 +25,7 @@ class Misfortune:
         """Have it happen at its time, and be over at its end or when all heals."""
         after = self._world.timeline.after
         after(fault.at_s, lambda: self._begin(fault))
-        if fault.kind not in (Kind.POWER, Kind.BLACKOUT):
+        if fault.kind not in (Kind.POWER, Kind.SHUTDOWN, Kind.BLACKOUT):
             after(min(fault.at_s + fault.for_s, HEAL_S), lambda: self._end(fault))
 
     def power_cycle(self, host: SimHost, off_s: float = 0.0) -> None:
@@ -73,6 +73,8 @@ class Misfortune:
             case Kind.POWER:
                 host.never_returns |= fault.for_s >= NEVER_S
                 self.power_cycle(host, fault.for_s)
+            case Kind.SHUTDOWN:
+                world.shutdowns.begin(host, fault.for_s)
             case Kind.BLACKOUT:
                 self.power_cycle(host, fault.for_s + world.rng.uniform(0, 25))
             case Kind.STUCK:

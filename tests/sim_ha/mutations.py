@@ -52,6 +52,12 @@ MUTATIONS = (
         Setting(vms=4, boards=frozenset({"h1", "h2", "h3"})),
         (CUT,),
     ),
+    Mutation(
+        "a host that goes down gives VMs away whose guests still run",
+        Rules(end_before_giving=False),
+        ROUGH,
+        (Fault(Kind.SHUTDOWN, ("h1",), 20.0, 10.0),),
+    ),
     Mutation("the holder kills at 2 L", Rules(holder_leases=2.0), ROUGH, (CUT,)),
     Mutation(
         "P-time does not wait for the watchdog",

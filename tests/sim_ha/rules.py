@@ -17,7 +17,8 @@ class Stamps(StrEnum):
 @dataclass(frozen=True)
 class Rules:
     """One field a rule. `holder_leases` is how many L the holder takes; `watchdog_counts` whether P-time waits for W,
-    `fenced_is_off_later` whether a host that is being fenced counts as off only when its board said so."""
+    `fenced_is_off_later` whether a host that is being fenced counts as off only when its board said so,
+    `end_before_giving` whether a host that goes down takes a guest down before it gives the VM away."""
 
     holder_leases: float = 1.0
     watchdog_counts: bool = True
@@ -28,6 +29,7 @@ class Rules:
     guard_lease_revision: bool = True
     guard_vm_revision: bool = True
     fenced_is_off_later: bool = True
+    end_before_giving: bool = True
     stamps_after_start: Stamps = Stamps.NOW
 
 

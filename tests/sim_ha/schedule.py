@@ -37,6 +37,7 @@ ONE_HOST = (
     *[Kind.GUARD_FROZEN] * 2,
     Kind.GUARD_KILLED,
     *[Kind.POWER] * 3,
+    *[Kind.SHUTDOWN] * 2,
     *[Kind.STUCK] * 2,
     *[Kind.LAG] * 3,
     *[Kind.AGENT] * 2,

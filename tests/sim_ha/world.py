@@ -11,10 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from core.model import VM, DataStorage, DataStorageKind, Disk, Host, Lease, VMPhase
+from ha.cold_start import SETTLE_S
 from ha.guard.settings import Settings
 from ha.profile import PROFILES
 from tests.sim_ha.boards import Boards
 from tests.sim_ha.faults import HEAL_S, Fault, Setting, names
+from tests.sim_ha.going_down import Shutdowns
 from tests.sim_ha.host import Events, SimHost
 from tests.sim_ha.laws import Laws, Violation
 from tests.sim_ha.leadership import Leadership
@@ -60,7 +62,7 @@ class World:
         self.agents, self.migrations = Agents(self), Migrations(self)
         self.managers, self.operator = Managers(self), Operator(self)
         self.renewing, self.misfortune = Renewing(self), Misfortune(self)
-        self.boards = Boards(self)
+        self.boards, self.shutdowns = Boards(self), Shutdowns(self)
         self.reached[f"worlds of {setting.hosts} hosts"] += 1
         self.reached[f"clocks {setting.rate_spread:.1%} apart at most"] += 1
         for host in self.hosts.values():
@@ -240,7 +242,14 @@ class World:
             self.timeline.after(0.5, look)
 
         self.timeline.after(HEAL_S + 0.5, look)
-        self.timeline.run(end_s, lambda: self.timeline.now_s - well_since_s[0] > QUIET_S)
+
+        def is_well() -> bool:
+            return self.timeline.now_s - well_since_s[0] > QUIET_S
+
+        self.timeline.run(end_s, is_well)
+        if self.laws.missing() and self.managers.waited_s > HEAL_S:
+            end_s += SETTLE_S
+            self.timeline.run(end_s, is_well)
         if missing := self.laws.missing():
             raise Violation(
                 f"liveness: {end_s - HEAL_S:.0f} s after all healed {'; '.join(missing)}"

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from core.errors import ConflictError
-from core.model import Event, Host, HostState, Lease, PowerState, Task, TaskState, VMPhase
+from core.model import Event, Host, HostState, Lease, PowerState, Severity, Task, TaskState, VMPhase
 from ha.lease import LeaseJudge
 from nodeagent.services.event_log import EventLog
 from nodeagent.services.ha_controller import HaController
@@ -35,6 +35,7 @@ class Cluster:
         self.alive = {HOST_ID, OTHER_ID, THIRD_ID}
         self.armed = True
         self.deaf_to: set[str] = set()
+        self.boots: dict[str, str] = {}
         member.machine.on_applied(self.note)
 
     def note(self, index, keys) -> None:
@@ -53,7 +54,8 @@ class Cluster:
     async def keep_renewing(self) -> None:
         while True:
             for host_id in sorted(self.alive):
-                await self.member.renew(host_id, armed=self.armed)
+                boot_id = self.boots.get(host_id, "boot-1")
+                await self.member.renew(host_id, boot_id=boot_id, armed=self.armed)
             await asyncio.sleep(1)
 
     async def renew_now(self, host_id: str) -> None:
@@ -136,6 +138,34 @@ async def test_a_host_that_renews_in_time_keeps_its_vms_and_is_told_to_be_back(c
         await asyncio.sleep(60)
     assert cluster.member.vm(vm.id) == vm
     assert cluster.codes() == ["host-suspected", "host-lost", "host-returned"]
+
+
+@cluster_test
+async def test_a_host_that_is_not_back_after_a_loss_of_all_power_gets_a_minute(cluster):
+    await cluster.begin()
+    vm = await cluster.member.add_vm(host_id=THIRD_ID, **RUNNING)
+    cluster.alive.remove(THIRD_ID)
+    cluster.boots = {HOST_ID: "boot-2", OTHER_ID: "boot-2"}
+    began_s = cluster.member.clock.monotonic_s()
+    async with cluster.running():
+        await until(lambda: cluster.member.vm(vm.id).host_id != THIRD_ID, deadline_s=90)
+        took_s = cluster.member.clock.monotonic_s() - began_s
+    assert 60 <= took_s <= 62
+    assert cluster.codes() == ["host-suspected", "cold-start", "host-lost", "vm-recovered"]
+    (told,) = [event for event in cluster.store.since(Event, 0) if event.code == "cold-start"]
+    assert "but not for h3:" in told.message
+
+
+@cluster_test
+async def test_that_many_hosts_are_lost_is_told_once(cluster):
+    await cluster.begin()
+    async with cluster.running():
+        await asyncio.sleep(6)
+        cluster.alive -= {OTHER_ID, THIRD_ID}
+        await asyncio.sleep(30)
+        (told,) = [e for e in cluster.store.since(Event, 0) if e.code == "many-hosts-lost"]
+    assert told.severity is Severity.ALARM
+    assert "2 of 3 hosts were lost within a minute (h2, h3)" in told.message
 
 
 @cluster_test

@@ -236,3 +236,22 @@ def test_judge_that_begins_anew_takes_all_leases_as_renewed_now() -> None:
     judge.reset((lease(5),))
     assert judge.age_s("h1") == 0
     assert judge.stamps_s() == {"h1": 600.0}
+
+
+def test_the_judge_knows_who_came_with_another_boot_and_when() -> None:
+    clock = HandClock()
+    judge = LeaseJudge(clock)
+    leases = [lease_of(renewal(name, "b1")) for name in ("h1", "h2", "h3")]
+    judge.reset(leases)
+    assert judge.booted_s() == {}, "nobody is known to have booted when the agent starts"
+    clock.now_s += 5
+    judge.applied(msgspec.structs.replace(leases[0], revision=7))
+    judge.applied(msgspec.structs.replace(leases[1], revision=8, boot_id="b2"))
+    assert judge.booted_s() == {"h2": clock.monotonic_s()}
+    booted_s = judge.booted_s()["h2"]
+    clock.now_s += 5
+    judge.applied(msgspec.structs.replace(leases[1], revision=9, boot_id="b2"))
+    judge.reset([msgspec.structs.replace(leases[2], revision=10, boot_id="b3")])
+    assert judge.booted_s() == {"h2": booted_s, "h3": clock.monotonic_s()}
+    judge.removed("h2")
+    assert judge.booted_s().keys() == {"h3"}

@@ -80,6 +80,11 @@ def test_tie_goes_to_the_first_name() -> None:
             PlacementRequest(cpus=1, memory_mib=1, except_host_ids=frozenset({"h1"})),
             "not wanted here",
         ),
+        (
+            host("h1", unreachable_storage_ids=("s1",)),
+            PlacementRequest(cpus=1, memory_mib=1, storage_ids=frozenset({"s1", "s2"})),
+            "can't reach the VM's data storage",
+        ),
     ],
 )
 def test_refusal_says_why(unfit: Host, request_: PlacementRequest, why: str) -> None:

@@ -100,6 +100,9 @@ class Story:
                 cpus=4,
                 memory_mib=int(pairs.get("memory", "8192")),
                 maintenance=pairs.get("maintenance") == "yes",
+                unreachable_storage_ids=tuple(pairs["without"].split(","))
+                if "without" in pairs
+                else (),
             )
             self.replace(hosts=self.view.hosts | {name: host})
             self.renew(name, boot_id=f"{name}-boot1", armed=pairs.get("watchdog") != "no")
@@ -182,6 +185,7 @@ class Story:
     def do_reboots(self, names: list[str], pairs: dict[str, str]) -> None:
         for name in names:
             self.renew(name, boot_id=f"{name}-boot2")
+            self.replace(booted_s={**self.view.booted_s, name: self.now_s})
         self.silent.difference_update(names)
 
     def do_fence(self, names: list[str], pairs: dict[str, str]) -> None:

@@ -16,6 +16,7 @@ from ha.health_facts import (
     HostFacts,
     HostReport,
     PeerSeen,
+    ShortRoom,
     StorageSeen,
 )
 from ha.health_findings import Level, Verdict
@@ -149,6 +150,9 @@ CASES = (
     Case("a single host", cluster(1), {(NOTICE, "", "few-voters")}),
     Case("two hosts with one voter", cluster(2, voters=1), {(NOTICE, "", "few-voters")}),
     Case("two voters", cluster(2), {(NOTICE, "", "few-voters")}),
+    Case("too little room", replace(cluster(), short_rooms=(
+        ShortRoom(cluster_name="default", what="if h1 was lost, …"),
+    )), {(DEGRADED, "", "no-failover-room")}, Verdict.DEGRADED),
     Case("VMs can't run", replace(cluster(), blocked_count=1, blocked=(
         BlockedVM(name="web1", host_name="h2", reason="no host has room"),
     )), {(DEGRADED, "", "vms-blocked")}, Verdict.DEGRADED),
@@ -183,6 +187,12 @@ CASES = (
     )),
     Case("libvirtd hangs", say(cluster(), 2, libvirt=Answering(answers=False, why="no answer")), {
         (DEGRADED, "h2", "libvirt-silent"),
+    }, Verdict.DEGRADED),
+    Case("a plug-in's hypervisor hangs", say(cluster(), 2, hypervisor="other", libvirt=Answering(answers=False)), {
+        (DEGRADED, "h2", "hypervisor-silent"),
+    }, Verdict.DEGRADED),
+    Case("a driver is missing", say(cluster(), 2, driver_fault="it isn't there"), {
+        (DEGRADED, "h2", "driver-fault"),
     }, Verdict.DEGRADED),
     Case("locked secrets", say(cluster(), 2, secrets_fault="the HSM is away"), {
         (DEGRADED, "h2", "secrets-locked"),

@@ -1,6 +1,8 @@
 """Looking at storages that may hang, and one look for all who ask."""
 
 import asyncio
+import errno
+import os
 import threading
 
 import pytest
@@ -86,6 +88,18 @@ async def test_what_is_wrong_with_a_storage_is_said_in_words(tmp_path):
     gone = MemoryDriver(IDS["a"])
     gone.mounted = False
     assert await why(gone)
+
+
+async def test_a_full_storage_is_told_from_one_that_is_away(tmp_path):
+    class Failing(LocalDriver):
+        def check(self) -> None:
+            raise OSError(self.number, os.strerror(self.number))
+
+    driver = Failing(IDS["a"], tmp_path, host_id=HOST_ID)
+    checks = StorageChecks(lambda _: driver)
+    for driver.number, full in ((errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EIO, False)):
+        (seen,) = await checks.look_at([storage()], timeout_s=1)
+        assert (seen.usable, seen.full) == (False, full)
 
 
 async def test_a_marked_shared_storage_is_usable_and_that_of_another_is_not(tmp_path):

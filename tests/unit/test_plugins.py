@@ -81,6 +81,7 @@ def test_the_example_gives_one_thing_of_each_kind(example):
     assert {p.group for p in plugins.reports()} == {
         "kvorum.steps", "kvorum.workflows", "kvorum.observers", "kvorum.system_tags",
         "kvorum.storage_drivers", "kvorum.allocators",
+        "kvorum.hypervisors", "kvorum.networks", "kvorum.firewalls",
     }  # fmt: skip
 
 
@@ -102,6 +103,9 @@ GOOD = {
     "  def check(self, value): pass\n  def shape(self, value, spec): return spec\n",
     "kvorum.storage_drivers": "def Thing(storage_id, path, *, host_id): pass\n",
     "kvorum.allocators": "def Thing(request, candidates): return ''\n",
+    "kvorum.hypervisors": "def Thing(*, host_id, run_dir): pass\n",
+    "kvorum.networks": "def Thing(*, host_id, run_dir, firewall): pass\n",
+    "kvorum.firewalls": "def Thing(*, host_id, run_dir): pass\n",
 }
 NAMES = {"kvorum.system_tags": "some.thing"}
 TAKEN = {
@@ -109,6 +113,9 @@ TAKEN = {
     "kvorum.system_tags": "smbios.serial",
     "kvorum.storage_drivers": "local",
     "kvorum.allocators": "most-memory-free",
+    "kvorum.hypervisors": "libvirt",
+    "kvorum.networks": "linux",
+    "kvorum.firewalls": "nftables",
 }
 
 
@@ -126,6 +133,9 @@ def refused(plugins: Plugins, package: str):
 def test_whatever_breaks_while_it_is_loaded_is_left_out_and_the_rest_works(group, install, example):
     wrong = {
         "kvorum.storage_drivers": "Thing = 7",
+        "kvorum.hypervisors": "Thing = 7",
+        "kvorum.networks": "Thing = 7",
+        "kvorum.firewalls": "Thing = 7",
         "kvorum.allocators": "class Thing: pass",
     }.get(group, "class Thing: pass")
     install("absent", f"[{group}]\n{NAMES.get(group, 'thing')}1 = nowhere_at_all:Thing\n")
@@ -182,7 +192,7 @@ async def test_what_is_left_out_is_an_event_and_shown_at_any_agent(install, exam
             OBSERVERS_GROUP,
         )
         assert "ZeroDivisionError" in item["why"]
-        assert len((await (await api.get("/v1/plugins")).json())["items"]) == 7
+        assert len((await (await api.get("/v1/plugins")).json())["items"]) == 10
         hosts = await (await api.get("/v1/hosts?q=plugins.state=refused")).json()
         assert [host["name"] for host in hosts["items"]] == ["h1"]
 

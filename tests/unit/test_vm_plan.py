@@ -57,6 +57,7 @@ TABLE = [
     ("being created", vm_of(P.CREATING), None, A.NOTHING),
     ("being created, wanted stopped", vm_of(P.CREATING, power=DOWN), None, A.NOTHING),
     ("being deleted", vm_of(P.DELETING, power=DOWN), guest(), A.NOTHING),
+    ("paused by a person, known", vm_of(P.PAUSED), guest(PAUSED, reason="user"), A.NOTHING),
     ("is another host's, nothing here", vm_of(host=THERE), None, A.NOTHING),
     ("is another host's, runs here", vm_of(host=THERE), guest(), A.DESTROY),
     ("is another host's, paused here", vm_of(host=THERE), guest(PAUSED), A.DESTROY),
@@ -86,7 +87,7 @@ TABLE = [
     ),
     ("the agent died before it resumed it", vm_of(P.STARTING), guest(PAUSED), A.START),
     ("storage fails", vm_of(), guest(PAUSED, reason="io-error"), A.REPORT_PAUSED),
-    ("storage fails, told", vm_of(P.PAUSED), guest(PAUSED, reason="io-error"), A.NOTHING),
+    ("storage fails, told", vm_of(P.PAUSED), guest(PAUSED, reason="io-error"), A.AFTER_IO_ERROR),
     ("shuts down by itself", vm_of(), guest(DomainStatus.STOPPING), A.NOTHING),
     ("unknown to libvirt", vm_of(), guest(DomainStatus.UNKNOWN), A.NOTHING),
 ]

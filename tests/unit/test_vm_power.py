@@ -18,6 +18,7 @@ from core.errors import (
 )
 from core.model import (
     VM,
+    DataStorage,
     Event,
     Host,
     Lease,
@@ -32,6 +33,7 @@ from core.model import (
     VMPriority,
 )
 from ha.guard_client import GuardGrant
+from ha.health_facts import StorageSeen
 from ha.placement import Candidate
 from netfabric.memory import InMemoryNetwork
 from nodeagent.compute.domain_spec import Accelerator, DiskCache
@@ -41,6 +43,8 @@ from nodeagent.plugins.plugins import Plugins
 from nodeagent.services.event_log import EventLog
 from nodeagent.services.moving_on import MovingOn
 from nodeagent.services.network_controller import NetworkController
+from nodeagent.services.storage_loss import StorageLoss
+from nodeagent.services.storage_watch import StorageWatch
 from nodeagent.services.vm_controller import VmController
 from nodeagent.services.vm_power import VmPower
 from tests.one_member import (
@@ -99,6 +103,31 @@ class PathsOnly:
         return Path(f"/srv/{disk.vm_id}.iso")
 
 
+class SeenStorages:
+    """Storage checks that find `failing` away and `full` full, by id."""
+
+    def __init__(self) -> None:
+        self.failing: set[str] = set()
+        self.full: set[str] = set()
+
+    def see(self, storage: DataStorage) -> StorageSeen:
+        usable = storage.id not in self.failing | self.full
+        return StorageSeen(
+            storage_id=storage.id,
+            name=storage.name,
+            usable=usable,
+            why="" if usable else "it is away",
+            full=storage.id in self.full,
+        )
+
+    async def look(self, storages):
+        return tuple(self.see(storage) for storage in storages)
+
+    async def look_at(self, storages, *, timeout_s: float):
+        del timeout_s
+        return await self.look(storages)
+
+
 class Bench:
     def __init__(self, member: OneMember) -> None:
         self.member = member
@@ -108,17 +137,21 @@ class Bench:
         member.node = member.node_of(HOST_ID, "h1")
         self.driver = InMemoryNetwork()
         self.network = NetworkController(member.store, HOST_ID, self.driver, member.clock)
+        self.checks = SeenStorages()
+        self.watch = StorageWatch(member.node, self.checks)
         self.power = VmPower(
             member.node,
             PathsOnly(),
             self.network,
             accelerator=Accelerator.TCG,
             cache=DiskCache.NONE,
+            storages_answer=self.watch.check,
         )
         self.others: list[str] = []
         events = EventLog(member.node)
         moving_on = MovingOn(member.node, self.power, self, events)
-        self.controller = VmController(member.node, self.power, events, moving_on)
+        storage_loss = StorageLoss(member.node, self.watch, moving_on)
+        self.controller = VmController(member.node, self.power, events, moving_on, storage_loss)
         member.machine.on_applied(self.note_generation)
         self.seen: dict[str, int] = {}
 
@@ -142,7 +175,7 @@ class Bench:
         return running(self.hypervisor.run, self.network.run)
 
     def with_controller(self):
-        return running(self.hypervisor.run, self.network.run, self.controller.run)
+        return running(self.hypervisor.run, self.network.run, self.watch.run, self.controller.run)
 
     async def status(self, vm_id: str):
         domain = await self.hypervisor.get(vm_id)
@@ -590,6 +623,7 @@ async def test_a_guest_whose_storage_fails_raises_an_alarm_and_is_not_restarted(
     vm = await bench.member.add_vm()
     async with bench.with_controller():
         await until(bench.phase_is(vm.id, VMPhase.RUNNING))
+        bench.checks.failing = {it.id for it in bench.member.store.all(DataStorage)}
         bench.hypervisor.pause_as(vm.id, "io-error")
         await until(bench.phase_is(vm.id, VMPhase.PAUSED))
         await asyncio.sleep(60)

@@ -13,7 +13,7 @@ from core.errors import PlatformError
 from tools.cli.collection import Kind
 from tools.cli.context import Context
 from tools.cli.output import printable, write_value
-from tools.cli.waiting import wait_for
+from tools.cli.waiting import wait_for, warnings_of
 from tools.sdk.bodies import Body, EmptyBody
 from tools.sdk.items import Item, JsonValue
 
@@ -61,6 +61,8 @@ async def _ended(
 ) -> JsonValue:
     if outcome.error is not None:
         raise outcome.error
+    for warning in warnings_of(outcome.task) if outcome.task is not None else ():
+        ctx.say(f"kvorum: warning: {printable(warning)}")
     if outcome.task is not None and not args.wait:
         _say(ctx, f"{outcome.ref}: accepted; kvorum task wait {outcome.task.id}")
         return dict(outcome.task.raw.raw)

@@ -8,9 +8,11 @@ from msgspec import UNSET
 
 from tools.cli.collection import Kind, add_delete, add_list, add_name, add_show
 from tools.cli.context import Context
-from tools.cli.output import text, write_done
+from tools.cli.output import Column, text, write_done
 from tools.cli.parser import Parser, Root, UsageError, Verbs
-from tools.sdk.bodies import ClusterBody, DataCenterBody, PlacePatch
+from tools.cli.room import add_room
+from tools.cli.units import duration_s, shown_duration
+from tools.sdk.bodies import ClusterBody, ClusterPatch, DataCenterBody, PlacePatch
 
 DATA_CENTERS = Kind(
     noun="data-center",
@@ -32,6 +34,10 @@ CLUSTERS = Kind(
         text("name", "name"),
         text("id", "id"),
         text("data center", "data_center_name", "data_center_id"),
+        text("admission", "admission"),
+        text("host failures borne", "host_failures"),
+        text("shutdown policy", "shutdown_policy"),
+        Column("freeze at most", lambda item: shown_duration(item.integer("freeze_s_max", 900))),
         text("description", "description"),
     ),
 )
@@ -61,14 +67,14 @@ async def _only_data_center(ctx: Context) -> str:
     return page.items[0].text("id")
 
 
-def _add_change(verbs: Verbs, kind: Kind) -> None:
+def _add_change(verbs: Verbs, kind: Kind) -> Parser:
     async def change(args: Namespace, ctx: Context) -> int:
-        if args.new_name is None and args.description is None:
-            raise UsageError("nothing to change: give --name or --description")
-        body = PlacePatch(
-            name=UNSET if args.new_name is None else args.new_name,
-            description=UNSET if args.description is None else args.description,
-        )
+        body = _patch(args)
+        if body in (PlacePatch(), ClusterPatch()):
+            options = "--name or --description"
+            if kind is CLUSTERS:
+                options = "--name, --description, --admission, --host-failures, --shutdown-policy or --freeze-at-most"
+            raise UsageError(f"nothing to change: give {options}")
         changed = await ctx.client.update(kind.plural, args.name, body)
         write_done(ctx, changed, f"{changed.text('name')}: changed")
         return 0
@@ -82,6 +88,22 @@ def _add_change(verbs: Verbs, kind: Kind) -> None:
     add_name(parser, kind)
     parser.add_argument("--name", dest="new_name", metavar="NEW", help="its new name")
     parser.add_argument("--description", metavar="TEXT", help="a note for people")
+    return parser
+
+
+def _patch(args: Namespace) -> PlacePatch:
+    name = UNSET if args.new_name is None else args.new_name
+    description = UNSET if args.description is None else args.description
+    if "admission" not in args:
+        return PlacePatch(name=name, description=description)
+    return ClusterPatch(
+        name=name,
+        description=description,
+        admission=UNSET if args.admission is None else args.admission,
+        host_failures=UNSET if args.host_failures is None else args.host_failures,
+        shutdown_policy=UNSET if args.shutdown_policy is None else args.shutdown_policy,
+        freeze_s_max=UNSET if args.freeze_at_most is None else args.freeze_at_most,
+    )
 
 
 def _add_data_center(root: Root, parser: Parser) -> None:
@@ -117,7 +139,31 @@ def _add_cluster(root: Root, parser: Parser) -> None:
         names_of="data-centers",
         help="where it lies (default: the only one)",
     )
-    _add_rest(verbs, CLUSTERS)
+    changed = _add_rest(verbs, CLUSTERS)
+    changed.add_argument(
+        "--admission",
+        choices=("off", "warn", "enforce"),
+        help="what to do about a VM that would take room kept for lost hosts (default: warn)",
+    )
+    changed.add_argument(
+        "--host-failures",
+        type=int,
+        choices=(1, 2, 3, 4),
+        metavar="N",
+        help="the loss of how many hosts at a time is to be borne, 1 to 4 (default: 1)",
+    )
+    changed.add_argument(
+        "--shutdown-policy",
+        choices=("conditional", "migrate", "failover", "freeze"),
+        help="what becomes of the VMs of a host that is shut down (default: conditional)",
+    )
+    changed.add_argument(
+        "--freeze-at-most",
+        type=duration_s,
+        metavar="TIME",
+        help="how long VMs wait for a host that was shut down with freeze (default: 15m)",
+    )
+    add_room(verbs)
 
 
 def _add_new(parser: Parser) -> None:
@@ -125,11 +171,12 @@ def _add_new(parser: Parser) -> None:
     parser.add_argument("--description", default="", metavar="TEXT", help="a note for people")
 
 
-def _add_rest(verbs: Verbs, kind: Kind) -> None:
+def _add_rest(verbs: Verbs, kind: Kind) -> Parser:
     add_list(verbs, kind)
     add_show(verbs, kind)
-    _add_change(verbs, kind)
+    changed = _add_change(verbs, kind)
     add_delete(verbs, kind)
+    return changed
 
 
 ADD = {"data-center": _add_data_center, "cluster": _add_cluster}

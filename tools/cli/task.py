@@ -7,9 +7,10 @@ from argparse import Namespace
 from tools.cli.collection import Kind, add_list, add_name
 from tools.cli.context import Context
 from tools.cli.output import Column, moment, printable, text, write_done, write_item, write_rows
-from tools.cli.parser import Parser, Root
+from tools.cli.parser import Parser, Root, UsageError
 from tools.cli.units import shown_duration, shown_time
 from tools.cli.waiting import wait_for
+from tools.sdk.bodies import GiveUpBody
 from tools.sdk.items import Item
 
 
@@ -72,6 +73,19 @@ async def show(args: Namespace, ctx: Context) -> int:
     if rows:
         ctx.write("")
         write_rows(ctx, rows)
+    if left := task.items("left_behind"):
+        ctx.write("")
+        write_rows(
+            ctx,
+            [
+                (
+                    "left behind",
+                    _place(one),
+                    *(printable(one.text(f)) for f in ("resource", "what")),
+                )
+                for one in left
+            ],
+        )
     return 0
 
 
@@ -111,6 +125,29 @@ async def retry(args: Namespace, ctx: Context) -> int:
     return 0
 
 
+async def give_up(args: Namespace, ctx: Context) -> int:
+    """End a stuck task as it is."""
+    task = await ctx.client.get("tasks", args.name)
+    named = task.text("subject_name") or task.text("subject")
+    given = args.confirm
+    if not given and ctx.interactive:
+        ctx.say(
+            f"{task.text('workflow')} of {named} ends as it is. What it has begun stays, and nobody removes it; it is listed by "
+            f"kvorum task show {args.name}. A VM whose files it was working on can only be deleted then."
+        )
+        given = await ctx.ask("Type the name of what it works on to give it up: ")
+    if given != named:
+        raise UsageError(f"nothing was changed: confirm with --confirm {named}")
+    body = GiveUpBody(reason=args.reason, confirm=named)
+    started = await ctx.client.act("tasks", args.name, "give-up", body)
+    write_done(
+        ctx,
+        started.item,
+        f"{args.name}: is given up; kvorum task show {args.name} says what it leaves",
+    )
+    return 0
+
+
 def _add(root: Root, parser: Parser) -> None:
     verbs = root.verbs_of("task")
     add_list(verbs, KIND)
@@ -121,6 +158,21 @@ def _add(root: Root, parser: Parser) -> None:
         ("retry", retry, "try again at once what failed in a task and waits"),
     ):
         add_name(verbs.add(name, run, summary, example=f"kvorum task {name} ID"), KIND)
+    verb = verbs.add(
+        "give-up",
+        give_up,
+        "end a stuck task as it is, and list what it leaves behind",
+        example="kvorum task give-up ID --reason 'the storage is lost'\n"
+        "kvorum task give-up ID --reason 'the storage is lost' --confirm web1",
+        note="Only where no guest can be left running; mending the cause and kvorum task retry is always better.",
+    )
+    add_name(verb, KIND)
+    verb.add_argument(
+        "--reason", required=True, metavar="TEXT", help="why; it is kept with the task"
+    )
+    verb.add_argument(
+        "--confirm", default="", metavar="NAME", help="the name of what the task works on"
+    )
 
 
 ADD = {"task": _add}

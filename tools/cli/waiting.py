@@ -56,6 +56,8 @@ async def finish(ctx: Context, started: Started[object], title: str, *, wait: bo
     """
     if started.task is None:
         return True
+    for line in warnings_of(started.task):
+        ctx.say(f"kvorum: warning: {line}")
     if wait:
         await wait_for(ctx, started.task, title)
         return True
@@ -65,6 +67,12 @@ async def finish(ctx: Context, started: Started[object], title: str, *, wait: bo
     else:
         write_value(ctx, dict(started.task.raw.raw))
     return False
+
+
+def warnings_of(task: TaskView) -> tuple[str, ...]:
+    """Return what the cluster warned of when it took the work on."""
+    lines = task.raw.items("log")
+    return tuple(line.text("text") for line in lines if line.text("what") == "warning")
 
 
 def _step(task: TaskView) -> str:

@@ -25,7 +25,7 @@ from tools.lab.boards import LabBoard, start_board
 from tools.lab.layout import REPOSITORY, Layout, environment, host_address, host_number
 from tools.lab.power_protocol import BmcMode, PowerClient, Reply, Request, Verb
 from tools.lab.processes import Process, poll
-from tools.lab.provision import provision
+from tools.lab.provision import SHARED_MOUNT, provision
 from tools.lab.services import PRODUCT, Service
 from tools.lab.spawn import start
 from tools.lab.wire import Wire
@@ -292,6 +292,29 @@ class Lab:
         return boards
 
     # ------------------------------------------------------------ faults
+
+    async def glaze(self, host: str) -> None:
+        """Put glass (`tools.lab.glass`) between a host and the shared directory, until it is off; before guests use it."""
+        control = self.layout.glass(host)
+        control.write_text("clear")
+        argv = [sys.executable, "-m", "tools.lab.glass", SHARED_MOUNT, str(control)]
+        command = self.enter(host, ["env", f"PYTHONPATH={REPOSITORY}", *argv])
+        start(
+            ["/usr/bin/nsenter", *command[1:]],
+            env=environment(self.layout.lab, ""),
+            log=self.layout.service_log(host, "glass"),
+        )
+        await poll(lambda: self.is_glazed(host), deadline_s=10.0, what=f"the glass of {host}")
+
+    def is_glazed(self, host: str) -> bool:
+        """Tell whether there is glass between a host and the shared directory."""
+        mounts = Path(f"/proc/{self._pid(host)}/mounts").read_text()
+        return f" {SHARED_MOUNT} fuse" in mounts
+
+    def shade(self, host: str, word: Literal["clear", "dark", "stuck"]) -> None:
+        """Have the shared directory of a glazed host fail (`dark`), hang (`stuck`) or work (`clear`)."""
+        self._check(host)
+        self.layout.glass(host).write_text(word)
 
     async def cut(self, *hosts: str) -> None:
         """Pull the network cables of hosts."""

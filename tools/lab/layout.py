@@ -129,5 +129,9 @@ class Layout:
     def watchdog_socket(self, host: str) -> Path:
         return self.host_run(host) / "watchdog.sock"
 
+    def glass(self, host: str) -> Path:
+        """What a host sees of the shared directory when it is behind glass: `clear`, `dark` or `stuck`."""
+        return self.host_state(host) / "glass"
+
     def service_log(self, host: str, service: str) -> Path:
         return self.host_state(host) / "log" / f"{service}.log"

@@ -157,6 +157,14 @@ async def _one_way(args: argparse.Namespace) -> int:
     return 0
 
 
+async def _glass(args: argparse.Namespace) -> int:
+    lab = Lab.attach(args.lab)
+    if not lab.is_glazed(args.host):
+        await lab.glaze(args.host)
+    lab.shade(args.host, args.word)
+    return 0
+
+
 async def _freeze(args: argparse.Namespace) -> int:
     for host in args.hosts:
         await Lab.attach(args.lab).freeze(host)
@@ -223,6 +231,9 @@ def _parser() -> argparse.ArgumentParser:
     one_way = command("one-way", _one_way, "lose all frames that a host receives or sends")
     one_way.add_argument("host")
     one_way.add_argument("direction", choices=("in", "out"))
+    glass = command("glass", _glass, "have a host's shared storage fail, hang, or work again")
+    glass.add_argument("host")
+    glass.add_argument("word", choices=("clear", "dark", "stuck"), help="works, fails, hangs")
     kill = command("kill", _kill, "send a signal to a service of a host")
     kill.add_argument("host")
     kill.add_argument("service")

@@ -273,6 +273,27 @@ class PlacePatch(Body, frozen=True, kw_only=True):
     description: str | UnsetType = UNSET
 
 
+class ClusterPatch(PlacePatch, frozen=True, kw_only=True):
+    """What to change of a cluster. `admission`: off, warn or enforce."""
+
+    admission: str | UnsetType = UNSET
+    host_failures: int | UnsetType = UNSET
+    shutdown_policy: str | UnsetType = UNSET
+    freeze_s_max: int | UnsetType = UNSET
+
+
+class EnterMaintenanceBody(Body, frozen=True, kw_only=True):
+    """What becomes of VMs that can't be moved: refuse, stop or keep."""
+
+    unmovable: str = "refuse"
+
+
+class LeaveMaintenanceBody(Body, frozen=True, kw_only=True):
+    """Whether the VMs come back."""
+
+    move_back: bool = True
+
+
 class EmptyBody(Body, frozen=True, kw_only=True):
     """For actions that need no words."""
 
@@ -295,6 +316,7 @@ class HostPatch(Body, frozen=True, kw_only=True):
 
     failure_domain: str | UnsetType = UNSET
     cluster: str | UnsetType = UNSET
+    shutdown_policy: str | UnsetType = UNSET
 
 
 class VoterPolicyBody(Body, frozen=True, kw_only=True):
@@ -337,6 +359,13 @@ class AbortDrillBody(Body, frozen=True, kw_only=True):
     """The end of a drill before its time."""
 
     reason: str = ""
+
+
+class GiveUpBody(Body, frozen=True, kw_only=True):
+    """Why a stuck task is ended as it is; `confirm` is the name of what it works on."""
+
+    reason: str
+    confirm: str
 
 
 class ConfirmOffBody(Body, frozen=True, kw_only=True):

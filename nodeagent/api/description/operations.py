@@ -45,7 +45,7 @@ from nodeagent.api.bmcs import ConfirmPowerOff, Power, PutBmc
 from nodeagent.api.certificates import ImportCertificate
 from nodeagent.api.description.schemas import reference_to
 from nodeagent.api.drills import AbortDrill, CheckDrill, DrillPlan, RunDrill
-from nodeagent.api.hosts import ChangeHost, ConfirmOff
+from nodeagent.api.hosts import ChangeHost, ConfirmOff, ShutDown
 from nodeagent.api.joining import (
     InitCluster,
     JoinCluster,
@@ -53,11 +53,13 @@ from nodeagent.api.joining import (
     MakeAccessToken,
     MakeJoinTokens,
 )
+from nodeagent.api.maintenance import EnterMaintenance, LeaveMaintenance
 from nodeagent.api.members import ChangePolicy
 from nodeagent.api.networks import ChangeRule, CreatePortGroup, CreateRule, CreateSecurityGroup
 from nodeagent.api.problems import Problem
 from nodeagent.api.roles import WriteRole
 from nodeagent.api.storages import CreateDataStorage
+from nodeagent.api.tasks import GiveUpTask
 from nodeagent.api.two_factor import TotpCode
 from nodeagent.joining.messages import AboutStanding, JoinAnswer, JoinCancel, JoinRequest, Standing
 from nodeagent.services.vm_requests import (
@@ -317,6 +319,54 @@ HEALTH = titled(
         hosts=list_of(HOST_HEALTH),
     ),
 )
+ROOM = titled(
+    "Room",
+    object_of(
+        cluster_name=TEXT,
+        admission=TEXT,
+        host_failures=NUMBER,
+        bearable=FLAG,
+        losses=list_of(
+            titled(
+                "HostLoss",
+                object_of(
+                    hosts=list_of(TEXT),
+                    vms=NUMBER,
+                    memory_mib=NUMBER,
+                    placed={**OBJECT, "additionalProperties": NUMBER},
+                    left_out=NUMBER,
+                    missing_mib=NUMBER,
+                    why=TEXT,
+                ),
+            )
+        ),
+        index=NUMBER,
+    ),
+)
+MAINTENANCE = titled(
+    "HostMaintenance",
+    object_of(
+        host=TEXT,
+        maintenance=FLAG,
+        unmovable=TEXT,
+        ready=FLAG,
+        move_back=FLAG,
+        left=NUMBER,
+        away=NUMBER,
+        vms=list_of(
+            titled(
+                "StayingVM",
+                object_of(
+                    id=TEXT, name=TEXT, phase=TEXT, standing=TEXT, why=TEXT, task_id=TEXT, work=TEXT
+                ),
+            )
+        ),
+    ),
+)
+GONE_DOWN = titled(
+    "ShutDownHost",
+    object_of(policy=TEXT, given=list_of(TEXT), waiting=list_of(TEXT), left=list_of(TEXT)),
+)
 CALLER = titled(
     "Caller",
     object_of(
@@ -438,6 +488,10 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "needs no quorum.",
         {200: ("The verdict (ok, degraded or failing), findings, and each host.", HEALTH)},
     ),
+    ("GET", "/v1/clusters/{cluster}/room"): Operation(
+        "What would become of the highly available VMs if hosts were lost, the worst losses first.",
+        {200: ("What is set, and where the VMs of each loss would go.", ROOM)},
+    ),
     ("GET", "/v1/members"): Operation(
         "Each host's role, progress and health. Takes a second at most.",
         {200: ("One item for each host.", items_of(MEMBER))},
@@ -507,6 +561,20 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "Say that a lost host is powered off, so that its VMs may run elsewhere.",
         {200: ("Its VMs are released.", RELEASED)},
         body=ConfirmOff,
+    ),
+    ("GET", "/v1/hosts/{host}/maintenance"): Operation(
+        "How far the maintenance of a host is: what is still on it, and why.",
+        {200: ("What is asked and what is.", MAINTENANCE)},
+    ),
+    ("POST", "/v1/hosts/{host}/actions/enter-maintenance"): Operation(
+        "Let a host get no new VMs and have those on it moved away, live; asked again, it goes on.",
+        {200: ("It has begun.", MAINTENANCE)},
+        body=EnterMaintenance,
+    ),
+    ("POST", "/v1/hosts/{host}/actions/leave-maintenance"): Operation(
+        "End the maintenance of a host, complete or not; its VMs come back.",
+        {200: ("It is over, and VMs may still be on their way back.", MAINTENANCE)},
+        body=LeaveMaintenance,
     ),
     ("POST", "/v1/bmcs"): Operation(
         "Name the management board of a host, in place of one before; it is asked first.",
@@ -661,6 +729,11 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "Have what failed and waits for its next try be tried at once.",
         {202: ("It is asked.", Task)},
     ),
+    ("POST", "/v1/tasks/{task}/actions/give-up"): Operation(
+        "End a stuck task as it is, and record what it leaves behind.",
+        {202: ("It is asked.", Task)},
+        body=GiveUpTask,
+    ),
     ("GET", "/v1/callback-key"): Operation(
         "The public key that receivers of callbacks check signatures with.",
         {200: ("`whpk_` and the Ed25519 key in base64.", CALLBACK_KEY)},
@@ -807,6 +880,12 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "Take this host out of its cluster.",
         {200: ("It belongs to none now.", LEFT)},
         body=LeaveCluster,
+        only_on_host=True,
+    ),
+    ("POST", "/v1/local/shutdown"): Operation(
+        "End the guests of this host, which goes down, as its policy says; for what systemd runs then.",
+        {200: ("What became of them, by names of VMs.", GONE_DOWN)},
+        body=ShutDown,
         only_on_host=True,
     ),
     ("POST", "/v1/local/lease"): Operation(

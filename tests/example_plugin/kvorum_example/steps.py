@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from core.errors import InvalidError
+from core.model import Leftover
 from nodeagent.workflows.work import VmWork
 
 
@@ -32,6 +33,10 @@ class NoteDescription:
         vm, note = self.work.maybe_vm(), self._note()
         if vm is not None and note.strip() and vm.description.endswith(note):
             await self._write(vm.description.removesuffix(note))
+
+    def left_behind(self) -> tuple[Leftover, ...]:
+        """Say what stays if the task is given up; a step without this never is."""
+        return (Leftover(step=self.name, resource=self.work.task.subject, what="the note"),)
 
     async def _write(self, text: str) -> None:
         changed = replace(self.work.vm(), description=text)

@@ -681,6 +681,10 @@ class Clusters(BlockingCollection[models.Cluster]):
         data_center: str,
         tags: Sequence[str] | UnsetType = UNSET,
         description: str | UnsetType = UNSET,
+        admission: models.Admission | UnsetType | str = UNSET,
+        host_failures: int | UnsetType = UNSET,
+        shutdown_policy: models.ShutdownPolicy | UnsetType | str = UNSET,
+        freeze_s_max: int | UnsetType = UNSET,
         idempotency_key: str = "",
     ) -> models.Cluster:
         """Make one of the clusters.
@@ -690,6 +694,10 @@ class Clusters(BlockingCollection[models.Cluster]):
             data_center: The data center that it lies in. Name or id, of data-centers.
             tags: Names and `key=value` pairs, to find it by, to limit rights, to change what it does.
             description: A note for people. At most 1000 characters.
+            admission: What is done about a start that leaves too little room for the VMs of lost hosts. Default: `warn`.
+            host_failures: The loss of how many hosts at a time is to be borne. 1..4. Default: `1`.
+            shutdown_policy: What becomes of the VMs of a host that is shut down in order; not `cluster`. Default: `conditional`.
+            freeze_s_max: For how long VMs wait for a host that was shut down with `freeze`; then they are started elsewhere. 60..86400. Default: `900`.
             idempotency_key: A repetition with the same key gives the first result.
         """
         return self._runner.run(
@@ -698,9 +706,21 @@ class Clusters(BlockingCollection[models.Cluster]):
                 data_center=data_center,
                 tags=tags,
                 description=description,
+                admission=admission,
+                host_failures=host_failures,
+                shutdown_policy=shutdown_policy,
+                freeze_s_max=freeze_s_max,
                 idempotency_key=idempotency_key,
             )
         )
+
+    def get_room(self, cluster: str, /) -> models.Room:
+        """What would become of the highly available VMs if hosts were lost, the worst losses first.
+
+        Args:
+            cluster: Name or id.
+        """
+        return self._runner.run(self._calls.get_room(cluster))
 
     def update(
         self,
@@ -711,6 +731,10 @@ class Clusters(BlockingCollection[models.Cluster]):
         data_center: str | UnsetType = UNSET,
         tags: Sequence[str] | UnsetType = UNSET,
         description: str | UnsetType = UNSET,
+        admission: models.Admission | UnsetType | str = UNSET,
+        host_failures: int | UnsetType = UNSET,
+        shutdown_policy: models.ShutdownPolicy | UnsetType | str = UNSET,
+        freeze_s_max: int | UnsetType = UNSET,
         idempotency_key: str = "",
         if_match: int | str = "",
     ) -> models.Cluster:
@@ -722,6 +746,10 @@ class Clusters(BlockingCollection[models.Cluster]):
             data_center: The data center that it lies in. Name or id, of data-centers.
             tags: Names and `key=value` pairs, to find it by, to limit rights, to change what it does.
             description: A note for people. At most 1000 characters.
+            admission: What is done about a start that leaves too little room for the VMs of lost hosts.
+            host_failures: The loss of how many hosts at a time is to be borne. 1..4.
+            shutdown_policy: What becomes of the VMs of a host that is shut down in order; not `cluster`.
+            freeze_s_max: For how long VMs wait for a host that was shut down with `freeze`; then they are started elsewhere. 60..86400.
             idempotency_key: A repetition with the same key gives the first result.
             if_match: Do it only if the thing still has this revision.
         """
@@ -732,6 +760,10 @@ class Clusters(BlockingCollection[models.Cluster]):
                 data_center=data_center,
                 tags=tags,
                 description=description,
+                admission=admission,
+                host_failures=host_failures,
+                shutdown_policy=shutdown_policy,
+                freeze_s_max=freeze_s_max,
                 idempotency_key=idempotency_key,
                 if_match=if_match,
             )
@@ -1367,6 +1399,7 @@ class Hosts(BlockingCollection[models.Host]):
         /,
         *,
         failure_domain: str | UnsetType | None = UNSET,
+        shutdown_policy: models.ShutdownPolicy | UnsetType | None = UNSET,
         cluster: str | UnsetType | None = UNSET,
         idempotency_key: str = "",
         if_match: int | str = "",
@@ -1376,6 +1409,7 @@ class Hosts(BlockingCollection[models.Host]):
         Args:
             host: Name or id.
             failure_domain: Hosts of one domain fail together; empty: it shares its fate with no other.
+            shutdown_policy: What becomes of its VMs when it is shut down in order.
             cluster: Name or id of another cluster; only for a host without VMs.
             idempotency_key: A repetition with the same key gives the first result.
             if_match: Do it only if the thing still has this revision.
@@ -1384,6 +1418,7 @@ class Hosts(BlockingCollection[models.Host]):
             self._calls.update(
                 host,
                 failure_domain=failure_domain,
+                shutdown_policy=shutdown_policy,
                 cluster=cluster,
                 idempotency_key=idempotency_key,
                 if_match=if_match,
@@ -1426,6 +1461,60 @@ class Hosts(BlockingCollection[models.Host]):
                 host, confirm=confirm, idempotency_key=idempotency_key, if_match=if_match
             )
         )
+
+    def enter_maintenance(
+        self,
+        host: str,
+        /,
+        *,
+        unmovable: models.Unmovable | UnsetType | str = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.HostMaintenance:
+        """Let a host get no new VMs and have those on it moved away, live; asked again, it goes on.
+
+        Args:
+            host: Name or id.
+            unmovable: VMs that can't be moved: `refuse` to begin, `stop` them until it is over, or `keep` them there. Default: `refuse`.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.enter_maintenance(
+                host, unmovable=unmovable, idempotency_key=idempotency_key, if_match=if_match
+            )
+        )
+
+    def leave_maintenance(
+        self,
+        host: str,
+        /,
+        *,
+        move_back: bool | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.HostMaintenance:
+        """End the maintenance of a host, complete or not; its VMs come back.
+
+        Args:
+            host: Name or id.
+            move_back: Whether the VMs that left it for the maintenance come back. Default: `True`.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.leave_maintenance(
+                host, move_back=move_back, idempotency_key=idempotency_key, if_match=if_match
+            )
+        )
+
+    def get_maintenance(self, host: str, /) -> models.HostMaintenance:
+        """How far the maintenance of a host is: what is still on it, and why.
+
+        Args:
+            host: Name or id.
+        """
+        return self._runner.run(self._calls.get_maintenance(host))
 
     def list_tags(
         self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
@@ -1813,6 +1902,19 @@ class Local:
         return self._runner.run(
             self._calls.leave(force=force, confirm=confirm, idempotency_key=idempotency_key)
         )
+
+    def shutdown(
+        self, *, going: models.Going | str, idempotency_key: str = ""
+    ) -> models.ShutDownHost:
+        """End the guests of this host, which goes down, as its policy says; for what systemd runs then.
+
+        Only on the host itself, through its unix socket, by root.
+
+        Args:
+            going: Whether the host is back soon: `reboot` or `power-off`.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(self._calls.shutdown(going=going, idempotency_key=idempotency_key))
 
     def get_status(self) -> models.LocalStatus:
         """What this host is.
@@ -2615,6 +2717,35 @@ class Tasks(BlockingCollection[models.Task]):
         """
         return self._runner.run(
             self._calls.delete(task, idempotency_key=idempotency_key, if_match=if_match)
+        )
+
+    def give_up(
+        self,
+        task: str,
+        /,
+        *,
+        reason: str,
+        confirm: str,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Task:
+        """End a stuck task as it is, and record what it leaves behind.
+
+        Args:
+            task: Name or id.
+            reason: Why; it is kept with the task. At most 200 characters.
+            confirm: The name of what the task works on, once more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.give_up(
+                task,
+                reason=reason,
+                confirm=confirm,
+                idempotency_key=idempotency_key,
+                if_match=if_match,
+            )
         )
 
     def retry(

@@ -12,6 +12,14 @@ from msgspec import UNSET, UnsetType, field
 from tools.sdk.model import Model, OpenEnum
 
 
+class Admission(OpenEnum):
+    """What is done about a VM for which, after its start, the loss of hosts could not be borne: nothing, a warning, a refusal."""
+
+    ENFORCE = "enforce"
+    OFF = "off"
+    WARN = "warn"
+
+
 class BmcState(OpenEnum):
     """Whether a board can be relied on. `OK`: it said "on" when it was asked last while its host held its lease."""
 
@@ -79,6 +87,13 @@ class DrillVerdict(OpenEnum):
     PASSED = "passed"
 
 
+class Going(OpenEnum):
+    """How a host goes down."""
+
+    POWER_OFF = "power-off"
+    REBOOT = "reboot"
+
+
 class HostState(OpenEnum):
     """Where a host stands for the cluster. `FENCING`: its renewals are refused while its power is being taken away.
     `FENCED`: it is off, as an operator or its management board says. Either ends when the host comes with another boot, or
@@ -131,6 +146,19 @@ class Severity(OpenEnum):
     WARNING = "warning"
 
 
+class ShutdownPolicy(OpenEnum):
+    """What becomes of the VMs of a host that is shut down in order. `MIGRATE`: they are moved away live first. `FAILOVER`: they
+    are shut down and started elsewhere. `FREEZE`: they are shut down and wait for the host. `CONDITIONAL`: freeze for a reboot,
+    failover for a power-off. `CLUSTER`, of a host only: as its cluster says.
+    """
+
+    CLUSTER = "cluster"
+    CONDITIONAL = "conditional"
+    FAILOVER = "failover"
+    FREEZE = "freeze"
+    MIGRATE = "migrate"
+
+
 class StepMark(OpenEnum):
     """`BEGUN` is recorded before a step's effect, so that undo is never lost."""
 
@@ -148,6 +176,16 @@ class TaskState(OpenEnum):
     ROLLING_BACK = "rolling-back"
     RUNNING = "running"
     SUCCEEDED = "succeeded"
+
+
+class Unmovable(OpenEnum):
+    """What becomes of VMs that can't leave a host alive when it is emptied for maintenance. `REFUSE`: it isn't begun while
+    there are any; `STOP`: they are shut down, and started again afterwards; `KEEP`: they stay.
+    """
+
+    KEEP = "keep"
+    REFUSE = "refuse"
+    STOP = "stop"
 
 
 class VMPhase(OpenEnum):
@@ -462,6 +500,14 @@ class ChangeCluster(Model, frozen=True, kw_only=True):
     """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
     description: str | UnsetType = UNSET
     """A note for people. At most 1000 characters."""
+    admission: Admission | UnsetType = UNSET
+    """What is done about a start that leaves too little room for the VMs of lost hosts."""
+    host_failures: int | UnsetType = UNSET
+    """The loss of how many hosts at a time is to be borne. 1..4."""
+    shutdown_policy: ShutdownPolicy | UnsetType = UNSET
+    """What becomes of the VMs of a host that is shut down in order; not `cluster`."""
+    freeze_s_max: int | UnsetType = UNSET
+    """For how long VMs wait for a host that was shut down with `freeze`; then they are started elsewhere. 60..86400."""
 
 
 class ChangeDataCenter(Model, frozen=True, kw_only=True):
@@ -491,6 +537,8 @@ class ChangeHost(Model, frozen=True, kw_only=True):
 
     failure_domain: str | UnsetType | None = UNSET
     """Hosts of one domain fail together; empty: it shares its fate with no other."""
+    shutdown_policy: ShutdownPolicy | UnsetType | None = UNSET
+    """What becomes of its VMs when it is shut down in order."""
     cluster: str | UnsetType | None = UNSET
     """Name or id of another cluster; only for a host without VMs."""
 
@@ -562,7 +610,10 @@ class CloudInit(Model, frozen=True, kw_only=True):
 
 
 class Cluster(Model, frozen=True, kw_only=True):
-    """A logical group of hosts inside a data center."""
+    """A logical group of hosts inside a data center.
+
+    `admission` keeps room for the highly available VMs of `host_failures` hosts that may be lost at a time (`ha.admission`).
+    """
 
     id: str
     """A UUID, or a name where the kind says so; never changes."""
@@ -578,6 +629,14 @@ class Cluster(Model, frozen=True, kw_only=True):
     """The data center that it lies in."""
     description: str = ""
     """A note for people. At most 1000 characters."""
+    admission: Admission = Admission("warn")
+    """What is done about a start that leaves too little room for the VMs of lost hosts."""
+    host_failures: int = 1
+    """The loss of how many hosts at a time is to be borne. 1..4."""
+    shutdown_policy: ShutdownPolicy = ShutdownPolicy("conditional")
+    """What becomes of the VMs of a host that is shut down in order; not `cluster`."""
+    freeze_s_max: int = 900
+    """For how long VMs wait for a host that was shut down with `freeze`; then they are started elsewhere. 60..86400."""
     data_center_name: str = ""
     """The name behind `data_center_id`; empty without one."""
 
@@ -655,6 +714,14 @@ class CreateCluster(Model, frozen=True, kw_only=True):
     """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
     description: str | UnsetType = UNSET
     """A note for people. At most 1000 characters."""
+    admission: Admission | UnsetType = UNSET
+    """What is done about a start that leaves too little room for the VMs of lost hosts. Default: `warn`."""
+    host_failures: int | UnsetType = UNSET
+    """The loss of how many hosts at a time is to be borne. 1..4. Default: `1`."""
+    shutdown_policy: ShutdownPolicy | UnsetType = UNSET
+    """What becomes of the VMs of a host that is shut down in order; not `cluster`. Default: `conditional`."""
+    freeze_s_max: int | UnsetType = UNSET
+    """For how long VMs wait for a host that was shut down with `freeze`; then they are started elsewhere. 60..86400. Default: `900`."""
 
 
 class CreateDataCenter(Model, frozen=True, kw_only=True):
@@ -1034,6 +1101,13 @@ class DrillVM(Model, frozen=True, kw_only=True):
     """The reason of the verdict."""
 
 
+class EnterMaintenance(Model, frozen=True, kw_only=True):
+    """`POST /v1/hosts/{host}/actions/enter-maintenance`."""
+
+    unmovable: Unmovable | UnsetType = UNSET
+    """VMs that can't be moved: `refuse` to begin, `stop` them until it is over, or `keep` them there. Default: `refuse`."""
+
+
 class Event(Model, frozen=True, kw_only=True):
     """Something that happened to `subject` (`kind/id`); its revision is its place in time. name = id."""
 
@@ -1068,6 +1142,15 @@ class FormerMember(Model, frozen=True, kw_only=True):
     cluster_name: str = ""
 
 
+class GiveUpTask(Model, frozen=True, kw_only=True):
+    """`confirm` repeats the name of what the task works on: what it has begun is left as it is."""
+
+    reason: str
+    """Why; it is kept with the task. At most 200 characters."""
+    confirm: str
+    """The name of what the task works on, once more."""
+
+
 class HealthFinding(Model, frozen=True, kw_only=True):
     """An object of the API."""
 
@@ -1084,7 +1167,8 @@ class Host(Model, frozen=True, kw_only=True):
     Hosts of one `failure_domain` (a rack, a room) fail together; empty: this host shares its fate with no other. A
     `witness` votes and holds the state, but runs no VMs. `feature_level` is what its agent understands. `joining` from
     its admission until it has the state and says so: it gets no vote, and may give up without a trace. `plugins` are what
-    its agent found installed when it started.
+    its agent found installed when it started. No VM is placed on a host that can't reach a data storage of its disks.
+    `maintenance` is begun and ended by actions; the leader's `nodeagent.services.evacuation` does what it takes.
     """
 
     id: str
@@ -1122,7 +1206,21 @@ class Host(Model, frozen=True, kw_only=True):
     off_lease_revision: int = 0
     """Revision of the lease that it held when its management board said that it is off; 0: none said so. 0..."""
     maintenance: bool = False
-    """Whether it gets no new VMs."""
+    """Whether it gets no new VMs, and those on it are moved away."""
+    maintenance_unmovable: Unmovable = Unmovable("refuse")
+    """What becomes of VMs that can't be moved away from it."""
+    maintenance_ready: bool = False
+    """Whether all that had to leave it for its maintenance has left."""
+    maintenance_back: bool = True
+    """Whether its VMs come back when its maintenance ends."""
+    shutdown_policy: ShutdownPolicy = ShutdownPolicy("cluster")
+    """What becomes of its VMs when it is shut down in order."""
+    down_boot_id: str = ""
+    """Boot in which it was told to shut down; empty once it is back."""
+    frozen: bool = False
+    """Whether its VMs wait for it to be back from its shutdown."""
+    maintenance_for_shutdown: bool = False
+    """Whether its maintenance ends by itself when it is back."""
     failure_domain: str = ""
     """Hosts of one domain fail together; empty: it shares its fate with no other."""
     witness: bool = False
@@ -1137,8 +1235,16 @@ class Host(Model, frozen=True, kw_only=True):
     """What plug-ins its agent found when it started."""
     resource_types: tuple[str, ...] = ()
     """Collections that plug-ins bring on it."""
+    unreachable_storage_ids: tuple[str, ...] = ()
+    """Data storages that it could not use when it looked last."""
+    hypervisor: str = ""
+    """The driver that its guests run under; empty: its agent never said."""
+    driver_fault: str = ""
+    """Why a driver that its settings name can't be used, so that no VM starts on it; empty: all can."""
     cluster_name: str = ""
     """The name behind `cluster_id`; empty without one."""
+    unreachable_storage_names: tuple[str, ...] = ()
+    """The names behind `unreachable_storage_ids`."""
 
 
 class HostHealth(Model, frozen=True, kw_only=True):
@@ -1168,6 +1274,31 @@ class HostHealth(Model, frozen=True, kw_only=True):
     clock_offset_ms: float | None = None
     storages: tuple[StorageHealth, ...] = ()
     peers: tuple[PeerHealth, ...] = ()
+
+
+class HostLoss(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    hosts: tuple[str, ...] = ()
+    vms: int = 0
+    memory_mib: int = 0
+    placed: dict[str, int] = field(default_factory=dict)
+    left_out: int = 0
+    missing_mib: int = 0
+    why: str = ""
+
+
+class HostMaintenance(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    host: str = ""
+    maintenance: bool = False
+    unmovable: str = ""
+    ready: bool = False
+    move_back: bool = False
+    left: int = 0
+    away: int = 0
+    vms: tuple[StayingVM, ...] = ()
 
 
 class HostPlugin(Model, frozen=True, kw_only=True):
@@ -1328,6 +1459,24 @@ class LeaveCluster(Model, frozen=True, kw_only=True):
     """Leave a cluster that has no place for this host any more. Default: `False`."""
     confirm: str | UnsetType = UNSET
     """This host's name, once more; needed with `force`."""
+
+
+class LeaveMaintenance(Model, frozen=True, kw_only=True):
+    """`POST /v1/hosts/{host}/actions/leave-maintenance`."""
+
+    move_back: bool | UnsetType = UNSET
+    """Whether the VMs that left it for the maintenance come back. Default: `True`."""
+
+
+class Leftover(Model, frozen=True, kw_only=True):
+    """Something that a task that was given up may have left behind."""
+
+    step: str = ""
+    """The step that made it, or should have removed it."""
+    resource: str = ""
+    """What it belongs to, as `kind/id`; empty: nothing."""
+    what: str = ""
+    """What it is and where."""
 
 
 class LocalStatus(Model, frozen=True, kw_only=True):
@@ -1740,6 +1889,17 @@ class Role(Model, frozen=True, kw_only=True):
     """A note for people. At most 1000 characters."""
 
 
+class Room(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    cluster_name: str = ""
+    admission: str = ""
+    host_failures: int = 0
+    bearable: bool = False
+    losses: tuple[HostLoss, ...] = ()
+    index: int = 0
+
+
 class Rule(Model, frozen=True, kw_only=True):
     """One rule of a security group: an exception to "everything in is denied, everything out is allowed".
 
@@ -1863,6 +2023,22 @@ class SetPassword(Model, frozen=True, kw_only=True):
     """The present one; needed for one's own."""
 
 
+class ShutDown(Model, frozen=True, kw_only=True):
+    """`POST /v1/local/shutdown`."""
+
+    going: Going
+    """Whether the host is back soon: `reboot` or `power-off`."""
+
+
+class ShutDownHost(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    policy: str = ""
+    given: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+
+
 class SomeVMs(Model, frozen=True, kw_only=True):
     """`POST /v1/vms/actions/{start,reboot}`. Either `vms` or `q`."""
 
@@ -1870,6 +2046,18 @@ class SomeVMs(Model, frozen=True, kw_only=True):
     """Names or ids of the VMs."""
     q: tuple[str, ...] | UnsetType = UNSET
     """Conditions as lists take them, instead of `vms`; all must hold."""
+
+
+class StayingVM(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    id: str
+    name: str = ""
+    phase: str = ""
+    standing: str = ""
+    why: str = ""
+    task_id: str = ""
+    work: str = ""
 
 
 class StopVM(Model, frozen=True, kw_only=True):
@@ -1930,7 +2118,8 @@ class Task(Model, frozen=True, kw_only=True):
     `workflow` names the definition, `subject` the resource as `kind/id`. `arguments` are strings only.
     `runner_host_id` is who works on it. `progress` is 0..100. `error` and `error_code` are set when failed.
     `cancel_requested` asks the runner to stop where that is safe; when `retries_asked` grows, it doesn't wait any longer
-    for the next try of what failed.
+    for the next try of what failed. `give_up_reason` asks the runner to end it as it is, unless its journal has grown
+    beyond `give_up_after` lines since; then `left_behind` says what stays.
     `plan` is the workflow as it was when the work began: whoever resumes it goes by that. `journal` is what the
     engine lives by; `log` tells people more, bounded. `result` is what came of it, empty when it was undone.
     `request_id` is the API request that started it, as in that answer, its audit, and the logs of whoever works on it.
@@ -1975,6 +2164,12 @@ class Task(Model, frozen=True, kw_only=True):
     """Whether somebody has asked it to stop where that is safe."""
     retries_asked: int = 0
     """How often somebody has asked for its next try at once. 0..."""
+    give_up_reason: str = ""
+    """Why somebody asked to give it up; empty: nobody did."""
+    give_up_after: int = 0
+    """How many journal lines there were then; with more it isn't given up. 0..."""
+    left_behind: tuple[Leftover, ...] = ()
+    """What may be left of it since it was given up."""
     ended_ms: int = 0
     """When it ended; 0: not yet."""
     request_id: str = ""
@@ -2061,6 +2256,10 @@ class VM(Model, frozen=True, kw_only=True):
     """Boot of the host in which it was started last."""
     migrating_to_host_id: str = ""
     """Where it moves to right now; empty: nowhere."""
+    home_host_id: str = ""
+    """Where it goes back to when the maintenance of that host ends; empty: it stays where it is."""
+    starts_after_maintenance: bool = False
+    """Whether it was stopped for a maintenance, and is started after it."""
     blocked_reason: str = ""
     """Why it can't run now; empty: nothing forbids it."""
     ha: bool = True
@@ -2081,6 +2280,8 @@ class VM(Model, frozen=True, kw_only=True):
     """The name behind `host_id`; empty without one."""
     migrating_to_host_name: str = ""
     """The name behind `migrating_to_host_id`; empty without one."""
+    home_host_name: str = ""
+    """The name behind `home_host_id`; empty without one."""
     start_after_names: tuple[str, ...] = ()
     """The names behind `start_after_ids`."""
     ips: tuple[str, ...] = ()

@@ -788,6 +788,10 @@ class Clusters(Collection[models.Cluster]):
         data_center: str,
         tags: Sequence[str] | UnsetType = UNSET,
         description: str | UnsetType = UNSET,
+        admission: models.Admission | UnsetType | str = UNSET,
+        host_failures: int | UnsetType = UNSET,
+        shutdown_policy: models.ShutdownPolicy | UnsetType | str = UNSET,
+        freeze_s_max: int | UnsetType = UNSET,
         idempotency_key: str = "",
     ) -> models.Cluster:
         """Make one of the clusters.
@@ -797,6 +801,10 @@ class Clusters(Collection[models.Cluster]):
             data_center: The data center that it lies in. Name or id, of data-centers.
             tags: Names and `key=value` pairs, to find it by, to limit rights, to change what it does.
             description: A note for people. At most 1000 characters.
+            admission: What is done about a start that leaves too little room for the VMs of lost hosts. Default: `warn`.
+            host_failures: The loss of how many hosts at a time is to be borne. 1..4. Default: `1`.
+            shutdown_policy: What becomes of the VMs of a host that is shut down in order; not `cluster`. Default: `conditional`.
+            freeze_s_max: For how long VMs wait for a host that was shut down with `freeze`; then they are started elsewhere. 60..86400. Default: `900`.
             idempotency_key: A repetition with the same key gives the first result.
         """
         return await self._api.answer(
@@ -804,11 +812,28 @@ class Clusters(Collection[models.Cluster]):
                 "POST",
                 path_of("clusters"),
                 body=models.CreateCluster(
-                    name=name, data_center=data_center, tags=listed(tags), description=description
+                    name=name,
+                    data_center=data_center,
+                    tags=listed(tags),
+                    description=description,
+                    admission=word(models.Admission, admission),
+                    host_failures=host_failures,
+                    shutdown_policy=word(models.ShutdownPolicy, shutdown_policy),
+                    freeze_s_max=freeze_s_max,
                 ),
                 headers={"Idempotency-Key": idempotency_key},
             ),
             models.Cluster,
+        )
+
+    async def get_room(self, cluster: str, /) -> models.Room:
+        """What would become of the highly available VMs if hosts were lost, the worst losses first.
+
+        Args:
+            cluster: Name or id.
+        """
+        return await self._api.answer(
+            request("GET", path_of("clusters", cluster, "room")), models.Room
         )
 
     async def update(
@@ -820,6 +845,10 @@ class Clusters(Collection[models.Cluster]):
         data_center: str | UnsetType = UNSET,
         tags: Sequence[str] | UnsetType = UNSET,
         description: str | UnsetType = UNSET,
+        admission: models.Admission | UnsetType | str = UNSET,
+        host_failures: int | UnsetType = UNSET,
+        shutdown_policy: models.ShutdownPolicy | UnsetType | str = UNSET,
+        freeze_s_max: int | UnsetType = UNSET,
         idempotency_key: str = "",
         if_match: int | str = "",
     ) -> models.Cluster:
@@ -831,6 +860,10 @@ class Clusters(Collection[models.Cluster]):
             data_center: The data center that it lies in. Name or id, of data-centers.
             tags: Names and `key=value` pairs, to find it by, to limit rights, to change what it does.
             description: A note for people. At most 1000 characters.
+            admission: What is done about a start that leaves too little room for the VMs of lost hosts.
+            host_failures: The loss of how many hosts at a time is to be borne. 1..4.
+            shutdown_policy: What becomes of the VMs of a host that is shut down in order; not `cluster`.
+            freeze_s_max: For how long VMs wait for a host that was shut down with `freeze`; then they are started elsewhere. 60..86400.
             idempotency_key: A repetition with the same key gives the first result.
             if_match: Do it only if the thing still has this revision.
         """
@@ -839,7 +872,14 @@ class Clusters(Collection[models.Cluster]):
                 "PATCH",
                 path_of("clusters", ref),
                 body=models.ChangeCluster(
-                    name=name, data_center=data_center, tags=listed(tags), description=description
+                    name=name,
+                    data_center=data_center,
+                    tags=listed(tags),
+                    description=description,
+                    admission=word(models.Admission, admission),
+                    host_failures=host_failures,
+                    shutdown_policy=word(models.ShutdownPolicy, shutdown_policy),
+                    freeze_s_max=freeze_s_max,
                 ),
                 headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
             ),
@@ -1574,6 +1614,7 @@ class Hosts(Collection[models.Host]):
         /,
         *,
         failure_domain: str | UnsetType | None = UNSET,
+        shutdown_policy: models.ShutdownPolicy | UnsetType | None = UNSET,
         cluster: str | UnsetType | None = UNSET,
         idempotency_key: str = "",
         if_match: int | str = "",
@@ -1583,6 +1624,7 @@ class Hosts(Collection[models.Host]):
         Args:
             host: Name or id.
             failure_domain: Hosts of one domain fail together; empty: it shares its fate with no other.
+            shutdown_policy: What becomes of its VMs when it is shut down in order.
             cluster: Name or id of another cluster; only for a host without VMs.
             idempotency_key: A repetition with the same key gives the first result.
             if_match: Do it only if the thing still has this revision.
@@ -1591,7 +1633,9 @@ class Hosts(Collection[models.Host]):
             request(
                 "PATCH",
                 path_of("hosts", host),
-                body=models.ChangeHost(failure_domain=failure_domain, cluster=cluster),
+                body=models.ChangeHost(
+                    failure_domain=failure_domain, shutdown_policy=shutdown_policy, cluster=cluster
+                ),
                 headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
             ),
             models.Host,
@@ -1645,6 +1689,70 @@ class Hosts(Collection[models.Host]):
                 headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
             ),
             models.ReleasedHost,
+        )
+
+    async def enter_maintenance(
+        self,
+        host: str,
+        /,
+        *,
+        unmovable: models.Unmovable | UnsetType | str = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.HostMaintenance:
+        """Let a host get no new VMs and have those on it moved away, live; asked again, it goes on.
+
+        Args:
+            host: Name or id.
+            unmovable: VMs that can't be moved: `refuse` to begin, `stop` them until it is over, or `keep` them there. Default: `refuse`.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("hosts", host, "actions", "enter-maintenance"),
+                body=models.EnterMaintenance(unmovable=word(models.Unmovable, unmovable)),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.HostMaintenance,
+        )
+
+    async def leave_maintenance(
+        self,
+        host: str,
+        /,
+        *,
+        move_back: bool | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.HostMaintenance:
+        """End the maintenance of a host, complete or not; its VMs come back.
+
+        Args:
+            host: Name or id.
+            move_back: Whether the VMs that left it for the maintenance come back. Default: `True`.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("hosts", host, "actions", "leave-maintenance"),
+                body=models.LeaveMaintenance(move_back=move_back),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.HostMaintenance,
+        )
+
+    async def get_maintenance(self, host: str, /) -> models.HostMaintenance:
+        """How far the maintenance of a host is: what is still on it, and why.
+
+        Args:
+            host: Name or id.
+        """
+        return await self._api.answer(
+            request("GET", path_of("hosts", host, "maintenance")), models.HostMaintenance
         )
 
     async def list_tags(
@@ -2099,6 +2207,28 @@ class Local:
                 timeout_s=120.0,
             ),
             models.FormerMember,
+        )
+
+    async def shutdown(
+        self, *, going: models.Going | str, idempotency_key: str = ""
+    ) -> models.ShutDownHost:
+        """End the guests of this host, which goes down, as its policy says; for what systemd runs then.
+
+        Only on the host itself, through its unix socket, by root.
+
+        Args:
+            going: Whether the host is back soon: `reboot` or `power-off`.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("local", "shutdown"),
+                body=models.ShutDown(going=word(models.Going, going)),
+                headers={"Idempotency-Key": idempotency_key},
+                timeout_s=120.0,
+            ),
+            models.ShutDownHost,
         )
 
     async def get_status(self) -> models.LocalStatus:
@@ -3068,6 +3198,35 @@ class Tasks(Collection[models.Task]):
             request(
                 "DELETE",
                 path_of("tasks", task),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.Task,
+        )
+
+    async def give_up(
+        self,
+        task: str,
+        /,
+        *,
+        reason: str,
+        confirm: str,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Task:
+        """End a stuck task as it is, and record what it leaves behind.
+
+        Args:
+            task: Name or id.
+            reason: Why; it is kept with the task. At most 200 characters.
+            confirm: The name of what the task works on, once more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("tasks", task, "actions", "give-up"),
+                body=models.GiveUpTask(reason=reason, confirm=confirm),
                 headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
             ),
             models.Task,
