@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from core.errors import ConflictError, ForbiddenError, InvalidError
 from core.model import (
+    Bmc,
     DataStorage,
     Drill,
     DrillKind,
@@ -341,3 +342,23 @@ async def test_old_drills_are_forgotten_and_none_that_is_open(world: DrillWorld)
     gone = Housekeeping(world.nodes[HOST_ID]).outdated()
     assert {one.id for one in gone} == {"d1", "d2", "d3"}
     assert world.drill(drill)
+
+
+@drill_test
+async def test_without_a_board_a_cut_is_proven_by_time_and_a_reset_host_is_left_to_people(
+    world: DrillWorld,
+) -> None:
+    for board in world.store.all(Bmc):
+        await world.store.apply(deletes=(board,))
+    vm = await world.member.add_vm(host_id=OTHER_ID, **RUNS)
+    async with running(world.runner().run):
+        cut = await world.ended(await world.begin(DrillKind.NETWORK_CUT, duration_s=30))
+        assert cut.verdict is DrillVerdict.PASSED, cut.why
+        (one,) = cut.vms
+        assert 19_000 <= one.running_ms <= 21_000
+        assert world.nothing_is_broken()
+        killed = await world.ended(await world.begin(DrillKind.GUARD_KILL))
+    assert world.member.vm(vm.id).host_id != OTHER_ID
+    assert killed.left_to_do == "switch h2 on, see kvorum health"
+    assert killed.verdict is DrillVerdict.FAILED
+    assert killed.left_to_do in killed.why
