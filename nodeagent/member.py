@@ -24,13 +24,12 @@ from core.mesh.client import MeshClient
 from core.mesh.dialer import MeshDialer
 from core.mesh.server import MeshServer
 from core.mesh.tls import TlsFiles
-from core.model import KINDS, Host, Lease, Mesh, Plugin
+from core.model import KINDS, Host, Lease, Plugin
 from core.paths import Paths
 from core.supervise import keep_running
 from core.work_queue import WorkQueues
 from ha.guard_client import GuardClient
 from ha.lease import LeaseJudge
-from ha.profile import profile_of
 from ha.serf.membership import SerfMembership
 from ha.serf.rpc import SerfRpc
 from netfabric.linux import LinuxNetwork
@@ -43,7 +42,7 @@ from nodeagent.compute.tunnel import remove_leftovers, serve_tunnel
 from nodeagent.config import Config
 from nodeagent.identity.identity import Identity
 from nodeagent.joining.doorkeeper import Doorkeeper
-from nodeagent.joining.founding import IMAGES_PATH, MESH_ID
+from nodeagent.joining.founding import IMAGES_PATH
 from nodeagent.mesh_rpc import MeshRpc
 from nodeagent.node import Node
 from nodeagent.plugins.observing import Observing
@@ -180,9 +179,7 @@ class Member:
             cache=DiskCache(basics.config.disk_cache),
             shape=plugins.system_tags.shape,
         )
-        mesh = store.get(Mesh, MESH_ID)
-        profile = profile_of(mesh.ha_profile if mesh else "default")
-        self._placing = Placing(self.node, self._judge, profile, plugins.allocators.prefer)
+        self._placing = Placing(self.node, self._judge, plugins.allocators.prefer)
         secrets = SecretsRotation(self.node, Keyring(paths, basics.config.secrets_key))
         self._api_tls = ApiTls(tls)
         bus = Bus(
@@ -193,7 +190,7 @@ class Member:
             self.node.faults,
             clock,
         )
-        bmcs = Bmcs(self.node, leases, profile, Ipmi(), secrets.keys)
+        bmcs = Bmcs(self.node, leases, Ipmi(), secrets.keys)
         self._fencing = Fencing(self.node, bmcs, self._events)
         self._bmc_checks = BmcChecks(self.node, bmcs, self._events)
         plain = basics.config.plain_http

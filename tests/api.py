@@ -18,7 +18,6 @@ from core.identity.certificates import make_request, sign_request
 from core.identity.keyring import Keyring
 from core.member_file import MemberRecord
 from core.paths import Paths, write_file
-from ha.profile import PROFILES
 from nodeagent.api.app import build_app, serve_unix
 from nodeagent.api.limits import DEFAULT_LIMITS, ApiLimits
 from nodeagent.api.serving import Front
@@ -113,7 +112,7 @@ class FakeAgent:
             self.power = MemoryPower()
             ages = Ages()
             self.services = Services(
-                bmcs=Bmcs(node, ages, PROFILES["default"], self.power, secrets.keys),
+                bmcs=Bmcs(node, ages, self.power, secrets.keys),
                 bus=None,
                 callbacks=Callbacks(
                     node,

@@ -20,6 +20,7 @@ from core.model.identity import (
 from core.model.mesh import (
     AccessToken,
     ApiCertificate,
+    Arming,
     Cluster,
     DataCenter,
     Host,
@@ -129,6 +130,7 @@ __all__ = [
     "AccessToken",
     "Account",
     "ApiCertificate",
+    "Arming",
     "Audit",
     "Bmc",
     "BmcState",

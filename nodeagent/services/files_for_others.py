@@ -17,7 +17,7 @@ from core.errors import PlatformError
 from core.identity.sealing import KEY_BYTES, Keys, make_key, unseal
 from core.model import Host, Mesh
 from core.paths import Paths, write_file
-from ha.profile import profile_of
+from ha.profile import profile_in
 from ha.serf.config import SerfSettings, keyring_json, serf_json
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.joining.messages import VERSION
@@ -83,7 +83,7 @@ class FilesForOthers:
             self._written[path] = content
 
     def _guard_settings(self, mesh: Mesh, hosts: list[Host]) -> bytes:
-        profile = profile_of(mesh.ha_profile)
+        profile = profile_in(mesh)
         peers = tuple(
             _Peer(id=h.id, address=h.address, port=h.mesh_port)
             for h in hosts

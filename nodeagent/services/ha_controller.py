@@ -42,7 +42,7 @@ from ha.manager import (
     decide,
     remember,
 )
-from ha.profile import profile_of
+from ha.profile import profile_in
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.node import Node
 from nodeagent.services.event_log import EventLog
@@ -89,7 +89,7 @@ class HaController:
     def _view(self) -> HAView:
         store = self._store
         return HAView(
-            profile=profile_of(store.need(Mesh, MESH_ID).ha_profile),
+            profile=profile_in(store.need(Mesh, MESH_ID)),
             leader_since_s=self._leader_since_s,
             hosts={h.id: h for h in store.all(Host)},
             vms={v.id: v for v in store.all(VM)},

@@ -15,9 +15,9 @@ import msgspec
 
 from core.errors import PlatformError
 from core.mesh.client import Nothing
-from core.model import VM, Bmc, BmcState, Disk, Host, HostState, Mesh, VMPhase
+from core.model import VM, Bmc, BmcState, Disk, Host, HostState, Lease, Mesh, VMPhase
 from ha.health_facts import BlockedVM, ClusterFacts, HostFacts, HostReport
-from ha.profile import profile_of
+from ha.profile import profile_in
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.node import Node
 from nodeagent.services.self_look import HEALTH_PATH, SelfLook
@@ -112,7 +112,7 @@ class ClusterHealth:
     ) -> HostFacts:
         report = answer if isinstance(answer, HostReport) else None
         age_s = self._ages.age_s(host.id)
-        fresh_s = profile_of(mesh.ha_profile if mesh is not None else "default").lease_s / 2
+        fresh_s = profile_in(mesh).of(self._node.store.get(Lease, host.id)).lease_s / 2
         return HostFacts(
             id=host.id,
             name=host.name,

@@ -32,7 +32,7 @@ from core.model import (
     key_of,
 )
 from ha.lease import LeaseJudge
-from ha.profile import Profile, profile_of
+from ha.profile import profile_in
 from ha.proofs import silence_of
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.node import Node
@@ -153,7 +153,7 @@ class TaskRescue:
         age_s = self._judge.age_s(host_id)
         if host is None or lease is None or age_s is None:
             return None
-        profile: Profile = profile_of(self._store.need(Mesh, MESH_ID).ha_profile)
+        profile = profile_in(self._store.need(Mesh, MESH_ID))
         return _Lost(host, lease) if silence_of(profile, host, lease, age_s) else None
 
     async def _rescue(self, task: Task, lost: _Lost) -> None:
