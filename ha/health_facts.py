@@ -55,6 +55,7 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a host says of itself and of its way to others. `libvirt` is None on a witness, which has none.
 
     `store_fault`: why its copy of the state takes no part, empty while it does. `secrets_fault`: why it can't open secrets.
+    `renewal_gap_s`: the longest time without a renewal of its lease lately; None: not known.
     """
 
     applied: int
@@ -68,6 +69,7 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True):
     guard: GuardSeen = GuardSeen(answers=False, why="it was not asked")
     libvirt: Answering | None = None
     storages: tuple[StorageSeen, ...] = ()
+    renewal_gap_s: float | None = None
 
 
 class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,7 +108,8 @@ class ClusterFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The cluster as one agent, that of host `asked_id`, knows it.
 
     `leader_id` is whom that agent follows, empty for nobody. `voter_ids` are the voters by its log. `blocked` are the first
-    few of `blocked_count` VMs.
+    few of `blocked_count` VMs. `lease_s` is the length of leases by its `profile`, 0 when not known. `disarmed` says who
+    disarmed failover and why, empty while it is armed.
     """
 
     cluster_name: str
@@ -117,6 +120,9 @@ class ClusterFacts(msgspec.Struct, frozen=True, kw_only=True):
     hosts: tuple[HostFacts, ...]
     blocked_count: int = 0
     blocked: tuple[BlockedVM, ...] = ()
+    profile: str = "default"
+    lease_s: float = 0.0
+    disarmed: str = ""
 
     def host(self, host_id: str) -> HostFacts | None:
         """Return a host, None when it is not in the state."""

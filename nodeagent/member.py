@@ -30,6 +30,7 @@ from core.supervise import keep_running
 from core.work_queue import WorkQueues
 from ha.guard_client import GuardClient
 from ha.lease import LeaseJudge
+from ha.renewal_gaps import RenewalGaps
 from ha.serf.membership import SerfMembership
 from ha.serf.rpc import SerfRpc
 from netfabric.linux import LinuxNetwork
@@ -62,6 +63,7 @@ from nodeagent.services.feed_follower import FeedFollower
 from nodeagent.services.fencing import Fencing
 from nodeagent.services.files_for_others import FilesForOthers, serf_rpc_secret
 from nodeagent.services.ha_controller import HaController
+from nodeagent.services.ha_settings import HaSettings
 from nodeagent.services.health import ClusterHealth
 from nodeagent.services.host_reporter import HostReporter
 from nodeagent.services.housekeeping import Housekeeping
@@ -144,6 +146,7 @@ class Member:
         store = Store(self._machine, self._engine, clock=clock, rng=rng)
         self._judge = LeaseJudge(clock)
         self._judge.reset(store.all(Lease))
+        self._gaps = RenewalGaps(clock)
         self._machine.on_applied(self._judge_leases)
         self._hypervisor = LibvirtHypervisor()
         rpc = SerfRpc(auth_key=_serf_secret(paths, record.host_id))
@@ -193,6 +196,13 @@ class Member:
         bmcs = Bmcs(self.node, leases, Ipmi(), secrets.keys)
         self._fencing = Fencing(self.node, bmcs, self._events)
         self._bmc_checks = BmcChecks(self.node, bmcs, self._events)
+        health = ClusterHealth(
+            self.node,
+            SelfLook(
+                self.node, StorageChecks(storages.driver_of), secrets.kept, self._gaps.worst_s
+            ),
+            leases,
+        )
         plain = basics.config.plain_http
         targets = CallbackTargets(
             basics.config.callbacks,
@@ -214,11 +224,8 @@ class Member:
                 store, self._engine, clock=clock, rng=rng, secrets_key=secrets.keys
             ),
             exclusion=Exclusion(self.node),
-            health=ClusterHealth(
-                self.node,
-                SelfLook(self.node, StorageChecks(storages.driver_of), secrets.kept),
-                leases,
-            ),
+            ha=HaSettings(self.node, leases, health),
+            health=health,
             identity=Identity(
                 store, record.host_id, clock=clock, rng=rng, secrets_key=secrets.keys
             ),
@@ -310,6 +317,7 @@ class Member:
                 prepare=before_tasks,
             ).run,
             "ha": HaController(self.node, self._judge, self._events).run,
+            "ha-settings": self.services.ha.run,
             "fencing": self._fencing.run,
             "bmc-checks": self._bmc_checks.run,
             "task-rescue": self._rescue.run,
@@ -388,6 +396,8 @@ class Member:
                     self._judge.removed(host_id)
                 else:
                     self._judge.applied(lease)
+                    if host_id == self.node.host_id:
+                        self._gaps.renewed()
 
 
 def _serf_secret(paths: Paths, host_id: str) -> str:

@@ -18,6 +18,7 @@ from core.identity.certificates import make_request, sign_request
 from core.identity.keyring import Keyring
 from core.member_file import MemberRecord
 from core.paths import Paths, write_file
+from ha.lease import RenewalAnswer, answer_to
 from nodeagent.api.app import build_app, serve_unix
 from nodeagent.api.limits import DEFAULT_LIMITS, ApiLimits
 from nodeagent.api.serving import Front
@@ -31,6 +32,7 @@ from nodeagent.services.callback_sender import CallbackSender
 from nodeagent.services.callback_targets import CallbackPolicy, CallbackTargets
 from nodeagent.services.callbacks import Callbacks
 from nodeagent.services.exclusion import Exclusion
+from nodeagent.services.ha_settings import HaSettings
 from nodeagent.services.health import ClusterHealth
 from nodeagent.services.member_states import MemberStates
 from nodeagent.services.own_certificates import OwnCertificates
@@ -52,8 +54,8 @@ class Ages:
         del host_id
         return 1.0
 
-    async def renew(self, renewal) -> int:
-        return renewal.seq
+    async def renew(self, renewal) -> RenewalAnswer:
+        return answer_to(renewal, renewal.seq)
 
 
 class FirstHost:
@@ -111,6 +113,11 @@ class FakeAgent:
             targets = CallbackTargets(CallbackPolicy(), hosts=tuple, is_own=lambda _: False)
             self.power = MemoryPower()
             ages = Ages()
+            health = ClusterHealth(
+                member.node,
+                SelfLook(member.node, StorageChecks(driver_of_memory), secrets.kept),
+                Ages(),
+            )
             self.services = Services(
                 bmcs=Bmcs(node, ages, self.power, secrets.keys),
                 bus=None,
@@ -130,11 +137,8 @@ class FakeAgent:
                     secrets_key=lambda: member.secrets_key,
                 ),
                 exclusion=Exclusion(member.node),
-                health=ClusterHealth(
-                    member.node,
-                    SelfLook(member.node, StorageChecks(driver_of_memory), secrets.kept),
-                    Ages(),
-                ),
+                ha=HaSettings(node, ages, health),
+                health=health,
                 identity=Identity(
                     member.store,
                     HOST_ID,

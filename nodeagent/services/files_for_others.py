@@ -15,7 +15,7 @@ import msgspec
 
 from core.errors import PlatformError
 from core.identity.sealing import KEY_BYTES, Keys, make_key, unseal
-from core.model import Host, Mesh
+from core.model import Arming, Host, Mesh
 from core.paths import Paths, write_file
 from ha.profile import profile_in
 from ha.serf.config import SerfSettings, keyring_json, serf_json
@@ -39,6 +39,7 @@ class _GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
     lease_s: float
     watchdog_s: float
     peers: tuple[_Peer, ...]
+    disarm: bool
 
 
 class FilesForOthers:
@@ -94,6 +95,7 @@ class FilesForOthers:
             lease_s=profile.lease_s,
             watchdog_s=profile.watchdog_s,
             peers=peers,
+            disarm=mesh.ha_arming is Arming.DISARMED,
         )
         return msgspec.json.format(msgspec.json.encode(settings), indent=1)
 

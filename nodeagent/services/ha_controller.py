@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from core.errors import ConflictError, PlatformError
 from core.model import (
     VM,
+    Arming,
     Bmc,
     DataStorage,
     Disk,
@@ -88,8 +89,9 @@ class HaController:
 
     def _view(self) -> HAView:
         store = self._store
+        mesh = store.need(Mesh, MESH_ID)
         return HAView(
-            profile=profile_in(store.need(Mesh, MESH_ID)),
+            profile=profile_in(mesh),
             leader_since_s=self._leader_since_s,
             hosts={h.id: h for h in store.all(Host)},
             vms={v.id: v for v in store.all(VM)},
@@ -102,6 +104,9 @@ class HaController:
             up=self._node.engine.connected() | {self._node.host_id},
             suspected=self._suspected,
             lost=self._lost,
+            recovery_enabled=mesh.ha_arming is not Arming.DISARMED,
+            recovery_off_why=f"failover is disarmed by {mesh.ha_disarmed_by} ({mesh.ha_disarm_reason}); "
+            "it goes on after: kvorum ha arm",
         )
 
     async def _perform(self, decision: Decision) -> None:

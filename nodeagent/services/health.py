@@ -15,7 +15,7 @@ import msgspec
 
 from core.errors import PlatformError
 from core.mesh.client import Nothing
-from core.model import VM, Bmc, BmcState, Disk, Host, HostState, Lease, Mesh, VMPhase
+from core.model import VM, Arming, Bmc, BmcState, Disk, Host, HostState, Lease, Mesh, VMPhase
 from ha.health_facts import BlockedVM, ClusterFacts, HostFacts, HostReport
 from ha.profile import profile_in
 from nodeagent.joining.founding import MESH_ID
@@ -96,6 +96,11 @@ class ClusterHealth:
                 for host in sorted(store.all(Host), key=lambda host: host.name)
                 if host.id in answers
             ),
+            profile=mesh.ha_profile if mesh is not None else "",
+            lease_s=profile_in(mesh).lease_s,
+            disarmed=f"{mesh.ha_disarmed_by} ({mesh.ha_disarm_reason})"
+            if mesh is not None and mesh.ha_arming is not Arming.ARMED
+            else "",
             blocked_count=len(blocked),
             blocked=tuple(
                 BlockedVM(

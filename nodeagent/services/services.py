@@ -12,6 +12,7 @@ from nodeagent.services.bmcs import Bmcs
 from nodeagent.services.callbacks import Callbacks
 from nodeagent.services.certificate_renewal import CertificateRenewal
 from nodeagent.services.exclusion import Exclusion
+from nodeagent.services.ha_settings import HaSettings
 from nodeagent.services.health import ClusterHealth
 from nodeagent.services.image_service import ImageService
 from nodeagent.services.incoming import IncomingMigrations
@@ -35,6 +36,7 @@ class Services:
     certificates: OwnCertificates
     doorkeeper: Doorkeeper
     exclusion: Exclusion
+    ha: HaSettings
     health: ClusterHealth
     identity: Identity
     images: ImageService

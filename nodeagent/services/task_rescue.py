@@ -21,6 +21,7 @@ from core.errors import ConflictError, PlatformError
 from core.mesh.client import Nothing
 from core.model import (
     VM,
+    Arming,
     Host,
     Lease,
     Mesh,
@@ -153,7 +154,10 @@ class TaskRescue:
         age_s = self._judge.age_s(host_id)
         if host is None or lease is None or age_s is None:
             return None
-        profile = profile_in(self._store.need(Mesh, MESH_ID))
+        mesh = self._store.need(Mesh, MESH_ID)
+        if mesh.ha_arming is Arming.DISARMED:
+            return None
+        profile = profile_in(mesh)
         return _Lost(host, lease) if silence_of(profile, host, lease, age_s) else None
 
     async def _rescue(self, task: Task, lost: _Lost) -> None:

@@ -51,6 +51,7 @@ class Agent:
             certificates=None,
             doorkeeper=None,
             exclusion=Exclusion(many.node),
+            ha=None,
             health=None,
             identity=Identity(
                 many.node.store,
