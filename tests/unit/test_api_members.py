@@ -53,6 +53,7 @@ class Agent:
             drill_target=None,
             drills=None,
             exclusion=Exclusion(many.node),
+            ha=None,
             health=None,
             identity=Identity(
                 many.node.store,

@@ -24,6 +24,7 @@ NOUNS: dict[str, tuple[str, str]] = {
     "leave": ("tools.cli.mesh", "take this host out of its cluster"),
     "status": ("tools.cli.mesh", "show whether the cluster is well"),
     "health": ("tools.cli.health", "whether the cluster can take a failure, and what to do if not"),
+    "ha": ("tools.cli.ha", "switch failover off for work on the network, and choose its times"),
     "members": ("tools.cli.member", "who votes, how far each host is, and whether it is well"),
     "member": ("tools.cli.member", "the same as members"),
     "token": ("tools.cli.token", "single-use tokens for hosts that shall join"),

@@ -1579,6 +1579,60 @@ class Events(BlockingCollection[models.Event]):
         self._runner = runner
 
 
+class Ha:
+    """`/v1/ha`."""
+
+    def __init__(self, calls: operations.Ha, runner: Runner) -> None:
+        self._calls = calls
+        self._runner = runner
+
+    def arm(self, *, idempotency_key: str = "") -> models.HaStatus:
+        """Have failover act again.
+
+        Args:
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(self._calls.arm(idempotency_key=idempotency_key))
+
+    def disarm(
+        self, *, reason: str, rearm_after_s: int | UnsetType = UNSET, idempotency_key: str = ""
+    ) -> models.HaStatus:
+        """Have failover act no more, as soon as nothing is under way.
+
+        Args:
+            reason: Why; shown to whoever wonders. At most 200 characters.
+            rearm_after_s: When to arm it again by itself, 60 s to 7 days; 0: when someone does so. Default: `0`.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.disarm(
+                reason=reason, rearm_after_s=rearm_after_s, idempotency_key=idempotency_key
+            )
+        )
+
+    def get_profile(self) -> models.HaProfile:
+        """The lease and watchdog times that failover goes by."""
+        return self._runner.run(self._calls.get_profile())
+
+    def update_profile(
+        self, *, name: str, force: bool | UnsetType = UNSET, idempotency_key: str = ""
+    ) -> models.HaProfile:
+        """Go by another profile; guards follow within seconds.
+
+        Args:
+            name: The profile to go by: `wide`, `default` or `moonshot`.
+            force: Also if a host's network was seen not to hold it lately. Default: `False`.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.update_profile(name=name, force=force, idempotency_key=idempotency_key)
+        )
+
+    def get_status(self) -> models.HaStatus:
+        """Whether failover acts, who disarmed it and why, and what is not done yet."""
+        return self._runner.run(self._calls.get_status())
+
+
 class Hosts(BlockingCollection[models.Host]):
     """`/v1/hosts`."""
 
@@ -3691,6 +3745,7 @@ class Operations:
         self.distributed_switches = DistributedSwitches(calls.distributed_switches, runner)
         self.drills = Drills(calls.drills, runner)
         self.events = Events(calls.events, runner)
+        self.ha = Ha(calls.ha, runner)
         self.hosts = Hosts(calls.hosts, runner)
         self.image_storages = ImageStorages(calls.image_storages, runner)
         self.images = Images(calls.images, runner)

@@ -601,6 +601,15 @@ class ChangePolicy(Model, frozen=True, kw_only=True):
     """Silence after which a voter gives its place to another host, 10 s to 7 days; `null`: as it is."""
 
 
+class ChangeProfile(Model, frozen=True, kw_only=True):
+    """`PATCH /v1/ha/profile`."""
+
+    name: str
+    """The profile to go by: `wide`, `default` or `moonshot`."""
+    force: bool | UnsetType = UNSET
+    """Also if a host's network was seen not to hold it lately. Default: `False`."""
+
+
 class ChangeRule(Model, frozen=True, kw_only=True):
     """Only switching on and off."""
 
@@ -1107,6 +1116,15 @@ class DetachImageStorages(Model, frozen=True, kw_only=True):
     """Conditions as lists take them, instead of `image_storages`; all must hold."""
 
 
+class Disarm(Model, frozen=True, kw_only=True):
+    """`POST /v1/ha/actions/disarm`."""
+
+    reason: str
+    """Why; shown to whoever wonders. At most 200 characters."""
+    rearm_after_s: int | UnsetType = UNSET
+    """When to arm it again by itself, 60 s to 7 days; 0: when someone does so. Default: `0`."""
+
+
 class Disk(Model, frozen=True, kw_only=True):
     """A virtual disk: qcow2, linked to its image's cached copy on the same data storage (or empty: no image).
 
@@ -1334,6 +1352,31 @@ class GiveUpTask(Model, frozen=True, kw_only=True):
     """Why; it is kept with the task. At most 200 characters."""
     confirm: str
     """The name of what the task works on, once more."""
+
+
+class HaProfile(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    name: str = ""
+    lease_s: float = 0.0
+    watchdog_s: float = 0.0
+    margin_s: float = 0.0
+    safe_s: float = 0.0
+    choices: tuple[str, ...] = ()
+    hosts_behind: tuple[str, ...] = ()
+
+
+class HaStatus(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    state: str = ""
+    profile: str = ""
+    disarmed_by: str = ""
+    disarmed_ms: int = 0
+    reason: str = ""
+    rearm_ms: int = 0
+    waits_for: tuple[str, ...] = ()
+    hosts_behind: tuple[str, ...] = ()
 
 
 class HealthFinding(Model, frozen=True, kw_only=True):

@@ -1865,6 +1865,76 @@ class Events(Collection[models.Event]):
     """`/v1/events`."""
 
 
+class Ha:
+    """`/v1/ha`."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    async def arm(self, *, idempotency_key: str = "") -> models.HaStatus:
+        """Have failover act again.
+
+        Args:
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("ha", "actions", "arm"),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.HaStatus,
+        )
+
+    async def disarm(
+        self, *, reason: str, rearm_after_s: int | UnsetType = UNSET, idempotency_key: str = ""
+    ) -> models.HaStatus:
+        """Have failover act no more, as soon as nothing is under way.
+
+        Args:
+            reason: Why; shown to whoever wonders. At most 200 characters.
+            rearm_after_s: When to arm it again by itself, 60 s to 7 days; 0: when someone does so. Default: `0`.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("ha", "actions", "disarm"),
+                body=models.Disarm(reason=reason, rearm_after_s=rearm_after_s),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.HaStatus,
+        )
+
+    async def get_profile(self) -> models.HaProfile:
+        """The lease and watchdog times that failover goes by."""
+        return await self._api.answer(request("GET", path_of("ha", "profile")), models.HaProfile)
+
+    async def update_profile(
+        self, *, name: str, force: bool | UnsetType = UNSET, idempotency_key: str = ""
+    ) -> models.HaProfile:
+        """Go by another profile; guards follow within seconds.
+
+        Args:
+            name: The profile to go by: `wide`, `default` or `moonshot`.
+            force: Also if a host's network was seen not to hold it lately. Default: `False`.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("ha", "profile"),
+                body=models.ChangeProfile(name=name, force=force),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.HaProfile,
+        )
+
+    async def get_status(self) -> models.HaStatus:
+        """Whether failover acts, who disarmed it and why, and what is not done yet."""
+        return await self._api.answer(request("GET", path_of("ha", "status")), models.HaStatus)
+
+
 class Hosts(Collection[models.Host]):
     """`/v1/hosts`."""
 
@@ -4407,6 +4477,7 @@ class Operations:
         )
         self.drills = Drills(api, "drills", models.Drill)
         self.events = Events(api, "events", models.Event)
+        self.ha = Ha(api)
         self.hosts = Hosts(api, "hosts", models.Host)
         self.image_storages = ImageStorages(api, "image-storages", models.ImageStorage)
         self.images = Images(api, "images", models.Image)
