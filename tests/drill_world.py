@@ -14,9 +14,20 @@ from contextlib import asynccontextmanager
 from msgspec.structs import replace
 
 from core.errors import ConflictError, PlatformError, UnavailableError
-from core.model import VM, Bmc, BmcState, Drill, DrillState, Event, Host, Lease, VMPhase
+from core.model import (
+    VM,
+    Bmc,
+    BmcState,
+    DataStorage,
+    Drill,
+    DrillState,
+    Event,
+    Host,
+    Lease,
+    VMPhase,
+)
 from ha.drills.preflight import Wish
-from ha.health_facts import ClusterFacts, GuardSeen, HostFacts, HostReport, PeerSeen
+from ha.health_facts import ClusterFacts, GuardSeen, HostFacts, HostReport, PeerSeen, StorageSeen
 from ha.lease import LeaseJudge, Renewal
 from ha.profile import PROFILES
 from nodeagent.drills.drills import Drills
@@ -32,7 +43,7 @@ from nodeagent.services.event_log import EventLog
 from nodeagent.services.fencing import Fencing
 from nodeagent.services.ha_controller import HaController
 from nodeagent.services.lease_relay import LeaseRelay
-from nodeagent.services.self_look import PING_PATH, Pong
+from nodeagent.services.self_look import HEALTH_PATH, PING_PATH, Pong
 from tests.one_member import (
     HOST_ID,
     OTHER_ID,
@@ -69,6 +80,8 @@ class Mesh:
         match path:
             case _ if path == PING_PATH:
                 return Pong(wall_ms=0)
+            case _ if path == HEALTH_PATH:
+                return self._world.report_of(host.id)
             case _ if path == READY_PATH:
                 return await target.ready(body)
             case _ if path == BEGIN_PATH:
@@ -96,7 +109,11 @@ class HostFaults(MemoryFaults):
 
     async def cut(self, addresses, duration_s: int) -> None:
         await super().cut(addresses, duration_s)
-        self._world.cut_until_s[self._host_id] = self._world.now_s() + duration_s
+        end_s = self._world.now_s() + duration_s
+        if set(addresses) <= set(self.servers.values()):
+            self._world.cut_from_server_until_s = end_s
+        else:
+            self._world.cut_until_s[self._host_id] = end_s
 
     async def heal(self) -> None:
         await super().heal()
@@ -120,6 +137,7 @@ class DrillWorld:
         self.agent_back_s: dict[str, float] = {}
         self.silent: set[str] = set()
         self.without_drills: set[str] = set()
+        self.cut_from_server_until_s = 0.0
         self.lose_answers = False
         self.starts_s = 0.3
         self.in_maintenance_after_looks = 1_000_000
@@ -153,6 +171,18 @@ class DrillWorld:
 
     def answers(self, host_id: str) -> bool:
         return self.has_network(host_id) and self.now_s() >= self.agent_back_s.get(host_id, 0.0)
+
+    def report_of(self, host_id: str) -> HostReport:
+        """What a host says of itself over the mesh: whether the server of its storage can be reached."""
+        usable = self.now_s() >= self.cut_from_server_until_s
+        storages = tuple(
+            StorageSeen(storage_id=s.id, name=s.name, usable=usable)
+            for s in self.store.all(DataStorage)
+        )
+        assert host_id == OTHER_ID, "only the target is asked"
+        return HostReport(
+            applied=9, committed=9, term=1, generation=1, leads=False, storages=storages
+        )
 
     async def facts(self) -> ClusterFacts:
         """Gather what the health service would."""
@@ -214,9 +244,11 @@ class DrillWorld:
             await asyncio.sleep(6)  # a leader younger than that takes no power away
             yield
 
-    async def begin(self, kind, host: str = "h2", duration_s: int = 0) -> Drill:
+    async def begin(
+        self, kind, host: str = "h2", duration_s: int = 0, data_storage_id: str = ""
+    ) -> Drill:
         """Ask for a drill, as the API does."""
-        wish = Wish(kind, IDS[host] if host else "", duration_s)
+        wish = Wish(kind, IDS[host] if host else "", duration_s, data_storage_id)
         confirm = host or self.member.mesh().name
         return await self.drills.start(
             wish, confirm=confirm, id_=self.drills.new_id(), request_id=f"r{next(self.seq)}"

@@ -27,6 +27,7 @@ from core.model import (
 )
 from ha.drills.promises import (
     CUT_S_MAX,
+    STORAGE_LOSS_S_MAX,
     TIMED,
     board_is_used,
     default_duration_s,
@@ -47,6 +48,7 @@ from ha.placement import (
     loads_of,
 )
 from ha.profile import Profile
+from ha.start_order import recovery_order
 
 IN_STEP = 200
 BUSY = frozenset({VMPhase.CREATING, VMPhase.DELETING, VMPhase.MIGRATING})
@@ -181,6 +183,13 @@ def _all_hosts_well(view: DrillView, wish: Wish) -> Iterable[Obstacle]:
                 what=f"host {host.name} {why[0]}",
                 advice=why[1],
             )
+    for one in view.hosts.values():
+        if one.down_boot_id:
+            yield _obstacle(
+                "host-not-well",
+                what=f"host {one.name} is being shut down, or isn't back from it",
+                advice="wait until it is back",
+            )
     for finding in judge(view.facts).findings:
         if finding.severity is Level.FAILING:
             where = f"host {finding.host_name}: " if finding.host_name else ""
@@ -307,8 +316,8 @@ def _kind_of_its_own(view: DrillView, wish: Wish) -> Iterable[Obstacle]:
                     what="nobody said which data storage is to be lost",
                     advice="name it: --data-storage NAME",
                 )
-            if not 1 <= wish.duration_s <= CUT_S_MAX:
-                yield _too_long()
+            if not 1 <= wish.duration_s <= STORAGE_LOSS_S_MAX:
+                yield _too_long(STORAGE_LOSS_S_MAX)
 
 
 def _leader_and_follower(view: DrillView, wish: Wish) -> Iterable[Obstacle]:
@@ -336,7 +345,7 @@ def _leader_and_follower(view: DrillView, wish: Wish) -> Iterable[Obstacle]:
 
 def _cut_of_a_clear_length(view: DrillView, wish: Wish) -> Iterable[Obstacle]:
     if not 1 <= wish.duration_s <= CUT_S_MAX:
-        yield _too_long()
+        yield _too_long(CUT_S_MAX)
         return
     board = board_is_used(wish.host_id, view.bmcs)
     short_s = short_cut_s(view.profile, fenced_by_board=board)
@@ -350,11 +359,11 @@ def _cut_of_a_clear_length(view: DrillView, wish: Wish) -> Iterable[Obstacle]:
         )
 
 
-def _too_long() -> Obstacle:
+def _too_long(most_s: int) -> Obstacle:
     return _obstacle(
         "duration-out-of-bounds",
-        what=f"a fault lasts 1 to {CUT_S_MAX} seconds",
-        advice=f"choose --for between 1 and {CUT_S_MAX}",
+        what=f"such a fault lasts 1 to {most_s} seconds",
+        advice=f"choose --for between 1 and {most_s}",
     )
 
 
@@ -369,15 +378,17 @@ def _room(view: DrillView, wish: Wish, vms: tuple[DrillVM, ...]) -> list[Obstacl
         fresh_s=view.profile.lease_s / 2,
     )
     found = []
-    for vm in view.vms:
-        if vm.id not in moving:
-            continue
+    storages: dict[str, set[str]] = {}
+    for disk in view.disks:
+        storages.setdefault(disk.vm_id, set()).add(disk.data_storage_id)
+    for vm in sorted((vm for vm in view.vms if vm.id in moving), key=recovery_order):
         request = PlacementRequest(
             cpus=vm.cpus,
             memory_mib=vm.memory_mib,
             vm_id=vm.id,
             cluster_id=vm.cluster_id,
             except_host_ids=frozenset({wish.host_id}),
+            storage_ids=frozenset(storages.get(vm.id, ())),
         )
         try:
             host_id = choose_host(request, where, loads).host_id

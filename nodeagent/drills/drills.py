@@ -24,6 +24,7 @@ from core.model import (
     Host,
     Lease,
     Mesh,
+    Severity,
     Task,
 )
 from ha.drills.preflight import DrillView, Plan, Wish, preflight
@@ -32,6 +33,7 @@ from ha.profile import Profile, profile_of
 from nodeagent.drills.target import READY_PATH, AskReady, Ready
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.node import Node
+from nodeagent.services.event_log import EventLog
 from nodeagent.services.health import ClusterHealth
 from nodeagent.services.task_journal import ENDED
 
@@ -48,6 +50,7 @@ class Drills:
     def __init__(self, node: Node, health: ClusterHealth) -> None:
         self._node, self._store = node, node.store
         self._health = health
+        self._events = EventLog(node)
 
     def open(self) -> Drill | None:
         """Return the drill that is under way."""
@@ -111,8 +114,10 @@ class Drills:
             boots={lease.id: lease.boot_id for lease in self._store.all(Lease)},
             vms=plan.vms,
         )
+        about = f"drill {drill.name} begins: {wish.kind} of {label or 'all hosts'}, for real"
+        event = self._events.make("drill-begun", drill, about, severity=Severity.WARNING)
         try:
-            await self._store.apply(puts=(drill,), request_id=request_id)
+            await self._store.apply(puts=(drill, event), request_id=request_id)
         except ConflictError as error:
             if self.open() is None or error.code != "conflict-claim":
                 raise

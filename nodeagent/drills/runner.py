@@ -35,6 +35,7 @@ from ha.drills.preflight import Wish
 from ha.drills.promises import TIMED
 from ha.drills.verdict import judged
 from ha.drills.watching import Seen, Watching
+from ha.health_facts import HostReport
 from ha.profile import profile_of
 from nodeagent.drills.drills import Drills
 from nodeagent.drills.target import BEGIN_PATH, BeginFault, FaultBegun
@@ -42,12 +43,12 @@ from nodeagent.node import Node
 from nodeagent.services.bmcs import Bmcs
 from nodeagent.services.event_log import EventLog
 from nodeagent.services.health import LeaseAges
-from nodeagent.services.self_look import PING_PATH, Pong
+from nodeagent.services.self_look import HEALTH_PATH, PING_PATH, Pong
 
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.2
-PING_S, PING_TIMEOUT_S = 0.25, 1.0
+PING_S, PING_TIMEOUT_S, REPORT_TIMEOUT_S = 0.25, 1.0, 3.0
 WRITE_TIMEOUT_S, WRITE_RETRY_S = 2.0, 0.3
 FIRST_WRITE_MS = 500
 BEGIN_TIMEOUT_S = 8.0
@@ -75,6 +76,7 @@ class _Run:
     watching: Watching
     began_s: float
     answers: bool | None = None
+    storage_usable: bool | None = None
     written_ms: int = NOT_SEEN
     written: tuple[object, ...] = field(default_factory=tuple)
 
@@ -280,6 +282,7 @@ class DrillRunner:
             answers=run.answers,
             written_ms=run.written_ms,
             vms={vm.id: vm for vm in store.all(VM)},
+            storage_usable=run.storage_usable,
         )
 
     async def _keep_asking(self, run: _Run) -> None:
@@ -288,6 +291,8 @@ class DrillRunner:
             host = self._store.get(Host, run.drill.host_id)
             if host is not None:
                 run.answers = await self._answers(host)
+                if run.drill.kind is DrillKind.STORAGE_LOSS:
+                    run.storage_usable = await self._storage_usable(host, run.drill.data_storage_id)
             await asyncio.sleep(PING_S)
 
     async def _answers(self, host: Host) -> bool:
@@ -298,6 +303,16 @@ class DrillRunner:
         except PlatformError:
             return True  # refused, so it was reached
         return True
+
+    async def _storage_usable(self, host: Host, data_storage_id: str) -> bool | None:
+        """Return what a host says of a data storage; None: nothing."""
+        try:
+            report = await self._node.mesh.call(
+                host, HEALTH_PATH, Nothing(), HostReport, timeout_s=REPORT_TIMEOUT_S
+            )
+        except PlatformError:
+            return None
+        return next((s.usable for s in report.storages if s.storage_id == data_storage_id), None)
 
     async def _keep_writing(self, run: _Run) -> None:
         """Commit what is new of the drill, as soon as that is possible."""
@@ -374,6 +389,8 @@ class DrillRunner:
             return True
         if run.watching.cut_may_last(self._after_ms(run)):
             return False
+        if run.storage_usable is False:
+            return False
         fresh = self._leases.age_s(host.id) < run.watching.profile.suspect_s / 2
         if host.state is not HostState.MEMBER or not fresh:
             return False
@@ -440,7 +457,8 @@ class DrillRunner:
         seen_s = self._now_s() - self._first_seen_s[drill.id]
         safe_s = profile_of(drill.profile).safe_s
         silent = observer is None or self._leases.age_s(observer.id) >= safe_s
-        if (silent and seen_s >= safe_s) or seen_s >= ORPHAN_AFTER_S:
+        orphan_s = ORPHAN_AFTER_S + max((one.bound_ms / 1000 for one in drill.vms), default=0.0)
+        if (silent and seen_s >= safe_s) or seen_s >= orphan_s:
             self._not_mine_to_begin.add(drill.id)
             await self._store.apply(puts=(replace(drill, observer_host_id=self._node.host_id),))
 

@@ -153,6 +153,7 @@ async def test_what_one_may_not_see_is_not_there(member):
     async with await as_role(member, blind) as api:
         items = await bulk(api, "/v1/tasks/actions/retry", tasks=["t0"])
         assert outcome(items) == [("t0", 404, "not-found")]
+        assert (items[0]["id"], items[0]["name"]) == ("", "")
         assert await bulk(api, "/v1/tasks/actions/retry", q=["state=pending"]) == []
 
 

@@ -9,6 +9,8 @@ from msgspec.structs import replace
 
 from core.errors import ConflictError, ForbiddenError, InvalidError
 from core.model import (
+    Bmc,
+    DataStorage,
     Drill,
     DrillKind,
     DrillState,
@@ -18,6 +20,7 @@ from core.model import (
 )
 from ha.drills.preflight import Wish
 from nodeagent.drills.target import BeginFault, DrillTarget
+from nodeagent.services.housekeeping import Housekeeping
 from tests.drill_world import ADDRESSES, HOST_ID, OTHER_ID, RUNS, THIRD_ID, DrillWorld, drill_test
 from tests.one_member import running, until
 
@@ -297,3 +300,65 @@ async def test_no_drill_begins_while_an_agent_of_before_drills_is_there(world: D
     world.without_drills.add(THIRD_ID)
     with pytest.raises(ConflictError, match="agent of h3 is of a version without drills"):
         await world.begin(DrillKind.AGENT_KILL)
+
+
+@drill_test
+async def test_a_storage_that_is_lost_for_a_time_touches_no_guest(world: DrillWorld) -> None:
+    vm = await world.member.add_vm(host_id=OTHER_ID, **RUNS)
+    shared = next(s for s in world.store.all(DataStorage) if s.path == "/srv/shared")
+    with pytest.raises(ConflictError, match="not mounted by NFS"):
+        await world.begin(DrillKind.STORAGE_LOSS, data_storage_id=shared.id)
+    world.faults[OTHER_ID].servers["/srv/shared"] = "192.0.2.50"
+    async with running(world.runner().run):
+        drill = await world.ended(
+            await world.begin(DrillKind.STORAGE_LOSS, data_storage_id=shared.id)
+        )
+    assert drill.verdict is DrillVerdict.PASSED, drill.why
+    assert world.faults[OTHER_ID].done == ["cut 20"]
+    codes = [c for c in world.codes(drill) if c.startswith("storage")]
+    assert codes == ["storage-lost", "storage-back"]
+    assert world.member.vm(vm.id).generation == 4
+
+
+@drill_test
+async def test_a_server_that_is_a_host_of_the_cluster_is_not_cut_off(world: DrillWorld) -> None:
+    await world.member.add_vm(host_id=OTHER_ID, **RUNS)
+    shared = next(s for s in world.store.all(DataStorage) if s.path == "/srv/shared")
+    world.faults[OTHER_ID].servers["/srv/shared"] = "192.0.2.3"
+    with pytest.raises(ConflictError, match="served by a host of the cluster"):
+        await world.begin(DrillKind.STORAGE_LOSS, data_storage_id=shared.id)
+
+
+@drill_test
+async def test_old_drills_are_forgotten_and_none_that_is_open(world: DrillWorld) -> None:
+    old = [
+        Drill(
+            id=f"d{n}", name=f"d{n}", kind=DrillKind.AGENT_KILL, state=DrillState.ENDED, ended_ms=n
+        )
+        for n in range(1, 204)
+    ]
+    await world.store.apply(puts=old)
+    drill = await world.begin(DrillKind.AGENT_KILL)
+    gone = Housekeeping(world.nodes[HOST_ID]).outdated()
+    assert {one.id for one in gone} == {"d1", "d2", "d3"}
+    assert world.drill(drill)
+
+
+@drill_test
+async def test_without_a_board_a_cut_is_proven_by_time_and_a_reset_host_is_left_to_people(
+    world: DrillWorld,
+) -> None:
+    for board in world.store.all(Bmc):
+        await world.store.apply(deletes=(board,))
+    vm = await world.member.add_vm(host_id=OTHER_ID, **RUNS)
+    async with running(world.runner().run):
+        cut = await world.ended(await world.begin(DrillKind.NETWORK_CUT, duration_s=30))
+        assert cut.verdict is DrillVerdict.PASSED, cut.why
+        (one,) = cut.vms
+        assert 19_000 <= one.running_ms <= 21_000
+        assert world.nothing_is_broken()
+        killed = await world.ended(await world.begin(DrillKind.GUARD_KILL))
+    assert world.member.vm(vm.id).host_id != OTHER_ID
+    assert killed.left_to_do == "switch h2 on, see kvorum health"
+    assert killed.verdict is DrillVerdict.FAILED
+    assert killed.left_to_do in killed.why

@@ -126,6 +126,8 @@ def test_a_cluster_that_is_well_can_take_any_drill(kind: DrillKind) -> None:
         (view(), DrillKind.STORAGE_LOSS, "no-storage"),
         (view(too_old=("h3",)), DrillKind.AGENT_KILL, "version"),
         (view(facts=change(cluster(), 2, witness=True)), DrillKind.POWER_OFF, "witness"),
+        (view(hosts={"h2": host(2), "h3": host(3, down_boot_id="b")}), DrillKind.POWER_OFF, "host-not-well"),
+        (view(vm("web"), hosts={"h2": host(2), "h3": host(3, unreachable_storage_ids=("shared",))}), DrillKind.POWER_OFF, "no-room"),
         (view(target_refuses="no nft"), DrillKind.NETWORK_CUT, "target-refuses"),
         (view(vm("web"), open_tasks=(TASK,)), DrillKind.AGENT_KILL, "task-open"),
         (view(vm("web", phase=VMPhase.CREATING)), DrillKind.AGENT_KILL, "vm-busy"),
@@ -155,6 +157,18 @@ def test_a_cut_whose_outcome_is_open_is_refused() -> None:
         assert codes(plan) == wanted, duration_s
     assert codes(check(view(), DrillKind.NETWORK_CUT, duration_s=5)) == {"cut-unclear"}
     assert codes(check(view(), DrillKind.NETWORK_CUT, duration_s=121)) == {"duration-out-of-bounds"}
+
+
+def test_a_storage_is_lost_for_less_than_guests_wait_for_it() -> None:
+    for duration_s, wanted in ((0, set()), (25, set()), (26, {"duration-out-of-bounds"})):
+        plan = check(
+            view(vm("web")),
+            DrillKind.STORAGE_LOSS,
+            data_storage_id="shared",
+            duration_s=duration_s,
+        )
+        assert codes(plan) == wanted
+        assert [one.promise for one in plan.vms] == [DrillPromise.STAYS]
 
 
 def test_the_leader_observes_unless_it_is_the_one_that_fails() -> None:
