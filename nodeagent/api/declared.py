@@ -26,6 +26,7 @@ from nodeagent.api.deleting import deleted
 from nodeagent.api.requests import body_of, ids_of, json_answer, node_of, shown_to, target_of
 from nodeagent.api.rights import check_named
 from nodeagent.services.cascade import word
+from nodeagent.services.placement_rules import check_rule
 from nodeagent.services.reach import refuse_if_needed
 
 
@@ -55,6 +56,7 @@ async def create(request: web.Request) -> web.Response:
             **_stored(request, type_, given),
         )
         made.check()
+        check_rule(node.store, made)
         await node.store.apply(puts=(made,), request_id=ids.request_id)
     return json_answer(
         shown_to(request, node.store.need(type_, id_)),
@@ -78,6 +80,7 @@ async def change(request: web.Request) -> web.Response:
     if after != before:
         after.check()
         refuse_if_needed(node.store, before, after)
+        check_rule(node.store, after)
         await node.store.apply(puts=(after,), request_id=ids.request_id)
     return json_answer(shown_to(request, node.store.need(type_, before.id)))
 
