@@ -20,9 +20,16 @@ NOT_ITS_DISKS = "does not hold the VM's local disks"
 
 
 class PlacementError(ConflictError):
-    """No host can take the VM; the message says why for each."""
+    """No host can take the VM; the message says why for each. `kinds` are those of the resources that it names."""
 
     code = "no-host"
+    kinds: tuple[str, ...] = ("host",)
+
+
+class RuledOutError(PlacementError):
+    """The same of a VM with placement rules, which the message may name."""
+
+    kinds = ("host", "vm", "placement-rule")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +174,8 @@ def choose_host(
         if not why_not:
             candidates.append(Candidate(host, free_mib, load.cpus))
     if not candidates:
-        raise PlacementError(
-            "no host can take the VM: " + ("; ".join(reasons) or "there are no hosts")
-        )
+        error = PlacementError if request.bounds is None else RuledOutError
+        raise error("no host can take the VM: " + ("; ".join(reasons) or "there are no hosts"))
     if (bounds := request.bounds) is not None:
         least = min(bounds.penalty(one.host.id) for one in candidates)
         candidates = [one for one in candidates if bounds.penalty(one.host.id) == least]

@@ -14,7 +14,7 @@ from core.errors import InvalidError
 from core.model import VM, Cluster, Host, PlacementPolicy, PlacementRule, Resource
 from ha.fencing import is_movable
 from ha.health_facts import BrokenRule
-from ha.placement import PlacementError
+from ha.placement import RuledOutError
 from ha.placement_rules import (
     Bounds,
     RuleBook,
@@ -77,11 +77,11 @@ def still_allowed(
     """See that mandatory rules still allow a host that was chosen for a VM a while ago; return what to guard, so that they do.
 
     Raises:
-        PlacementError: they don't any more.
+        RuledOutError: they don't any more.
     """
     bounds = bounds_in(store, vm, leaves=leaves, moves=moves)
     if bounds is not None and (why := bounds.why_not(host.id)):
-        raise PlacementError(f"host {host.name} can't take VM {vm.name!r} any more: {why}")
+        raise RuledOutError(f"host {host.name} can't take VM {vm.name!r} any more: {why}")
     return rule_guards(store, vm)
 
 

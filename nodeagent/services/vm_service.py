@@ -37,7 +37,7 @@ from core.model import (
     check_name,
 )
 from core.workflow_definition import Definition
-from ha.placement import PlacementError
+from ha.placement import RuledOutError
 from netfabric.names import make_mac
 from netfabric.port_group import free_ip
 from nodeagent.node import Node
@@ -55,7 +55,6 @@ from raftstate.txn import Applied, Rejected
 from storage.seed import check_cloud_init
 
 CREATE_TRIES = 8
-START_TRIES = 8
 CHANGEABLE = tuple(ChangeVM.__struct_fields__)
 ADDRESSES_MAX = 1 << 24
 
@@ -162,22 +161,6 @@ class VmService:
         return await self._start(vm, ids, judged=False)
 
     async def _start(self, vm: VM, ids: IdSource, *, judged: bool) -> Opened:
-        """Start it; anew when VMs that its placement rules name came or went while the host was chosen."""
-        for attempt in range(START_TRIES):
-            try:
-                return await self._start_once(vm, ids, judged=judged, attempt=attempt)
-            except ConflictError as error:
-                now = self._store.get(VM, vm.id)
-                same = now is not None and now.revision == vm.revision
-                last = attempt == START_TRIES - 1
-                if last or error.code != "conflict-guard" or not same or not self._rules(vm):
-                    raise
-        raise AssertionError("the last try returns or raises")
-
-    def _rules(self, vm: VM) -> tuple[Resource, ...]:
-        return rule_guards(self._store, vm)
-
-    async def _start_once(self, vm: VM, ids: IdSource, *, judged: bool, attempt: int) -> Opened:
         wanted = replace(
             vm,
             power=PowerState.RUNNING,
@@ -195,7 +178,6 @@ class VmService:
             ids,
             new_hosts=moves,
             placed=vm.phase is VMPhase.STOPPED,
-            attempt=attempt,
             warning=warning,
         )
 
@@ -438,7 +420,7 @@ class VmService:
         bounds = bounds_in(self._store, vm)
         if any(d.host_id for d in disks):
             if bounds is not None and (why := bounds.why_not(vm.host_id)):
-                raise PlacementError(f"VM {vm.name!r} can't start where its disks are: {why}")
+                raise RuledOutError(f"VM {vm.name!r} can't start where its disks are: {why}")
             return vm.host_id
         try:
             here = self._placer.choose(vm, disks, only=vm.host_id)
@@ -462,7 +444,6 @@ class VmService:
         *,
         new_hosts: tuple[str, ...] = (),
         placed: bool = False,
-        attempt: int = 0,
         warning: str = "",
         given: Mapping[str, str] = NO_ARGUMENTS,
         **arguments: str,
@@ -472,12 +453,12 @@ class VmService:
             return Opened(self._store.get(VM, vm.id) or vm, before)
         task = self._task(workflow, vm, ids, {**given, **arguments}, warning=warning)
         hosts = [h for id_ in new_hosts if (h := self._store.get(Host, id_)) is not None]
-        rules = self._rules(vm) if placed else ()
+        rules = rule_guards(self._store, vm) if placed else ()
         beside, guards = ids.beside(task)
         await self._store.apply(
             puts=(vm, task, *beside),
             guards=(*hosts, *fences_absent(*hosts), *rules, *guards),
-            request_id=ids.request_id if not attempt else f"{ids.request_id}#{attempt}",
+            request_id=ids.request_id,
         )
         opened = self._store.get(Task, task.id)
         if opened is None:
