@@ -971,7 +971,12 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("POST", "/v1/local/lease"): Operation(
         "Renew this host's lease; for its guard.",
-        {200: ("Committed.", object_of(index=NUMBER))},
+        {
+            200: (
+                "Committed, and what of it is recorded.",
+                object_of(index=NUMBER, lease_s=REAL, watchdog_s=REAL, disarmed=FLAG),
+            )
+        },
         body=Renewal,
         only_on_host=True,
     ),
