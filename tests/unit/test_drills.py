@@ -359,6 +359,12 @@ def test_a_name_cannot_spoil_the_markdown() -> None:
     assert "a \\| b \\<script\\>" in text
 
 
+def test_a_short_cut_promises_that_nothing_changes() -> None:
+    for duration_s, words in ((8, "changes nothing"), (34, "run elsewhere within 21 s")):
+        cut = drill(DrillKind.NETWORK_CUT, duration_s=duration_s)
+        assert words in report_of(cut, DEFAULT, "h1").text
+
+
 @pytest.mark.parametrize("kind", list(DrillKind))
 @pytest.mark.parametrize("verdict", list(DrillVerdict))
 def test_every_report_says_what_to_do(kind: DrillKind, verdict: DrillVerdict) -> None:
