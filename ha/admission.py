@@ -48,12 +48,13 @@ class AdmissionError(ConflictError):
 @dataclass(frozen=True, slots=True)
 class RoomView:
     """One cluster as one agent knows it. `hosts` and `vms` are those of the cluster, `pinned` the ids of VMs with disks on
-    one host only, which can't be started elsewhere. `fresh_s` as in `PlacementView`."""
+    one host only, which can't be started elsewhere, and `storages` the ids of the data storages of each VM's disks, by its id. `fresh_s` as in `PlacementView`."""
 
     hosts: tuple[Host, ...]
     vms: Sequence[VM]
     pinned: frozenset[str]
     lease_ages_s: Mapping[str, float]
+    storages: Mapping[str, frozenset[str]] = field(default_factory=dict)
     failures: int = 1
     fresh_s: float = 6.0
     reserve_mib: int = HOST_RESERVE_MIB
@@ -164,6 +165,7 @@ class _Room:
     hosts: Mapping[str, Host]
     loads: dict[str, Load]
     at_home: Mapping[str, list[VM]]
+    storages: Mapping[str, frozenset[str]]
     spots: list[_Spot] = field(default_factory=list)
 
     @classmethod
@@ -193,7 +195,8 @@ class _Room:
                     homeless.append(vm)
             else:
                 at_home.setdefault(vm.host_id, []).append(vm)
-        room = cls(placement, {host.id: host for host in view.hosts}, loads_of(vms), at_home)
+        hosts = {host.id: host for host in view.hosts}
+        room = cls(placement, hosts, loads_of(vms), at_home, view.storages)
         room._sort()
         if homeless:
             room.loads = room.placing(()).place_all(homeless).loads_after()
@@ -258,7 +261,11 @@ class _Placing:
 
     def _place(self, vm: VM) -> bool:
         request = PlacementRequest(
-            cpus=vm.cpus, memory_mib=vm.memory_mib, vm_id=vm.id, cluster_id=vm.cluster_id
+            cpus=vm.cpus,
+            memory_mib=vm.memory_mib,
+            vm_id=vm.id,
+            cluster_id=vm.cluster_id,
+            storage_ids=self.room.storages.get(vm.id, frozenset()),
         )
         full: list[_Spot] = []
         try:

@@ -60,6 +60,7 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True):
     the driver `hypervisor`, libvirt unless the host's settings name another. `driver_fault`: which driver can't be used.
 
     `store_fault`: why its copy of the state takes no part, empty while it does. `secrets_fault`: why it can't open secrets.
+    `renewal_gap_s`: the longest time without a renewal of its lease lately; None: not known.
     """
 
     applied: int
@@ -75,6 +76,7 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True):
     guard: GuardSeen = GuardSeen(answers=False, why="it was not asked")
     libvirt: Answering | None = None
     storages: tuple[StorageSeen, ...] = ()
+    renewal_gap_s: float | None = None
 
 
 class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,7 +123,8 @@ class ClusterFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The cluster as one agent, that of host `asked_id`, knows it.
 
     `leader_id` is whom that agent follows, empty for nobody. `voter_ids` are the voters by its log. `blocked` are the first
-    few of `blocked_count` VMs.
+    few of `blocked_count` VMs. `lease_s` is the length of leases by its `profile`, 0 when not known. `disarmed` says who
+    disarmed failover and why, empty while it is armed.
     """
 
     cluster_name: str
@@ -133,6 +136,9 @@ class ClusterFacts(msgspec.Struct, frozen=True, kw_only=True):
     blocked_count: int = 0
     blocked: tuple[BlockedVM, ...] = ()
     short_rooms: tuple[ShortRoom, ...] = ()
+    profile: str = "default"
+    lease_s: float = 0.0
+    disarmed: str = ""
 
     def host(self, host_id: str) -> HostFacts | None:
         """Return a host, None when it is not in the state."""

@@ -18,7 +18,7 @@ from core.identity.certificates import make_request, sign_request
 from core.identity.keyring import Keyring
 from core.member_file import MemberRecord
 from core.paths import Paths, write_file
-from ha.profile import PROFILES
+from ha.lease import RenewalAnswer, answer_to
 from nodeagent.api.app import build_app, serve_unix
 from nodeagent.api.limits import DEFAULT_LIMITS, ApiLimits
 from nodeagent.api.serving import Front
@@ -35,6 +35,7 @@ from nodeagent.services.callback_sender import CallbackSender
 from nodeagent.services.callback_targets import CallbackPolicy, CallbackTargets
 from nodeagent.services.callbacks import Callbacks
 from nodeagent.services.exclusion import Exclusion
+from nodeagent.services.ha_settings import HaSettings
 from nodeagent.services.health import ClusterHealth
 from nodeagent.services.member_states import MemberStates
 from nodeagent.services.own_certificates import OwnCertificates
@@ -56,8 +57,8 @@ class Ages:
         del host_id
         return 1.0
 
-    async def renew(self, renewal) -> int:
-        return renewal.seq
+    async def renew(self, renewal) -> RenewalAnswer:
+        return answer_to(renewal, renewal.seq)
 
 
 class FirstHost:
@@ -121,7 +122,7 @@ class FakeAgent:
                 Ages(),
             )
             self.services = Services(
-                bmcs=Bmcs(node, ages, PROFILES["default"], self.power, secrets.keys),
+                bmcs=Bmcs(node, ages, self.power, secrets.keys),
                 bus=None,
                 callbacks=Callbacks(
                     node,
@@ -141,6 +142,7 @@ class FakeAgent:
                 exclusion=Exclusion(member.node),
                 drill_target=DrillTarget(member.node, MemoryFaults()),
                 drills=Drills(member.node, health),
+                ha=HaSettings(node, ages, health),
                 health=health,
                 identity=Identity(
                     member.store,

@@ -97,6 +97,15 @@ class Cluster(Tagged, tag="cluster.v1", frozen=True, kw_only=True):
             )
 
 
+class Arming(StrEnum):
+    """Whether failover acts. `DISARMING`: waits until what is under way has ended. `DISARMED`: no host gives its guests up,
+    and none is taken over."""
+
+    ARMED = "armed"
+    DISARMING = "disarming"
+    DISARMED = "disarmed"
+
+
 class Mesh(Resource, tag="mesh.v1", frozen=True, kw_only=True):
     """What all agents of one mesh share; exactly one, id `mesh`.
 
@@ -120,6 +129,18 @@ class Mesh(Resource, tag="mesh.v1", frozen=True, kw_only=True):
         int, attribute("Lowest feature level of all voters; never falls.", by=CLUSTER)
     ] = 1
     ha_profile: Annotated[str, attribute("Which set of time limits failover goes by.")] = "default"
+    ha_profiles_before: Annotated[
+        tuple[str, ...], attribute("Those it went by at some time before.", by=CLUSTER)
+    ] = ()
+    ha_arming: Annotated[Arming, attribute("Whether failover acts.", by=CLUSTER)] = Arming.ARMED
+    ha_disarmed_by: Annotated[
+        str, attribute("Who disarmed it, or wishes to; empty: nobody.", by=CLUSTER)
+    ] = ""
+    ha_disarmed_ms: Annotated[int, attribute("When that was asked for.", by=CLUSTER)] = 0
+    ha_disarm_reason: Annotated[str, attribute("Why, in that person's words.", by=CLUSTER)] = ""
+    ha_rearm_ms: Annotated[
+        int, attribute("When it is armed again by itself; 0: when someone does so.", by=CLUSTER)
+    ] = 0
     voters_max: Annotated[
         int, attribute("How many hosts vote at most: 1, 3, 5 or 7.", least=1, most=7)
     ] = 5
@@ -329,6 +350,15 @@ class Lease(Resource, tag="lease.v1", frozen=True, kw_only=True):
     seq: Annotated[int, attribute("Counts renewals within a boot.", by=OWNER, least=0)]
     watchdog_armed: Annotated[
         bool, attribute("What the guard last said of its watchdog.", by=OWNER)
+    ] = False
+    lease_s: Annotated[
+        float, attribute("How long the guard takes a renewal for; 0: it doesn't say.", by=OWNER)
+    ] = 0.0
+    watchdog_s: Annotated[
+        float, attribute("Time of its watchdog; counts if it says how long a lease is.", by=OWNER)
+    ] = 0.0
+    disarmed: Annotated[
+        bool, attribute("Whether the end of its lease may have no consequence.", by=OWNER)
     ] = False
 
     def claims(self) -> tuple[str, ...]:

@@ -156,6 +156,16 @@ def _one_at_a_time(view: DrillView, wish: Wish) -> Iterable[Obstacle]:
         )
 
 
+def _armed(view: DrillView, wish: Wish) -> Iterable[Obstacle]:
+    del wish
+    if view.facts.disarmed:
+        yield _obstacle(
+            "ha-disarmed",
+            what=f"failover is disarmed by {view.facts.disarmed}",
+            advice="arm it when the work is done: kvorum ha arm",
+        )
+
+
 def _quorum(view: DrillView, wish: Wish) -> Iterable[Obstacle]:
     votes = judge(view.facts).votes
     if not votes.quorum:
@@ -443,6 +453,7 @@ def _name(view: DrillView, host_id: str) -> str:
 
 CHECKS: tuple[Check, ...] = (
     _one_at_a_time,
+    _armed,
     _quorum,
     _all_hosts_well,
     _all_know_drills,

@@ -17,12 +17,14 @@ from nodeagent.api import (
     attaching,
     bmcs,
     bulk,
+    bulk_kinds,
     callbacks,
     certificates,
     collections,
     declared,
     drills,
     events,
+    ha,
     health,
     hosts,
     images,
@@ -40,6 +42,7 @@ from nodeagent.api import (
     tasks,
     two_factor,
     vms,
+    workflows,
 )
 from nodeagent.api.access import CLOCK, PEERS, Peers, access_middleware
 from nodeagent.api.auditing import audit_middleware
@@ -71,6 +74,7 @@ AREAS = (
     members,
     bmcs,
     drills,
+    ha,
     health,
     rooms,
     certificates,
@@ -88,7 +92,9 @@ AREAS = (
     callbacks,
     events,
     plugins,
+    workflows,
     tags,
+    bulk_kinds,
     declared,
     collections,
 )

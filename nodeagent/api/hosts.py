@@ -110,4 +110,4 @@ async def renew_lease(request: web.Request) -> web.Response:
     node = node_of(request)
     if renewal.host_id != node.host_id:
         raise InvalidError("this is another host's lease")
-    return json_answer({"index": await services_of(request).leases.renew(renewal)})
+    return json_answer(msgspec.to_builtins(await services_of(request).leases.renew(renewal)))

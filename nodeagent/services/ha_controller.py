@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from core.errors import ConflictError, PlatformError
 from core.model import (
     VM,
+    Arming,
     Bmc,
     DataStorage,
     Disk,
@@ -42,7 +43,7 @@ from ha.manager import (
     decide,
     remember,
 )
-from ha.profile import profile_of
+from ha.profile import profile_in
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.node import Node
 from nodeagent.services.event_log import EventLog
@@ -96,8 +97,9 @@ class HaController:
 
     def _view(self) -> HAView:
         store = self._store
+        mesh = store.need(Mesh, MESH_ID)
         return HAView(
-            profile=profile_of(store.need(Mesh, MESH_ID).ha_profile),
+            profile=profile_in(mesh),
             leader_since_s=self._leader_since_s,
             hosts={h.id: h for h in store.all(Host)},
             vms={v.id: v for v in store.all(VM)},
@@ -112,6 +114,9 @@ class HaController:
             suspected=self._suspected,
             lost=self._lost,
             frozen=self._frozen,
+            recovery_enabled=mesh.ha_arming is not Arming.DISARMED,
+            recovery_off_why=f"failover is disarmed by {mesh.ha_disarmed_by} ({mesh.ha_disarm_reason}); "
+            "it goes on after: kvorum ha arm",
         )
 
     async def _perform(self, decision: Decision) -> None:

@@ -46,15 +46,17 @@ class _Trip:
 
 
 class SelfLook:
-    """Makes this host's report; `kept` says how it keeps its secrets key, None for nobody knows."""
+    """Makes this host's report; `kept` says how it keeps its secrets key, None for nobody knows; `gap_s` how long its lease wasn't renewed lately."""
 
     def __init__(
         self,
         node: Node,
         checks: StorageChecks,
         kept: Callable[[], KeptKey | None] = lambda: None,
+        gap_s: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._node, self._checks, self._kept = node, checks, kept
+        self._gap_s = gap_s
         self._look = SharedLook(self._measure, kept_s=LOOK_KEPT_S)
 
     async def report(self) -> HostReport:
@@ -92,6 +94,7 @@ class SelfLook:
             guard=guard.result(),
             libvirt=libvirt.result(),
             storages=storages.result(),
+            renewal_gap_s=self._gap_s(),
         )
 
     async def _guard(self) -> GuardSeen:

@@ -14,6 +14,7 @@ from nodeagent.services.bmcs import Bmcs
 from nodeagent.services.callbacks import Callbacks
 from nodeagent.services.certificate_renewal import CertificateRenewal
 from nodeagent.services.exclusion import Exclusion
+from nodeagent.services.ha_settings import HaSettings
 from nodeagent.services.health import ClusterHealth
 from nodeagent.services.host_shutdown import HostShutdown
 from nodeagent.services.image_service import ImageService
@@ -40,6 +41,7 @@ class Services:
     drill_target: DrillTarget
     drills: Drills
     exclusion: Exclusion
+    ha: HaSettings
     health: ClusterHealth
     identity: Identity
     images: ImageService

@@ -122,6 +122,9 @@ class VmController:
             ):
                 waiting = True
                 continue
+            if action is Action.AFTER_IO_ERROR:
+                waiting = True
+                continue
             if action is Action.NOTHING:
                 self._backoffs.get(vm_id, Backoff()).note_good(now_s)
                 self._resumes.get(vm_id, Backoff()).note_good(now_s)

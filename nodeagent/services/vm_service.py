@@ -6,7 +6,7 @@ changed by a refused request.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,6 +36,7 @@ from core.model import (
     VMPhase,
     check_name,
 )
+from core.workflow_definition import Definition
 from netfabric.names import make_mac
 from netfabric.port_group import free_ip
 from nodeagent.node import Node
@@ -54,6 +55,9 @@ from storage.seed import check_cloud_init
 CREATE_TRIES = 8
 CHANGEABLE = tuple(ChangeVM.__struct_fields__)
 ADDRESSES_MAX = 1 << 24
+
+
+NO_ARGUMENTS: Mapping[str, str] = {}
 
 
 class IdSource(Protocol):
@@ -228,6 +232,25 @@ class VmService:
         gone = replace(vm, power=PowerState.STOPPED, phase=VMPhase.DELETING)
         return await self._open("delete-vm", gone, ids)
 
+    async def run(
+        self, vm: VM, workflow: Definition, arguments: Mapping[str, str], ids: IdSource
+    ) -> Opened:
+        """Open a task of a workflow that people may run on a VM. One that begins by stopping it has the wish committed too.
+
+        Raises:
+            ConflictError: the VM is on its way out, or isn't wanted running, so that undoing would start it.
+        """
+        if (before := self._store.get(Task, ids.id_for("task"))) is not None:
+            return Opened(vm, before)  # a repeated request, which the wish it made must not refuse
+        self._refuse_if_going(vm)
+        if workflow.steps[0] == "stop-guest":
+            if vm.power is not PowerState.RUNNING:
+                raise ConflictError(
+                    f"workflow {workflow.name!r} begins by stopping VM {vm.name!r}, which isn't wanted running: start it first"
+                )
+            vm = replace(vm, power=PowerState.STOPPED)
+        return await self._open(workflow.name, vm, ids, given=arguments)
+
     async def change(self, vm: VM, body: ChangeVM, ids: IdSource) -> VM:
         """Change what can change at any time."""
         fields = {
@@ -301,7 +324,7 @@ class VmService:
             vm=vm,
             disk=disk,
             nic=await self._nic(vm, port_group, groups, ids, attempt),
-            task=self._task("create-vm", vm, ids, self._admitted(None, vm, (disk,))),
+            task=self._task("create-vm", vm, ids, warning=self._admitted(None, vm, (disk,))),
             uses=uses,
         )
 
@@ -408,12 +431,13 @@ class VmService:
         *,
         new_hosts: tuple[str, ...] = (),
         warning: str = "",
+        given: Mapping[str, str] = NO_ARGUMENTS,
         **arguments: str,
     ) -> Opened:
         """Record wish and task; none of `new_hosts` may be in the middle of leaving."""
         if (before := self._store.get(Task, ids.id_for("task"))) is not None:
             return Opened(self._store.get(VM, vm.id) or vm, before)
-        task = self._task(workflow, vm, ids, warning, **arguments)
+        task = self._task(workflow, vm, ids, {**given, **arguments}, warning=warning)
         hosts = [h for id_ in new_hosts if (h := self._store.get(Host, id_)) is not None]
         beside, guards = ids.beside(task)
         await self._store.apply(
@@ -431,7 +455,13 @@ class VmService:
         return self._admit(after, disks) if takes_room(before, after) else ""
 
     def _task(
-        self, workflow: str, vm: VM, ids: IdSource, warning: str = "", **arguments: str
+        self,
+        workflow: str,
+        vm: VM,
+        ids: IdSource,
+        arguments: Mapping[str, str] = NO_ARGUMENTS,
+        *,
+        warning: str = "",
     ) -> Task:
         task_id, now_ms = ids.id_for("task"), self._node.clock.wall_ms()
         said = LogLine(after=0, at_ms=now_ms, what="warning", text=warning[:TEXT_LENGTH_MAX])
@@ -441,7 +471,7 @@ class VmService:
             workflow=workflow,
             subject=f"vm/{vm.id}",
             subject_name=vm.name,
-            arguments=arguments,
+            arguments=dict(arguments),
             runner_host_id=vm.host_id,
             log=(said,) if warning else (),
             tags=vm.tags,

@@ -47,6 +47,7 @@ class Misfortune:
     def heal(self) -> None:
         """All is well again: what still needs a hand gets it."""
         self._world.tell("all heals")
+        self._world.wishes.arm_for_good()
         for host in self._world.hosts.values():
             if host.up and host.guard_dead:
                 self.power_cycle(host)
@@ -59,6 +60,7 @@ class Misfortune:
             world.links.close(fault)
         for name in fault.hosts:
             self._strike(fault, world.hosts[name])
+        world.wishes.begin(fault.kind)
         world.leadership.review()
 
     def _strike(self, fault: Fault, host: SimHost) -> None:
@@ -104,6 +106,7 @@ class Misfortune:
         world = self._world
         if fault.kind in LINK_FAULTS:
             world.links.open(fault)
+        world.wishes.end(fault.kind)
         for name in fault.hosts:
             host = world.hosts[name]
             match fault.kind:

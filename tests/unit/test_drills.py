@@ -111,6 +111,7 @@ def test_a_cluster_that_is_well_can_take_any_drill(kind: DrillKind) -> None:
     ("seen", "kind", "code"),
     [
         (view(open_drill=OPEN), DrillKind.AGENT_KILL, "drill-open"),
+        (view(facts=replace(cluster(), disarmed="ann: switch work")), DrillKind.AGENT_KILL, "ha-disarmed"),
         (view(facts=silence(cluster(), 3)), DrillKind.AGENT_KILL, "host-not-well"),
         (view(facts=silence(cluster(), 3)), DrillKind.AGENT_KILL, "vote-needed"),
         (view(facts=change(cluster(), 3, fenced=True)), DrillKind.POWER_OFF, "host-not-well"),

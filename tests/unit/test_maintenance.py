@@ -509,6 +509,22 @@ async def test_the_command_empties_a_host_and_fills_it_again(mesh, tmp_path):
         assert mesh.on(HOST_ID) == {"web", "local"}
 
 
+async def test_who_may_not_see_hosts_is_told_numbers_only(mesh):
+    await mesh.add("web", memory_mib=15 * GIB)
+    await mesh.add("full2", host_id=OTHER_ID, memory_mib=4 * GIB, ha=False)
+    await mesh.add("full3", host_id=THIRD_ID, memory_mib=4 * GIB, ha=False)
+    async with TestClient(TestServer(app_of(mesh.member)), headers=ADMIN) as client:
+        role = {"name": "clusters", "permissions": [{"kinds": ["cluster"], "actions": ["read"]}]}
+        assert (await client.post("/v1/roles", json=role)).status == 201
+        token = await client.post(
+            "/v1/access-tokens", json={"name": "guest", "roles": ["clusters"]}
+        )
+        held = {"Authorization": f"Bearer {(await token.json())['token']}"}
+        answer = await client.get("/v1/clusters/test/room", headers=held)
+        (loss,) = (await answer.json())["losses"]
+        assert (loss["hosts"], loss["left_out"], loss["why"]) == (["(others)"], 1, "")
+
+
 async def test_the_command_shows_room(mesh, tmp_path):
     await mesh.add("web", memory_mib=4 * GIB)
     async with served(mesh.member) as agent:

@@ -9,6 +9,7 @@ from msgspec import UNSET
 from tools.cli.collection import Kind, add_delete, add_list, add_name, add_show
 from tools.cli.context import Context
 from tools.cli.maintenance import add_maintenance
+from tools.cli.many import delete_many
 from tools.cli.output import Column, mebibytes, text, write_done
 from tools.cli.parser import Parser, Root, UsageError, add_wait
 from tools.cli.waiting import finish
@@ -95,7 +96,7 @@ def _add(root: Root, parser: Parser) -> None:
     verbs = root.verbs_of("host")
     add_list(verbs, KIND)
     add_show(verbs, KIND)
-    add_delete(verbs, KIND, verb="remove")
+    add_delete(verbs, KIND, verb="remove", many=delete_many)
     put = verbs.add(
         "set",
         change,

@@ -8,6 +8,7 @@ from msgspec import UNSET
 
 from tools.cli.collection import Kind, add_delete, add_list, add_name, add_show
 from tools.cli.context import Context
+from tools.cli.many import delete_many
 from tools.cli.output import Column, text, write_done
 from tools.cli.parser import Parser, Root, UsageError, Verbs
 from tools.cli.room import add_room
@@ -175,7 +176,7 @@ def _add_rest(verbs: Verbs, kind: Kind) -> Parser:
     add_list(verbs, kind)
     add_show(verbs, kind)
     changed = _add_change(verbs, kind)
-    add_delete(verbs, kind)
+    add_delete(verbs, kind, many=delete_many)
     return changed
 
 

@@ -293,6 +293,11 @@ class Ground:
         )
         return found[0]
 
+    async def newest(self, guest: Guest) -> int:
+        """Return the number of the guest's last record; 0 when it can't be read right now."""
+        record = await last_write(guest.disk)
+        return record.counter if record is not None else 0
+
     async def check_writes(self, *guests: Guest) -> None:
         """Look at all that guests wrote themselves.
 

@@ -368,6 +368,13 @@ class GiveUpBody(Body, frozen=True, kw_only=True):
     confirm: str
 
 
+class RunWorkflowBody(Body, frozen=True, kw_only=True):
+    """What a workflow is run on, and its inputs."""
+
+    vm: str
+    arguments: dict[str, str] = {}
+
+
 class ConfirmOffBody(Body, frozen=True, kw_only=True):
     """A person's word that a host has no power; `confirm` is its name."""
 

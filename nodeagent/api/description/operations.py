@@ -45,6 +45,7 @@ from nodeagent.api.bmcs import ConfirmPowerOff, Power, PutBmc
 from nodeagent.api.certificates import ImportCertificate
 from nodeagent.api.description.schemas import reference_to
 from nodeagent.api.drills import AbortDrill, CheckDrill, DrillPlan, RunDrill
+from nodeagent.api.ha import ChangeProfile, Disarm
 from nodeagent.api.hosts import ChangeHost, ConfirmOff, ShutDown
 from nodeagent.api.joining import (
     InitCluster,
@@ -61,6 +62,7 @@ from nodeagent.api.roles import WriteRole
 from nodeagent.api.storages import CreateDataStorage
 from nodeagent.api.tasks import GiveUpTask
 from nodeagent.api.two_factor import TotpCode
+from nodeagent.api.workflows import RunWorkflow
 from nodeagent.joining.messages import AboutStanding, JoinAnswer, JoinCancel, JoinRequest, Standing
 from nodeagent.services.vm_requests import (
     ChangeVM,
@@ -165,6 +167,7 @@ VM_WORK: Mapping[int, tuple[str, Shape]] = {
     202: ("The work is recorded; `Location` is its task.", VM_AND_TASK),
 }
 FLAG: Schema = {"type": "boolean"}
+REAL: Schema = {"type": "number"}
 PERHAPS_NUMBER: Schema = {"type": ["number", "null"]}
 VOTES: Mapping[str, Schema] = {
     "voters": NUMBER,
@@ -224,6 +227,31 @@ POLICY = titled(
     "VoterPolicy",
     object_of(voters_max=NUMBER, voter_replace_after_s=NUMBER, feature_level=NUMBER, **VOTES),
 )
+HA_STATUS = titled(
+    "HaStatus",
+    object_of(
+        state=TEXT,
+        profile=TEXT,
+        disarmed_by=TEXT,
+        disarmed_ms=NUMBER,
+        reason=TEXT,
+        rearm_ms=NUMBER,
+        waits_for=list_of(TEXT),
+        hosts_behind=list_of(TEXT),
+    ),
+)
+HA_PROFILE = titled(
+    "HaProfile",
+    object_of(
+        name=TEXT,
+        lease_s=REAL,
+        watchdog_s=REAL,
+        margin_s=REAL,
+        safe_s=REAL,
+        choices=list_of(TEXT),
+        hosts_behind=list_of(TEXT),
+    ),
+)
 TAGS: Mapping[int, tuple[str, Shape]] = {
     200: ("The tags now.", titled("Tags", object_of(tags=list_of(TEXT))))
 }
@@ -241,6 +269,28 @@ PLUGIN = titled(
     ),
 )
 SYSTEM_TAG = titled("SystemTag", object_of(name=TEXT, description=TEXT))
+WORKFLOW = titled(
+    "RunnableWorkflow",
+    object_of(
+        name=TEXT,
+        description=TEXT,
+        run_on=TEXT,
+        inputs=list_of(
+            titled(
+                "WorkflowInput",
+                object_of(
+                    name=TEXT,
+                    type=TEXT,
+                    required=FLAG,
+                    default=TEXT,
+                    length_max=NUMBER,
+                    description=TEXT,
+                ),
+            )
+        ),
+        steps=list_of(TEXT),
+    ),
+)
 PINNED = titled("MemberVote", object_of(id=TEXT, name=TEXT, vote=TEXT, role=TEXT))
 STATUS = titled(
     "ClusterStatus",
@@ -505,6 +555,26 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         {200: ("The changed policy.", POLICY)},
         body=ChangePolicy,
     ),
+    ("GET", "/v1/ha/status"): Operation(
+        "Whether failover acts, who disarmed it and why, and what is not done yet.",
+        {200: ("The wish and how far it has come.", HA_STATUS)},
+    ),
+    ("GET", "/v1/ha/profile"): Operation(
+        "The lease and watchdog times that failover goes by.", {200: ("The profile.", HA_PROFILE)}
+    ),
+    ("PATCH", "/v1/ha/profile"): Operation(
+        "Go by another profile; guards follow within seconds.",
+        {200: ("The changed profile.", HA_PROFILE)},
+        body=ChangeProfile,
+    ),
+    ("POST", "/v1/ha/actions/disarm"): Operation(
+        "Have failover act no more, as soon as nothing is under way.",
+        {200: ("The wish and how far it has come.", HA_STATUS)},
+        body=Disarm,
+    ),
+    ("POST", "/v1/ha/actions/arm"): Operation(
+        "Have failover act again.", {200: ("The wish and how far it has come.", HA_STATUS)}
+    ),
     ("GET", "/v1/members/{host}"): Operation(
         "One host's role, progress and health.", {200: ("The host.", MEMBER)}
     ),
@@ -757,6 +827,17 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "The patterns of system tags that this agent knows.",
         {200: ("Name and meaning.", items_of(SYSTEM_TAG))},
         query=LISTED,
+    ),
+    ("GET", "/v1/workflows"): Operation(
+        "Workflows of plug-ins that people may run, as this agent knows them.",
+        {200: ("One item each, with what it takes.", items_of(WORKFLOW))},
+        query=LISTED,
+    ),
+    ("POST", "/v1/workflows/{workflow}/actions/run"): Operation(
+        "Run a workflow on a VM.",
+        {202: ("Its task is recorded.", VM_AND_TASK)},
+        body=RunWorkflow,
+        task=True,
     ),
     ("POST", "/v1/join-tokens"): Operation(
         "Make single-use join tokens.",

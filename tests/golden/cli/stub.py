@@ -334,6 +334,18 @@ class StubAgent:
             case "POST", ["vms", "actions", verb]:
                 items = [self._one_of_many(name, verb, asked) for name in asked.json["vms"]]
                 return 200, {"items": items}, {}
+            case "POST", [plural, "actions", verb]:
+                names = asked.json[plural.replace("-", "_")]
+                return 200, {"items": [self._one_of_any(plural, n, verb) for n in names]}, {}
+            case "POST", ["tasks", name, "actions", "give-up"]:
+                task = self._one("tasks", name)
+                left = {"step": "delete-disks", "resource": "disk/d1", "what": "the disk's file"}
+                task.update(state="failed", error=asked.json["reason"], left_behind=[left])
+                return 202, task, {}
+            case "POST", ["workflows", name, "actions", "run"]:
+                if not asked.json["arguments"].get("note"):
+                    raise Refused(400, "invalid", f"workflow {name!r} needs the argument 'note'")
+                return self._accepted(self._one("vms", asked.json["vm"]), name)
             case "POST", [("vms" | "hosts") as plural, name, "actions", verb]:
                 return self._act(plural, name, verb, asked)
             case "POST", ["vms"]:
@@ -374,6 +386,19 @@ class StubAgent:
             problem = {"code": refused.code, "detail": refused.detail}
             return {**about, "status": refused.status, "problem": problem}
         return {**about, "id": said["vm"]["id"], "status": status, "task": said["task"]}
+
+    def _one_of_any(self, plural, name, verb):
+        """Do a verb that starts no task to one of many; deleting and asking is all that stories tell of."""
+        about = {"ref": name, "id": "", "name": "", "task": None, "problem": None}
+        try:
+            found = self._one(plural, name)
+        except Refused as refused:
+            problem = {"code": refused.code, "detail": refused.detail}
+            return {**about, "status": refused.status, "problem": problem}
+        if verb == "delete":
+            self._all(plural).remove(found)
+        known = {"id": found["id"], "name": found.get("name", name)}
+        return {**about, **known, "status": 204 if verb == "delete" else 202}
 
     def _local(self, what, asked):
         if what == "status":

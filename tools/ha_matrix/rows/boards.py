@@ -11,6 +11,16 @@ from tools.ha_matrix.verdict import Missed, Row, Seen
 FENCED_BOUND_S = 10.0
 
 
+async def _relied_on(ground: Ground) -> None:
+    """Wait until every board is relied on: each is asked once a minute, and a host that was off has to be seen on."""
+
+    async def relied_on() -> bool:
+        shown = await ground.shown("/v1/bmcs")
+        return shown is not None and all(it["state"] == "ok" for it in shown["items"])
+
+    await ground.until("every board is relied on", relied_on, deadline_s=90.0, every_s=1.0)
+
+
 async def lies(ground: Ground) -> Seen:
     """Row 22: a board that was right until now says "off" of a host that was only cut off.
 
@@ -19,6 +29,7 @@ async def lies(ground: Ground) -> Seen:
     """
     host = ground.hosts[2]
     guest = await ground.writing("row22", host=host)
+    await _relied_on(ground)
     await ground.lab.bmc(host, "lying")
     since_s = time.monotonic()
     await ground.lab.cut(host)
@@ -40,6 +51,7 @@ async def honest(ground: Ground) -> Seen:
     """Row 23, for comparison: the board works, and the host is cut off."""
     host = ground.hosts[2]
     guest = await ground.writing("row23-honest", host=host)
+    await _relied_on(ground)
     since_s = time.monotonic()
     await ground.lab.cut(host)
     again_s = await ground.runs_again_s(guest, since_s, hosts=ground.others(host), deadline_s=60.0)
@@ -55,6 +67,7 @@ async def dies(ground: Ground) -> Seen:
     """Row 23: the board loses its power with the host, and never answers."""
     host = ground.hosts[1]
     guest = await ground.writing("row23-dead", host=host)
+    await _relied_on(ground)
     since_s = time.monotonic()
     await ground.lab.bmc(host, "dead")
     await ground.lab.power_off(host)

@@ -16,9 +16,11 @@ from tools.ha_matrix.numbers import percentile
 from tools.ha_matrix.verdict import THREE, Missed, Row, Seen
 
 COUNT = int(os.environ.get("VMS", "100"))
+PROMISED = 100
 AT_ONCE = 4
 MEMORY_MIB = 64
 EMPTY = "empty"
+NODE_MEMORY = "/sys/devices/system/node/node0/meminfo"
 DEADLINE_S = 180.0
 
 
@@ -31,6 +33,23 @@ async def _upload_empty(ground: Ground) -> None:
         argv = ["qemu-img", "create", "-q", "-f", "qcow2", str(file), "16M"]
         await run(argv, timeout_s=30.0)
         await ground.types("image", "upload", EMPTY, "--file", str(file))
+
+
+async def _whole_memory(ground: Ground, host: str) -> None:
+    """Have libvirt on a host count all memory of the machine: of memory that was plugged in later it counts none.
+
+    The kernel lists such memory in no NUMA node, and that is where libvirt looks. The agent reports it within a minute.
+    """
+    total = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()[0].split()[1]
+    told = ground.lab.layout.state / "meminfo"
+    told.write_text(f"Node 0 MemTotal: {total} kB\nNode 0 MemFree: {total} kB\n", encoding="ascii")
+    await ground.lab.run(host, "mount", "--bind", str(told), NODE_MEMORY)
+
+    async def reported() -> bool:
+        shown = await ground.shown(f"/v1/hosts/{host}", host=host)
+        return shown is not None and shown["memory_mib"] >= int(total) >> 10
+
+    await ground.until(f"{host} reports all memory", reported, deadline_s=90.0, every_s=0.5)
 
 
 async def _many(ground: Ground, host: str, count: int) -> list[Guest]:
@@ -87,6 +106,7 @@ async def very_many(ground: Ground) -> Seen:
     """Row 30: the host of very many VMs loses power. QEMUs are real; their guests have no operating system."""
     lost = ground.hosts[1]
     await _upload_empty(ground)
+    await _whole_memory(ground, lost)
     guests = await _many(ground, lost, COUNT)
     since_s = time.monotonic()
     await ground.lab.power_off(lost)
@@ -113,13 +133,12 @@ async def very_many(ground: Ground) -> Seen:
         f"the last after {last_s:.1f} s, on two hosts that share 2 cores",
         p95_s,
         {
-            "p95_s": p95_s,
+            # The promise is about a hundred; with fewer, it is not this number that was measured.
+            "p95_s" if len(guests) >= PROMISED else "p95_of_fewer_s": p95_s,
             "first_s": min(times.values()),
             "last_s": last_s,
             "vms": float(len(guests)),
-        }
-        if len(guests) >= COUNT
-        else {},
+        },
     )
 
 

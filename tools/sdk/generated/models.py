@@ -225,6 +225,17 @@ class AbortDrill(Model, frozen=True, kw_only=True):
     """Why, for the report. At most 200 characters."""
 
 
+class AbortDrills(Model, frozen=True, kw_only=True):
+    """What users say of one of the drills."""
+
+    drills: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of them."""
+    q: tuple[str, ...] | UnsetType = UNSET
+    """Conditions as lists take them, instead of `drills`; all must hold."""
+    reason: str | UnsetType = UNSET
+    """Why, for the report. At most 200 characters."""
+
+
 class AccessKey(Model, frozen=True, kw_only=True):
     """What a program of others signs its requests with; its id is part of each signature.
 
@@ -345,6 +356,28 @@ class AttachDataCenter(Model, frozen=True, kw_only=True):
     """Name or id of the data center."""
 
 
+class AttachDistributedSwitches(Model, frozen=True, kw_only=True):
+    """What users say of one of the distributed-switches."""
+
+    cluster: str
+    """Name or id of the cluster."""
+    distributed_switches: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of them."""
+    q: tuple[str, ...] | UnsetType = UNSET
+    """Conditions as lists take them, instead of `distributed_switches`; all must hold."""
+
+
+class AttachImageStorages(Model, frozen=True, kw_only=True):
+    """What users say of one of the image-storages."""
+
+    data_center: str
+    """Name or id of the data center."""
+    image_storages: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of them."""
+    q: tuple[str, ...] | UnsetType = UNSET
+    """Conditions as lists take them, instead of `image_storages`; all must hold."""
+
+
 class Audit(Model, frozen=True, kw_only=True):
     """What somebody did or tried. Begins before the change is made, ends after it; name = id.
 
@@ -394,6 +427,15 @@ class Audit(Model, frozen=True, kw_only=True):
     """What differs, as it was: JSON, secrets masked."""
     after: str = ""
     """What differs, as it is now: JSON, secrets masked."""
+
+
+class AutoMembers(Model, frozen=True, kw_only=True):
+    """What users say of one of the hosts."""
+
+    members: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of them."""
+    q: tuple[str, ...] | UnsetType = UNSET
+    """Conditions as lists take them, instead of `members`; all must hold."""
 
 
 class BlockedVM(Model, frozen=True, kw_only=True):
@@ -452,6 +494,13 @@ class Caller(Model, frozen=True, kw_only=True):
     via: str = ""
     account_id: str = ""
     permissions: tuple[Permission, ...] = ()
+
+
+class CancelTasks(Model, frozen=True, kw_only=True):
+    """What users say of one of the tasks."""
+
+    tasks: tuple[str, ...]
+    """Names or ids of them."""
 
 
 class Certificate(Model, frozen=True, kw_only=True):
@@ -550,6 +599,15 @@ class ChangePolicy(Model, frozen=True, kw_only=True):
     """How many hosts vote at most: 1, 3, 5 or 7; `null`: as it is."""
     voter_replace_after_s: int | UnsetType | None = UNSET
     """Silence after which a voter gives its place to another host, 10 s to 7 days; `null`: as it is."""
+
+
+class ChangeProfile(Model, frozen=True, kw_only=True):
+    """`PATCH /v1/ha/profile`."""
+
+    name: str
+    """The profile to go by: `wide`, `default` or `moonshot`."""
+    force: bool | UnsetType = UNSET
+    """Also if a host's network was seen not to hold it lately. Default: `False`."""
 
 
 class ChangeRule(Model, frozen=True, kw_only=True):
@@ -904,6 +962,111 @@ class DataStorage(Model, frozen=True, kw_only=True):
     """The name behind `data_center_id`; empty without one."""
 
 
+class DeleteAccessKeys(Model, frozen=True, kw_only=True):
+    """What users say of one of the access-keys."""
+
+    access_keys: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeleteAccessTokens(Model, frozen=True, kw_only=True):
+    """What users say of one of the access-tokens."""
+
+    access_tokens: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeleteAccounts(Model, frozen=True, kw_only=True):
+    """What users say of one of the accounts."""
+
+    accounts: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeleteBmcs(Model, frozen=True, kw_only=True):
+    """What users say of one of the bmcs."""
+
+    bmcs: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeleteClusters(Model, frozen=True, kw_only=True):
+    """What users say of one of the clusters."""
+
+    clusters: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeleteDataCenters(Model, frozen=True, kw_only=True):
+    """What users say of one of the data-centers."""
+
+    data_centers: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeleteDataStorages(Model, frozen=True, kw_only=True):
+    """What users say of one of the data-storages."""
+
+    data_storages: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeleteDistributedSwitches(Model, frozen=True, kw_only=True):
+    """What users say of one of the distributed-switches."""
+
+    distributed_switches: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeleteHosts(Model, frozen=True, kw_only=True):
+    """What users say of one of the hosts."""
+
+    hosts: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeleteImages(Model, frozen=True, kw_only=True):
+    """What users say of one of the images."""
+
+    images: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeleteJoinTokens(Model, frozen=True, kw_only=True):
+    """What users say of one of the join-tokens."""
+
+    join_tokens: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeletePortGroups(Model, frozen=True, kw_only=True):
+    """What users say of one of the port-groups."""
+
+    port_groups: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeleteRoles(Model, frozen=True, kw_only=True):
+    """What users say of one of the roles."""
+
+    roles: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeleteSecurityGroups(Model, frozen=True, kw_only=True):
+    """What users say of one of the security-groups."""
+
+    security_groups: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeleteSessions(Model, frozen=True, kw_only=True):
+    """What users say of one of the sessions."""
+
+    sessions: tuple[str, ...]
+    """Names or ids of them."""
+
+
 class DeleteVMs(Model, frozen=True, kw_only=True):
     """`POST /v1/vms/actions/delete`. There are no conditions here: what they match may change before a repetition."""
 
@@ -920,6 +1083,46 @@ class DeletionPlan(Model, frozen=True, kw_only=True):
     deleted: tuple[Touched, ...] = ()
     detached: tuple[Touched, ...] = ()
     refused: tuple[Touched, ...] = ()
+
+
+class DemoteMembers(Model, frozen=True, kw_only=True):
+    """What users say of one of the hosts."""
+
+    members: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of them."""
+    q: tuple[str, ...] | UnsetType = UNSET
+    """Conditions as lists take them, instead of `members`; all must hold."""
+
+
+class DetachDistributedSwitches(Model, frozen=True, kw_only=True):
+    """What users say of one of the distributed-switches."""
+
+    cluster: str
+    """Name or id of the cluster."""
+    distributed_switches: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of them."""
+    q: tuple[str, ...] | UnsetType = UNSET
+    """Conditions as lists take them, instead of `distributed_switches`; all must hold."""
+
+
+class DetachImageStorages(Model, frozen=True, kw_only=True):
+    """What users say of one of the image-storages."""
+
+    data_center: str
+    """Name or id of the data center."""
+    image_storages: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of them."""
+    q: tuple[str, ...] | UnsetType = UNSET
+    """Conditions as lists take them, instead of `image_storages`; all must hold."""
+
+
+class Disarm(Model, frozen=True, kw_only=True):
+    """`POST /v1/ha/actions/disarm`."""
+
+    reason: str
+    """Why; shown to whoever wonders. At most 200 characters."""
+    rearm_after_s: int | UnsetType = UNSET
+    """When to arm it again by itself, 60 s to 7 days; 0: when someone does so. Default: `0`."""
 
 
 class Disk(Model, frozen=True, kw_only=True):
@@ -1149,6 +1352,31 @@ class GiveUpTask(Model, frozen=True, kw_only=True):
     """Why; it is kept with the task. At most 200 characters."""
     confirm: str
     """The name of what the task works on, once more."""
+
+
+class HaProfile(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    name: str = ""
+    lease_s: float = 0.0
+    watchdog_s: float = 0.0
+    margin_s: float = 0.0
+    safe_s: float = 0.0
+    choices: tuple[str, ...] = ()
+    hosts_behind: tuple[str, ...] = ()
+
+
+class HaStatus(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    state: str = ""
+    profile: str = ""
+    disarmed_by: str = ""
+    disarmed_ms: int = 0
+    reason: str = ""
+    rearm_ms: int = 0
+    waits_for: tuple[str, ...] = ()
+    hosts_behind: tuple[str, ...] = ()
 
 
 class HealthFinding(Model, frozen=True, kw_only=True):
@@ -1464,6 +1692,17 @@ class LeaveCluster(Model, frozen=True, kw_only=True):
 class LeaveMaintenance(Model, frozen=True, kw_only=True):
     """`POST /v1/hosts/{host}/actions/leave-maintenance`."""
 
+    move_back: bool | UnsetType = UNSET
+    """Whether the VMs that left it for the maintenance come back. Default: `True`."""
+
+
+class LeaveMaintenanceHosts(Model, frozen=True, kw_only=True):
+    """What users say of one of the hosts."""
+
+    hosts: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of them."""
+    q: tuple[str, ...] | UnsetType = UNSET
+    """Conditions as lists take them, instead of `hosts`; all must hold."""
     move_back: bool | UnsetType = UNSET
     """Whether the VMs that left it for the maintenance come back. Default: `True`."""
 
@@ -1800,6 +2039,15 @@ class Power(Model, frozen=True, kw_only=True):
     """Whether it has power."""
 
 
+class PowerOnBmcs(Model, frozen=True, kw_only=True):
+    """What users say of one of the bmcs."""
+
+    bmcs: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of them."""
+    q: tuple[str, ...] | UnsetType = UNSET
+    """Conditions as lists take them, instead of `bmcs`; all must hold."""
+
+
 class Problem(Model, frozen=True, kw_only=True):
     """RFC 9457 section 3.1; `code` is ours and stable, `detail` says what was wrong and what to do."""
 
@@ -1817,6 +2065,15 @@ class Problem(Model, frozen=True, kw_only=True):
     """What was wrong and what to do."""
     request_id: str = ""
     """Id of the request, as in the agent's log."""
+
+
+class PromoteMembers(Model, frozen=True, kw_only=True):
+    """What users say of one of the hosts."""
+
+    members: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of them."""
+    q: tuple[str, ...] | UnsetType = UNSET
+    """Conditions as lists take them, instead of `members`; all must hold."""
 
 
 class PutBmc(Model, frozen=True, kw_only=True):
@@ -1865,6 +2122,15 @@ class Report(Model, frozen=True, kw_only=True):
     to_do: str = ""
     text: str = ""
     markdown: str = ""
+
+
+class RetryTasks(Model, frozen=True, kw_only=True):
+    """What users say of one of the tasks."""
+
+    tasks: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of them."""
+    q: tuple[str, ...] | UnsetType = UNSET
+    """Conditions as lists take them, instead of `tasks`; all must hold."""
 
 
 class Role(Model, frozen=True, kw_only=True):
@@ -1943,6 +2209,25 @@ class RunDrill(Model, frozen=True, kw_only=True):
     """Name or id of the data storage that is lost; empty: none."""
     confirm: str | UnsetType = UNSET
     """The host's name, once more, or the cluster's for a full power loss: it is done for real."""
+
+
+class RunWorkflow(Model, frozen=True, kw_only=True):
+    """`POST /v1/workflows/{workflow}/actions/run`: on what, and the workflow's inputs."""
+
+    vm: str
+    """Name or id of the VM that it is run on."""
+    arguments: dict[str, str] | UnsetType = UNSET
+    """The workflow's inputs by name, as `GET /v1/workflows` lists them."""
+
+
+class RunnableWorkflow(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    name: str = ""
+    description: str = ""
+    run_on: str = ""
+    inputs: tuple[WorkflowInput, ...] = ()
+    steps: tuple[str, ...] = ()
 
 
 class SecretsKeyAtHost(Model, frozen=True, kw_only=True):
@@ -2313,6 +2598,17 @@ class VoterPolicy(Model, frozen=True, kw_only=True):
     voters: int = 0
     voters_wanted: int = 0
     losses_survived: int = 0
+
+
+class WorkflowInput(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    name: str = ""
+    type: str = ""
+    required: bool = False
+    default: str = ""
+    length_max: int = 0
+    description: str = ""
 
 
 class WriteRole(Model, frozen=True, kw_only=True):
