@@ -166,7 +166,7 @@ def _one_profile(view: DrillView, wish: Wish) -> Iterable[Obstacle]:
             yield _obstacle(
                 "profile-changing",
                 what=f"the guard of {_name(view, host_id)} doesn't keep to the times of the profile yet",
-                advice="wait until it does: kvorum ha show",
+                advice="wait until it does: kvorum ha status",
             )
 
 
