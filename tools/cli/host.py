@@ -24,6 +24,8 @@ disks will be damaged. Look at the machine, not at a ping."""
 def _state(item: Item) -> str:
     state = item.text("state", "-")
     words = [state, *(word for word in ("witness", "maintenance") if item.flag(word))]
+    if fault := item.text("driver_fault"):
+        words.append(f"no VM starts: {fault}")
     return ", ".join(words)
 
 
