@@ -165,7 +165,7 @@ def test_a_cut_whose_outcome_is_open_is_refused() -> None:
 
 
 def test_a_storage_is_lost_for_less_than_guests_wait_for_it() -> None:
-    for duration_s, wanted in ((0, set()), (25, set()), (26, {"duration-out-of-bounds"})):
+    for duration_s, wanted in ((0, set()), (20, set()), (21, {"duration-out-of-bounds"})):
         plan = check(
             view(vm("web")),
             DrillKind.STORAGE_LOSS,
