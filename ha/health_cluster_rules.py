@@ -106,7 +106,7 @@ def network_is_too_slow(facts: ClusterFacts, votes: Votes) -> Iterable[Finding]:
         gap_s = host.report.renewal_gap_s if host.report is not None else None
         if facts.lease_s and not holds(facts.lease_s, gap_s):
             found = _finding(
-                Level.DEGRADED,
+                Level.NOTICE,
                 "profile-not-held",
                 f"its lease was not renewed for {gap_s:.1f} s within the last ten minutes, and the profile "
                 f"{facts.profile} holds less than {facts.lease_s / GAPS:g} s",

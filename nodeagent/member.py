@@ -427,7 +427,7 @@ class Member:
                 else:
                     self._judge.applied(lease)
                     if host_id == self.node.host_id:
-                        self._gaps.renewed()
+                        self._gaps.renewed(lease.lease_s)
 
 
 def _choice(config: Config, *, witness: bool) -> Choice:

@@ -149,18 +149,21 @@ def test_the_longest_gap_is_kept_for_ten_minutes_and_an_open_one_counts():
     assert gaps.worst_s() is None
     for step_s in (0.0, 1.0, 4.0, 1.0):
         clock.now_s += step_s
-        gaps.renewed()
+        gaps.renewed(12.0)
     assert gaps.worst_s() == 4.0
     clock.now_s += 5.0
     assert gaps.worst_s() == 5.0
     for _ in range(598):
         clock.now_s += 1.0
-        gaps.renewed()
+        gaps.renewed(12.0)
     clock.now_s += 1.5
-    gaps.renewed()
+    gaps.renewed(12.0)
     assert gaps.worst_s() == 6.0
     for _ in range(10):
         clock.now_s += 1.0
-        gaps.renewed()
+        gaps.renewed(12.0)
     assert gaps.worst_s() == 1.5
+    clock.now_s += 12.0
+    gaps.renewed(12.0)
+    assert gaps.worst_s() == 1.5, "its lease ended: it was cut off"
     assert holds(12.0, 5.9) and not holds(12.0, 6.0) and holds(1.0, None)

@@ -167,7 +167,7 @@ CASES = (
     }, Verdict.DEGRADED),
     Case("a network that hardly holds the profile", replace(
         say(cluster(), 2, renewal_gap_s=6.0), lease_s=12.0, profile="default",
-    ), {(DEGRADED, "h2", "profile-not-held")}, Verdict.DEGRADED),
+    ), {(NOTICE, "h2", "profile-not-held")}),
     Case("a network that holds the profile", replace(say(cluster(), 2, renewal_gap_s=5.9), lease_s=12.0), set()),
     Case("a BMC with a fault", change(cluster(), 2, bmc_fault=True), {(NOTICE, "h2", "bmc-fault")}),
     Case("maintenance", change(cluster(), 2, maintenance=True), {(NOTICE, "h2", "host-in-maintenance")}),
