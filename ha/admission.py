@@ -21,7 +21,8 @@ from itertools import combinations
 from math import comb
 
 from core.errors import ConflictError
-from core.model import VM, Host, HostState, PowerState, VMPhase
+from core.model import VM, Host, HostState, PlacementRule, PowerState, VMPhase
+from ha.fencing import is_movable
 from ha.placement import (
     HOST_RESERVE_MIB,
     VM_OVERHEAD_MIB,
@@ -30,7 +31,9 @@ from ha.placement import (
     PlacementView,
     loads_of,
     why_not_on,
+    with_followers,
 )
+from ha.placement_rules import Bounds, RuleBook, bounds_of, can_leave
 from ha.start_order import recovery_order
 
 SETS_MAX = 256
@@ -48,13 +51,14 @@ class AdmissionError(ConflictError):
 @dataclass(frozen=True, slots=True)
 class RoomView:
     """One cluster as one agent knows it. `hosts` and `vms` are those of the cluster, `pinned` the ids of VMs with disks on
-    one host only, which can't be started elsewhere, and `storages` the ids of the data storages of each VM's disks, by its id. `fresh_s` as in `PlacementView`."""
+    one host only, which can't be started elsewhere, and `storages` the ids of the data storages of each VM's disks, by its id. `rules` are the cluster's placement rules. `fresh_s` as in `PlacementView`."""
 
     hosts: tuple[Host, ...]
     vms: Sequence[VM]
     pinned: frozenset[str]
     lease_ages_s: Mapping[str, float]
     storages: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    rules: tuple[PlacementRule, ...] = ()
     failures: int = 1
     fresh_s: float = 6.0
     reserve_mib: int = HOST_RESERVE_MIB
@@ -95,7 +99,9 @@ def first_shortfall(view: RoomView) -> Loss | None:
 
 def left_out_elsewhere(view: RoomView, host: Host, vms: list[VM]) -> tuple[VM, ...]:
     """Return which of these VMs would find no room if all of them left the host together."""
-    return _Room.of(view).without((host,), vms).left_out
+    room = _Room.of(view)
+    room.alive = True
+    return room.without((host,), vms).left_out
 
 
 def can_be_lost(view: RoomView) -> bool:
@@ -159,14 +165,22 @@ _Spot = tuple[int, str, str]
 
 @dataclass(slots=True)
 class _Room:
-    """The hosts that can take VMs, in the order of their room, with what is on them; the same for all sets."""
+    """The hosts that can take VMs, in the order of their room, with what is on them; the same for all sets.
+
+    `alive`: VMs are moved off a host that is to be emptied, not started again after a loss.
+    """
 
     view: PlacementView
     hosts: Mapping[str, Host]
     loads: dict[str, Load]
     at_home: Mapping[str, list[VM]]
     storages: Mapping[str, frozenset[str]]
+    pinned: frozenset[str]
+    book: RuleBook
+    in_rules: Mapping[str, VM]
     spots: list[_Spot] = field(default_factory=list)
+    planned: dict[str, str] = field(default_factory=dict)
+    alive: bool = False
 
     @classmethod
     def of(cls, view: RoomView) -> _Room:
@@ -196,10 +210,21 @@ class _Room:
             else:
                 at_home.setdefault(vm.host_id, []).append(vm)
         hosts = {host.id: host for host in view.hosts}
-        room = cls(placement, hosts, loads_of(vms), at_home, view.storages)
+        book = RuleBook.of(view.rules)
+        room = cls(
+            placement,
+            hosts,
+            loads_of(vms),
+            at_home,
+            storages=view.storages,
+            pinned=view.pinned,
+            book=book,
+            in_rules={vm.id: vm for vm in vms if vm.id in book.by_vm},
+        )
         room._sort()
         if homeless:
-            room.loads = room.placing(()).place_all(homeless).loads_after()
+            done = room.placing(()).place_all(homeless)
+            room.loads, room.planned = done.loads_after(), done.planned
             room._sort()
         return room
 
@@ -219,7 +244,7 @@ class _Room:
 
     def placing(self, lost: tuple[Host, ...]) -> _Placing:
         """Begin to place VMs on the hosts that are left."""
-        return _Placing(self, frozenset(host.id for host in lost))
+        return _Placing(self, frozenset(host.id for host in lost), planned=dict(self.planned))
 
     def without(self, lost: tuple[Host, ...], vms: list[VM]) -> Loss:
         """Return what becomes of VMs when these hosts are lost."""
@@ -244,6 +269,8 @@ class _Placing:
     lost: frozenset[str]
     left_out: list[VM] = field(default_factory=list)
     placed: Counter[str] = field(default_factory=Counter)
+    planned: dict[str, str] = field(default_factory=dict)
+    _kept: dict[str, str] = field(default_factory=dict)
     _next: int = 0
     _touched: list[_Spot] = field(default_factory=list)
     _loads: dict[str, Load] = field(default_factory=dict)
@@ -260,32 +287,71 @@ class _Placing:
         return self.room.loads | self._loads
 
     def _place(self, vm: VM) -> bool:
+        """Put a VM where failover would (`ha.manager`); with it the room of those that have to be on one host with it."""
+        if kept := self._kept.pop(vm.id, ""):
+            self.placed[kept] += 1
+            return True
+        bounds = self._bounds(vm)
         request = PlacementRequest(
             cpus=vm.cpus,
             memory_mib=vm.memory_mib,
             vm_id=vm.id,
             cluster_id=vm.cluster_id,
-            storage_ids=self.room.storages.get(vm.id, frozenset()),
+            storage_ids=self._storages_of(vm),
         )
-        full: list[_Spot] = []
-        try:
-            while (spot := self._take()) is not None:
-                free_mib, host = -spot[0], self.room.hosts[spot[2]]
-                load = self._loads.get(host.id) or self.room.loads.get(host.id, Load())
-                if why_not_on(request, self.room.view, host, load, free_mib):
-                    full.append(spot)
-                    if free_mib < _needed_mib(vm):
-                        return False  # nobody has more
-                    continue
-                needed_mib = _needed_mib(vm)
-                self._loads[host.id] = Load(load.memory_mib + needed_mib, load.cpus + vm.cpus)
-                heappush(self._touched, (spot[0] + needed_mib, spot[1], spot[2]))
-                self.placed[host.id] += 1
-                return True
+        spot = self._choose(with_followers(request, bounds, self._storages_of))
+        if spot is None:
             return False
-        finally:
-            for spot in full:
-                heappush(self._touched, spot)
+        host_id, followers = spot[2], bounds.followers if bounds is not None else ()
+        load = self._load(host_id)
+        needed_mib = sum(map(_needed_mib, (vm, *followers)))
+        cpus = sum(one.cpus for one in (vm, *followers))
+        self._loads[host_id] = Load(load.memory_mib + needed_mib, load.cpus + cpus)
+        heappush(self._touched, (spot[0] + needed_mib, spot[1], host_id))
+        self.placed[host_id] += 1
+        if bounds is not None:
+            self.planned.update((one.id, host_id) for one in (vm, *followers))
+            self._kept.update((one.id, host_id) for one in followers)
+        return True
+
+    def _choose(self, request: PlacementRequest) -> _Spot | None:
+        """Take out the host with most room among those that break the fewest preferred rules; None: none will do."""
+        bounds = request.bounds
+        passed: list[_Spot] = []
+        best: tuple[int, _Spot] | None = None
+        while (spot := self._take()) is not None:
+            free_mib, host = -spot[0], self.room.hosts[spot[2]]
+            if why_not_on(request, self.room.view, host, self._load(host.id), free_mib):
+                passed.append(spot)
+                if free_mib < request.memory_mib + VM_OVERHEAD_MIB:
+                    break  # nobody has more
+                continue
+            penalty = bounds.penalty(host.id) if bounds is not None else 0
+            if best is None or penalty < best[0]:
+                passed.extend((best[1],) if best is not None else ())
+                best = (penalty, spot)
+            else:
+                passed.append(spot)
+            if not best[0]:
+                break
+        for spot in passed:
+            heappush(self._touched, spot)
+        return best[1] if best is not None else None
+
+    def _load(self, host_id: str) -> Load:
+        return self._loads.get(host_id) or self.room.loads.get(host_id, Load())
+
+    def _storages_of(self, vm: VM) -> frozenset[str]:
+        return self.room.storages.get(vm.id, frozenset())
+
+    def _bounds(self, vm: VM) -> Bounds | None:
+        room = self.room
+
+        def leaves(other: VM) -> bool:
+            goes = can_leave(other) if room.alive else is_movable(other)
+            return goes and other.id not in room.pinned
+
+        return bounds_of(room.book, vm, room.in_rules.get, planned=self.planned, leaves=leaves)
 
     def _take(self) -> _Spot | None:
         """Take out the host with most room."""

@@ -119,6 +119,14 @@ class ShortRoom(msgspec.Struct, frozen=True, kw_only=True):
     what: str
 
 
+class BrokenRule(msgspec.Struct, frozen=True, kw_only=True):
+    """A placement rule that doesn't hold now, and which VMs are where."""
+
+    name: str
+    mandatory: bool
+    what: str
+
+
 class ClusterFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The cluster as one agent, that of host `asked_id`, knows it.
 
@@ -136,6 +144,7 @@ class ClusterFacts(msgspec.Struct, frozen=True, kw_only=True):
     blocked_count: int = 0
     blocked: tuple[BlockedVM, ...] = ()
     short_rooms: tuple[ShortRoom, ...] = ()
+    broken_rules: tuple[BrokenRule, ...] = ()
     profile: str = "default"
     lease_s: float = 0.0
     disarmed: str = ""

@@ -12,7 +12,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from core.model import VM, Bmc, DataStorage, Disk, Host, HostState, Lease, PowerState, VMPhase
+from core.model import (
+    VM,
+    Bmc,
+    DataStorage,
+    Disk,
+    Host,
+    HostState,
+    Lease,
+    PlacementRule,
+    PowerState,
+    VMPhase,
+)
 from ha.cold_start import waited_for
 from ha.fencing import Fence, is_movable, to_fence
 from ha.placement import (
@@ -24,7 +35,9 @@ from ha.placement import (
     choose_host,
     loads_of,
     pinned_host_id,
+    with_followers,
 )
+from ha.placement_rules import Bounds, RuleBook, bounds_of
 from ha.profile import Profile
 from ha.proofs import Proof, silence_of
 from ha.start_order import recovery_order
@@ -128,6 +141,7 @@ class HAView:
     leases: Mapping[str, Lease]
     stamps_s: Mapping[str, float]
     bmcs: Mapping[str, Bmc] = field(default_factory=dict)
+    rules: tuple[PlacementRule, ...] = ()
     voters: frozenset[str] = frozenset()
     up: frozenset[str] = frozenset()
     suspected: frozenset[str] = frozenset()
@@ -207,7 +221,10 @@ def proof_of(view: HAView, vm: VM, host_id: str, now_s: float) -> Proof | None:
 
 @dataclass(slots=True)
 class _Plan:
-    """One round of decisions; what is recovered counts as load for the next."""
+    """One round of decisions; what is recovered counts as load for the next, and as being where it goes.
+
+    `_kept` are the hosts, by VM, where room is kept for those that follow one that was placed.
+    """
 
     view: HAView
     now_s: float
@@ -215,6 +232,9 @@ class _Plan:
     recovered: int = 0
     _loads: dict[str, Load] | None = None
     _disks: dict[str, list[Disk]] | None = None
+    _book: RuleBook | None = None
+    _planned: dict[str, str] = field(default_factory=dict)
+    _kept: dict[str, str] = field(default_factory=dict)
 
     def loads(self) -> dict[str, Load]:
         """Return what is placed on each host; counted once, and only when something is to be placed."""
@@ -230,12 +250,30 @@ class _Plan:
                 self._disks.setdefault(disk.vm_id, []).append(disk)
         return self._disks.get(vm_id, [])
 
+    def storages_of(self, vm: VM) -> frozenset[str]:
+        """Return the ids of the data storages of a VM's disks."""
+        return frozenset(disk.data_storage_id for disk in self.disks_of(vm.id))
+
+    def bounds(self, vm: VM) -> Bounds | None:
+        """Return what placement rules mean for a VM whose host is lost; None: it has none."""
+        if self._book is None:
+            self._book = RuleBook.of(self.view.rules)
+
+        def leaves(other: VM) -> bool:
+            return is_movable(other) and not pinned_host_id(
+                self.disks_of(other.id), self.view.storages
+            )
+
+        return bounds_of(self._book, vm, self.view.vms.get, planned=self._planned, leaves=leaves)
+
     def place(self, vm: VM) -> str:
-        """Choose a host and count the VM there.
+        """Choose a host and count the VM there, with those that have to be on one host with it.
 
         Raises:
             PlacementError: there is none.
         """
+        if kept := self._kept.pop(vm.id, ""):
+            return kept
         view = PlacementView(
             hosts=tuple(self.view.hosts.values()),
             vms=(),
@@ -247,10 +285,16 @@ class _Plan:
             memory_mib=vm.memory_mib,
             vm_id=vm.id,
             cluster_id=vm.cluster_id,
-            storage_ids=frozenset(disk.data_storage_id for disk in self.disks_of(vm.id)),
+            storage_ids=self.storages_of(vm),
         )
+        bounds = self.bounds(vm)
+        request = with_followers(request, bounds, self.storages_of)
         host_id = choose_host(request, view, self.loads()).host_id
-        add_load(self.loads(), host_id, cpus=vm.cpus, memory_mib=vm.memory_mib)
+        followers = bounds.followers if bounds is not None else ()
+        for one in (vm, *followers):
+            add_load(self.loads(), host_id, cpus=one.cpus, memory_mib=one.memory_mib)
+            self._planned[one.id] = host_id
+        self._kept.update((one.id, host_id) for one in followers)
         return host_id
 
     def for_vm(self, vm: VM) -> Decision | None:

@@ -7,28 +7,35 @@ starts only when the host's guard allows it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from core.errors import ConflictError
-from core.model import VM, DataStorage, DataStorageKind, Disk, Host, HostState, PowerState, VMPhase
+from core.model import VM, DataStorage, DataStorageKind, Disk, Host, HostState
+from ha.placement_rules import Bounds, is_placed
 
 CPU_OVERCOMMIT = 8
 VM_OVERHEAD_MIB = 64
 HOST_RESERVE_MIB = 512
 NOT_ITS_DISKS = "does not hold the VM's local disks"
 
-_IDLE_PHASES = (VMPhase.STOPPED, VMPhase.DELETING)
-
 
 class PlacementError(ConflictError):
-    """No host can take the VM; the message says why for each."""
+    """No host can take the VM; the message says why for each. `kinds` are those of the resources that it names."""
 
     code = "no-host"
+    kinds: tuple[str, ...] = ("host",)
+
+
+class RuledOutError(PlacementError):
+    """The same of a VM with placement rules, which the message may name."""
+
+    kinds = ("host", "vm", "placement-rule")
 
 
 @dataclass(frozen=True, slots=True)
 class PlacementRequest:
-    """What has to fit. `only_host_id` pins the VM, `only_why` is what is said of other hosts then; `vm_id` is not counted as a load where it is now. `storage_ids` are the data storages of its disks."""
+    """What has to fit. `only_host_id` pins the VM, `only_why` is what is said of other hosts then; `vm_id` is not counted as a load where it is now. `storage_ids` are the data storages of its disks.
+    `bounds` is what placement rules mean for it, None for a VM without any."""
 
     cpus: int
     memory_mib: int
@@ -38,6 +45,24 @@ class PlacementRequest:
     only_why: str = NOT_ITS_DISKS
     except_host_ids: frozenset[str] = frozenset()
     storage_ids: frozenset[str] = frozenset()
+    bounds: Bounds | None = None
+
+
+def with_followers(
+    request: PlacementRequest, bounds: Bounds | None, storages_of: Callable[[VM], frozenset[str]]
+) -> PlacementRequest:
+    """Return a request with what placement rules mean for it: the room and the data storages of those that follow it, too."""
+    if bounds is None:
+        return request
+    storages = [storages_of(vm) for vm in bounds.followers]
+    return replace(
+        request,
+        bounds=bounds,
+        cpus=request.cpus + sum(vm.cpus for vm in bounds.followers),
+        memory_mib=request.memory_mib
+        + sum(vm.memory_mib + VM_OVERHEAD_MIB for vm in bounds.followers),
+        storage_ids=request.storage_ids.union(*storages),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +127,7 @@ def loads_of(vms: Iterable[VM], *, except_vm_id: str = "") -> dict[str, Load]:
     """Return what is placed on each host. A migrating VM counts on both; a stopped one that shall stay so on none."""
     loads: dict[str, Load] = {}
     for vm in vms:
-        stopped = vm.power is PowerState.STOPPED and vm.phase in _IDLE_PHASES
-        if stopped or vm.id == except_vm_id:
+        if not is_placed(vm) or vm.id == except_vm_id:
             continue
         for host_id in {vm.host_id, vm.migrating_to_host_id} - {""}:
             add_load(loads, host_id, cpus=vm.cpus, memory_mib=vm.memory_mib)
@@ -132,7 +156,7 @@ def choose_host(
     loads: Mapping[str, Load] | None = None,
     prefer: Prefer = most_memory_free,
 ) -> Placement:
-    """Return the host that is preferred among those that can take the VM.
+    """Return the host that is preferred among those that can take the VM and break the fewest preferred rules.
 
     `loads` replaces what would be counted from the view (recovery plans many VMs at once).
 
@@ -150,9 +174,11 @@ def choose_host(
         if not why_not:
             candidates.append(Candidate(host, free_mib, load.cpus))
     if not candidates:
-        raise PlacementError(
-            "no host can take the VM: " + ("; ".join(reasons) or "there are no hosts")
-        )
+        error = PlacementError if request.bounds is None else RuledOutError
+        raise error("no host can take the VM: " + ("; ".join(reasons) or "there are no hosts"))
+    if (bounds := request.bounds) is not None:
+        least = min(bounds.penalty(one.host.id) for one in candidates)
+        candidates = [one for one in candidates if bounds.penalty(one.host.id) == least]
     return Placement(prefer(request, tuple(candidates)), tuple(reasons))
 
 
@@ -184,6 +210,8 @@ def why_not_on(
         return "never held a lease"
     if age_s >= view.fresh_s:
         return "its lease is too old"
+    if request.bounds is not None and (why := request.bounds.why_not(host.id)):
+        return why
     if free_mib < needed_mib:
         return f"{max(0, free_mib)} MiB free, {needed_mib} needed"
     if load.cpus + request.cpus > host.cpus * CPU_OVERCOMMIT:

@@ -16,7 +16,16 @@ ANY = "*"
 READ, CREATE, CHANGE, DELETE, OPERATE = "read", "create", "change", "delete", "operate"
 ACTIONS = (READ, CREATE, CHANGE, DELETE, OPERATE)
 
-WORKLOAD_KINDS = ("vm", "image", "disk", "nic", "port-group", "security-group", "task")
+WORKLOAD_KINDS = (
+    "vm",
+    "image",
+    "disk",
+    "nic",
+    "port-group",
+    "security-group",
+    "placement-rule",
+    "task",
+)
 """What an operator works with."""
 
 INFRASTRUCTURE_KINDS = (

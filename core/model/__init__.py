@@ -57,6 +57,7 @@ from core.model.network import (
     Rule,
     SecurityGroup,
 )
+from core.model.placement_rule import PlacementPolicy, PlacementRule, RuleStrength
 from core.model.power import IPMI_PORT, Bmc, BmcState
 from core.model.relations import Link, links_of
 from core.model.resource import (
@@ -120,6 +121,7 @@ RESOURCE_TYPES: tuple[type[Resource], ...] = (
     Nic,
     SecurityGroup,
     VM,
+    PlacementRule,
     Task,
     Event,
     Drill,
@@ -190,6 +192,8 @@ __all__ = [
     "NonceFloor",
     "OnDelete",
     "Permission",
+    "PlacementPolicy",
+    "PlacementRule",
     "PlannedStep",
     "Plugin",
     "PluginState",
@@ -200,6 +204,7 @@ __all__ = [
     "Resource",
     "Role",
     "Rule",
+    "RuleStrength",
     "SecretsKey",
     "SecurityGroup",
     "Session",

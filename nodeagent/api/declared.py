@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from core.errors import InvalidError
 from core.model import KINDS, Resource, check_name, kind_of
 from core.model.additions import BUILT_IN
+from ha.placement_rules import RuleError
 from nodeagent.api.bodies import (
     change_body,
     create_body,
@@ -24,8 +25,9 @@ from nodeagent.api.bodies import (
 from nodeagent.api.collections import type_of
 from nodeagent.api.deleting import deleted
 from nodeagent.api.requests import body_of, ids_of, json_answer, node_of, shown_to, target_of
-from nodeagent.api.rights import check_named
+from nodeagent.api.rights import check_named, without_names
 from nodeagent.services.cascade import word
+from nodeagent.services.placement_rules import check_rule
 from nodeagent.services.reach import refuse_if_needed
 
 
@@ -55,6 +57,7 @@ async def create(request: web.Request) -> web.Response:
             **_stored(request, type_, given),
         )
         made.check()
+        _check_rule(request, made)
         await node.store.apply(puts=(made,), request_id=ids.request_id)
     return json_answer(
         shown_to(request, node.store.need(type_, id_)),
@@ -78,6 +81,7 @@ async def change(request: web.Request) -> web.Response:
     if after != before:
         after.check()
         refuse_if_needed(node.store, before, after)
+        _check_rule(request, after)
         await node.store.apply(puts=(after,), request_id=ids.request_id)
     return json_answer(shown_to(request, node.store.need(type_, before.id)))
 
@@ -85,6 +89,13 @@ async def change(request: web.Request) -> web.Response:
 async def delete(request: web.Request) -> web.Response:
     """DELETE /v1/<plural>/{ref}. 204: gone, with what goes along. 409: something stands in the way."""
     return await deleted(request, target_of(request, _type(request), "ref"))
+
+
+def _check_rule(request: web.Request, after: Resource) -> None:
+    try:
+        check_rule(node_of(request).store, after)
+    except RuleError as error:
+        raise without_names(request, error, "vm", "placement-rule") from None
 
 
 def _type(request: web.Request) -> type[Resource]:

@@ -109,6 +109,7 @@ NEEDS: dict[str, Need] = {
     "DELETE /v1/access-keys/{key}": _stored("access-key", DELETE),
     "POST /v1/access-keys/{key}/actions/rotate": _alone(_stored("access-key", CHANGE)),
     "GET /v1/clusters/{cluster}/room": _role("cluster", READ),
+    "GET /v1/placement-rules/{rule}/check": _role("placement-rule", READ),
     "GET /v1/members": _role("host", READ),
     "GET /v1/members/policy": _role("host", READ),
     "PATCH /v1/members/policy": _role("host", CHANGE),

@@ -56,7 +56,7 @@ async def create_vm(request: web.Request) -> web.Response:
     try:
         opened = await services_of(request).vms.create(body, ids_of(request))
     except (AdmissionError, PlacementError) as error:
-        raise without_names(request, error, "host") from None
+        raise without_names(request, error, *_named_in(error)) from None
     return await answer_opened(request, opened)
 
 
@@ -124,7 +124,12 @@ async def act(request: web.Request, vm: Callable[[], VM], verb: Verb, ids: Ids) 
                     raise
         return await verb(vm(), ids.again(ATTEMPTS - 1))
     except (AdmissionError, PlacementError) as error:
-        raise without_names(request, error, "host") from None
+        raise without_names(request, error, *_named_in(error)) from None
+
+
+def _named_in(error: AdmissionError | PlacementError) -> tuple[str, ...]:
+    """Return the kinds of which a refusal names resources."""
+    return error.kinds if isinstance(error, PlacementError) else ("host",)
 
 
 async def answer_opened(request: web.Request, opened: Opened) -> web.Response:

@@ -26,6 +26,7 @@ from ha.admission import AdmissionError, RoomView, can_be_lost, first_shortfall,
 from ha.health_facts import ShortRoom
 from ha.profile import profile_of
 from nodeagent.joining.founding import MESH_ID
+from nodeagent.services.placement_rules import rules_in
 from raftstate.store import Store
 
 NEVER = float("inf")
@@ -65,6 +66,7 @@ def room_view(store: Store, ages: Ages, cluster: Cluster, *, instead: VM | None 
         vms=[*vms, instead] if instead is not None else vms,
         pinned=pinned_vms(store),
         storages=storages_of_vms(store.all(Disk)),
+        rules=rules_in(store, cluster.id),
         lease_ages_s={
             host.id: age
             for host in hosts

@@ -22,13 +22,14 @@ from core.model import (
     HostState,
     Lease,
     Mesh,
+    PlacementRule,
     Resource,
     Severity,
     Task,
     TaskState,
     VMPhase,
 )
-from ha.fencing import Fence
+from ha.fencing import Fence, is_movable
 from ha.lease import LeaseJudge
 from ha.manager import (
     Block,
@@ -49,6 +50,8 @@ from nodeagent.node import Node
 from nodeagent.services.event_log import EventLog
 from nodeagent.services.freezes import Freezes
 from nodeagent.services.ha_alarms import HaAlarms
+from nodeagent.services.placement_rules import still_allowed
+from nodeagent.services.vm_parts import disks_of
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +112,7 @@ class HaController:
             stamps_s=self._judge.stamps_s(),
             booted_s=self._judge.booted_s(),
             bmcs={bmc.id: bmc for bmc in store.all(Bmc)},
+            rules=tuple(store.all(PlacementRule)),
             voters=frozenset(peer.id for peer in self._node.engine.voters()),
             up=self._node.engine.connected() | {self._node.host_id},
             suspected=self._suspected,
@@ -175,6 +179,7 @@ class HaController:
         guards: list[Resource] = [
             self._lease(decision.from_host, decision.lease_revision),
             target,
+            *self._rules(vm, target),
         ]
         if decision.other_lease is not None:
             guards.append(self._lease(decision.other_lease.host_id, decision.other_lease.revision))
@@ -195,6 +200,17 @@ class HaController:
         )
         event = self._events.make("vm-recovered", vm, message, severity=Severity.WARNING)
         await self._store.apply(puts=(recovered, event, *self._ended_tasks(vm)), guards=guards)
+
+    def _rules(self, vm: VM, target: Host) -> tuple[Resource, ...]:
+        """Return what placement rules went by; a guest that is on its way to the target may run there already, whatever they say."""
+        if vm.migrating_to_host_id == target.id:
+            return ()
+
+        def leaves(other: VM) -> bool:
+            local = any(disk.host_id for disk in disks_of(self._store, other.id))
+            return is_movable(other) and not local
+
+        return still_allowed(self._store, vm, target, leaves=leaves)
 
     async def _end_migration(self, decision: EndMigration) -> None:
         vm = self._vm(decision.vm_id, decision.vm_revision)

@@ -21,6 +21,7 @@ from ha.profile import profile_in
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.node import Node
 from nodeagent.services.admission import short_rooms
+from nodeagent.services.placement_rules import broken_rules
 from nodeagent.services.self_look import HEALTH_PATH, SelfLook
 from nodeagent.services.shared_look import SharedLook
 
@@ -112,6 +113,7 @@ class ClusterHealth:
                 for vm in sorted(blocked, key=lambda vm: vm.name)[:BLOCKED_SHOWN]
             ),
             short_rooms=short_rooms(store, self._ages),
+            broken_rules=broken_rules(store),
         )
 
     def _host(

@@ -37,6 +37,7 @@ from nodeagent.services.admission import Ages, pinned_vms
 from nodeagent.services.catching_up import caught_up
 from nodeagent.services.event_log import EventLog
 from nodeagent.services.maintenance import enter, leave
+from nodeagent.services.placement_rules import rule_guards
 from nodeagent.services.vm_parts import disks_of
 from nodeagent.services.vm_power import VmPower
 from nodeagent.services.vm_service import Placer
@@ -206,7 +207,8 @@ class HostShutdown:
         )
         message = f"VM {vm.name} goes from {here}, which is shut down, to {taker.name}"
         event = self._events.make("vm-handed-over", vm, message)
-        await self._store.apply(puts=(given, event, *self._ended_task(vm)), guards=(taker,))
+        guards = (taker, *rule_guards(self._store, vm))
+        await self._store.apply(puts=(given, event, *self._ended_task(vm)), guards=guards)
         return True
 
     def _ended_task(self, vm: VM) -> tuple[Task, ...]:

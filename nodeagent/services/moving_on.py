@@ -16,6 +16,7 @@ from core.model import VM, Host, Severity, VMPhase
 from ha.placement import next_in_turn
 from nodeagent.node import Node
 from nodeagent.services.event_log import EventLog
+from nodeagent.services.placement_rules import leaving, still_allowed
 from nodeagent.services.placing import Placing
 from nodeagent.services.vm_parts import disks_of
 from nodeagent.services.vm_power import VmPower
@@ -92,7 +93,11 @@ class MovingOn:
             raise NoOtherHostError(error.message) from None
 
     async def _give(self, vm: VM, target: str, why: str) -> None:
+        moves = vm.phase is VMPhase.RUNNING  # as the choice was made
         await self._power.destroy(vm.id)
+        taker, here = self._node.store.need(Host, target), self._node.host()
+        leaves = leaving(self._node.store, vm, here)
+        rules = still_allowed(self._node.store, vm, taker, leaves=leaves, moves=moves)
         given = replace(
             vm,
             host_id=target,
@@ -101,8 +106,7 @@ class MovingOn:
             phase=VMPhase.STARTING,
             blocked_reason="",
         )
-        taker = self._node.store.need(Host, target)
         message = f"VM {vm.name} goes to {taker.name}, since {self._node.host_name} {why}"
         event = self._events.make("vm-moved-on", vm, message, severity=Severity.WARNING)
-        await self._node.store.apply(puts=(given, event), guards=(taker,))
+        await self._node.store.apply(puts=(given, event), guards=(taker, *rules))
         log.warning("a VM that can't run here went to another host", extra={"vm": vm.id})

@@ -6,7 +6,7 @@ Any agent can place; the host's guard and the transaction's guards decide whethe
 from __future__ import annotations
 
 from core.errors import ConflictError
-from core.model import VM, DataStorage, Disk, Host, Mesh
+from core.model import VM, DataStorage, Disk, Host, Mesh, VMPhase
 from ha.lease import LeaseJudge
 from ha.placement import (
     NOT_ITS_DISKS,
@@ -16,10 +16,13 @@ from ha.placement import (
     choose_host,
     most_memory_free,
     pinned_host_id,
+    with_followers,
 )
 from ha.profile import profile_in
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.node import Node
+from nodeagent.services.placement_rules import bounds_in, leaving
+from nodeagent.services.vm_parts import disks_of
 
 
 class Placing:
@@ -46,7 +49,7 @@ class Placing:
     ) -> str:
         """Return the id of the host that is preferred (by default that with most room); `only` and `never` are names or ids.
 
-        `prefer` is used instead of the usual preference.
+        `prefer` is used instead of the usual preference. A host is asked for by `only`, also one where a preferred rule doesn't hold.
 
         Raises:
             ConflictError: no host will do; the message says why for each.
@@ -74,6 +77,7 @@ class Placing:
             except_host_ids=frozenset({never} if never else ()),
             storage_ids=frozenset(disk.data_storage_id for disk in disks),
         )
+        request = self._with_rules(request, vm, never)
         view = PlacementView(
             hosts=tuple(hosts),
             vms=tuple(store.all(VM)),
@@ -81,3 +85,14 @@ class Placing:
             fresh_s=profile_in(store.get(Mesh, MESH_ID)).lease_s / 2,
         )
         return choose_host(request, view, prefer=prefer or self._prefer).host_id
+
+    def _with_rules(self, request: PlacementRequest, vm: VM, never: str) -> PlacementRequest:
+        """Add what placement rules mean. Those that have to leave the host `never` as well go where the VM goes."""
+        store = self._node.store
+
+        def storages_of(other: VM) -> frozenset[str]:
+            return frozenset(disk.data_storage_id for disk in disks_of(store, other.id))
+
+        leaves = leaving(store, vm, store.get(Host, never) if never else None)
+        bounds = bounds_in(store, vm, leaves=leaves, moves=vm.phase is VMPhase.RUNNING)
+        return with_followers(request, bounds, storages_of)

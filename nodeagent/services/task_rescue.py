@@ -37,6 +37,7 @@ from ha.profile import profile_in
 from ha.proofs import silence_of
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.node import Node
+from nodeagent.services.placement_rules import rule_guards
 from nodeagent.services.task_journal import ENDED
 from nodeagent.services.vm_service import Placer, VmService
 from nodeagent.services.work_kinds import WorkKind
@@ -166,12 +167,14 @@ class TaskRescue:
         decision = rescue(task, vm, disks_are_shared=not any(d.host_id for d in disks))
         now_ms = self._node.clock.wall_ms()
         puts: list[Resource] = []
+        rules: tuple[Resource, ...] = ()
         match decision:
             case Rescue.WAIT:
                 return
             case Rescue.MOVE:
                 assert vm is not None, "only a VM's task moves"
                 target = self._placer.choose(vm, disks, never=lost.host.id)
+                rules = rule_guards(self._store, vm)
                 puts = [
                     replace(vm, host_id=target, boot_id="", blocked_reason=""),
                     replace(task, runner_host_id=target),
@@ -191,7 +194,7 @@ class TaskRescue:
                     ended_ms=now_ms,
                 )
                 puts = [ended]
-        await self._store.apply(puts=puts, guards=(lost.lease,))
+        await self._store.apply(puts=puts, guards=(lost.lease, *rules))
         log.warning(
             "a lost host's task was taken over",
             extra={"task": task.id, "host": lost.host.id, "decision": str(decision)},

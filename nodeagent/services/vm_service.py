@@ -37,11 +37,13 @@ from core.model import (
     check_name,
 )
 from core.workflow_definition import Definition
+from ha.placement import RuledOutError
 from netfabric.names import make_mac
 from netfabric.port_group import free_ip
 from nodeagent.node import Node
 from nodeagent.services.admission import takes_room
 from nodeagent.services.cascade import fences_absent, plan_of, refuse_if_used
+from nodeagent.services.placement_rules import bounds_in, rule_guards
 from nodeagent.services.places import cluster_of
 from nodeagent.services.reach import needed_for
 from nodeagent.services.start_after import start_after_ids
@@ -170,7 +172,14 @@ class VmService:
             wanted = replace(wanted, host_id=self._host_for_start(vm))
         moves = () if wanted.host_id == vm.host_id else (wanted.host_id,)
         warning = self._admitted(vm, wanted, self.disks_of(vm)) if judged else ""
-        return await self._open("start-vm", wanted, ids, new_hosts=moves, warning=warning)
+        return await self._open(
+            "start-vm",
+            wanted,
+            ids,
+            new_hosts=moves,
+            placed=vm.phase is VMPhase.STOPPED,
+            warning=warning,
+        )
 
     async def stop(self, vm: VM, body: StopVM, ids: IdSource) -> Opened:
         """Want it stopped; committed first, so that a crash in the middle does not bring it up again."""
@@ -408,12 +417,16 @@ class VmService:
 
     def _host_for_start(self, vm: VM) -> str:
         disks = self.disks_of(vm)
+        bounds = bounds_in(self._store, vm)
         if any(d.host_id for d in disks):
+            if bounds is not None and (why := bounds.why_not(vm.host_id)):
+                raise RuledOutError(f"VM {vm.name!r} can't start where its disks are: {why}")
             return vm.host_id
         try:
-            return self._placer.choose(vm, disks, only=vm.host_id)
+            here = self._placer.choose(vm, disks, only=vm.host_id)
         except ConflictError:
             return self._placer.choose(vm, disks)
+        return self._placer.choose(vm, disks) if bounds and bounds.penalty(here) else here
 
     def _refuse_if_going(self, vm: VM) -> None:
         if vm.phase is VMPhase.DELETING:
@@ -430,19 +443,21 @@ class VmService:
         ids: IdSource,
         *,
         new_hosts: tuple[str, ...] = (),
+        placed: bool = False,
         warning: str = "",
         given: Mapping[str, str] = NO_ARGUMENTS,
         **arguments: str,
     ) -> Opened:
-        """Record wish and task; none of `new_hosts` may be in the middle of leaving."""
+        """Record wish and task; none of `new_hosts` may be in the middle of leaving. `placed`: a host was chosen just now."""
         if (before := self._store.get(Task, ids.id_for("task"))) is not None:
             return Opened(self._store.get(VM, vm.id) or vm, before)
         task = self._task(workflow, vm, ids, {**given, **arguments}, warning=warning)
         hosts = [h for id_ in new_hosts if (h := self._store.get(Host, id_)) is not None]
+        rules = rule_guards(self._store, vm) if placed else ()
         beside, guards = ids.beside(task)
         await self._store.apply(
             puts=(vm, task, *beside),
-            guards=(*hosts, *fences_absent(*hosts), *guards),
+            guards=(*hosts, *fences_absent(*hosts), *rules, *guards),
             request_id=ids.request_id,
         )
         opened = self._store.get(Task, task.id)

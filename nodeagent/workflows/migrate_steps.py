@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from core.errors import ConflictError
 from core.model import VM, Host, Lease, VMPhase
+from nodeagent.services.placement_rules import leaving, still_allowed
 from nodeagent.workflows.cancelling import stoppable
 from nodeagent.workflows.work import VmWork
 
@@ -32,8 +33,11 @@ class ReserveTarget:
         self.work.check_here()
         if vm.phase is not VMPhase.RUNNING:
             raise ConflictError(f"VM {vm.name!r} is {vm.phase}, not running")
+        node = self.work.shop.node
         reserved = replace(vm, migrating_to_host_id=target.id, phase=VMPhase.MIGRATING)
-        await self.work.shop.node.store.apply(puts=(reserved,), guards=(target,))
+        leaves = leaving(node.store, vm, node.host())
+        rules = still_allowed(node.store, vm, target, leaves=leaves, moves=True)
+        await node.store.apply(puts=(reserved,), guards=(target, *rules))
 
     async def undo(self) -> None:
         vm = self.work.maybe_vm()

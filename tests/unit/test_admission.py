@@ -45,6 +45,7 @@ from nodeagent.services.vm_requests import ChangeVM, CreateVM
 from nodeagent.services.vm_service import VmService
 from tests.api import ADMIN, FakeAgent, app_of
 from tests.one_member import HOST_ID, OTHER_ID, OneMember, founded
+from tests.placement_worlds import placement_rules
 
 GIB = 1024
 
@@ -208,7 +209,7 @@ def test_ten_thousand_hosts_with_a_hundred_thousand_vms_are_judged_in_bounded_wo
     assert time.process_time() - began_s < 10.0, "measured 0.5 s; far more would be another order"
 
 
-def failover_of(lost: Host, hosts, vms, disks):
+def failover_of(lost: Host, hosts, vms, disks, rules=()):
     """Let failover itself decide about a host that is dead for certain."""
     profile = PROFILES["default"]
     stamps = {one.id: 1000.0 for one in hosts} | {lost.id: 1000.0 - profile.safe_s - 1}
@@ -229,6 +230,7 @@ def failover_of(lost: Host, hosts, vms, disks):
             for one in hosts
         },
         stamps_s=stamps,
+        rules=rules,
         recoveries_max=10_000,
     )
     decisions = decide(seen, 1000.0)
@@ -273,9 +275,10 @@ def test_the_verdict_is_what_failover_does(data):
         )
         for one in vms
     ]
-    for loss in losses(view(hosts, vms, storages=storages_of_vms(disks))):
+    rules = data.draw(placement_rules(vms, hosts))
+    for loss in losses(view(hosts, vms, storages=storages_of_vms(disks), rules=rules)):
         (lost,) = loss.hosts
-        placed, blocked = failover_of(lost, hosts, vms, disks)
+        placed, blocked = failover_of(lost, hosts, vms, disks, rules)
         assert {one.id for one in loss.left_out} == blocked
         counted = {id_: list(placed.values()).count(id_) for id_ in placed.values()}
         assert dict(loss.placed) == counted

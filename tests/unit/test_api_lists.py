@@ -21,6 +21,8 @@ from core.model import (
     Host,
     JoinToken,
     Nic,
+    PlacementPolicy,
+    PlacementRule,
     Session,
     Task,
     VMPhase,
@@ -64,6 +66,13 @@ async def test_a_list_shows_each_resource_as_it_is_shown_alone(member, api):
         puts=(
             JoinToken(id="j", name="j", secret_sha256="x", expires_ms=1, used_by_host_id=HOST_ID),
             Bmc(id="b", name="h1", host_id=HOST_ID, address="a", user="u", sealed_password=b"x"),
+            PlacementRule(
+                id="p",
+                name="p",
+                cluster_id=member.store.need(Host, HOST_ID).cluster_id,
+                policy=PlacementPolicy.VM_AFFINITY,
+                vm_ids=tuple(vm.id for vm in member.store.all(VM)),
+            ),
             Drill(id="d", name="d", kind=DrillKind.POWER_OFF, host_id=HOST_ID, host_label="h1"),
             Account(id="a", name="alice", role_ids=("viewer",), password_hash="x"),
             Session(id="s", name="s", account_id="a", secret_sha256="x", expires_ms=1),

@@ -42,6 +42,7 @@ NOUNS: dict[str, tuple[str, str]] = {
     "data-center": ("tools.cli.places", "name spaces that hold clusters"),
     "cluster": ("tools.cli.places", "groups of hosts among which VMs move"),
     "host": ("tools.cli.host", "servers that run VMs"),
+    "rule": ("tools.cli.placement_rule", "placement rules: VMs apart, together, on or off hosts"),
     "bmc": ("tools.cli.bmc", "management boards that switch hosts on and off"),
     "drill": ("tools.cli.drill", "rehearsed failures, and what they showed"),
     "vm": ("tools.cli.vm", "virtual machines"),

@@ -247,6 +247,28 @@ class ClusterBody(Body, frozen=True, kw_only=True):
     description: str = ""
 
 
+class PlacementRuleBody(Body, frozen=True, kw_only=True):
+    """A placement rule; cluster, VMs and hosts by name or id."""
+
+    name: str
+    cluster: str
+    policy: str
+    strength: str = "mandatory"
+    vms: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    description: str = ""
+
+
+class PlacementRulePatch(Body, frozen=True, kw_only=True):
+    """What to change of a placement rule; the lists are given as a whole."""
+
+    name: str | UnsetType = UNSET
+    strength: str | UnsetType = UNSET
+    vms: tuple[str, ...] | UnsetType = UNSET
+    hosts: tuple[str, ...] | UnsetType = UNSET
+    description: str | UnsetType = UNSET
+
+
 class SwitchBody(Body, frozen=True, kw_only=True):
     """A distributed switch, and the clusters that it is attached to, by name or id."""
 

@@ -369,6 +369,16 @@ HEALTH = titled(
         hosts=list_of(HOST_HEALTH),
     ),
 )
+RULE_CHECK = titled(
+    "RuleCheck",
+    object_of(
+        name=TEXT,
+        holds=FLAG,
+        broken=list_of(TEXT),
+        warnings=list_of(TEXT),
+        index=NUMBER,
+    ),
+)
 ROOM = titled(
     "Room",
     object_of(
@@ -541,6 +551,10 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/v1/clusters/{cluster}/room"): Operation(
         "What would become of the highly available VMs if hosts were lost, the worst losses first.",
         {200: ("What is set, and where the VMs of each loss would go.", ROOM)},
+    ),
+    ("GET", "/v1/placement-rules/{rule}/check"): Operation(
+        "Whether a placement rule holds now, and whether it can.",
+        {200: ("Where it doesn't hold, and why it may not be able to.", RULE_CHECK)},
     ),
     ("GET", "/v1/members"): Operation(
         "Each host's role, progress and health. Takes a second at most.",

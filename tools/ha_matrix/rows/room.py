@@ -1,4 +1,4 @@
-"""Rows 30, 31: very many VMs on the host that dies, and too little room for them elsewhere."""
+"""Rows 30, 31, 32: very many VMs on the host that dies, too little room for them elsewhere, and a rule that forbids the rest."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ AT_ONCE = 4
 MEMORY_MIB = 64
 EMPTY = "empty"
 DEADLINE_S = 180.0
+RULE = "row32-apart"
 
 
 async def _upload_empty(ground: Ground) -> None:
@@ -162,6 +163,51 @@ async def too_little_room(ground: Ground) -> Seen:
     )
 
 
+async def no_legal_host(ground: Ground) -> Seen:
+    """Row 32: VMs that a mandatory rule keeps apart are on all hosts; one of these dies."""
+    lost, *others = ground.hosts
+    await _upload_empty(ground)
+    guests = [
+        await ground.create(f"row32-{host}", host=host, image=EMPTY, memory=f"{MEMORY_MIB}MiB")
+        for host in ground.hosts
+    ]
+    victim = guests[0]
+    vms = [word for guest in guests for word in ("--vm", guest.name)]
+    await ground.types("rule", "create", RULE, "--policy", "vm-anti-affinity", *vms)
+    try:
+        await ground.lab.power_off(lost)
+
+        async def blocked() -> bool:
+            vm = await ground.shown(f"/v1/vms/{victim.name}", host=others[0])
+            return vm is not None and bool(vm["blocked_reason"])
+
+        await ground.until("the VM says why it waits", blocked, deadline_s=60.0)
+        reason = (await ground.shown(f"/v1/vms/{victim.name}", host=others[0]))["blocked_reason"]
+        if f"rule {RULE!r} keeps it apart from" not in reason:
+            raise Missed(f"the reason doesn't name the rule: {reason}")
+        path = f"/v1/events?q=code=vm-blocked&q=subject=vm/{victim.id}"
+        events = (await ground.shown(path, host=others[0]))["items"]
+        if [event["severity"] for event in events] != ["alarm"]:
+            raise Missed(f"there is not one alarm: {events}")
+
+        def stays_down() -> None:
+            if ground.homes(victim):
+                raise Missed(f"it runs on {ground.homes(victim)}, beside another of the rule")
+
+        await ground.hold_still(10.0, "it stays blocked", stays_down)
+        since_s = time.monotonic()
+        await ground.lab.power_on(lost)
+        again_s = await ground.runs_again_s(victim, since_s, hosts=ground.hosts, deadline_s=120.0)
+        homes = sorted(home for guest in guests for home in ground.homes(guest))
+        if homes != sorted(ground.hosts):
+            raise Missed(f"afterwards they run on {homes}, not one on each host")
+    finally:
+        await ground.types("rule", "delete", RULE, "--yes", host=others[0])
+    return Seen(
+        f"blocked with an alarm ({reason}); runs {again_s:.1f} s after the power is back, one VM on each host"
+    )
+
+
 ROWS = (
     Row(
         30,
@@ -179,5 +225,13 @@ ROWS = (
         21.0,
         THREE,
         too_little_room,
+    ),
+    Row(
+        32,
+        "mandatory rule without a legal host",
+        "the VM is blocked and starts by itself when a host returns",
+        None,
+        THREE,
+        no_legal_host,
     ),
 )

@@ -2506,6 +2506,181 @@ class Nics(BlockingCollection[models.Nic]):
         )
 
 
+class PlacementRules(BlockingCollection[models.PlacementRule]):
+    """`/v1/placement-rules`."""
+
+    def __init__(self, calls: operations.PlacementRules, runner: Runner) -> None:
+        super().__init__(calls, runner)
+        self._calls = calls
+        self._runner = runner
+
+    def create(
+        self,
+        *,
+        name: str,
+        cluster: str,
+        policy: models.PlacementPolicy | str,
+        vms: Sequence[str] | UnsetType = UNSET,
+        hosts: Sequence[str] | UnsetType = UNSET,
+        tags: Sequence[str] | UnsetType = UNSET,
+        strength: models.RuleStrength | UnsetType | str = UNSET,
+        description: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> models.PlacementRule:
+        """Make one of the placement rules.
+
+        Args:
+            name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            cluster: The cluster whose VMs it is about. Name or id, of clusters.
+            policy: What it asks.
+            vms: The VMs that it is about. Names or ids, of vms.
+            hosts: The hosts that they may or must not run on; only of the host policies. Names or ids, of hosts.
+            tags: Names and `key=value` pairs, to find it by, to limit rights, to change what it does.
+            strength: Whether a VM rather waits than breaks it, or it only comes first. Default: `mandatory`.
+            description: A note for people. At most 1000 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.create(
+                name=name,
+                cluster=cluster,
+                policy=policy,
+                vms=vms,
+                hosts=hosts,
+                tags=tags,
+                strength=strength,
+                description=description,
+                idempotency_key=idempotency_key,
+            )
+        )
+
+    def delete_many(
+        self, *, placement_rules: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """Delete up to 200 placement rules, each with what goes along.
+
+        Args:
+            placement_rules: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.delete_many(
+                placement_rules=placement_rules, idempotency_key=idempotency_key
+            )
+        )
+
+    def update(
+        self,
+        ref: str,
+        /,
+        *,
+        name: str | UnsetType = UNSET,
+        cluster: str | UnsetType = UNSET,
+        vms: Sequence[str] | UnsetType = UNSET,
+        hosts: Sequence[str] | UnsetType = UNSET,
+        tags: Sequence[str] | UnsetType = UNSET,
+        policy: models.PlacementPolicy | UnsetType | str = UNSET,
+        strength: models.RuleStrength | UnsetType | str = UNSET,
+        description: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.PlacementRule:
+        """Change one of the placement rules; what is absent stays.
+
+        Args:
+            ref: Name or id.
+            name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            cluster: The cluster whose VMs it is about. Name or id, of clusters.
+            vms: The VMs that it is about. Names or ids, of vms.
+            hosts: The hosts that they may or must not run on; only of the host policies. Names or ids, of hosts.
+            tags: Names and `key=value` pairs, to find it by, to limit rights, to change what it does.
+            policy: What it asks.
+            strength: Whether a VM rather waits than breaks it, or it only comes first.
+            description: A note for people. At most 1000 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.update(
+                ref,
+                name=name,
+                cluster=cluster,
+                vms=vms,
+                hosts=hosts,
+                tags=tags,
+                policy=policy,
+                strength=strength,
+                description=description,
+                idempotency_key=idempotency_key,
+                if_match=if_match,
+            )
+        )
+
+    def delete(self, ref: str, /, *, idempotency_key: str = "", if_match: int | str = "") -> None:
+        """Delete one of the placement rules, with what goes along.
+
+        Args:
+            ref: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        self._runner.run(
+            self._calls.delete(ref, idempotency_key=idempotency_key, if_match=if_match)
+        )
+
+    def plan_delete(self, ref: str, /) -> models.DeletionPlan:
+        """Say what would go along and what stands in the way, and change nothing.
+
+        Args:
+            ref: Name or id.
+        """
+        return self._runner.run(self._calls.plan_delete(ref))
+
+    def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the placement rules.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return self._runner.run(self._calls.list_tags(ref, consistency=consistency))
+
+    def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the placement rules, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.update_tags(
+                ref, add=add, remove=remove, idempotency_key=idempotency_key, if_match=if_match
+            )
+        )
+
+    def get_check(self, rule: str, /) -> models.RuleCheck:
+        """Whether a placement rule holds now, and whether it can.
+
+        Args:
+            rule: Name or id.
+        """
+        return self._runner.run(self._calls.get_check(rule))
+
+
 class Plugins:
     """`/v1/plugins`."""
 
@@ -3753,6 +3928,7 @@ class Operations:
         self.local = Local(calls.local, runner)
         self.members = Members(calls.members, runner)
         self.nics = Nics(calls.nics, runner)
+        self.placement_rules = PlacementRules(calls.placement_rules, runner)
         self.plugins = Plugins(calls.plugins, runner)
         self.port_groups = PortGroups(calls.port_groups, runner)
         self.roles = Roles(calls.roles, runner)

@@ -112,6 +112,17 @@ class ImageState(OpenEnum):
     UPLOADING = "uploading"
 
 
+class PlacementPolicy(OpenEnum):
+    """What a rule asks. `VM_ANTI_AFFINITY`: no two of its VMs on one host. `VM_AFFINITY`: all of them on one host.
+    `HOST_ANTI_AFFINITY`: on none of its hosts. `HOST_AFFINITY`: only on its hosts.
+    """
+
+    HOST_AFFINITY = "host-affinity"
+    HOST_ANTI_AFFINITY = "host-anti-affinity"
+    VM_AFFINITY = "vm-affinity"
+    VM_ANTI_AFFINITY = "vm-anti-affinity"
+
+
 class PluginState(OpenEnum):
     """`REFUSED`: left out when it was loaded. `FAILING`: its last call failed, or took too long and it is called no
     more; `why` says which.
@@ -136,6 +147,13 @@ class Protocol(OpenEnum):
     ICMP = "icmp"
     TCP = "tcp"
     UDP = "udp"
+
+
+class RuleStrength(OpenEnum):
+    """`MANDATORY`: a VM rather waits than runs where the rule can't hold. `PREFERRED`: hosts where it holds come first."""
+
+    MANDATORY = "mandatory"
+    PREFERRED = "preferred"
 
 
 class Severity(OpenEnum):
@@ -592,6 +610,27 @@ class ChangeHost(Model, frozen=True, kw_only=True):
     """Name or id of another cluster; only for a host without VMs."""
 
 
+class ChangePlacementRule(Model, frozen=True, kw_only=True):
+    """What users say of one of the placement-rules."""
+
+    name: str | UnsetType = UNSET
+    """Its name: 1 to 63 of a-z, 0-9, `-` and `.`."""
+    cluster: str | UnsetType = UNSET
+    """The cluster whose VMs it is about. Name or id, of clusters."""
+    vms: tuple[str, ...] | UnsetType = UNSET
+    """The VMs that it is about. Names or ids, of vms."""
+    hosts: tuple[str, ...] | UnsetType = UNSET
+    """The hosts that they may or must not run on; only of the host policies. Names or ids, of hosts."""
+    tags: tuple[str, ...] | UnsetType = UNSET
+    """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
+    policy: PlacementPolicy | UnsetType = UNSET
+    """What it asks."""
+    strength: RuleStrength | UnsetType = UNSET
+    """Whether a VM rather waits than breaks it, or it only comes first."""
+    description: str | UnsetType = UNSET
+    """A note for people. At most 1000 characters."""
+
+
 class ChangePolicy(Model, frozen=True, kw_only=True):
     """`PATCH /v1/members/policy`. What is absent stays as it is."""
 
@@ -822,6 +861,27 @@ class CreateDistributedSwitch(Model, frozen=True, kw_only=True):
     """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
 
 
+class CreatePlacementRule(Model, frozen=True, kw_only=True):
+    """What users say of one of the placement-rules."""
+
+    name: str
+    """Its name: 1 to 63 of a-z, 0-9, `-` and `.`."""
+    cluster: str
+    """The cluster whose VMs it is about. Name or id, of clusters."""
+    policy: PlacementPolicy
+    """What it asks."""
+    vms: tuple[str, ...] | UnsetType = UNSET
+    """The VMs that it is about. Names or ids, of vms."""
+    hosts: tuple[str, ...] | UnsetType = UNSET
+    """The hosts that they may or must not run on; only of the host policies. Names or ids, of hosts."""
+    tags: tuple[str, ...] | UnsetType = UNSET
+    """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
+    strength: RuleStrength | UnsetType = UNSET
+    """Whether a VM rather waits than breaks it, or it only comes first. Default: `mandatory`."""
+    description: str | UnsetType = UNSET
+    """A note for people. At most 1000 characters."""
+
+
 class CreatePortGroup(Model, frozen=True, kw_only=True):
     """Empty or 0 means: choose. The pool is the network without its first 16 addresses."""
 
@@ -1036,6 +1096,13 @@ class DeleteJoinTokens(Model, frozen=True, kw_only=True):
     """What users say of one of the join-tokens."""
 
     join_tokens: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeletePlacementRules(Model, frozen=True, kw_only=True):
+    """What users say of one of the placement-rules."""
+
+    placement_rules: tuple[str, ...]
     """Names or ids of them."""
 
 
@@ -1971,6 +2038,42 @@ class Permission(Model, frozen=True, kw_only=True):
     """`read`, `create`, `change`, `delete`, `operate`; `*` is all of them. `read@env=test`: only of what carries the tag."""
 
 
+class PlacementRule(Model, frozen=True, kw_only=True):
+    """Where some VMs of a cluster may run: apart from or together with each other, or on or off some hosts.
+
+    Nothing is moved by a rule; it holds whenever a host is chosen for one of its VMs.
+    """
+
+    id: str
+    """A UUID, or a name where the kind says so; never changes."""
+    name: str = ""
+    """What people call it, unique among its kind; of records of the cluster the same as the id."""
+    revision: int = 0
+    """Log index of its last change; guards the next one."""
+    created_ms: int = 0
+    """When it was made, by the clock of the host that was asked."""
+    tags: tuple[str, ...] = ()
+    """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
+    cluster_id: str = ""
+    """The cluster whose VMs it is about."""
+    policy: PlacementPolicy = PlacementPolicy("")
+    """What it asks."""
+    strength: RuleStrength = RuleStrength("mandatory")
+    """Whether a VM rather waits than breaks it, or it only comes first."""
+    vm_ids: tuple[str, ...] = ()
+    """The VMs that it is about."""
+    host_ids: tuple[str, ...] = ()
+    """The hosts that they may or must not run on; only of the host policies."""
+    description: str = ""
+    """A note for people. At most 1000 characters."""
+    cluster_name: str = ""
+    """The name behind `cluster_id`; empty without one."""
+    vm_names: tuple[str, ...] = ()
+    """The names behind `vm_ids`."""
+    host_names: tuple[str, ...] = ()
+    """The names behind `host_ids`."""
+
+
 class Plugin(Model, frozen=True, kw_only=True):
     """What one entry point of an installed package gives to the agent of a host, and why not."""
 
@@ -2194,6 +2297,16 @@ class Rule(Model, frozen=True, kw_only=True):
     """Whether it is in force."""
     default: bool = False
     """Whether the group was made with it; such a rule can be switched off, not removed."""
+
+
+class RuleCheck(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    name: str = ""
+    holds: bool = False
+    broken: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    index: int = 0
 
 
 class RunDrill(Model, frozen=True, kw_only=True):

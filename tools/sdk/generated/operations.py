@@ -26,6 +26,7 @@ PREVIEWED = frozenset(
         "hosts",
         "images",
         "members",
+        "placement-rules",
         "port-groups",
         "security-groups",
         "vms",
@@ -2994,6 +2995,210 @@ class Nics(Collection[models.Nic]):
         )
 
 
+class PlacementRules(Collection[models.PlacementRule]):
+    """`/v1/placement-rules`."""
+
+    async def create(
+        self,
+        *,
+        name: str,
+        cluster: str,
+        policy: models.PlacementPolicy | str,
+        vms: Sequence[str] | UnsetType = UNSET,
+        hosts: Sequence[str] | UnsetType = UNSET,
+        tags: Sequence[str] | UnsetType = UNSET,
+        strength: models.RuleStrength | UnsetType | str = UNSET,
+        description: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> models.PlacementRule:
+        """Make one of the placement rules.
+
+        Args:
+            name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            cluster: The cluster whose VMs it is about. Name or id, of clusters.
+            policy: What it asks.
+            vms: The VMs that it is about. Names or ids, of vms.
+            hosts: The hosts that they may or must not run on; only of the host policies. Names or ids, of hosts.
+            tags: Names and `key=value` pairs, to find it by, to limit rights, to change what it does.
+            strength: Whether a VM rather waits than breaks it, or it only comes first. Default: `mandatory`.
+            description: A note for people. At most 1000 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("placement-rules"),
+                body=models.CreatePlacementRule(
+                    name=name,
+                    cluster=cluster,
+                    policy=word(models.PlacementPolicy, policy),
+                    vms=listed(vms),
+                    hosts=listed(hosts),
+                    tags=listed(tags),
+                    strength=word(models.RuleStrength, strength),
+                    description=description,
+                ),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.PlacementRule,
+        )
+
+    async def delete_many(
+        self, *, placement_rules: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """Delete up to 200 placement rules, each with what goes along.
+
+        Args:
+            placement_rules: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.page(
+            request(
+                "POST",
+                path_of("placement-rules", "actions", "delete"),
+                body=models.DeletePlacementRules(placement_rules=listed(placement_rules)),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.Outcome,
+        )
+
+    async def update(
+        self,
+        ref: str,
+        /,
+        *,
+        name: str | UnsetType = UNSET,
+        cluster: str | UnsetType = UNSET,
+        vms: Sequence[str] | UnsetType = UNSET,
+        hosts: Sequence[str] | UnsetType = UNSET,
+        tags: Sequence[str] | UnsetType = UNSET,
+        policy: models.PlacementPolicy | UnsetType | str = UNSET,
+        strength: models.RuleStrength | UnsetType | str = UNSET,
+        description: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.PlacementRule:
+        """Change one of the placement rules; what is absent stays.
+
+        Args:
+            ref: Name or id.
+            name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`.
+            cluster: The cluster whose VMs it is about. Name or id, of clusters.
+            vms: The VMs that it is about. Names or ids, of vms.
+            hosts: The hosts that they may or must not run on; only of the host policies. Names or ids, of hosts.
+            tags: Names and `key=value` pairs, to find it by, to limit rights, to change what it does.
+            policy: What it asks.
+            strength: Whether a VM rather waits than breaks it, or it only comes first.
+            description: A note for people. At most 1000 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("placement-rules", ref),
+                body=models.ChangePlacementRule(
+                    name=name,
+                    cluster=cluster,
+                    vms=listed(vms),
+                    hosts=listed(hosts),
+                    tags=listed(tags),
+                    policy=word(models.PlacementPolicy, policy),
+                    strength=word(models.RuleStrength, strength),
+                    description=description,
+                ),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.PlacementRule,
+        )
+
+    async def delete(
+        self, ref: str, /, *, idempotency_key: str = "", if_match: int | str = ""
+    ) -> None:
+        """Delete one of the placement rules, with what goes along.
+
+        Args:
+            ref: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        await self._api.nothing(
+            request(
+                "DELETE",
+                path_of("placement-rules", ref),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            )
+        )
+
+    async def plan_delete(self, ref: str, /) -> models.DeletionPlan:
+        """Say what would go along and what stands in the way, and change nothing.
+
+        Args:
+            ref: Name or id.
+        """
+        return await self._api.answer(
+            request("DELETE", path_of("placement-rules", ref), query=(("dry_run", "1"),)),
+            models.DeletionPlan,
+        )
+
+    async def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the placement rules.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return await self._api.answer(
+            request(
+                "GET",
+                path_of("placement-rules", ref, "tags"),
+                query=(*one("consistency", consistency),),
+            ),
+            models.Tags,
+        )
+
+    async def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the placement rules, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("placement-rules", ref, "tags"),
+                body=models.ChangeTags(add=listed(add), remove=listed(remove)),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.Tags,
+        )
+
+    async def get_check(self, rule: str, /) -> models.RuleCheck:
+        """Whether a placement rule holds now, and whether it can.
+
+        Args:
+            rule: Name or id.
+        """
+        return await self._api.answer(
+            request("GET", path_of("placement-rules", rule, "check")), models.RuleCheck
+        )
+
+
 class Plugins:
     """`/v1/plugins`."""
 
@@ -4485,6 +4690,7 @@ class Operations:
         self.local = Local(api)
         self.members = Members(api)
         self.nics = Nics(api, "nics", models.Nic)
+        self.placement_rules = PlacementRules(api, "placement-rules", models.PlacementRule)
         self.plugins = Plugins(api)
         self.port_groups = PortGroups(api, "port-groups", models.PortGroup)
         self.roles = Roles(api)
