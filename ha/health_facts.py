@@ -55,6 +55,19 @@ class StorageSeen(msgspec.Struct, frozen=True, kw_only=True):
     full: bool = False
 
 
+class VipSeen(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a host stands with the VIP: `phase` is of `ha.vip.Phase`. `foreign_mac`: another machine that has the address.
+
+    `uncovered`: callers of this host by the VIP get a certificate of the operator's that isn't for it.
+    """
+
+    address: str
+    phase: str
+    foreign_mac: str = ""
+    why: str = ""
+    uncovered: bool = False
+
+
 class HostReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a host says of itself and of its way to others. `libvirt` is None on a witness, which has none; it is about
     the driver `hypervisor`, libvirt unless the host's settings name another. `driver_fault`: which driver can't be used.
@@ -75,6 +88,7 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True):
     guard: GuardSeen = GuardSeen(answers=False, why="it was not asked")
     libvirt: Answering | None = None
     storages: tuple[StorageSeen, ...] = ()
+    vip: VipSeen | None = None
 
 
 class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,7 +133,7 @@ class ShortRoom(msgspec.Struct, frozen=True, kw_only=True):
 class ClusterFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The cluster as one agent, that of host `asked_id`, knows it.
 
-    `leader_id` is whom that agent follows, empty for nobody. `voter_ids` are the voters by its log. `blocked` are the first
+    `vip` is the management address that the leader should hold. `leader_id` is whom that agent follows, empty for nobody. `voter_ids` are the voters by its log. `blocked` are the first
     few of `blocked_count` VMs.
     """
 
@@ -132,6 +146,7 @@ class ClusterFacts(msgspec.Struct, frozen=True, kw_only=True):
     blocked_count: int = 0
     blocked: tuple[BlockedVM, ...] = ()
     short_rooms: tuple[ShortRoom, ...] = ()
+    vip: str = ""
 
     def host(self, host_id: str) -> HostFacts | None:
         """Return a host, None when it is not in the state."""

@@ -38,6 +38,7 @@ from nodeagent.api import (
     tags,
     tasks,
     two_factor,
+    vip,
     vms,
 )
 from nodeagent.api.access import CLOCK, PEERS, Peers, access_middleware
@@ -67,6 +68,7 @@ AREAS = (
     access_keys,
     roles,
     joining,
+    vip,
     members,
     bmcs,
     drills,

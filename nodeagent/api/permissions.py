@@ -103,6 +103,8 @@ NEEDS: dict[str, Need] = {
     "GET /v1/members": _role("host", READ),
     "GET /v1/members/policy": _role("host", READ),
     "PATCH /v1/members/policy": _role("host", CHANGE),
+    "GET /v1/members/vip": _role("host", READ),
+    "PATCH /v1/members/vip": _role("host", CHANGE),
     "GET /v1/members/{host}": _role("host", READ),
     "DELETE /v1/members/{host}": _role("host", DELETE),
     "POST /v1/members/{host}/actions/promote": _role("host", OPERATE),

@@ -107,6 +107,7 @@ class ClusterHealth:
                 for vm in sorted(blocked, key=lambda vm: vm.name)[:BLOCKED_SHOWN]
             ),
             short_rooms=short_rooms(store, self._ages),
+            vip=mesh.vip if mesh is not None else "",
         )
 
     def _host(

@@ -16,7 +16,7 @@ from core.errors import PlatformError, UnavailableError
 from core.identity.keyring import KeptKey
 from core.mesh.client import Nothing
 from core.model import Host
-from ha.health_facts import Answering, GuardSeen, HostReport, PeerSeen
+from ha.health_facts import Answering, GuardSeen, HostReport, PeerSeen, VipSeen
 from nodeagent.compute.missing_hypervisor import MissingHypervisor
 from nodeagent.node import Node
 from nodeagent.services.shared_look import SharedLook
@@ -46,15 +46,16 @@ class _Trip:
 
 
 class SelfLook:
-    """Makes this host's report; `kept` says how it keeps its secrets key, None for nobody knows."""
+    """Makes this host's report; `kept` says how it keeps its secrets key, None for nobody knows; `vip` where it stands with that."""
 
     def __init__(
         self,
         node: Node,
         checks: StorageChecks,
         kept: Callable[[], KeptKey | None] = lambda: None,
+        vip: Callable[[], VipSeen | None] = lambda: None,
     ) -> None:
-        self._node, self._checks, self._kept = node, checks, kept
+        self._node, self._checks, self._kept, self._vip = node, checks, kept, vip
         self._look = SharedLook(self._measure, kept_s=LOOK_KEPT_S)
 
     async def report(self) -> HostReport:
@@ -92,6 +93,7 @@ class SelfLook:
             guard=guard.result(),
             libvirt=libvirt.result(),
             storages=storages.result(),
+            vip=self._vip(),
         )
 
     async def _guard(self) -> GuardSeen:

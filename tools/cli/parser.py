@@ -26,6 +26,7 @@ NOUNS: dict[str, tuple[str, str]] = {
     "health": ("tools.cli.health", "whether the cluster can take a failure, and what to do if not"),
     "members": ("tools.cli.member", "who votes, how far each host is, and whether it is well"),
     "member": ("tools.cli.member", "the same as members"),
+    "vip": ("tools.cli.vip", "the one address at which the cluster is managed, whoever leads"),
     "token": ("tools.cli.token", "single-use tokens for hosts that shall join"),
     "login": ("tools.cli.login", "log in from elsewhere"),
     "logout": ("tools.cli.login", "end the session of this machine"),
