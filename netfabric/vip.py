@@ -181,7 +181,8 @@ async def _need(ipr: AsyncIPRoute, near: str) -> _Carrier:
 
 async def _link_of(ipr: AsyncIPRoute, index: int) -> tuple[str, bytes]:
     """Return name and MAC of an interface."""
-    async for message in await ipr.link("get", index=index):
+    found: Any = await ipr.link("get", index=index)  # a list, other than of "dump"
+    for message in found:
         mac = bytes.fromhex((message.get("address") or "").replace(":", ""))
         if len(mac) != 6:
             raise PermanentError(f"{message.get('ifname')} is no Ethernet: it can't have a VIP")
