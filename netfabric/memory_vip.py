@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from core.clock import Clock
-from core.errors import TemporaryError
+from core.errors import PermanentError, TemporaryError
 from netfabric.vip import Lifetime
 
 
@@ -56,15 +56,13 @@ class MemoryVip:
 
     async def probe(self, vip: str, *, near: str) -> str:
         """See `VipDriver.probe`."""
-        del near
-        self._check()
+        self._check_near(vip, near)
         others = (host.mac for host in self._network.hosts if host is not self and host.has(vip))
         return self._network.foreign.get(vip) or next(others, "")
 
     async def hold(self, vip: str, *, near: str, until_s: float) -> bool:
         """See `VipDriver.hold`."""
-        del near
-        self._check()
+        self._check_near(vip, near)
         now_s = self._clock.monotonic_s()
         left_s = self._lifetime(until_s, now_s)
         if left_s:
@@ -83,6 +81,12 @@ class MemoryVip:
         had = self.has(vip)
         self._ends_s.pop(vip, None)
         return had
+
+    def _check_near(self, vip: str, near: str) -> None:
+        self._check()
+        network = ipaddress.ip_network(self._network.network)
+        if {ipaddress.ip_address(vip) in network, ipaddress.ip_address(near) in network} != {True}:
+            raise PermanentError(f"{vip} is not in {network}, the network of this host's address")
 
     def _check(self) -> None:
         if self.fault:

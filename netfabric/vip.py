@@ -41,7 +41,7 @@ Lifetime = Callable[[float, float], int]
 class VipDriver(Protocol):
     """What the rules of the VIP ask of a host. `near` is the host's own management address.
 
-    All may raise `TemporaryError` and `PermanentError`.
+    All may raise `TemporaryError` and `PermanentError`; `probe` and `hold` raise the latter for a VIP of another network.
     """
 
     async def network(self, near: str) -> str:
@@ -95,7 +95,7 @@ class LinuxVip:
         """See `VipDriver.probe`."""
 
         async def look(ipr: AsyncIPRoute) -> str:
-            name, mac = await _link_of(ipr, (await _need(ipr, near)).index)
+            name, mac = await _link_of(ipr, (await _need_for(ipr, vip, near)).index)
             if any(it.valid_s == FOREVER for it in await _carriers(ipr, vip)):
                 return mac_text(mac)
             return _probe(name, mac, vip)
@@ -106,7 +106,7 @@ class LinuxVip:
         """See `VipDriver.hold`."""
 
         async def extend(ipr: AsyncIPRoute) -> bool:
-            index = (await _need(ipr, near)).index
+            index = (await _need_for(ipr, vip, near)).index
             if any(it.valid_s == FOREVER for it in await _carriers(ipr, vip)):
                 raise PermanentError(f"{vip} is an address of this host itself")
             # Measured at the last moment: this thread may have waited.
@@ -177,6 +177,15 @@ async def _need(ipr: AsyncIPRoute, near: str) -> _Carrier:
     if not carriers:
         raise TemporaryError(f"no interface of this host has its management address {near}")
     return carriers[0]
+
+
+async def _need_for(ipr: AsyncIPRoute, vip: str, near: str) -> _Carrier:
+    """Return the interface that carries `near`, if the VIP is of its network: elsewhere nobody would find it."""
+    carrier = await _need(ipr, near)
+    network = ipaddress.ip_network(f"{near}/{carrier.prefix}", strict=False)
+    if ipaddress.ip_address(vip) not in network:
+        raise PermanentError(f"{vip} is not in {network}, the network of this host's address")
+    return carrier
 
 
 async def _link_of(ipr: AsyncIPRoute, index: int) -> tuple[str, bytes]:

@@ -28,6 +28,7 @@ from raftstate.store import Store
 log = logging.getLogger(__name__)
 
 ROUND_S = 0.5
+WATCHFUL_ROUND_S = 0.2  # while it isn't held: each moment counts when this host begins to lead
 BARRIER_TIMEOUT_S = 2.0
 STOP_TIMEOUT_S = 1.5
 TOLD_MAX = 16
@@ -143,7 +144,7 @@ class VipService:
 
     async def _act(self, seen: Seen) -> float:
         decision = self._rules.decide(seen)
-        near, pause_s = self._node.host().address, ROUND_S
+        near, pause_s = self._node.host().address, WATCHFUL_ROUND_S if seen.vip else ROUND_S
         if self._present and self._present != seen.vip:
             await self._release(self._present)
         match decision.action:
@@ -155,6 +156,7 @@ class VipService:
                 pause_s = await self._probe(seen.vip, near)
             case Action.HOLD:
                 await self._hold(seen.vip, near, decision.until_s, announce=decision.announce)
+                pause_s = ROUND_S
         if seen.confirmed or not seen.leads:
             self._why = ""
         return pause_s

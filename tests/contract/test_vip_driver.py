@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import pytest
 
 from core.clock import SystemClock
-from core.errors import TemporaryError
+from core.errors import PermanentError, TemporaryError
 from ha.vip import KERNEL_LATE_S, lifetime_s
 from netfabric.memory_vip import MemoryVip, MemoryVipNetwork
 from netfabric.vip import LinuxVip, VipDriver
@@ -151,3 +151,10 @@ async def test_the_network_is_that_of_the_hosts_own_address(pair: Pair) -> None:
     assert await pair.one.network(NEAR) == "192.0.2.0/24"
     with pytest.raises(TemporaryError):
         await pair.one.network("198.51.100.1")
+
+
+async def test_a_vip_of_another_network_is_neither_looked_for_nor_held(pair: Pair) -> None:
+    with pytest.raises(PermanentError, match="is not in"):
+        await pair.one.probe("198.51.100.9", near=NEAR)
+    with pytest.raises(PermanentError, match="is not in"):
+        await pair.one.hold("198.51.100.9", near=NEAR, until_s=until(2.5))
