@@ -25,12 +25,11 @@ def vip_is_elsewhere(facts: ClusterFacts, votes: Votes) -> Iterable[Finding]:
     for host in facts.hosts:
         vip = host.report.vip if host.report is not None else None
         if vip is not None and vip.phase == Phase.CONFLICT:
-            yield Finding(
-                severity=Level.DEGRADED,
-                code="vip-conflict",
-                host_name=host.name,
-                what=f"the VIP {vip.address} is not taken: the machine with MAC {vip.foreign_mac} has that address",
-                advice="find that machine (the switches know its port) and give it another address, or the cluster another "
+            yield _finding(
+                host.name,
+                "vip-conflict",
+                f"the VIP {vip.address} is not taken: the machine with MAC {vip.foreign_mac} has that address",
+                "find that machine (the switches know its port) and give it another address, or the cluster another "
                 "VIP (kvorum vip set); the leader looks again every few seconds",
             )
 
@@ -44,30 +43,35 @@ def vip_is_unheld(facts: ClusterFacts, votes: Votes) -> Iterable[Finding]:
     if vip is not None and vip.phase == Phase.CONFLICT:
         return
     why = vip.why if vip is not None else ""
-    yield Finding(
-        severity=Level.DEGRADED,
-        code="vip-unheld",
-        host_name=leader.name,
-        what=f"nobody holds the VIP {facts.vip}" + (f": {why}" if why else ""),
-        advice=f"a new leader takes it within {CLAIM_WAIT_S + 1:g} s: ask again; if it stays so, look at journalctl -u "
+    yield _finding(
+        leader.name,
+        "vip-unheld",
+        f"nobody holds the VIP {facts.vip}" + (f": {why}" if why else ""),
+        f"a new leader takes it within {CLAIM_WAIT_S + 1:g} s: ask again; if it stays so, look at journalctl -u "
         "kvorum-agent on the leader, and whether its agent is of this version; every host's own address works meanwhile",
     )
 
 
 def vip_is_not_in_certificate(facts: ClusterFacts, votes: Votes) -> Iterable[Finding]:
-    """Clients that call the VIP and check names refuse what this host shows them."""
+    """Clients that call the VIP and check names refuse what this host shows them. Those that call it by a DNS name that is in there don't."""
     del votes
     for host in facts.hosts:
         vip = host.report.vip if host.report is not None else None
         if vip is not None and vip.uncovered:
-            yield Finding(
-                severity=Level.DEGRADED,
-                code="vip-certificate",
-                host_name=host.name,
-                what=f"the API's certificate there is not for the VIP {vip.address}: clients that check it refuse to talk",
-                advice="import one that names the VIP, too (kvorum certificate import), or call the VIP by a name that it has; "
+            yield _finding(
+                host.name,
+                "vip-certificate",
+                f"the API's certificate there is not for the VIP {vip.address}: clients that check it refuse to talk",
+                "import one that names the VIP, too (kvorum certificate import), or call the VIP by a name that it has; "
                 "certificates issued by the cluster get the VIP by themselves within a minute",
+                Level.NOTICE,
             )
+
+
+def _finding(
+    host_name: str, code: str, what: str, advice: str, severity: Level = Level.DEGRADED
+) -> Finding:
+    return Finding(severity=severity, code=code, host_name=host_name, what=what, advice=advice)
 
 
 VIP_RULES: tuple[Rule, ...] = (vip_is_elsewhere, vip_is_unheld, vip_is_not_in_certificate)
