@@ -23,7 +23,9 @@ RETRY_S = 5.0
 class VipDoor:
     """Follows the setting."""
 
-    def __init__(self, front: Front, store: Store, port: int, context: ssl.SSLContext) -> None:
+    def __init__(
+        self, front: Front, store: Store, port: int, context: ssl.SSLContext | None
+    ) -> None:
         self._front, self._store, self._port, self._context = front, store, port, context
 
     async def run(self) -> None:
