@@ -10,18 +10,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from xml.parsers import expat
 
-from core.errors import FatalError, PlatformError, TemporaryError
+from core.errors import FatalError, InvalidError, PlatformError, TemporaryError
 
 FILE_BYTES_MAX = 64 << 10
 STEPS_MAX = 100
 DESCRIPTION_LENGTH_MAX = 200
 NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 NUMBER = re.compile(r"[1-9][0-9]{0,4}")
-NUMBER_MAX = {"timeout-s": 86_400, "attempts": 100, "pause-s": 3_600, "weight": 1_000}
+NUMBER_MAX = {
+    "timeout-s": 86_400,
+    "attempts": 100,
+    "pause-s": 3_600,
+    "weight": 1_000,
+    "length-max": 500,
+}
+INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
+TEXT_LENGTH_MAX = 500
+INPUTS_MAX = 20
+RUN_ON = ("vm",)
 
 TEMPORARY_S = 20.0
 PAUSE_S_MAX = 60.0
@@ -65,13 +75,79 @@ class StepRule:
         return pause_s if spent_s + pause_s < TEMPORARY_S else None
 
 
+class InputType(StrEnum):
+    """What an input takes: any text, a whole number, or yes and no."""
+
+    TEXT = "text"
+    NUMBER = "number"
+    FLAG = "flag"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """An argument that people give when they run a workflow. `length_max` counts characters of a text."""
+
+    name: str
+    type: InputType = InputType.TEXT
+    required: bool = False
+    default: str = ""
+    length_max: int = TEXT_LENGTH_MAX
+    description: str = ""
+
+    def checked(self, value: str) -> str:
+        """Return the argument as steps get it; a flag is `yes` or empty.
+
+        Raises:
+            InvalidError: it isn't of the type, or too long.
+        """
+        match self.type:
+            case InputType.FLAG:
+                if value not in ("yes", "no"):
+                    raise InvalidError(f"argument {self.name!r} is yes or no")
+                return value if value == "yes" else ""
+            case InputType.NUMBER:
+                if not INTEGER.fullmatch(value):
+                    raise InvalidError(f"argument {self.name!r} is a whole number")
+            case InputType.TEXT:
+                if len(value) > self.length_max or not all(c.isprintable() for c in value):
+                    raise InvalidError(
+                        f"argument {self.name!r} has at most {self.length_max} characters, all of them printable"
+                    )
+        return value
+
+
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A workflow as its XML file tells it; a nested workflow is a part that is a definition itself."""
+    """A workflow as its XML file tells it; a nested workflow is a part that is a definition itself.
+
+    `run_on` is the kind of resource that people may run it on, empty when they may not; `inputs` are what they give.
+    """
 
     name: str
     parts: tuple[StepRule | Definition, ...]
     description: str = ""
+    run_on: str = ""
+    inputs: tuple[Input, ...] = ()
+
+    def arguments(self, given: Mapping[str, str]) -> dict[str, str]:
+        """Return the arguments of a run, each input once.
+
+        Raises:
+            InvalidError: one isn't known, is missing or is wrong; the message says which there are.
+        """
+        known = {one.name: one for one in self.inputs}
+        for name in given:
+            if name not in known:
+                raise InvalidError(
+                    f"workflow {self.name!r} takes no argument {name[:60]!r}: {_nearby(known)}"
+                )
+        missing = [one.name for one in self.inputs if one.required and not given.get(one.name)]
+        if missing:
+            raise InvalidError(f"workflow {self.name!r} needs the argument {missing[0]!r}")
+        return {
+            one.name: one.checked(given[one.name]) if given.get(one.name) else one.default
+            for one in self.inputs
+        }
 
     def walk(self, inside: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], StepRule]]:
         """Yield every step in its order, with the names of the nested workflows around it, outermost first."""
@@ -113,7 +189,7 @@ class _Element:
         return FatalError(f"{self.file}, line {self.line}: {message}")
 
 
-ROOT_ATTRIBUTES = {"name": True, "description": False}
+ROOT_ATTRIBUTES = {"name": True, "description": False, "run-on": False}
 STEP_ATTRIBUTES = {
     "ref": True,
     "timeout-s": False,
@@ -123,6 +199,14 @@ STEP_ATTRIBUTES = {
     "weight": False,
 }
 NESTED_ATTRIBUTES = {"ref": True}
+INPUT_ATTRIBUTES = {
+    "name": True,
+    "type": False,
+    "required": False,
+    "default": False,
+    "length-max": False,
+    "description": False,
+}
 
 
 def parse_definitions(
@@ -170,7 +254,7 @@ def _read(source: Source) -> _Element:
     def text(content: str) -> None:
         if content.strip():
             raise open_[-1].error(
-                f"text in <{open_[-1].tag}>: only <step> and <workflow> belong here"
+                f"text in <{open_[-1].tag}>: only <step>, <workflow> and <input> belong here"
             )
 
     parser.StartElementHandler = start
@@ -190,8 +274,6 @@ def _check(root: _Element) -> None:
     if root.tag != "workflow":
         raise root.error(f"the root is <{root.tag}>, it must be <workflow>")
     _check_attributes(root, ROOT_ATTRIBUTES)
-    if len(root.attributes.get("description", "")) > DESCRIPTION_LENGTH_MAX:
-        raise root.error(f"a description has at most {DESCRIPTION_LENGTH_MAX} characters")
     if not root.children:
         raise root.error("a workflow has at least one <step> or <workflow>")
     for child in root.children:
@@ -200,8 +282,12 @@ def _check(root: _Element) -> None:
                 _check_attributes(child, STEP_ATTRIBUTES)
             case "workflow":
                 _check_attributes(child, NESTED_ATTRIBUTES)
+            case "input":
+                _check_attributes(child, INPUT_ATTRIBUTES)
             case _:
-                raise child.error(f"<{child.tag}> is unknown: use <step> or <workflow>")
+                raise child.error(
+                    f"<{child.tag}> is unknown: use <step> or <workflow>, and <input> for what people give"
+                )
 
 
 def _check_attributes(element: _Element, allowed: Mapping[str, bool]) -> None:
@@ -223,6 +309,14 @@ def _check_value(element: _Element, name: str, value: str) -> None:
         )
     if name == "retry" and value not in frozenset(Retry):
         raise element.error(f"retry {value[:80]!r} is unknown: use {', '.join(Retry)}")
+    if name == "type" and value not in frozenset(InputType):
+        raise element.error(f"type {value[:80]!r} is unknown: use {', '.join(InputType)}")
+    if name == "required" and value not in ("yes", "no"):
+        raise element.error(f"required {value[:80]!r} is not allowed: use yes or no")
+    if name == "run-on" and value not in RUN_ON:
+        raise element.error(f"run-on {value[:80]!r} is not allowed: use {', '.join(RUN_ON)}")
+    if name in ("description", "default") and len(value) > DESCRIPTION_LENGTH_MAX:
+        raise element.error(f"a {name} has at most {DESCRIPTION_LENGTH_MAX} characters")
     if name in NUMBER_MAX and not (NUMBER.fullmatch(value) and int(value) <= NUMBER_MAX[name]):
         raise element.error(
             f"{name} {value[:80]!r} is not allowed: use a whole number from 1 to {NUMBER_MAX[name]}"
@@ -237,6 +331,8 @@ def _link(
 ) -> Definition:
     parts: list[StepRule | Definition] = []
     for child in roots[name].children:
+        if child.tag == "input":
+            continue
         ref = child.attributes["ref"]
         if child.tag == "step":
             if ref not in known_steps:
@@ -248,7 +344,45 @@ def _link(
         if ref in (*inside, name):
             raise child.error(f"workflow {ref!r} contains itself")
         parts.append(_link(ref, roots, known_steps, (*inside, name)))
-    return Definition(name, tuple(parts), roots[name].attributes.get("description", ""))
+    attributes = roots[name].attributes
+    return Definition(
+        name,
+        tuple(parts),
+        attributes.get("description", ""),
+        attributes.get("run-on", ""),
+        _inputs(roots[name]),
+    )
+
+
+def _inputs(root: _Element) -> tuple[Input, ...]:
+    """Return a workflow's inputs.
+
+    Raises:
+        FatalError: a name occurs twice, a default doesn't fit, there are too many, or nobody could give them.
+    """
+    inputs: dict[str, Input] = {}
+    for child in (child for child in root.children if child.tag == "input"):
+        given = child.attributes
+        made = Input(
+            name=given["name"],
+            type=InputType(given.get("type", InputType.TEXT)),
+            required=given.get("required") == "yes",
+            length_max=int(given.get("length-max", TEXT_LENGTH_MAX)),
+            description=given.get("description", ""),
+        )
+        if made.name in inputs:
+            raise child.error(f"input {made.name!r} is there twice")
+        if "run-on" not in root.attributes:
+            raise child.error("only a workflow with run-on has inputs: nobody could give them")
+        if default := given.get("default", ""):
+            try:
+                made = replace(made, default=made.checked(default))
+            except InvalidError as error:
+                raise child.error(f"the default doesn't fit: {error.message}") from None
+        inputs[made.name] = made
+    if len(inputs) > INPUTS_MAX:
+        raise root.error(f"a workflow has at most {INPUTS_MAX} inputs")
+    return tuple(inputs.values())
 
 
 def _rule(attributes: Mapping[str, str]) -> StepRule:
@@ -265,6 +399,8 @@ def _rule(attributes: Mapping[str, str]) -> StepRule:
 
 def _check_steps(root: _Element, steps: Sequence[str]) -> None:
     name = root.attributes["name"]
+    if not steps:
+        raise root.error("a workflow has at least one <step> or <workflow>")
     if len(steps) > STEPS_MAX:
         raise root.error(f"workflow {name!r} has more than {STEPS_MAX} steps")
     twice = next((step for step in steps if steps.count(step) > 1), "")

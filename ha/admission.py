@@ -14,7 +14,7 @@ placements.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import combinations
@@ -48,12 +48,13 @@ class AdmissionError(ConflictError):
 @dataclass(frozen=True, slots=True)
 class RoomView:
     """One cluster as one agent knows it. `hosts` and `vms` are those of the cluster, `pinned` the ids of VMs with disks on
-    one host only, which can't be started elsewhere. `fresh_s` as in `PlacementView`."""
+    one host only, which can't be started elsewhere, and `storages` the ids of the data storages of each VM's disks, by its id. `fresh_s` as in `PlacementView`."""
 
     hosts: tuple[Host, ...]
-    vms: Iterable[VM]
+    vms: Sequence[VM]
     pinned: frozenset[str]
     lease_ages_s: Mapping[str, float]
+    storages: Mapping[str, frozenset[str]] = field(default_factory=dict)
     failures: int = 1
     fresh_s: float = 6.0
     reserve_mib: int = HOST_RESERVE_MIB
@@ -90,6 +91,11 @@ def losses(view: RoomView) -> Iterator[Loss]:
 def first_shortfall(view: RoomView) -> Loss | None:
     """Return a loss that could not be borne, the worst that is tried first; None: all can."""
     return next((loss for loss in losses(view) if loss.left_out), None)
+
+
+def left_out_elsewhere(view: RoomView, host: Host, vms: list[VM]) -> tuple[VM, ...]:
+    """Return which of these VMs would find no room if all of them left the host together."""
+    return _Room.of(view).without((host,), vms).left_out
 
 
 def can_be_lost(view: RoomView) -> bool:
@@ -159,6 +165,7 @@ class _Room:
     hosts: Mapping[str, Host]
     loads: dict[str, Load]
     at_home: Mapping[str, list[VM]]
+    storages: Mapping[str, frozenset[str]]
     spots: list[_Spot] = field(default_factory=list)
 
     @classmethod
@@ -188,7 +195,8 @@ class _Room:
                     homeless.append(vm)
             else:
                 at_home.setdefault(vm.host_id, []).append(vm)
-        room = cls(placement, {host.id: host for host in view.hosts}, loads_of(vms), at_home)
+        hosts = {host.id: host for host in view.hosts}
+        room = cls(placement, hosts, loads_of(vms), at_home, view.storages)
         room._sort()
         if homeless:
             room.loads = room.placing(()).place_all(homeless).loads_after()
@@ -253,7 +261,11 @@ class _Placing:
 
     def _place(self, vm: VM) -> bool:
         request = PlacementRequest(
-            cpus=vm.cpus, memory_mib=vm.memory_mib, vm_id=vm.id, cluster_id=vm.cluster_id
+            cpus=vm.cpus,
+            memory_mib=vm.memory_mib,
+            vm_id=vm.id,
+            cluster_id=vm.cluster_id,
+            storage_ids=self.room.storages.get(vm.id, frozenset()),
         )
         full: list[_Spot] = []
         try:

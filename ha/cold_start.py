@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from core.model import Host
+from core.model import Host, Lease
 from ha.profile import Profile
 
 SETTLE_S = 60.0
@@ -33,12 +33,18 @@ def waited_for(
     return frozenset()
 
 
-def many_are_lost(hosts: Mapping[str, Host], ages_s: Mapping[str, float], profile: Profile) -> bool:
+def many_are_lost(
+    hosts: Mapping[str, Host],
+    ages_s: Mapping[str, float],
+    profile: Profile,
+    leases: Mapping[str, Lease],
+) -> bool:
     """Tell whether more than a third of the hosts, and two at least, are lost since a minute or less.
 
     So many rarely die by themselves: it may be the network, or the power of a whole room. `ages_s` are those of leases.
     """
-    lost = [
-        id_ for id_ in hosts if profile.ended_s <= ages_s.get(id_, 0.0) < profile.ended_s + SETTLE_S
-    ]
-    return len(lost) >= 2 and 3 * len(lost) > len(hosts)
+    lost = 0
+    for id_ in hosts:
+        ended_s = profile.of(leases.get(id_)).ended_s
+        lost += ended_s <= ages_s.get(id_, 0.0) < ended_s + SETTLE_S
+    return lost >= 2 and 3 * lost > len(hosts)

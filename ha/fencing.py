@@ -41,7 +41,7 @@ def to_fence(
     None is whose vote is needed: without a quorum it could not be recorded that it is off. `up` are the nodes that the
     leader's log reaches, and the leader.
     """
-    silent = [id_ for id_ in hosts if ages_s.get(id_, 0.0) >= profile.suspect_s]
+    silent = [id_ for id_ in hosts if ages_s.get(id_, 0.0) >= profile.of(leases.get(id_)).suspect_s]
     if len(silent) > max(1, len(hosts) // 3):
         return []
     worth_it = {id_ for vm in movable for id_ in (vm.host_id, vm.migrating_to_host_id) if id_}

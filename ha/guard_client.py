@@ -34,7 +34,7 @@ class GuardStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What the guard knows. `phase` is idle, held or ended; `host_id` is empty while it is not configured.
 
     `boot_id` names this boot of the host: the agent takes it from here. `running` are ids of VMs whose QEMU runs,
-    granted or not. Times are seconds, `last_kill_boottime_s` of CLOCK_BOOTTIME.
+    granted or not. `disarmed`: the end of its lease kills nothing now. Times are seconds, `last_kill_boottime_s` of CLOCK_BOOTTIME.
     """
 
     host_id: str
@@ -51,6 +51,9 @@ class GuardStatus(msgspec.Struct, frozen=True, kw_only=True):
     kills: int
     last_kill_boottime_s: float | None
     stopping: bool
+    lease_s: float = 0.0
+    watchdog_s: float = 0.0
+    disarmed: bool = False
 
 
 class _Done(msgspec.Struct, frozen=True):

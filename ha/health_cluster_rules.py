@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from msgspec.structs import replace
+
+from ha.arming import GAPS, holds
 from ha.health_facts import ClusterFacts
 from ha.health_findings import Finding, Level, Rule, listed, plural
 from ha.health_votes import Votes, could_survive
@@ -84,6 +87,35 @@ def vms_are_blocked(facts: ClusterFacts, votes: Votes) -> Iterable[Finding]:
         )
 
 
+def failover_is_disarmed(facts: ClusterFacts, votes: Votes) -> Iterable[Finding]:
+    """An operator switched failover off, and may have forgotten it."""
+    del votes
+    if facts.disarmed:
+        yield _finding(
+            Level.DEGRADED,
+            "ha-disarmed",
+            f"failover is disarmed by {facts.disarmed}: VMs of a lost host are started nowhere else",
+            "when the work is done: kvorum ha arm",
+        )
+
+
+def network_is_too_slow(facts: ClusterFacts, votes: Votes) -> Iterable[Finding]:
+    """Leases nearly ended although their hosts are well: the next election or jam may kill guests."""
+    del votes
+    for host in facts.hosts:
+        gap_s = host.report.renewal_gap_s if host.report is not None else None
+        if facts.lease_s and not holds(facts.lease_s, gap_s):
+            found = _finding(
+                Level.DEGRADED,
+                "profile-not-held",
+                f"its lease was not renewed for {gap_s:.1f} s within the last ten minutes, and the profile "
+                f"{facts.profile} holds less than {facts.lease_s / GAPS:g} s",
+                "look at the network and the disks of the voters, or use a profile with longer leases "
+                "(kvorum ha profile wide)",
+            )
+            yield replace(found, host_name=host.name)
+
+
 def _finding(severity: Level, code: str, what: str, advice: str) -> Finding:
     return Finding(severity=severity, code=code, what=what, advice=advice)
 
@@ -94,4 +126,6 @@ CLUSTER_RULES: tuple[Rule, ...] = (
     no_voter_to_spare,
     too_few_voters,
     vms_are_blocked,
+    failover_is_disarmed,
+    network_is_too_slow,
 )

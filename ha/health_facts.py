@@ -73,6 +73,7 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True):
     the driver `hypervisor`, libvirt unless the host's settings name another. `driver_fault`: which driver can't be used.
 
     `store_fault`: why its copy of the state takes no part, empty while it does. `secrets_fault`: why it can't open secrets.
+    `renewal_gap_s`: the longest time without a renewal of its lease lately; None: not known.
     """
 
     applied: int
@@ -89,6 +90,7 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True):
     libvirt: Answering | None = None
     storages: tuple[StorageSeen, ...] = ()
     vip: VipSeen | None = None
+    renewal_gap_s: float | None = None
 
 
 class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,6 +108,7 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     joining: bool = False
     fenced: bool = False
     maintenance: bool = False
+    maintenance_ready: bool = False
     lease_age_s: float | None = None
     lease_fresh: bool = False
     running_vms: int = 0
@@ -133,8 +136,9 @@ class ShortRoom(msgspec.Struct, frozen=True, kw_only=True):
 class ClusterFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The cluster as one agent, that of host `asked_id`, knows it.
 
-    `vip` is the management address that the leader should hold. `leader_id` is whom that agent follows, empty for nobody. `voter_ids` are the voters by its log. `blocked` are the first
-    few of `blocked_count` VMs.
+    `leader_id` is whom that agent follows, empty for nobody. `voter_ids` are the voters by its log. `blocked` are the first
+    few of `blocked_count` VMs. `lease_s` is the length of leases by its `profile`, 0 when not known. `disarmed` says who
+    disarmed failover and why, empty while it is armed. `vip` is the management address that the leader should hold.
     """
 
     cluster_name: str
@@ -147,6 +151,9 @@ class ClusterFacts(msgspec.Struct, frozen=True, kw_only=True):
     blocked: tuple[BlockedVM, ...] = ()
     short_rooms: tuple[ShortRoom, ...] = ()
     vip: str = ""
+    profile: str = "default"
+    lease_s: float = 0.0
+    disarmed: str = ""
 
     def host(self, host_id: str) -> HostFacts | None:
         """Return a host, None when it is not in the state."""

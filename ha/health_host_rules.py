@@ -95,12 +95,17 @@ def host_is_in_maintenance(facts: ClusterFacts, votes: Votes) -> Iterable[Findin
     del votes
     for host in facts.hosts:
         if host.maintenance:
+            how_far = (
+                "what had to leave it has left"
+                if host.maintenance_ready
+                else f"it is being emptied (kvorum host maintenance {host.name})"
+            )
             yield _finding(
                 host,
                 Level.NOTICE,
                 "host-in-maintenance",
-                "it is in maintenance and gets no new VMs",
-                "when the work on it is done, end its maintenance",
+                f"it is in maintenance and gets no new VMs; {how_far}",
+                f"when the work on it is done: kvorum host leave-maintenance {host.name}",
             )
 
 

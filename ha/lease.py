@@ -44,38 +44,76 @@ class Renewal(msgspec.Struct, frozen=True, kw_only=True):
     guests: Annotated[
         int, attribute("Lease-bound VMs that run or may start; -1: not known.", by=OWNER)
     ] = -1
+    lease_s: Annotated[
+        float, attribute("How long the guard takes a renewal for; 0: it doesn't say.", by=OWNER)
+    ] = 0.0
+    watchdog_s: Annotated[float, attribute("Time of its watchdog.", by=OWNER)] = 0.0
+    disarmed: Annotated[
+        bool, attribute("Whether the end of its lease may have no consequence.", by=OWNER)
+    ] = False
 
 
 class RenewalAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """Status 200: the renewal is committed at log index `index`."""
+    """Status 200: the renewal is committed at log index `index`. The rest repeats what it said, as it was understood."""
 
     index: int
+    lease_s: float = 0.0
+    watchdog_s: float = 0.0
+    disarmed: bool = False
 
 
-def lease_of(renewal: Renewal) -> Lease:
-    """Return the resource that the commit of a renewal puts."""
+def answer_to(renewal: Renewal, index: int) -> RenewalAnswer:
+    """Return the answer to a renewal that was committed."""
+    return RenewalAnswer(
+        index=index,
+        lease_s=renewal.lease_s,
+        watchdog_s=renewal.watchdog_s,
+        disarmed=renewal.disarmed,
+    )
+
+
+def lease_of(renewal: Renewal, before: Lease | None = None) -> Lease:
+    """Return the resource that the commit of a renewal puts in place of the one `before`. `seq` never falls in a boot."""
+    same_boot = before is not None and before.boot_id == renewal.boot_id
     return Lease(
         id=renewal.host_id,
         name=renewal.host_id,
+        revision=before.revision if before is not None else 0,
         boot_id=renewal.boot_id,
-        seq=renewal.seq,
+        seq=max(renewal.seq, before.seq) if before is not None and same_boot else renewal.seq,
         watchdog_armed=renewal.watchdog_armed,
+        lease_s=renewal.lease_s,
+        watchdog_s=renewal.watchdog_s,
+        disarmed=renewal.disarmed,
     )
 
 
 def check_renewal(renewal: Renewal, host: Host | None, lease: Lease | None) -> None:
     """Say whether a host may renew. Pure; `host` and `lease` are what the store holds.
 
-    A fenced host may not, until it shows that its guests are gone: another boot, or a guard that counts none.
+    A fenced host may not, until it shows that its guests are gone: another boot, or a guard that counts none. Nor may
+    one with terms of before, which come late: the guard may keep to other ones by now. Nor one of a disarmed guard that
+    passed an older agent, which drops what it doesn't know: it would seem to enforce.
 
     Raises:
         NotFoundError: no such member.
-        ConflictError: the host is fenced (code `fenced`).
+        ConflictError: the host is fenced (code `fenced`), or the renewal is overtaken (code `overtaken`).
     """
     if host is None:
         raise NotFoundError(
             f"host {renewal.host_id} is not a member of this cluster: join it again"
         )
+    same_boot = lease is not None and lease.boot_id == renewal.boot_id
+    if lease is not None and same_boot and lease.disarmed and not renewal.lease_s:
+        raise ConflictError(
+            f"an agent on the way dropped what host {host.name} says of its lease", code="overtaken"
+        )
+    if lease is not None and same_boot and renewal.seq < lease.seq:
+        told = (renewal.lease_s, renewal.watchdog_s, renewal.watchdog_armed, renewal.disarmed)
+        if told != (lease.lease_s, lease.watchdog_s, lease.watchdog_armed, lease.disarmed):
+            raise ConflictError(
+                f"host {host.name} says other things of its lease by now", code="overtaken"
+            )
     if host.state is HostState.MEMBER:
         return
     other_boot = lease is not None and lease.boot_id != renewal.boot_id

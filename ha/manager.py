@@ -114,7 +114,8 @@ Decision = Fence | Recover | EndMigration | Block | Unblock | Suspect | HostLost
 class HAView:
     """What is known to the node that decides. Times are monotonic seconds of its own clock.
 
-    `stamps_s` and `booted_s` come from the `LeaseJudge`; `leader_since_s` is None when this node does not lead. `suspected` and
+    `stamps_s` and `booted_s` come from the `LeaseJudge`; `leader_since_s` is None when this node does not lead. `frozen` are
+    hosts that VMs wait for (`ha.shutdown`). `suspected` and
     `lost` are the hosts already told, see `remember`; both begin empty with each leadership.
     """
 
@@ -132,7 +133,9 @@ class HAView:
     suspected: frozenset[str] = frozenset()
     lost: frozenset[str] = frozenset()
     booted_s: Mapping[str, float] = field(default_factory=dict)
+    frozen: frozenset[str] = frozenset()
     recovery_enabled: bool = True
+    recovery_off_why: str = "recovery is switched off for this cluster"
     recoveries_max: int = RECOVERIES_MAX
 
 
@@ -175,14 +178,14 @@ def _host_events(view: HAView, now_s: float) -> list[Decision]:
         stamp_s = view.stamps_s.get(host.id)
         if stamp_s is None:
             continue
-        age_s = now_s - stamp_s
-        if age_s < view.profile.suspect_s:
+        age_s, profile = now_s - stamp_s, view.profile.of(view.leases.get(host.id))
+        if age_s < profile.suspect_s:
             if host.id in view.suspected or host.id in view.lost:
                 events.append(HostReturned(host.id))
             continue
         if host.id not in view.suspected:
             events.append(Suspect(host.id))
-        if age_s >= view.profile.ended_s and host.id not in view.lost:
+        if age_s >= profile.ended_s and host.id not in view.lost:
             events.append(HostLost(host.id))
     return events
 
@@ -196,7 +199,8 @@ def proof_of(view: HAView, vm: VM, host_id: str, now_s: float) -> Proof | None:
     age_s = now_s - stamp_s
     started_before = host_id == vm.host_id and vm.boot_id != lease.boot_id
     proof = silence_of(view.profile, host, lease, age_s)
-    if proof in (None, Proof.TIME) and started_before and age_s >= view.profile.safe_s:
+    waited = age_s >= view.profile.of(lease).safe_s and not lease.disarmed
+    if proof in (None, Proof.TIME) and started_before and waited:
         return Proof.BOOT
     return proof
 
@@ -257,7 +261,7 @@ class _Plan:
             return None
         if not vm.host_id:
             return None  # not placed yet: whoever creates it does that
-        if not self._is_lost(vm.host_id):
+        if not self._is_lost(vm.host_id) or vm.host_id in self.view.frozen:
             return None
         return self._with_lost_owner(vm)
 
@@ -269,13 +273,17 @@ class _Plan:
         host = self.view.hosts.get(host_id)
         if host is not None and host.state is not HostState.MEMBER:
             return False
-        return self._age_s(host_id) < self.view.profile.lease_s / 2
+        return self._age_s(host_id) < self._profile(host_id).lease_s / 2
+
+    def _profile(self, host_id: str) -> Profile:
+        return self.view.profile.of(self.view.leases.get(host_id))
 
     def _is_lost(self, host_id: str) -> bool:
         """Tell whether a host's guests are dead by its own guard, if that works, or by its power."""
         age_s, lease = self._age_s(host_id), self.view.leases.get(host_id)
-        if age_s >= self.view.profile.ended_s or lease is None:
-            return age_s >= self.view.profile.ended_s
+        ended_s = self._profile(host_id).ended_s
+        if age_s >= ended_s or lease is None:
+            return age_s >= ended_s
         host = self.view.hosts.get(host_id)
         return silence_of(self.view.profile, host, lease, age_s) is Proof.POWER
 
@@ -292,7 +300,9 @@ class _Plan:
             movable=[
                 vm
                 for vm in view.vms.values()
-                if is_movable(vm) and not pinned_host_id(self.disks_of(vm.id), view.storages)
+                if is_movable(vm)
+                and vm.host_id not in view.frozen
+                and not pinned_host_id(self.disks_of(vm.id), view.storages)
             ],
             ages_s={id_: self.now_s - stamp_s for id_, stamp_s in view.stamps_s.items()},
             suspected=view.suspected,
@@ -334,6 +344,8 @@ class _Plan:
             return self._block(
                 vm, f"{name} was lost while the VM was being created; delete it and create it again"
             )
+        if not self.view.recovery_enabled:
+            return self._block(vm, self.view.recovery_off_why)
         proof = proof_of(self.view, vm, vm.host_id, self.now_s)
         if proof is None:
             return self._without_proof(vm, vm.host_id)
@@ -341,16 +353,17 @@ class _Plan:
 
     def _without_proof(self, vm: VM, host_id: str) -> Decision | None:
         lease = self.view.leases.get(host_id)
+        disarmed = lease is not None and lease.disarmed
         if lease is not None and (
-            lease.watchdog_armed or self._age_s(host_id) < self.view.profile.safe_s
+            (lease.watchdog_armed and not disarmed)
+            or self._age_s(host_id) < self._profile(host_id).safe_s
         ):
             return None  # time will tell
         name = self._host_name(host_id)
-        return self._block(
-            vm,
-            f"no proof that {name} is off: it had no watchdog; "
-            f"make sure that it is off, then run: kvorum host confirm-off {name}",
-        )
+        then = f"make sure that it is off, then run: kvorum host confirm-off {name}"
+        if disarmed:
+            return self._block(vm, f"no proof that {name} is off: its guard was disarmed; {then}")
+        return self._block(vm, f"no proof that {name} is off: it had no watchdog; {then}")
 
     def _recover(self, vm: VM, proof: Proof) -> Decision | None:
         target, other = vm.migrating_to_host_id, None
@@ -363,8 +376,6 @@ class _Plan:
             target = ""
         if vm.host_id in self.waited_for:
             return None
-        if not self.view.recovery_enabled:
-            return self._block(vm, "recovery is switched off for this cluster")
         if self.recovered >= self.view.recoveries_max:
             return None
         if not target:  # a living target of a migration may run the guest already: nobody else can

@@ -178,6 +178,8 @@ def why_not_on(
         return "can't reach the VM's data storage"
     if host.driver_fault:
         return f"a driver can't be used: {host.driver_fault}"
+    if host.down_boot_id:
+        return "being shut down, or not back yet"
     if age_s is None:
         return "never held a lease"
     if age_s >= view.fresh_s:

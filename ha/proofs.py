@@ -15,7 +15,7 @@ from ha.profile import Profile
 class Proof(StrEnum):
     """Why a host can no longer write to a VM's disks."""
 
-    TIME = "time"  # L + W + m since its last renewal, and its watchdog was armed
+    TIME = "time"  # L + W + m since its last renewal, its watchdog was armed and its guard not disarmed
     BOOT = (
         "boot"  # the VM wasn't started in the boot that renewed last, so nothing of it runs there
     )
@@ -27,11 +27,14 @@ def silence_of(profile: Profile, host: Host | None, lease: Lease, age_s: float) 
     """Return the proof that nothing runs on a host any more, or None; `age_s` since its last renewal was applied.
 
     The word of a management board counts for the boot that held the lease then, by the lease's revision: a host that
-    came back since has renewed, and whoever acts on the proof guards that revision.
+    came back since has renewed, and whoever acts on the proof guards that revision. L and W are those that the host
+    said in its last renewal. Where its guard may let guests live on without a lease (`disarmed`), time proves nothing.
     """
+    profile = profile.of(lease)
     if host is not None and host.state is HostState.FENCED:
         if host.off_lease_revision and host.off_lease_revision == lease.revision:
             return Proof.POWER
         if age_s >= profile.ended_s:
             return Proof.FENCED
-    return Proof.TIME if age_s >= profile.safe_s and lease.watchdog_armed else None
+    by_time = lease.watchdog_armed and not lease.disarmed
+    return Proof.TIME if by_time and age_s >= profile.safe_s else None

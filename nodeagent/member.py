@@ -24,13 +24,13 @@ from core.mesh.client import MeshClient
 from core.mesh.dialer import MeshDialer
 from core.mesh.server import MeshServer
 from core.mesh.tls import TlsFiles
-from core.model import KINDS, VM, Host, Lease, Mesh, Plugin
+from core.model import KINDS, VM, Host, Lease, Plugin
 from core.paths import Paths
 from core.supervise import keep_running
 from core.work_queue import WorkQueues
 from ha.guard_client import GuardClient
 from ha.lease import LeaseJudge
-from ha.profile import profile_of
+from ha.renewal_gaps import RenewalGaps
 from ha.serf.membership import SerfMembership
 from ha.serf.rpc import SerfRpc
 from ha.vip import lifetime_s
@@ -48,7 +48,7 @@ from nodeagent.drills.runner import DrillRunner
 from nodeagent.drills.target import DrillTarget
 from nodeagent.identity.identity import Identity
 from nodeagent.joining.doorkeeper import Doorkeeper
-from nodeagent.joining.founding import IMAGES_PATH, MESH_ID
+from nodeagent.joining.founding import IMAGES_PATH
 from nodeagent.mesh_rpc import MeshRpc
 from nodeagent.node import Node
 from nodeagent.plugins.drivers import Choice, held_by_other
@@ -62,6 +62,7 @@ from nodeagent.services.callback_sender import CallbackSender
 from nodeagent.services.callback_targets import CallbackTargets, is_own_address
 from nodeagent.services.callbacks import Callbacks
 from nodeagent.services.certificate_renewal import CertificateRenewal
+from nodeagent.services.evacuation import Evacuation
 from nodeagent.services.event_log import EventLog
 from nodeagent.services.exclusion import Exclusion
 from nodeagent.services.expiry_warnings import ExpiryWarnings
@@ -70,8 +71,10 @@ from nodeagent.services.feed_follower import FeedFollower
 from nodeagent.services.fencing import Fencing
 from nodeagent.services.files_for_others import FilesForOthers, serf_rpc_secret
 from nodeagent.services.ha_controller import HaController
+from nodeagent.services.ha_settings import HaSettings
 from nodeagent.services.health import ClusterHealth
 from nodeagent.services.host_reporter import HostReporter
+from nodeagent.services.host_shutdown import HostShutdown
 from nodeagent.services.housekeeping import Housekeeping
 from nodeagent.services.image_service import ImageService
 from nodeagent.services.incoming import IncomingMigrations
@@ -113,7 +116,7 @@ log = logging.getLogger(__name__)
 
 STEP_ASIDE_TIMEOUT_S = 2.0
 AUDITS_TIMEOUT_S = 1.0
-NOT_ON_WITNESSES = ("network", "storages", "vms", "images", "incoming")
+NOT_ON_WITNESSES = ("network", "storages", "vms", "images", "incoming", "host-shutdown")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +158,7 @@ class Member:
         store = Store(self._machine, self._engine, clock=clock, rng=rng)
         self._judge = LeaseJudge(clock)
         self._judge.reset(store.all(Lease))
+        self._gaps = RenewalGaps(clock)
         self._machine.on_applied(self._judge_leases)
         plugins = Plugins(allocator=basics.config.allocator, types=basics.resource_types)
         drivers = plugins.drivers.choose(
@@ -203,9 +207,7 @@ class Member:
             shape=plugins.system_tags.shape,
             storages_answer=self._storage_watch.check,
         )
-        mesh = store.get(Mesh, MESH_ID)
-        profile = profile_of(mesh.ha_profile if mesh else "default")
-        self._placing = Placing(self.node, self._judge, profile, plugins.allocators.prefer)
+        self._placing = Placing(self.node, self._judge, plugins.allocators.prefer)
         secrets = SecretsRotation(self.node, Keyring(paths, basics.config.secrets_key))
         self._api_tls = ApiTls(tls)
         bus = Bus(
@@ -216,13 +218,12 @@ class Member:
             self.node.faults,
             clock,
         )
-        bmcs = Bmcs(self.node, leases, profile, Ipmi(), secrets.keys)
+        bmcs = Bmcs(self.node, leases, Ipmi(), secrets.keys)
         self._fencing = Fencing(self.node, bmcs, self._events)
         self._bmc_checks = BmcChecks(self.node, bmcs, self._events)
         vip = VipService(self.node, LinuxVip(clock, lifetime_s), self._events)
-        look = SelfLook(self.node, checks, secrets.kept, vip.seen)
+        look = SelfLook(self.node, checks, secrets.kept, self._gaps.worst_s, vip.seen)
         health = ClusterHealth(self.node, look, leases)
-
         drills = Drills(self.node, health)
         plain = basics.config.plain_http
         targets = CallbackTargets(
@@ -247,6 +248,7 @@ class Member:
             exclusion=Exclusion(self.node),
             drill_target=DrillTarget(self.node, LinuxFaults(paths.guard_socket)),
             drills=drills,
+            ha=HaSettings(self.node, leases, health),
             health=health,
             identity=Identity(
                 store, record.host_id, clock=clock, rng=rng, secrets_key=secrets.keys
@@ -260,6 +262,7 @@ class Member:
                 self.node, secrets_key=secrets.keys, reload=self._reload_identity
             ),
             secrets=secrets,
+            shutdown=HostShutdown(self.node, self._power, self._placing, self._judge, self._events),
             states=MemberStates(
                 self.node, secrets.kept, plain_http=plain.url if plain is not None else ""
             ),
@@ -344,6 +347,9 @@ class Member:
                 prepare=before_tasks,
             ).run,
             "ha": HaController(self.node, self._judge, self._events).run,
+            "evacuation": Evacuation(self.node, self._judge, self.services.vms, self._events).run,
+            "host-shutdown": self.services.shutdown.run,
+            "ha-settings": self.services.ha.run,
             "fencing": self._fencing.run,
             "bmc-checks": self._bmc_checks.run,
             "drill-runner": self._drill_runner.run,
@@ -426,6 +432,8 @@ class Member:
                     self._judge.removed(host_id)
                 else:
                     self._judge.applied(lease)
+                    if host_id == self.node.host_id:
+                        self._gaps.renewed()
 
 
 def _choice(config: Config, *, witness: bool) -> Choice:

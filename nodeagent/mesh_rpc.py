@@ -28,7 +28,7 @@ from core.logs import REQUEST_ID
 from core.mesh.client import GENERATION, REQUEST_HEADER, MeshProblem, Nothing
 from core.mesh.tls import peer_id_of
 from core.model import Host
-from ha.lease import Renewal, RenewalAnswer
+from ha.lease import Renewal
 from nodeagent.drills.target import (
     BEGIN_PATH,
     READY_PATH,
@@ -100,12 +100,11 @@ class MeshRpc:
 
     async def _lease(self, request: web.Request) -> web.Response:
         renewal = await _body(request, Renewal)
-        index = await self._services.leases.renew_from_peer(_peer(request), renewal)
-        return _answer(RenewalAnswer(index=index))
+        return _answer(await self._services.leases.renew_from_peer(_peer(request), renewal))
 
     async def _lease_forwarded(self, request: web.Request) -> web.Response:
         renewal = await _body(request, Renewal)
-        return _answer(RenewalAnswer(index=await self._services.leases.renew_forwarded(renewal)))
+        return _answer(await self._services.leases.renew_forwarded(renewal))
 
     async def _state(self, request: web.Request) -> web.Response:
         """How far this host is in the log, and whether it is well."""

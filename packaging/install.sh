@@ -55,6 +55,7 @@ run systemctl enable --quiet libvirtd.service
 run systemctl restart libvirtd.service # it looks for hooks when it starts; guests don't notice
 run systemctl enable --quiet --now kvorum-guard.service kvorum-serf.path
 run systemctl enable --quiet kvorum-agent.service
+run systemctl enable --quiet --now libvirt-guests.service kvorum-host-shutdown.service
 # An upgrade restarts the agent; guests and the guard go on. A new guard takes over at the next boot of the host.
 run systemctl restart kvorum-agent.service
 [ -n "$dry" ] || echo "installed. Next: 'kvorum init' on the first host, 'kvorum join TOKEN' on the others."

@@ -18,7 +18,7 @@ from core.identity.certificates import make_request, sign_request
 from core.identity.keyring import Keyring
 from core.member_file import MemberRecord
 from core.paths import Paths, write_file
-from ha.profile import PROFILES
+from ha.lease import RenewalAnswer, answer_to
 from ha.vip import lifetime_s
 from netfabric.memory_vip import MemoryVip, MemoryVipNetwork
 from nodeagent.api.app import build_app, serve_unix
@@ -38,6 +38,7 @@ from nodeagent.services.callback_targets import CallbackPolicy, CallbackTargets
 from nodeagent.services.callbacks import Callbacks
 from nodeagent.services.event_log import EventLog
 from nodeagent.services.exclusion import Exclusion
+from nodeagent.services.ha_settings import HaSettings
 from nodeagent.services.health import ClusterHealth
 from nodeagent.services.member_states import MemberStates
 from nodeagent.services.own_certificates import OwnCertificates
@@ -60,8 +61,8 @@ class Ages:
         del host_id
         return 1.0
 
-    async def renew(self, renewal) -> int:
-        return renewal.seq
+    async def renew(self, renewal) -> RenewalAnswer:
+        return answer_to(renewal, renewal.seq)
 
 
 class FirstHost:
@@ -124,10 +125,12 @@ class FakeAgent:
             self.vip = VipService(member.node, driver, EventLog(member.node))
             checks = StorageChecks(driver_of_memory)
             health = ClusterHealth(
-                member.node, SelfLook(member.node, checks, secrets.kept, self.vip.seen), Ages()
+                member.node,
+                SelfLook(member.node, checks, secrets.kept, vip=self.vip.seen),
+                Ages(),
             )
             self.services = Services(
-                bmcs=Bmcs(node, ages, PROFILES["default"], self.power, secrets.keys),
+                bmcs=Bmcs(node, ages, self.power, secrets.keys),
                 bus=None,
                 callbacks=Callbacks(
                     node,
@@ -147,6 +150,7 @@ class FakeAgent:
                 exclusion=Exclusion(member.node),
                 drill_target=DrillTarget(member.node, MemoryFaults()),
                 drills=Drills(member.node, health),
+                ha=HaSettings(node, ages, health),
                 health=health,
                 identity=Identity(
                     member.store,
@@ -163,6 +167,7 @@ class FakeAgent:
                 plugins=Plugins([]),
                 renewal=None,
                 secrets=secrets,
+                shutdown=None,
                 states=MemberStates(member.node),
                 storages=NoStorages(),
                 thin=None,

@@ -130,6 +130,7 @@ class FakeGuard:
 
     told: list[str] = field(default_factory=list)
     grants: dict[str, GuardGrant] = field(default_factory=dict)
+    boot_id: str = "boot-1"
     refuse_grant: str = ""
     refuse_check: str = ""
     on_grant: Callable[[], None] = lambda: None
@@ -137,7 +138,7 @@ class FakeGuard:
     async def status(self) -> GuardStatus:
         return GuardStatus(
             host_id=HOST_ID,
-            boot_id="boot-1",
+            boot_id=self.boot_id,
             phase="held",
             lease_valid=True,
             remaining_s=10.0,

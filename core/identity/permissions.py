@@ -44,6 +44,7 @@ GUARDED_KINDS = (
     "api-certificate",
     "secrets-key",
     "callback-key",
+    "workflow",
 )
 """What only an administrator may even look at."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from core.model.cascade import DeletePlan, Touched, ids_in, plan_delete
 from core.model.compute import VM, CloudInit, PowerState, VMPhase, VMPriority
 from core.model.drill import (
+    FAULT,
     NOT_SEEN,
     Drill,
     DrillEvent,
@@ -31,6 +32,7 @@ from core.model.mesh import (
     AccessToken,
     Admission,
     ApiCertificate,
+    Arming,
     Cluster,
     DataCenter,
     Host,
@@ -42,6 +44,8 @@ from core.model.mesh import (
     Plugin,
     PluginState,
     SecretsKey,
+    ShutdownPolicy,
+    Unmovable,
     Vote,
 )
 from core.model.network import (
@@ -133,6 +137,7 @@ LINKS = links_of(RESOURCE_TYPES)
 
 __all__ = [
     "COLLECTIONS",
+    "FAULT",
     "IPMI_PORT",
     "KINDS",
     "LINKS",
@@ -144,6 +149,7 @@ __all__ = [
     "Account",
     "Admission",
     "ApiCertificate",
+    "Arming",
     "Audit",
     "Bmc",
     "BmcState",
@@ -198,11 +204,13 @@ __all__ = [
     "SecurityGroup",
     "Session",
     "Severity",
+    "ShutdownPolicy",
     "StepMark",
     "Tagged",
     "Task",
     "TaskState",
     "Touched",
+    "Unmovable",
     "UsedNonce",
     "VMPhase",
     "VMPriority",

@@ -78,6 +78,13 @@ class VM(Tagged, tag="vm.v1", frozen=True, kw_only=True):
             "migrating_to_host_id", target="host", name="migrating_to_host", reverse="incoming_vms"
         ),
         Relation(
+            "home_host_id",
+            target="host",
+            name="home_host",
+            reverse="away_vms",
+            on_delete=OnDelete.DETACH,
+        ),
+        Relation(
             "start_after_ids",
             target="vm",
             name="start_after",
@@ -116,6 +123,17 @@ class VM(Tagged, tag="vm.v1", frozen=True, kw_only=True):
     migrating_to_host_id: Annotated[
         str, attribute("Where it moves to right now; empty: nowhere.", by=CLUSTER)
     ] = ""
+    home_host_id: Annotated[
+        str,
+        attribute(
+            "Where it goes back to when the maintenance of that host ends; empty: it stays where it is.",
+            by=CLUSTER,
+        ),
+    ] = ""
+    starts_after_maintenance: Annotated[
+        bool,
+        attribute("Whether it was stopped for a maintenance, and is started after it.", by=CLUSTER),
+    ] = False
     blocked_reason: Annotated[
         str, attribute("Why it can't run now; empty: nothing forbids it.", by=CLUSTER)
     ] = ""

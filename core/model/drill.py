@@ -14,6 +14,8 @@ from core.attributes import CLUSTER, OWNER, attribute
 from core.model.resource import OnDelete, Relation, Tagged
 
 NOT_SEEN = -1
+FAULT = "fault"
+"""Code of the event that says what was broken."""
 
 
 class DrillKind(StrEnum):

@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar
 import msgspec
 
 from core.attributes import CLUSTER, OWNER, attribute
+from core.errors import InvalidError
 from core.model.resource import DESCRIPTION_LENGTH_MAX, OnDelete, Relation, Resource, Tagged
 
 
@@ -31,6 +32,18 @@ class Admission(StrEnum):
     OFF = "off"
     WARN = "warn"
     ENFORCE = "enforce"
+
+
+class ShutdownPolicy(StrEnum):
+    """What becomes of the VMs of a host that is shut down in order. `MIGRATE`: they are moved away live first. `FAILOVER`: they
+    are shut down and started elsewhere. `FREEZE`: they are shut down and wait for the host. `CONDITIONAL`: freeze for a reboot,
+    failover for a power-off. `CLUSTER`, of a host only: as its cluster says."""
+
+    CONDITIONAL = "conditional"
+    MIGRATE = "migrate"
+    FAILOVER = "failover"
+    FREEZE = "freeze"
+    CLUSTER = "cluster"
 
 
 class Cluster(Tagged, tag="cluster.v1", frozen=True, kw_only=True):
@@ -64,6 +77,33 @@ class Cluster(Tagged, tag="cluster.v1", frozen=True, kw_only=True):
     host_failures: Annotated[
         int, attribute("The loss of how many hosts at a time is to be borne.", least=1, most=4)
     ] = 1
+    shutdown_policy: Annotated[
+        ShutdownPolicy,
+        attribute("What becomes of the VMs of a host that is shut down in order; not `cluster`."),
+    ] = ShutdownPolicy.CONDITIONAL
+    freeze_s_max: Annotated[
+        int,
+        attribute(
+            "For how long VMs wait for a host that was shut down with `freeze`; then they are started elsewhere.",
+            least=60,
+            most=86_400,
+        ),
+    ] = 900
+
+    def check(self) -> None:
+        if self.shutdown_policy is ShutdownPolicy.CLUSTER:
+            raise InvalidError(
+                "shutdown_policy of a cluster is conditional, migrate, failover or freeze; only a host's is 'cluster'"
+            )
+
+
+class Arming(StrEnum):
+    """Whether failover acts. `DISARMING`: waits until what is under way has ended. `DISARMED`: no host gives its guests up,
+    and none is taken over."""
+
+    ARMED = "armed"
+    DISARMING = "disarming"
+    DISARMED = "disarmed"
 
 
 class Mesh(Resource, tag="mesh.v1", frozen=True, kw_only=True):
@@ -89,6 +129,18 @@ class Mesh(Resource, tag="mesh.v1", frozen=True, kw_only=True):
         int, attribute("Lowest feature level of all voters; never falls.", by=CLUSTER)
     ] = 1
     ha_profile: Annotated[str, attribute("Which set of time limits failover goes by.")] = "default"
+    ha_profiles_before: Annotated[
+        tuple[str, ...], attribute("Those it went by at some time before.", by=CLUSTER)
+    ] = ()
+    ha_arming: Annotated[Arming, attribute("Whether failover acts.", by=CLUSTER)] = Arming.ARMED
+    ha_disarmed_by: Annotated[
+        str, attribute("Who disarmed it, or wishes to; empty: nobody.", by=CLUSTER)
+    ] = ""
+    ha_disarmed_ms: Annotated[int, attribute("When that was asked for.", by=CLUSTER)] = 0
+    ha_disarm_reason: Annotated[str, attribute("Why, in that person's words.", by=CLUSTER)] = ""
+    ha_rearm_ms: Annotated[
+        int, attribute("When it is armed again by itself; 0: when someone does so.", by=CLUSTER)
+    ] = 0
     voters_max: Annotated[
         int, attribute("How many hosts vote at most: 1, 3, 5 or 7.", least=1, most=7)
     ] = 5
@@ -111,6 +163,15 @@ class HostState(StrEnum):
     MEMBER = "member"
     FENCING = "fencing"
     FENCED = "fenced"
+
+
+class Unmovable(StrEnum):
+    """What becomes of VMs that can't leave a host alive when it is emptied for maintenance. `REFUSE`: it isn't begun while
+    there are any; `STOP`: they are shut down, and started again afterwards; `KEEP`: they stay."""
+
+    REFUSE = "refuse"
+    STOP = "stop"
+    KEEP = "keep"
 
 
 class Vote(StrEnum):
@@ -150,6 +211,7 @@ class Host(Tagged, tag="host.v1", frozen=True, kw_only=True):
     `witness` votes and holds the state, but runs no VMs. `feature_level` is what its agent understands. `joining` from
     its admission until it has the state and says so: it gets no vote, and may give up without a trace. `plugins` are what
     its agent found installed when it started. No VM is placed on a host that can't reach a data storage of its disks.
+    `maintenance` is begun and ended by actions; the leader's `nodeagent.services.evacuation` does what it takes.
     """
 
     PLURAL: ClassVar[str] = "hosts"
@@ -164,6 +226,7 @@ class Host(Tagged, tag="host.v1", frozen=True, kw_only=True):
             on_delete=OnDelete.DETACH,
         ),
     )
+    NOT_RELATIONS: ClassVar[frozenset[str]] = frozenset({"down_boot_id"})
 
     cluster_id: Annotated[str, attribute("The cluster that it belongs to.")]
     address: Annotated[str, attribute("IP address on the management network.", by=CLUSTER)]
@@ -203,7 +266,33 @@ class Host(Tagged, tag="host.v1", frozen=True, kw_only=True):
             least=0,
         ),
     ] = 0
-    maintenance: Annotated[bool, attribute("Whether it gets no new VMs.")] = False
+    maintenance: Annotated[
+        bool, attribute("Whether it gets no new VMs, and those on it are moved away.")
+    ] = False
+    maintenance_unmovable: Annotated[
+        Unmovable, attribute("What becomes of VMs that can't be moved away from it.")
+    ] = Unmovable.REFUSE
+    maintenance_ready: Annotated[
+        bool,
+        attribute("Whether all that had to leave it for its maintenance has left.", by=CLUSTER),
+    ] = False
+    maintenance_back: Annotated[
+        bool, attribute("Whether its VMs come back when its maintenance ends.")
+    ] = True
+    shutdown_policy: Annotated[
+        ShutdownPolicy, attribute("What becomes of its VMs when it is shut down in order.")
+    ] = ShutdownPolicy.CLUSTER
+    down_boot_id: Annotated[
+        str,
+        attribute("Boot in which it was told to shut down; empty once it is back.", by=OWNER),
+    ] = ""
+    frozen: Annotated[
+        bool,
+        attribute("Whether its VMs wait for it to be back from its shutdown.", by=OWNER),
+    ] = False
+    maintenance_for_shutdown: Annotated[
+        bool, attribute("Whether its maintenance ends by itself when it is back.", by=OWNER)
+    ] = False
     failure_domain: Annotated[
         str,
         attribute("Hosts of one domain fail together; empty: it shares its fate with no other."),
@@ -264,6 +353,15 @@ class Lease(Resource, tag="lease.v1", frozen=True, kw_only=True):
     seq: Annotated[int, attribute("Counts renewals within a boot.", by=OWNER, least=0)]
     watchdog_armed: Annotated[
         bool, attribute("What the guard last said of its watchdog.", by=OWNER)
+    ] = False
+    lease_s: Annotated[
+        float, attribute("How long the guard takes a renewal for; 0: it doesn't say.", by=OWNER)
+    ] = 0.0
+    watchdog_s: Annotated[
+        float, attribute("Time of its watchdog; counts if it says how long a lease is.", by=OWNER)
+    ] = 0.0
+    disarmed: Annotated[
+        bool, attribute("Whether the end of its lease may have no consequence.", by=OWNER)
     ] = False
 
     def claims(self) -> tuple[str, ...]:

@@ -32,6 +32,8 @@ AGENT_BACK_S = 30.0
 STARTS_AT_ONCE = 4
 START_S = 0.5
 CUT_S_MAX = 120
+STORAGE_LOSS_S, STORAGE_LOSS_S_MAX = 15, 20
+"""Shorter than what a guest waits for its storage before it starts elsewhere (`nodeagent.services.storage_loss`)."""
 CUT_RETURNS_S = 4.0
 BLINK_S = 2.0
 
@@ -50,7 +52,7 @@ def default_duration_s(kind: DrillKind, profile: Profile) -> int:
     """Return how long a fault lasts if nobody says it; 0: it doesn't end by itself."""
     if kind is DrillKind.NETWORK_CUT:
         return int(profile.safe_s + 15)
-    return 30 if kind is DrillKind.STORAGE_LOSS else 0
+    return STORAGE_LOSS_S if kind is DrillKind.STORAGE_LOSS else 0
 
 
 def short_cut_s(profile: Profile, *, fenced_by_board: bool) -> int:

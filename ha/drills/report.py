@@ -10,8 +10,17 @@ from dataclasses import dataclass
 
 import msgspec
 
-from core.model import NOT_SEEN, Drill, DrillKind, DrillPromise, DrillState, DrillVerdict, DrillVM
-from ha.drills.promises import writes_back_s
+from core.model import (
+    FAULT,
+    NOT_SEEN,
+    Drill,
+    DrillKind,
+    DrillPromise,
+    DrillState,
+    DrillVerdict,
+    DrillVM,
+)
+from ha.drills.promises import takes_host, writes_back_s
 from ha.drills.verdict import seconds
 from ha.profile import Profile
 
@@ -61,7 +70,7 @@ def report_of(drill: Drill, profile: Profile, observer: str) -> Report:
     sections = (
         _Section("What was done", _done(drill, observer)),
         _Section("What is promised", (_promise(drill, profile),)),
-        _Section("Timeline (seconds after the fault)", rows=_timeline(drill)),
+        _Section(f"Timeline ({_origin(drill)})", rows=_timeline(drill)),
         _Section("VMs", rows=_vms(drill.vms)),
         _Section("What it means", (meaning,)),
         _Section("What to do", (to_do,)),
@@ -86,12 +95,18 @@ def _line(drill: Drill) -> str:
 
 
 def _done(drill: Drill, observer: str) -> tuple[str, ...]:
-    begun = any(event.code == "fault" for event in drill.events)
+    begun = any(event.code == FAULT for event in drill.events)
     what = WHAT[drill.kind].format(host=drill.host_label, duration=drill.duration_s)
     if not begun and drill.state is DrillState.ENDED:
         what = f"Nothing was broken. Wanted was: {what}"
     who = f"{observer} watched, and all times are by its clock, each late by a fraction of a second at most."
     return (what, who)
+
+
+def _origin(drill: Drill) -> str:
+    if drill.kind is DrillKind.FULL_POWER_LOSS:
+        return "seconds after a host led again that has the drill; before, nobody could measure"
+    return "seconds after the fault"
 
 
 def _promise(drill: Drill, profile: Profile) -> str:
@@ -108,7 +123,7 @@ def _promise(drill: Drill, profile: Profile) -> str:
             said = "Guests on it wait, and go on when it is back. None is started twice."
         case DrillKind.FULL_POWER_LOSS:
             said = "What ran runs again when the power is back, without anyone's help."
-        case _ if any(one.promise is DrillPromise.STAYS for one in drill.vms):
+        case DrillKind.NETWORK_CUT if not takes_host(drill.kind, drill.duration_s, profile):
             said = "A cut as short as this one changes nothing."
         case _:
             said = (
@@ -131,7 +146,7 @@ def _vms(vms: Sequence[DrillVM]) -> tuple[tuple[str, ...], ...]:
             PROMISED[one.promise],
             seconds(one.bound_ms) if one.bound_ms else "-",
             seconds(one.running_ms) if one.running_ms != NOT_SEEN else "-",
-            one.now_on or one.was_on,
+            _now_on(one),
             str(one.verdict),
             one.why,
         )
@@ -139,6 +154,11 @@ def _vms(vms: Sequence[DrillVM]) -> tuple[tuple[str, ...], ...]:
     ]
     head = ("VM", "WAS ON", "PROMISE", "WITHIN", "RAN AFTER", "NOW ON", "VERDICT", "WHY")
     return (head, *rows) if rows else ()
+
+
+def _now_on(one: DrillVM) -> str:
+    """Return who runs it, as far as that was seen."""
+    return one.now_on or (one.was_on if one.promise is DrillPromise.STAYS else "-")
 
 
 def _meaning(drill: Drill) -> str:

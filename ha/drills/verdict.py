@@ -105,8 +105,8 @@ def _was_felt(drill: Drill, profile: Profile) -> bool:
         return _time_of(drill, "all-booted") != NOT_SEEN
     if takes_host(drill.kind, drill.duration_s, profile):
         return _time_of(drill, "suspected") != NOT_SEEN or _time_of(drill, "fenced") != NOT_SEEN
-    if drill.kind in TIMED:
-        return drill.kind is DrillKind.STORAGE_LOSS or _time_of(drill, "agent-silent") != NOT_SEEN
+    if drill.kind is DrillKind.STORAGE_LOSS:
+        return _time_of(drill, "storage-lost") != NOT_SEEN
     return _time_of(drill, "agent-silent") != NOT_SEEN
 
 

@@ -35,7 +35,8 @@ COULD_RUN = frozenset({VMPhase.RUNNING, VMPhase.PAUSED, VMPhase.MIGRATING})
 class Seen:
     """One look. `ages_s` are ages of leases by host; `answers`: whether the target's agent does, None: not asked yet.
 
-    `written_ms`: when the first change since the fault was committed, -1: none yet.
+    `written_ms`: when the first change since the fault was committed, -1: none yet. `storage_usable`: what the target says of
+    the data storage that it is to lose, None: nothing.
     """
 
     after_ms: int
@@ -46,6 +47,7 @@ class Seen:
     answers: bool | None
     written_ms: int
     vms: Mapping[str, VM]
+    storage_usable: bool | None = None
 
 
 @dataclass(slots=True)
@@ -149,6 +151,12 @@ class Watching:
             self.note(seen.after_ms, "agent-silent", f"the agent of {name} doesn't answer")
         elif seen.answers and self.happened("agent-silent"):
             self.note(seen.after_ms, "agent-back", f"the agent of {name} answers again")
+        if seen.storage_usable is False:
+            self.note(
+                seen.after_ms, "storage-lost", f"{name} says that it can't use the data storage"
+            )
+        elif seen.storage_usable and self.happened("storage-lost"):
+            self.note(seen.after_ms, "storage-back", f"{name} can use the data storage again")
         if seen.boot_id != self.boot_before:
             self.note(seen.after_ms, "new-boot", f"{name} renews its lease in a new boot")
         if self.happened("suspected") and self._is_back(seen, age_s):

@@ -8,6 +8,8 @@ the loop because everything that keeps a virtual machine from running twice is d
   is not fed. Only a renewal sent after that begins a new epoch.
 * A guest may start only under a lease with more than half its length left, and only when the asking agent has applied
   the log at least up to the epoch's first renewal: whatever was taken from this host before is then known to it.
+* While nothing is enforced (the cluster is disarmed, and counts with it: `ha.guard.terms`) the end of the lease kills
+  nothing. No guest may start then, and the next renewal begins a new lease as far as starts are concerned.
 """
 
 from __future__ import annotations
@@ -43,7 +45,11 @@ class Grant:
 
 @dataclass(slots=True)
 class LeaseClock:
-    """The lease and the grants under it. All times are seconds of one clock that never jumps (CLOCK_BOOTTIME)."""
+    """The lease and the grants under it. All times are seconds of one clock that never jumps (CLOCK_BOOTTIME).
+
+    `lease_s` is the length of the present lease, `kept_s` that of the next renewal at most (0: not known yet),
+    `watchdog_s` what the watchdog was armed with last (0: never). `ha.guard.terms` changes these, and `enforced`.
+    """
 
     epoch_s: float
     phase: Phase = Phase.IDLE
@@ -53,17 +59,22 @@ class LeaseClock:
     renewed_index: int = 0
     grants: dict[str, Grant] = field(default_factory=dict)
     highest: dict[str, int] = field(default_factory=dict)
+    kept_s: float = 0.0
+    watchdog_s: float = 0.0
+    enforced: bool = True
 
     def renewed(self, *, sent_s: float, lease_s: float, index: int, now_s: float) -> bool:
         """Count a renewal that was committed at log index `index`; False when it must not count.
 
-        Not counted: after the deadline (the guests must die first), when it was sent before the present epoch, or when
-        its own time is already over.
+        Not counted: after the deadline (the guests must die first, if it is enforced), when it was sent before the
+        present epoch, or when its own time is already over.
         """
-        if self.phase is Phase.ENDED or self.is_over(now_s):
+        if self.phase is Phase.ENDED or self.must_end(now_s):
             return False
         if sent_s < self.epoch_s or sent_s + lease_s <= now_s:
             return False
+        if self.is_over(now_s):
+            self.first_index = index  # an agent must know what was decided while there was no lease
         if self.phase is Phase.IDLE:
             self.phase = Phase.HELD
             self.first_index = index
@@ -79,8 +90,18 @@ class LeaseClock:
         return max(0.0, self.deadline_s - now_s) if self.phase is Phase.HELD else 0.0
 
     def is_over(self, now_s: float) -> bool:
-        """True when the deadline of a held lease has passed: `end` is due."""
+        """True when the deadline of a held lease has passed."""
         return self.phase is Phase.HELD and now_s >= self.deadline_s
+
+    def must_end(self, now_s: float) -> bool:
+        """True when `end` is due."""
+        return self.enforced and self.is_over(now_s)
+
+    def shorten(self, lease_s: float, now_s: float) -> None:
+        """Keep to a shorter lease from now on: also the present one ends no later than one renewed now would."""
+        self.kept_s = lease_s
+        self.lease_s = min(self.lease_s, lease_s)
+        self.deadline_s = min(self.deadline_s, now_s + lease_s)
 
     def end(self) -> None:
         """Give up the lease: every lease-bound grant is void, and its guest must die."""
@@ -105,7 +126,7 @@ class LeaseClock:
         Between the end of the lease and the proof that its guests are gone nothing is fed, so that a guest that cannot
         be killed is reset at the deadline + W at the latest.
         """
-        return self.phase is not Phase.ENDED and not self.is_over(now_s)
+        return self.phase is not Phase.ENDED and not self.must_end(now_s)
 
     def grant(
         self, vm_id: str, *, generation: int, lease_bound: bool, applied_index: int, now_s: float

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from ha.guard.lease_clock import LeaseClock, Phase, Refusal
 from ha.guard.renewal import Order, Renewed
 from ha.guard.settings import Settings, SettingsFile
+from ha.guard.terms import Terms
 from ha.guard.watchdog import NoWatchdog, Watchdog
 
 log = logging.getLogger(__name__)
@@ -58,8 +59,10 @@ class Guard:
         renewer: RenewalThreads,
         open_watchdog: Callable[[], Watchdog],
         save: Callable[[LeaseClock], None],
+        terms: Callable[[LeaseClock], Terms] = Terms,
     ) -> None:
         self.clock = clock
+        self._terms = terms(clock)
         self._stop_asked_s: float | None = None
         self._boot_id = boot_id
         self._settings_file = settings
@@ -67,7 +70,6 @@ class Guard:
         self._renewer = renewer
         self._open_watchdog = open_watchdog
         self._watchdog = open_watchdog()
-        self._watchdog_s = 0.0
         self._save = save
         self._dirty = False
         self._fed_s = self._looked_s = self._armed_s = float("-inf")
@@ -80,10 +82,11 @@ class Guard:
 
     def tick(self, now_s: float) -> float:
         """Do what is due; returns the seconds until the next call is due."""
-        if self.clock.is_over(now_s):
+        if self.clock.must_end(now_s):
             self._end_lease(now_s, "the lease ran out")
         self._take_answers(now_s)
         self._take_settings(now_s)
+        self._keep_terms(now_s)
         if self.clock.phase is Phase.ENDED or now_s - self._looked_s >= LOOK_S:
             self._looked_s = now_s
             self._guests.refresh(self.clock.grants.keys())
@@ -91,13 +94,14 @@ class Guard:
             self._guests.drop_gone()
         self._enforce(now_s)
         self._care_for_watchdog(now_s)
-        self._give_order()
-        if self._dirty:
+        if self._dirty:  # before others may count with it
             self._dirty = False
             self._remember()
-        if self.clock.phase is Phase.HELD:
+        self._give_order()
+        if self.clock.phase is Phase.HELD and self.clock.enforced:
             return max(0.0, min(TICK_S, self.clock.deadline_s - now_s))
-        return TICK_S if self.clock.phase is Phase.IDLE or self._stuck_told else KILLING_TICK_S
+        killing = self.clock.phase is Phase.ENDED and not self._stuck_told
+        return KILLING_TICK_S if killing else TICK_S
 
     def ask_to_stop(self, now_s: float) -> None:
         """Refuse new guests; `may_exit` says when the process may end."""
@@ -136,8 +140,10 @@ class Guard:
         while self._renewer.answers:
             found = self._renewer.answers.popleft()
             held = self.clock.phase is Phase.HELD
+            self._terms.answered(found.number, lease_s=found.lease_s, heard=found.heard)
+            lease_s = min(found.lease_s, self.clock.kept_s)
             if self.clock.renewed(
-                sent_s=found.sent_s, lease_s=found.lease_s, index=found.index, now_s=now_s
+                sent_s=found.sent_s, lease_s=lease_s, index=found.index, now_s=now_s
             ):
                 self._dirty = True
                 if not held:
@@ -161,6 +167,23 @@ class Guard:
             self._end_lease(now_s, "this host has another identity")
         self._host_id = settings.host_id
 
+    def _keep_terms(self, now_s: float) -> None:
+        settings, terms = self._settings, self._terms
+        if settings is None:
+            return
+        if terms.strengthen(
+            lease_s=settings.lease_s,
+            disarm=settings.disarm,
+            bound=bool(self._bound()),
+            now_s=now_s,
+        ):
+            log.info("lease %g s, enforced: %s", self.clock.kept_s, self.clock.enforced)
+            self._armed_s = float("-inf")  # the watchdog is due, too
+            self._dirty = True
+        if terms.relax(disarm=settings.disarm):
+            log.warning("disarmed: the end of the lease kills no guest, and the watchdog is off")
+            self._dirty = True
+
     def _end_lease(self, now_s: float, why: str) -> None:
         self.clock.end()
         self._kills += self._guests.kill(self._bound())  # those known; `_enforce` looks for others
@@ -172,7 +195,8 @@ class Guard:
     def _enforce(self, now_s: float) -> None:
         """Without a lease no lease-bound guest runs: kill, and go on killing, until none is left."""
         bound = self._bound()
-        if self.clock.phase is Phase.IDLE and bound and self._settings is not None:
+        unheld = self.clock.phase is Phase.IDLE and self.clock.enforced
+        if unheld and bound and self._settings is not None:
             self._end_lease(now_s, "lease-bound guests run without a lease")
             bound = self._bound()
         if self.clock.phase is not Phase.ENDED:
@@ -198,14 +222,20 @@ class Guard:
         wanted_s = settings.watchdog_s if settings is not None else 0.0
         if not self.clock.may_feed(now_s):
             return
-        if wanted_s > 0:
-            changed = wanted_s != self._watchdog_s
-            if (changed or not self._watchdog.armed) and now_s - self._armed_s >= REARM_S:
+        if not self.clock.enforced:
+            if self._watchdog.armed and self._watchdog.may_disarm():
+                self._watchdog.disarm()
+        elif wanted_s > 0:
+            changed = wanted_s != self.clock.watchdog_s
+            due = (changed or not self._watchdog.armed) and now_s - self._armed_s >= REARM_S
+            if due and self._terms.may_arm(wanted_s):
                 self._armed_s = now_s
                 if isinstance(self._watchdog, NoWatchdog):
                     self._watchdog = self._open_watchdog()
                 self._watchdog.arm(wanted_s)
-                self._watchdog_s = wanted_s
+                if self._watchdog.armed:
+                    self.clock.watchdog_s = wanted_s
+                    self._dirty = True
         elif self._watchdog.armed and self.clock.phase is Phase.IDLE and not self._bound():
             self._watchdog.disarm()
         if now_s - self._fed_s >= FEED_S:
@@ -218,8 +248,15 @@ class Guard:
             self._renewer.order = None
             return
         bound_grants = {vm_id for vm_id, grant in self.clock.grants.items() if grant.lease_bound}
+        said = self._terms.say(
+            lease_s=settings.lease_s, watchdog_s=settings.watchdog_s, disarm=settings.disarm
+        )
         self._renewer.order = Order(
-            settings, self._watchdog.armed, len(self._bound() | bound_grants)
+            settings,
+            self._watchdog.armed,
+            len(self._bound() | bound_grants),
+            said,
+            self._terms.number,
         )
 
     # ---- control socket
@@ -281,6 +318,9 @@ class Guard:
             "renewed_index": clock.renewed_index,
             "seq": self._renewer.seq,
             "watchdog": {"kind": self._watchdog.kind, "armed": self._watchdog.armed},
+            "lease_s": clock.kept_s,
+            "watchdog_s": clock.watchdog_s,
+            "disarmed": not clock.enforced,
             "grants": {
                 vm_id: {"generation": grant.generation, "lease_bound": grant.lease_bound}
                 for vm_id, grant in clock.grants.items()

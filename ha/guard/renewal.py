@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from ha.guard.settings import Peer, Settings
+from ha.guard.terms import Said
 
 log = logging.getLogger(__name__)
 
@@ -33,21 +34,28 @@ _FAILURES = (OSError, ValueError, KeyError, TypeError, http.client.HTTPException
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What the threads shall renew with; replaced as a whole by the loop."""
+    """What the threads shall renew with; replaced as a whole by the loop. `number` is that of what is `said`."""
 
     settings: Settings
     watchdog_armed: bool
     guests: int
+    said: Said
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
 class Renewed:
-    """A renewal that was committed: `sent_s` is the time before it was sent, `lease_s` the length then in force."""
+    """A renewal that was committed: `sent_s` is the time before it was sent, `lease_s` the length that it said.
+
+    `number` is that of its announcement; `heard` tells whether the answer repeats all that was said.
+    """
 
     sent_s: float
     lease_s: float
     index: int
     via: str
+    number: int = 0
+    heard: bool = False
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -89,6 +97,7 @@ class Renewer:
         # Larger than any number of a guard that ran earlier in this boot.
         self._seq = itertools.count(int(now_s() * 1000))
         self.seq = 0
+        self._numbering = threading.Lock()
         self._success_s = 0.0
         self._turn = itertools.count()
         self._good_peer = ""
@@ -117,7 +126,7 @@ class Renewer:
             pause_s = 0.5
             if order is not None:
                 connection = _UnixConnection(self._api_socket, order.settings.attempt_s)
-                failed = self._attempt(order, connection, LOCAL_PATH, "local")
+                failed = self._attempt(connection, LOCAL_PATH, "local")
                 if failed and not failing:
                     log.warning("the local agent does not renew the lease: %s", failed)
                 failing = bool(failed)
@@ -155,7 +164,7 @@ class Renewer:
         except _FAILURES as error:
             failed = str(error) or type(error).__name__
         else:
-            failed = self._attempt(order, connection, PEER_PATH, peer.id)
+            failed = self._attempt(connection, PEER_PATH, peer.id)
         if not failed:
             if self._good_peer != peer.id:
                 log.info("the lease is renewed through peer %s", peer.id)
@@ -168,17 +177,24 @@ class Renewer:
 
     # ---- one attempt
 
-    def _attempt(
-        self, order: Order, connection: http.client.HTTPConnection, path: str, via: str
-    ) -> str:
+    def _attempt(self, connection: http.client.HTTPConnection, path: str, via: str) -> str:
         """Send one renewal; returns the empty string when it was committed, else what failed."""
-        self.seq = seq = next(self._seq)
+        with self._numbering:  # what is said later has the higher number
+            order = self.order
+            self.seq = seq = next(self._seq)
+        if order is None:
+            connection.close()
+            return "not to be renewed any more"
+        said = order.said
         body = {
             "host_id": order.settings.host_id,
             "boot_id": self._boot_id,
             "seq": seq,
             "watchdog_armed": order.watchdog_armed,
             "guests": order.guests,
+            "lease_s": said.lease_s,
+            "watchdog_s": said.watchdog_s,
+            "disarmed": said.disarmed,
         }
         sent_s = self._now_s()
         try:
@@ -187,15 +203,21 @@ class Renewer:
             answer = response.read(ANSWER_BYTES_MAX)
             if response.status != 200:
                 return f"status {response.status}: {answer[:200]!r}"
-            index = json.loads(answer)["index"]
+            found = json.loads(answer)
+            index = found["index"]
             if type(index) is not int or index < 0:
                 return f"not an index: {index!r}"
+            heard = (
+                found.get("lease_s") == said.lease_s
+                and found.get("watchdog_s") == said.watchdog_s
+                and found.get("disarmed") is said.disarmed
+            )
         except _FAILURES as error:
             return str(error) or type(error).__name__
         finally:
             connection.close()
         self._success_s = max(self._success_s, sent_s)
-        self.answers.append(Renewed(sent_s, order.settings.lease_s, index, via))
+        self.answers.append(Renewed(sent_s, said.lease_s, index, via, order.number, heard))
         self._wake()
         return ""
 

@@ -32,12 +32,13 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the agent wants of the guard. `watchdog_s` 0 means: arm none."""
+    """What the agent wants of the guard. `watchdog_s` 0 means: arm none. `disarm`: the end of the lease shall kill nothing."""
 
     host_id: str
     lease_s: float
     watchdog_s: float
     peers: tuple[Peer, ...]
+    disarm: bool = False
 
     @property
     def renew_s(self) -> float:
@@ -66,6 +67,7 @@ def parse_settings(text: str) -> Settings:
                 Peer(str(peer["id"]), str(peer["address"]), int(peer.get("port", MESH_PORT)))
                 for peer in found.get("peers", ())
             ),
+            disarm=found.get("disarm", False) is True,
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"field missing or of a wrong type: {error}") from None
@@ -123,6 +125,9 @@ def write_state(path: str, boot_id: str, clock: LeaseClock) -> None:
             "lease_s": clock.lease_s,
             "first_index": clock.first_index,
             "renewed_index": clock.renewed_index,
+            "kept_s": clock.kept_s,
+            "watchdog_s": clock.watchdog_s,
+            "enforced": clock.enforced,
             "grants": {
                 vm: [grant.generation, grant.lease_bound] for vm, grant in clock.grants.items()
             },
@@ -158,4 +163,7 @@ def _lease_of(state: Mapping[str, Any]) -> LeaseClock:
         renewed_index=int(state["renewed_index"]),
         grants={vm: Grant(int(grant[0]), bool(grant[1])) for vm, grant in state["grants"].items()},
         highest={vm: int(generation) for vm, generation in state["highest"].items()},
+        kept_s=float(state.get("kept_s", state["lease_s"])),
+        watchdog_s=float(state.get("watchdog_s", 0)),
+        enforced=state.get("enforced", True) is not False,
     )

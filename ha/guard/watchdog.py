@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 WDIOC_SETTIMEOUT = 0xC0045706
 WDIOC_GETTIMEOUT = 0x80045707
+SYSFS = "/sys/class/watchdog"
 
 
 class Watchdog(Protocol):
@@ -37,6 +38,10 @@ class Watchdog(Protocol):
         """Stop counting, where the device allows it."""
         ...
 
+    def may_disarm(self) -> bool:
+        """Tell whether `disarm` would stop it, and not have the host reset."""
+        ...
+
 
 class NoWatchdog:
     """This host has none: a frozen guard is never reset, so nobody may take its guests by time alone."""
@@ -52,6 +57,10 @@ class NoWatchdog:
 
     def disarm(self) -> None:
         """Do nothing."""
+
+    def may_disarm(self) -> bool:
+        """There is nothing to stop."""
+        return True
 
 
 class SocketWatchdog:
@@ -89,6 +98,10 @@ class SocketWatchdog:
             self._send("disarm\n")
             self._hang_up()
         self.armed = False
+
+    def may_disarm(self) -> bool:
+        """It takes `disarm` at any time."""
+        return True
 
     def _send(self, line: str) -> bool:
         assert self._socket is not None
@@ -154,6 +167,16 @@ class DeviceWatchdog:
             os.close(self._fd)
         self._fd = -1
         self.armed = False
+
+    def may_disarm(self) -> bool:
+        """Ask the kernel: with `nowayout` closing the device would be the end of the host. Not known: no."""
+        name = os.path.basename(self._path)
+        name = "watchdog0" if name == "watchdog" else name
+        try:
+            with open(f"{SYSFS}/{name}/nowayout", encoding="ascii") as file:
+                return file.read().strip() == "0"
+        except (OSError, ValueError):
+            return False
 
 
 def open_watchdog(choice: str, run_dir: str) -> Watchdog:

@@ -60,9 +60,17 @@ def audit_middleware() -> Middleware:
 
 
 async def recorded_item(
-    request: web.Request, ref: str, resource: Resource | None, work: Callable[[], Awaitable[int]]
-) -> None:
-    """Record one of the things that a request does, which it calls `ref`, around doing it; `work` returns its status."""
+    request: web.Request,
+    ref: str,
+    resource: Resource | None,
+    work: Callable[[], Awaitable[int]],
+    *,
+    within: bool = True,
+) -> int:
+    """Record one of the things that a request does, which it calls `ref`, around doing it; `work` returns its status.
+
+    `within`: the begin is stored with its first transaction, else before anything is done.
+    """
     need = need_of(request)
     assert need is not None, "there is a handler, so there is a route"
     recorded = _Recorded(request, need, resource, named=ref)
@@ -70,7 +78,7 @@ async def recorded_item(
     async def handler(_: web.Request) -> web.StreamResponse:
         return web.Response(status=await work())
 
-    await recorded.run_along(handler)
+    return (await recorded.run_along(handler, within=within)).status
 
 
 class _Recorded:
@@ -96,10 +104,12 @@ class _Recorded:
         together = partial(claim, self._request) if signed else None
         return await self._ended(audits, await audits.begin(audit, together), handler)
 
-    async def run_along(self, handler: Handler) -> web.StreamResponse:
-        """Run what stores the begin with its own transaction, as part of a request that was claimed before."""
+    async def run_along(self, handler: Handler, *, within: bool) -> web.StreamResponse:
+        """Run a part of a request that was claimed before; `within`: it stores the begin with its own transaction."""
         audits = audits_of(self._request)
         audit = self._begun(audits)
+        if not within:
+            return await self._ended(audits, await audits.begin(audit), handler)
         with audits.along(audit):
             return await self._ended(audits, audit, handler)
 

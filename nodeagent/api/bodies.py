@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from core.attributes import USER, Attribute, attribute, attributes_of
 from core.model import KINDS, Relation, Resource, kind_of
+from nodeagent.services.vm_requests import MANY_MAX
 
 NAME = "Its name: 1 to 63 of a-z, 0-9, `-` and `.`."
 BASE = frozenset({"id", "name", "revision", "created_ms"})
@@ -42,6 +43,38 @@ def change_body(type_: type[Resource]) -> type[msgspec.Struct]:
     fields += [(r.name, _related(type_, r, UnsetType), UNSET) for r in written_relations(type_)]
     fields += [(one.name, one.type | UnsetType, UNSET) for one in written_attributes(type_)]
     return _body(f"Change{type_.__name__}", type_, fields)
+
+
+def names_field(plural: str) -> str:
+    """Return what a body calls the names of those of a collection that it is about."""
+    return plural.replace("-", "_")
+
+
+@cache
+def many_body(
+    type_: type[Resource], plural: str, verb: str, single: type[msgspec.Struct] | None
+) -> type[msgspec.Struct]:
+    """Return what a verb on many takes: their names or conditions, and what the verb on one takes (`single`).
+
+    What deletes or cancels takes no conditions: what they match may change before a repetition.
+    """
+    field, chosen = names_field(plural), verb not in ("delete", "cancel")
+    names = attribute("Names or ids of them.", count_max=MANY_MAX)
+    which = attribute(
+        f"Conditions as lists take them, instead of `{field}`; all must hold.", count_max=20
+    )
+    fields: list[Field] = [
+        (field, Annotated[tuple[str, ...], names], () if chosen else msgspec.NODEFAULT)
+    ]
+    if chosen:
+        fields.append(("q", Annotated[tuple[str, ...], which], ()))
+    if single is not None:
+        hints = get_type_hints(single, include_extras=True)
+        fields += [
+            (one.name, hints[one.name], one.default) for one in msgspec.structs.fields(single)
+        ]
+    named = "".join(part.capitalize() for part in f"{verb}-{plural}".split("-"))
+    return _body(named, type_, fields)
 
 
 def written_relations(type_: type[Resource]) -> list[Relation]:

@@ -16,9 +16,9 @@ from typing import Any
 
 from aiohttp import web
 
-from core.errors import InvalidError, PlatformError, UnavailableError
+from core.errors import PlatformError, UnavailableError
 from core.logs import REQUEST_ID
-from core.model import VM, Host, kind_of
+from core.model import VM, Host
 from nodeagent.api.auditing import recorded_item
 from nodeagent.api.problems import problem_of, unexpected
 from nodeagent.api.requests import (
@@ -31,10 +31,10 @@ from nodeagent.api.requests import (
     shown_to,
 )
 from nodeagent.api.rights import check_named, judged, sight_of
+from nodeagent.api.selecting import checked, selected
 from nodeagent.api.tasks import waited
 from nodeagent.api.vms import Verb, act
 from nodeagent.services.vm_requests import (
-    MANY_MAX,
     DeleteVMs,
     MigrateVM,
     MigrateVMs,
@@ -43,10 +43,6 @@ from nodeagent.services.vm_requests import (
     StopVMs,
 )
 from nodeagent.services.vm_service import Opened
-from raftstate.searching import Match, search
-from raftstate.state.query_paths import resolve
-from raftstate.state.query_sql import Order, Search
-from raftstate.state.query_text import parse_where
 from raftstate.store import not_found
 
 log = logging.getLogger(__name__)
@@ -95,48 +91,12 @@ async def migrate_vms(request: web.Request) -> web.Response:
 async def delete_vms(request: web.Request) -> web.Response:
     """POST .../actions/delete. 200: what came of each."""
     body = await body_of(request, DeleteVMs)
-    refs = _checked(request, body.vms)
+    refs = checked(request, body.vms, word="VMs")
     return await _each(request, refs, services_of(request).vms.delete)
 
 
 async def _selected(request: web.Request, body: SomeVMs) -> Sequence[str]:
-    """Return the names or ids that are given, or the ids of what the conditions match now, in the order of names.
-
-    Raises:
-        InvalidError: both or none are given, too many, or a condition makes no sense.
-    """
-    if bool(body.vms) == bool(body.q):
-        raise InvalidError("name VMs in `vms`, or give conditions in `q`: one of the two")
-    if not body.q:
-        return _checked(request, body.vms)
-    store, kind = node_of(request).store, kind_of(VM)
-    tables = store.machine.table
-    asked = Search(
-        kind=kind,
-        where=tuple(parse_where(tables, kind, text) for text in body.q),
-        order=Order(resolve(tables, kind, "name")),
-        limit=MANY_MAX + 1,
-        bodies=False,
-        sight=sight_of(request),
-    )
-
-    def ids_of_all(matches: Sequence[Match], _: object) -> list[str]:
-        return [match.id for match in matches]
-
-    found = (await search(store, asked, ids_of_all)).items
-    return _checked(request, found) if found else []
-
-
-def _checked(request: web.Request, refs: Sequence[str]) -> Sequence[str]:
-    if not 1 <= len(refs) <= MANY_MAX:
-        raise InvalidError(
-            f"1 to {MANY_MAX} VMs at a time: name fewer, or narrow the conditions down"
-        )
-    if "If-Match" in request.headers:
-        raise InvalidError("If-Match is about one resource: act on that one alone")
-    if "dry_run" in request.query:
-        raise InvalidError("dry_run is not possible here: nothing was done")
-    return refs
+    return await selected(request, VM, body.vms, body.q, field="vms", word="VMs")
 
 
 @dataclass(slots=True)

@@ -9,12 +9,18 @@ from aiohttp import web
 
 from core.attributes import attribute
 from core.errors import ConflictError, InvalidError
-from core.model import Cluster, Host
+from core.model import Cluster, Host, ShutdownPolicy
 from ha.lease import Renewal
+from ha.shutdown import Going
 from nodeagent.api.deleting import preview_if_asked
 from nodeagent.api.requests import body_of, json_answer, node_of, services_of, shown_to, target_of
 from nodeagent.api.rights import check_named, without_names
-from nodeagent.services.host_service import confirm_off, remove_host, set_failure_domain
+from nodeagent.services.host_service import (
+    confirm_off,
+    remove_host,
+    set_failure_domain,
+    set_shutdown_policy,
+)
 from nodeagent.services.places import move_host
 
 
@@ -24,6 +30,7 @@ class ChangeHost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     OF: ClassVar[type[msgspec.Struct]] = Host
 
     failure_domain: str | None = None
+    shutdown_policy: ShutdownPolicy | None = None
     cluster: Annotated[
         str | None, attribute("Name or id of another cluster; only for a host without VMs.")
     ] = None
@@ -37,11 +44,18 @@ class ConfirmOff(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     ]
 
 
+class ShutDown(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/local/shutdown`."""
+
+    going: Annotated[Going, attribute("Whether the host is back soon: `reboot` or `power-off`.")]
+
+
 def add_routes(app: web.Application) -> None:
     """Add the routes of hosts."""
     app.router.add_patch("/v1/hosts/{host}", change_host)
     app.router.add_delete("/v1/hosts/{host}", delete_host)
     app.router.add_post("/v1/hosts/{host}/actions/confirm-off", confirm_host_off)
+    app.router.add_post("/v1/local/shutdown", shut_down)
     app.router.add_post("/v1/local/lease", renew_lease)
 
 
@@ -51,6 +65,8 @@ async def change_host(request: web.Request) -> web.Response:
     host = target_of(request, Host, "host")
     if body.failure_domain is not None:
         await set_failure_domain(node, host, body.failure_domain)
+    if body.shutdown_policy is not None:
+        await set_shutdown_policy(node, node.store.need(Host, host.id), body.shutdown_policy)
     if body.cluster is not None:
         check_named(request, node.store, (Cluster, body.cluster))
         cluster = node.store.find(Cluster, body.cluster)
@@ -82,10 +98,16 @@ async def confirm_host_off(request: web.Request) -> web.Response:
     return json_answer({"host": host.name, "vms_released": moved})
 
 
+async def shut_down(request: web.Request) -> web.Response:
+    """POST /v1/local/shutdown, from what systemd runs when this host goes down. 200: what became of its guests."""
+    body = await body_of(request, ShutDown)
+    return json_answer(await services_of(request).shutdown.shut_down(body.going))
+
+
 async def renew_lease(request: web.Request) -> web.Response:
     """POST /v1/local/lease, from this host's guard. 200: committed at `index`. Anything else: not renewed."""
     renewal = await body_of(request, Renewal)
     node = node_of(request)
     if renewal.host_id != node.host_id:
         raise InvalidError("this is another host's lease")
-    return json_answer({"index": await services_of(request).leases.renew(renewal)})
+    return json_answer(msgspec.to_builtins(await services_of(request).leases.renew(renewal)))

@@ -5,7 +5,9 @@ Read by `nodeagent.api.access`. A route that isn't here keeps the agent from sta
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
 
@@ -13,7 +15,7 @@ from aiohttp import web
 
 from core.errors import FatalError
 from core.identity.permissions import CHANGE, CREATE, DELETE, OPERATE, READ
-from core.model import COLLECTIONS, Resource, kind_of
+from core.model import COLLECTIONS, KINDS, Resource, kind_of
 
 
 class Gate(StrEnum):
@@ -48,6 +50,7 @@ class Need:
 
     `streamed`: its body may be large, and the handler itself sees that it has the hash of `declared_sha256`.
     `each`: it is about many things, and the handler judges each of them by the limits of the caller's right.
+    `alone`: it can't be asked of many at once, as each is confirmed by its name, or has its own secret in the answer.
     """
 
     gate: Gate
@@ -56,6 +59,7 @@ class Need:
     audited: Audited = Audited.AROUND
     streamed: bool = False
     each: bool = False
+    alone: bool = False
 
 
 def _role(kind: str, action: str) -> Need:
@@ -69,6 +73,10 @@ def _each(kind: str, action: str) -> Need:
 
 def _stored(kind: str, action: str) -> Need:
     return Need(Gate.ROLE, kind, action, Audited.WITHIN)
+
+
+def _alone(need: Need) -> Need:
+    return replace(need, alone=True)
 
 
 def _own(kind: str, action: str) -> Need:
@@ -87,6 +95,7 @@ NEEDS: dict[str, Need] = {
     "POST /v1/local/init": Need(Gate.LOCAL, "host", audited=Audited.AFTER),
     "POST /v1/local/join": Need(Gate.LOCAL, "host", audited=Audited.AFTER),
     "POST /v1/local/leave": Need(Gate.LOCAL, "host", audited=Audited.IF_POSSIBLE),
+    "POST /v1/local/shutdown": Need(Gate.LOCAL, audited=Audited.NO),  # an event tells of it
     "POST /v1/local/lease": Need(Gate.LOCAL, audited=Audited.NO),  # the guard's, every second
     "GET /v1/status": _role("host", READ),
     "GET /v1/health": _role("host", READ),
@@ -98,13 +107,18 @@ NEEDS: dict[str, Need] = {
     "POST /v1/access-keys": _stored("access-key", CREATE),
     "PATCH /v1/access-keys/{key}": _stored("access-key", CHANGE),
     "DELETE /v1/access-keys/{key}": _stored("access-key", DELETE),
-    "POST /v1/access-keys/{key}/actions/rotate": _stored("access-key", CHANGE),
-    "GET /v1/clusters/{cluster}/room": _role("host", READ),
+    "POST /v1/access-keys/{key}/actions/rotate": _alone(_stored("access-key", CHANGE)),
+    "GET /v1/clusters/{cluster}/room": _role("cluster", READ),
     "GET /v1/members": _role("host", READ),
     "GET /v1/members/policy": _role("host", READ),
     "PATCH /v1/members/policy": _role("host", CHANGE),
     "GET /v1/members/vip": _role("host", READ),
     "PATCH /v1/members/vip": _role("host", CHANGE),
+    "GET /v1/ha/status": _role("host", READ),
+    "GET /v1/ha/profile": _role("host", READ),
+    "PATCH /v1/ha/profile": _role("host", CHANGE),
+    "POST /v1/ha/actions/disarm": _role("host", OPERATE),
+    "POST /v1/ha/actions/arm": _role("host", OPERATE),
     "GET /v1/members/{host}": _role("host", READ),
     "DELETE /v1/members/{host}": _role("host", DELETE),
     "POST /v1/members/{host}/actions/promote": _role("host", OPERATE),
@@ -117,12 +131,15 @@ NEEDS: dict[str, Need] = {
     "POST /v1/secrets/actions/rotate": _role("secrets-key", OPERATE),
     "PATCH /v1/hosts/{host}": _role("host", CHANGE),
     "DELETE /v1/hosts/{host}": _role("host", DELETE),
-    "POST /v1/hosts/{host}/actions/confirm-off": _role("host", OPERATE),
+    "POST /v1/hosts/{host}/actions/confirm-off": _alone(_role("host", OPERATE)),
+    "GET /v1/hosts/{host}/maintenance": _role("host", READ),
+    "POST /v1/hosts/{host}/actions/enter-maintenance": _alone(_role("host", OPERATE)),
+    "POST /v1/hosts/{host}/actions/leave-maintenance": _role("host", OPERATE),
     "POST /v1/bmcs": _role("bmc", CREATE),
     "DELETE /v1/bmcs/{bmc}": _role("bmc", DELETE),
     "GET /v1/bmcs/{bmc}/power": _role("bmc", READ),
     "POST /v1/bmcs/{bmc}/actions/power-on": _role("bmc", OPERATE),
-    "POST /v1/bmcs/{bmc}/actions/power-off": _role("bmc", OPERATE),
+    "POST /v1/bmcs/{bmc}/actions/power-off": _alone(_role("bmc", OPERATE)),
     "POST /v1/drills": _role("drill", CREATE),
     "POST /v1/drills/actions/check": Need(Gate.ROLE, "drill", CREATE, audited=Audited.NO),
     "POST /v1/drills/{drill}/actions/abort": _role("drill", OPERATE),
@@ -157,7 +174,7 @@ NEEDS: dict[str, Need] = {
     "GET /v1/tasks/{task}": _role("task", READ),
     "DELETE /v1/tasks/{task}": _stored("task", DELETE),
     "POST /v1/tasks/{task}/actions/retry": _stored("task", OPERATE),
-    "POST /v1/tasks/{task}/actions/give-up": _stored("task", OPERATE),
+    "POST /v1/tasks/{task}/actions/give-up": _alone(_stored("task", OPERATE)),
     "GET /v1/callback-key": Need(Gate.OPEN),
     "POST /v1/callback-key/actions/rotate": _role("callback-key", OPERATE),
     "GET /v1/events": _role("event", READ),
@@ -177,14 +194,54 @@ NEEDS: dict[str, Need] = {
     "DELETE /v1/sessions/{session}": _stored("session", DELETE),
     "GET /v1/plugins": _role("host", READ),
     "GET /v1/system-tags": Need(Gate.CALLER),
+    "GET /v1/workflows": Need(Gate.CALLER),
+    "POST /v1/workflows/{workflow}/actions/run": _stored("workflow", OPERATE),
     "GET /v1/{plural}/{ref}/tags": Need(Gate.ROLE, "", READ),
     "PATCH /v1/{plural}/{ref}/tags": Need(Gate.ROLE, "", CHANGE, Audited.WITHIN),
+    "POST /v1/{plural}/actions/delete": _each("", DELETE),
     "POST /v1/{plural}": Need(Gate.ROLE, "", CREATE),
     "PATCH /v1/{plural}/{ref}": Need(Gate.ROLE, "", CHANGE),
     "DELETE /v1/{plural}/{ref}": Need(Gate.ROLE, "", DELETE),
     "GET /v1/{plural}": Need(Gate.ROLE, "", READ),
     "GET /v1/{plural}/{ref}": Need(Gate.ROLE, "", READ),
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManyVerb:
+    """A verb on many of a collection: what is done to one is `method path`, which needs `need`."""
+
+    plural: str
+    verb: str
+    method: str
+    path: str
+    need: Need
+
+
+_OF_ONE = re.compile(r"(POST|DELETE) (/v1/([a-z-]+)/\{\w+\}(?:/actions/([a-z-]+))?)")
+_DELETING = {"tasks": "cancel"}
+"""What deleting one of a collection means, where it isn't to delete it."""
+
+
+def _verbs_on_many(needs: Mapping[str, Need]) -> Iterator[ManyVerb]:
+    """Yield the verbs that can be done to one resource of a stored kind, where many at once have none yet.
+
+    Deleting belongs to the kind's own collection: hosts are deleted as hosts, not as members.
+    """
+    for route, need in needs.items():
+        found, type_ = _OF_ONE.fullmatch(route), KINDS.get(need.kind)
+        if found is None or need.gate is not Gate.ROLE or need.alone:
+            continue
+        method, path, plural, verb = found.groups()
+        if type_ is None or not type_.PLURAL or (verb is None and plural != type_.PLURAL):
+            continue
+        verb = verb or _DELETING.get(plural, "delete")
+        if f"POST /v1/{plural}/actions/{verb}" not in needs:
+            yield ManyVerb(plural=plural, verb=verb, method=method, path=path, need=need)
+
+
+MANY = tuple(_verbs_on_many(NEEDS))
+NEEDS |= {f"POST /v1/{m.plural}/actions/{m.verb}": _each(m.need.kind, m.need.action) for m in MANY}
 
 
 def need_of(request: web.Request) -> Need | None:
@@ -202,7 +259,7 @@ def need_of(request: web.Request) -> Need | None:
 
 @cache
 def _of_collection(need: Need, type_: type[Resource]) -> Need:
-    return Need(Gate.ROLE, kind_of(type_), need.action, need.audited)
+    return replace(need, kind=kind_of(type_))
 
 
 def check_routes(app: web.Application) -> None:

@@ -57,7 +57,7 @@ async def create_vm(request: web.Request) -> web.Response:
         opened = await services_of(request).vms.create(body, ids_of(request))
     except (AdmissionError, PlacementError) as error:
         raise without_names(request, error, "host") from None
-    return await _answer(request, opened)
+    return await answer_opened(request, opened)
 
 
 async def change_vm(request: web.Request) -> web.Response:
@@ -110,7 +110,7 @@ def _vm(request: web.Request) -> VM:
 
 async def _act(request: web.Request, verb: Verb) -> web.Response:
     opened = await act(request, lambda: _vm(request), verb, ids_of(request))
-    return await _answer(request, opened)
+    return await answer_opened(request, opened)
 
 
 async def act(request: web.Request, vm: Callable[[], VM], verb: Verb, ids: Ids) -> Opened:
@@ -127,7 +127,8 @@ async def act(request: web.Request, vm: Callable[[], VM], verb: Verb, ids: Ids) 
         raise without_names(request, error, "host") from None
 
 
-async def _answer(request: web.Request, opened: Opened) -> web.Response:
+async def answer_opened(request: web.Request, opened: Opened) -> web.Response:
+    """Return the answer to a verb: the VM and its task, waited for as the request prefers."""
     node = node_of(request)
     if opened.task is None:
         return json_answer({"vm": shown_to(request, opened.vm), "task": None})

@@ -6,10 +6,13 @@ does the rest. At most one is open in the cluster.
 
 from __future__ import annotations
 
+import asyncio
+
+import msgspec
 from msgspec.structs import replace
 
 from core.clock import new_id
-from core.errors import ConflictError, InvalidError, PlatformError
+from core.errors import ConflictError, InvalidError, PlatformError, UnavailableError
 from core.model import (
     VM,
     Bmc,
@@ -21,6 +24,7 @@ from core.model import (
     Host,
     Lease,
     Mesh,
+    Severity,
     Task,
 )
 from ha.drills.preflight import DrillView, Plan, Wish, preflight
@@ -29,12 +33,14 @@ from ha.profile import Profile, profile_of
 from nodeagent.drills.target import READY_PATH, AskReady, Ready
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.node import Node
+from nodeagent.services.event_log import EventLog
 from nodeagent.services.health import ClusterHealth
 from nodeagent.services.task_journal import ENDED
 
 READY_TIMEOUT_S = 3.0
 OPEN = "drill.open/one"
 TRIES = 5
+ASKED_AT_ONCE = 64
 BY_ITS_AGENT = frozenset(DrillKind) - {DrillKind.POWER_OFF, DrillKind.FULL_POWER_LOSS}
 
 
@@ -44,6 +50,7 @@ class Drills:
     def __init__(self, node: Node, health: ClusterHealth) -> None:
         self._node, self._store = node, node.store
         self._health = health
+        self._events = EventLog(node)
 
     def open(self) -> Drill | None:
         """Return the drill that is under way."""
@@ -58,6 +65,7 @@ class Drills:
         """Return what a drill would be, and what stands in its way; `itself` doesn't."""
         facts = await self._health.facts()
         refusal = await self._refusal(wish) if wish.kind in BY_ITS_AGENT else ""
+        too_old = await self._too_old()
         store, open_drill = self._store, self.open()
         if itself is not None and open_drill is not None and open_drill.id == itself.id:
             open_drill = None
@@ -72,6 +80,8 @@ class Drills:
             open_tasks=tuple(task for task in store.all(Task) if task.state not in ENDED),
             open_drill=open_drill,
             target_refuses=refusal,
+            too_old=too_old,
+            leases={lease.id: lease for lease in store.all(Lease)},
         )
         return preflight(view, wish)
 
@@ -105,8 +115,10 @@ class Drills:
             boots={lease.id: lease.boot_id for lease in self._store.all(Lease)},
             vms=plan.vms,
         )
+        about = f"drill {drill.name} begins: {wish.kind} of {label or 'all hosts'}, for real"
+        event = self._events.make("drill-begun", drill, about, severity=Severity.WARNING)
         try:
-            await self._store.apply(puts=(drill,), request_id=request_id)
+            await self._store.apply(puts=(drill, event), request_id=request_id)
         except ConflictError as error:
             if self.open() is None or error.code != "conflict-claim":
                 raise
@@ -156,6 +168,30 @@ class Drills:
 
     def _mesh(self) -> Mesh:
         return self._store.need(Mesh, MESH_ID)
+
+    async def _too_old(self) -> tuple[str, ...]:
+        """Return the names of hosts whose agents answer, but don't know drills."""
+        turn = asyncio.Semaphore(ASKED_AT_ONCE)
+        hosts = [host for host in self._store.all(Host) if host.id != self._node.host_id]
+        async with asyncio.TaskGroup() as group:
+            asked = {
+                host.name: group.create_task(self._knows_drills(host, turn), name="drill-version")
+                for host in hosts
+            }
+        return tuple(name for name, task in asked.items() if not task.result())
+
+    async def _knows_drills(self, host: Host, turn: asyncio.Semaphore) -> bool:
+        question = AskReady(kind=DrillKind.AGENT_KILL)
+        try:
+            async with turn:
+                await self._node.mesh.call(
+                    host, READY_PATH, question, Ready, timeout_s=READY_TIMEOUT_S
+                )
+        except UnavailableError:
+            return True  # that it is silent is found elsewhere
+        except (PlatformError, msgspec.MsgspecError):
+            return False
+        return True
 
     async def _refusal(self, wish: Wish) -> str:
         """Ask the host itself whether it could; an agent of before drills doesn't know the question."""

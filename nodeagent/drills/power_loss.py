@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from core.errors import PlatformError
 from core.model import (
+    FAULT,
     NOT_SEEN,
     VM,
     Drill,
@@ -40,7 +41,7 @@ ROUND_S = 0.5
 WAITS_FOR_PLUG_S = 1800.0
 WAITS_FOR_HOSTS_S = 180.0
 AFTER_BOUND_S = 30.0
-ASK = "take the power from ALL hosts now, wait ten seconds, and give it back to all of them"
+ASK = "asked to take the power from ALL hosts, wait ten seconds, and give it back to all of them"
 
 
 class PowerLossWatch:
@@ -118,7 +119,7 @@ class PowerLossWatch:
         booted = self._booted(drill)
         if booted:
             state = DrillState.WATCHING
-            note("fault", f"{self._node.host_name} leads after the power came back")
+            note(FAULT, f"{self._node.host_name} leads after the power came back")
         for id_ in sorted(booted):
             (name,) = self._names({id_})
             note(f"booted/{id_}", f"{name} holds a lease in a new boot")

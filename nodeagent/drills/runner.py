@@ -16,8 +16,10 @@ from msgspec.structs import replace
 from core.errors import ConflictError, PlatformError, UnavailableError, first_in
 from core.mesh.client import Nothing
 from core.model import (
+    FAULT,
     NOT_SEEN,
     VM,
+    Arming,
     Bmc,
     Drill,
     DrillEvent,
@@ -27,6 +29,7 @@ from core.model import (
     Host,
     HostState,
     Lease,
+    Mesh,
     PowerState,
     Severity,
 )
@@ -34,19 +37,21 @@ from ha.drills.preflight import Wish
 from ha.drills.promises import TIMED
 from ha.drills.verdict import judged
 from ha.drills.watching import Seen, Watching
+from ha.health_facts import HostReport
 from ha.profile import profile_of
 from nodeagent.drills.drills import Drills
 from nodeagent.drills.target import BEGIN_PATH, BeginFault, FaultBegun
+from nodeagent.joining.founding import MESH_ID
 from nodeagent.node import Node
 from nodeagent.services.bmcs import Bmcs
 from nodeagent.services.event_log import EventLog
 from nodeagent.services.health import LeaseAges
-from nodeagent.services.self_look import PING_PATH, Pong
+from nodeagent.services.self_look import HEALTH_PATH, PING_PATH, Pong
 
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.2
-PING_S, PING_TIMEOUT_S = 0.25, 1.0
+PING_S, PING_TIMEOUT_S, REPORT_TIMEOUT_S = 0.25, 1.0, 3.0
 WRITE_TIMEOUT_S, WRITE_RETRY_S = 2.0, 0.3
 FIRST_WRITE_MS = 500
 BEGIN_TIMEOUT_S = 8.0
@@ -74,6 +79,7 @@ class _Run:
     watching: Watching
     began_s: float
     answers: bool | None = None
+    storage_usable: bool | None = None
     written_ms: int = NOT_SEEN
     written: tuple[object, ...] = field(default_factory=tuple)
 
@@ -196,7 +202,7 @@ class DrillRunner:
         if now.state is not DrillState.STARTING or now.abort_reason:
             raise ConflictError(now.abort_reason or f"the drill is {now.state}")
         text = f"the BMC of {drill.host_label} is told to take its power away"
-        event = DrillEvent(after_ms=0, code="fault", text=text)
+        event = DrillEvent(after_ms=0, code=FAULT, text=text)
         await self._store.apply(
             puts=(replace(now, state=DrillState.WATCHING, events=(*now.events, event)),)
         )
@@ -255,6 +261,8 @@ class DrillRunner:
                     self._after_ms(run), "abort", f"ended early: {stored.abort_reason}"
                 )
                 return stored.abort_reason
+            if self._store.need(Mesh, MESH_ID).ha_arming is Arming.DISARMED:
+                return "failover was disarmed meanwhile"
             if run.watching.unexpected:
                 return run.watching.unexpected
         return ""
@@ -279,6 +287,7 @@ class DrillRunner:
             answers=run.answers,
             written_ms=run.written_ms,
             vms={vm.id: vm for vm in store.all(VM)},
+            storage_usable=run.storage_usable,
         )
 
     async def _keep_asking(self, run: _Run) -> None:
@@ -287,6 +296,8 @@ class DrillRunner:
             host = self._store.get(Host, run.drill.host_id)
             if host is not None:
                 run.answers = await self._answers(host)
+                if run.drill.kind is DrillKind.STORAGE_LOSS:
+                    run.storage_usable = await self._storage_usable(host, run.drill.data_storage_id)
             await asyncio.sleep(PING_S)
 
     async def _answers(self, host: Host) -> bool:
@@ -297,6 +308,16 @@ class DrillRunner:
         except PlatformError:
             return True  # refused, so it was reached
         return True
+
+    async def _storage_usable(self, host: Host, data_storage_id: str) -> bool | None:
+        """Return what a host says of a data storage; None: nothing."""
+        try:
+            report = await self._node.mesh.call(
+                host, HEALTH_PATH, Nothing(), HostReport, timeout_s=REPORT_TIMEOUT_S
+            )
+        except PlatformError:
+            return None
+        return next((s.usable for s in report.storages if s.storage_id == data_storage_id), None)
 
     async def _keep_writing(self, run: _Run) -> None:
         """Commit what is new of the drill, as soon as that is possible."""
@@ -373,6 +394,8 @@ class DrillRunner:
             return True
         if run.watching.cut_may_last(self._after_ms(run)):
             return False
+        if run.storage_usable is False:
+            return False
         fresh = self._leases.age_s(host.id) < run.watching.profile.suspect_s / 2
         if host.state is not HostState.MEMBER or not fresh:
             return False
@@ -439,7 +462,8 @@ class DrillRunner:
         seen_s = self._now_s() - self._first_seen_s[drill.id]
         safe_s = profile_of(drill.profile).safe_s
         silent = observer is None or self._leases.age_s(observer.id) >= safe_s
-        if (silent and seen_s >= safe_s) or seen_s >= ORPHAN_AFTER_S:
+        orphan_s = ORPHAN_AFTER_S + max((one.bound_ms / 1000 for one in drill.vms), default=0.0)
+        if (silent and seen_s >= safe_s) or seen_s >= orphan_s:
             self._not_mine_to_begin.add(drill.id)
             await self._store.apply(puts=(replace(drill, observer_host_id=self._node.host_id),))
 

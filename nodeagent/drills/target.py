@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from core.errors import ConflictError, ForbiddenError, PlatformError
 from core.model import (
+    FAULT,
     DataStorage,
     Drill,
     DrillEvent,
@@ -115,7 +116,7 @@ class DrillTarget:
         if self._to_do.full():
             raise ConflictError("another fault is about to be done here")
         text = BY_ITSELF[drill.kind].format(host=drill.host_label, duration=drill.duration_s)
-        event = DrillEvent(after_ms=0, code="fault", text=text)
+        event = DrillEvent(after_ms=0, code=FAULT, text=text)
         begun = replace(drill, state=DrillState.WATCHING, events=(*drill.events, event))
         revision = await self._store.apply(puts=(begun,))
         self._to_do.put_nowait(begun)

@@ -7,6 +7,7 @@ health then tells.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Protocol
 
@@ -36,6 +37,20 @@ class Ages(Protocol):
     def age_s(self, host_id: str) -> float | None: ...
 
 
+def pinned_vms(store: Store) -> frozenset[str]:
+    """Return the ids of VMs with a disk that one host has alone."""
+    shared = {s.id for s in store.all(DataStorage) if s.kind is not DataStorageKind.LOCAL}
+    return frozenset(d.vm_id for d in store.all(Disk) if d.data_storage_id not in shared)
+
+
+def storages_of_vms(disks: Iterable[Disk]) -> dict[str, frozenset[str]]:
+    """Return the ids of the data storages of each VM's disks, by the VM's id."""
+    found: dict[str, frozenset[str]] = {}
+    for disk in disks:
+        found[disk.vm_id] = found.get(disk.vm_id, frozenset()) | {disk.data_storage_id}
+    return found
+
+
 def room_view(store: Store, ages: Ages, cluster: Cluster, *, instead: VM | None = None) -> RoomView:
     """Return a cluster as admission control sees it; `instead` stands for the VM of its id as it is stored, if it is."""
     hosts = tuple(host for host in store.all(Host) if host.cluster_id == cluster.id)
@@ -45,11 +60,11 @@ def room_view(store: Store, ages: Ages, cluster: Cluster, *, instead: VM | None 
         if vm.cluster_id == cluster.id and (instead is None or vm.id != instead.id)
     ]
     mesh = store.get(Mesh, MESH_ID)
-    shared = {s.id for s in store.all(DataStorage) if s.kind is not DataStorageKind.LOCAL}
     return RoomView(
         hosts=hosts,
         vms=[*vms, instead] if instead is not None else vms,
-        pinned=frozenset(d.vm_id for d in store.all(Disk) if d.data_storage_id not in shared),
+        pinned=pinned_vms(store),
+        storages=storages_of_vms(store.all(Disk)),
         lease_ages_s={
             host.id: age
             for host in hosts
@@ -91,6 +106,7 @@ class AdmissionControl:
         view = room_view(self._store, self._ages, cluster, instead=vm)
         if cluster.admission is Admission.WARN and not can_be_lost(view):
             return ""
+        view = replace(view, storages={**view.storages, **storages_of_vms(disks)})
         if any(disk.host_id for disk in disks):
             view = replace(view, pinned=view.pinned | {vm.id})
         loss = first_shortfall(view)

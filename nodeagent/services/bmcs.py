@@ -11,9 +11,10 @@ from msgspec.structs import replace
 
 from core.errors import ConflictError, NotFoundError
 from core.identity.sealing import Keys, seal
-from core.model import Bmc, BmcState, Host
-from ha.profile import Profile
+from core.model import Bmc, BmcState, Host, Lease, Mesh
+from ha.profile import profile_in
 from nodeagent.identity.opening import Opener
+from nodeagent.joining.founding import MESH_ID
 from nodeagent.node import Node
 from nodeagent.power.driver import Board, PowerDriver
 from nodeagent.services.lease_relay import LeaseRelay
@@ -27,13 +28,11 @@ class Bmcs:
         self,
         node: Node,
         leases: LeaseRelay,
-        profile: Profile,
         driver: PowerDriver,
         secrets_key: Callable[[], Keys],
     ) -> None:
         self._node, self._store = node, node.store
         self._leases = leases
-        self._profile = profile
         self.driver = driver
         self._secrets_key = secrets_key
         self._opener = Opener(node.store, secrets_key)
@@ -128,7 +127,8 @@ class Bmcs:
 
     def is_certainly_on(self, host: Host) -> bool:
         """Tell whether a host renewed its lease a moment ago."""
-        return self._leases.age_s(host.id) < self._profile.suspect_s
+        profile = profile_in(self._store.get(Mesh, MESH_ID)).of(self._store.get(Lease, host.id))
+        return self._leases.age_s(host.id) < profile.suspect_s
 
     def _refuse_another_hosts(self, host: Host, board: Board) -> None:
         """Both hosts on, it would say "on" of either: only the claim tells that one of them is meant wrongly."""

@@ -15,9 +15,9 @@ import msgspec
 
 from core.errors import PlatformError
 from core.identity.sealing import KEY_BYTES, Keys, make_key, unseal
-from core.model import Host, Mesh
+from core.model import Arming, Host, Mesh
 from core.paths import Paths, write_file
-from ha.profile import profile_of
+from ha.profile import profile_in
 from ha.serf.config import SerfSettings, keyring_json, serf_json
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.joining.messages import VERSION
@@ -39,6 +39,7 @@ class _GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
     lease_s: float
     watchdog_s: float
     peers: tuple[_Peer, ...]
+    disarm: bool
 
 
 class FilesForOthers:
@@ -83,7 +84,7 @@ class FilesForOthers:
             self._written[path] = content
 
     def _guard_settings(self, mesh: Mesh, hosts: list[Host]) -> bytes:
-        profile = profile_of(mesh.ha_profile)
+        profile = profile_in(mesh)
         peers = tuple(
             _Peer(id=h.id, address=h.address, port=h.mesh_port)
             for h in hosts
@@ -94,6 +95,7 @@ class FilesForOthers:
             lease_s=profile.lease_s,
             watchdog_s=profile.watchdog_s,
             peers=peers,
+            disarm=mesh.ha_arming is Arming.DISARMED,
         )
         return msgspec.json.format(msgspec.json.encode(settings), indent=1)
 

@@ -42,7 +42,7 @@ class HaAlarms:
         )
         await self._once(
             "many-hosts-lost",
-            many_are_lost(view.hosts, ages_s, view.profile),
+            many_are_lost(view.hosts, ages_s, view.profile, view.leases),
             f"{len(lost)} of {len(view.hosts)} hosts were lost within a minute ({_names(view, lost)}): is it the network, "
             "or the power of a room? Their VMs start elsewhere by priority, as far as there is room",
             Severity.ALARM,

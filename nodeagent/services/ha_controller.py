@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from core.errors import ConflictError, PlatformError
 from core.model import (
     VM,
+    Arming,
     Bmc,
     DataStorage,
     Disk,
@@ -42,10 +43,11 @@ from ha.manager import (
     decide,
     remember,
 )
-from ha.profile import profile_of
+from ha.profile import profile_in
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.node import Node
 from nodeagent.services.event_log import EventLog
+from nodeagent.services.freezes import Freezes
 from nodeagent.services.ha_alarms import HaAlarms
 
 log = logging.getLogger(__name__)
@@ -65,6 +67,8 @@ class HaController:
         self._suspected: frozenset[str] = frozenset()
         self._lost: frozenset[str] = frozenset()
         self._alarms = HaAlarms(node, events)
+        self._frozen: frozenset[str] = frozenset()
+        self._freezes = Freezes(node.store, events)
 
     async def run(self) -> None:
         """Decide and act until cancelled."""
@@ -78,6 +82,7 @@ class HaController:
             if self._leader_since_s is None:
                 self._leader_since_s = now_s
                 self._suspected = self._lost = frozenset()
+            self._frozen = await self._freezes.look(self._judge.stamps_s(), now_s)
             view = self._view()
             decisions = decide(view, now_s)
             self._suspected, self._lost = remember(view, decisions)
@@ -92,8 +97,9 @@ class HaController:
 
     def _view(self) -> HAView:
         store = self._store
+        mesh = store.need(Mesh, MESH_ID)
         return HAView(
-            profile=profile_of(store.need(Mesh, MESH_ID).ha_profile),
+            profile=profile_in(mesh),
             leader_since_s=self._leader_since_s,
             hosts={h.id: h for h in store.all(Host)},
             vms={v.id: v for v in store.all(VM)},
@@ -107,6 +113,10 @@ class HaController:
             up=self._node.engine.connected() | {self._node.host_id},
             suspected=self._suspected,
             lost=self._lost,
+            frozen=self._frozen,
+            recovery_enabled=mesh.ha_arming is not Arming.DISARMED,
+            recovery_off_why=f"failover is disarmed by {mesh.ha_disarmed_by} ({mesh.ha_disarm_reason}); "
+            "it goes on after: kvorum ha arm",
         )
 
     async def _perform(self, decision: Decision) -> None:
@@ -132,9 +142,13 @@ class HaController:
                     "host-suspected", host_id, "does not renew its lease", Severity.WARNING
                 )
             case HostLost(host_id=host_id):
-                await self._host_event(
-                    "host-lost", host_id, "is lost: its lease has ended", Severity.ALARM
-                )
+                host = self._store.get(Host, host_id)
+                if host is not None and host.down_boot_id:
+                    what = "is down: it was shut down in order, and its lease has ended"
+                    await self._host_event("host-down", host_id, what, Severity.NOTICE)
+                else:
+                    what = "is lost: its lease has ended"
+                    await self._host_event("host-lost", host_id, what, Severity.ALARM)
             case HostReturned(host_id=host_id):
                 await self._host_event(
                     "host-returned", host_id, "renews its lease again", Severity.NOTICE

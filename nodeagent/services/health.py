@@ -15,9 +15,9 @@ import msgspec
 
 from core.errors import PlatformError
 from core.mesh.client import Nothing
-from core.model import VM, Bmc, BmcState, Disk, Host, HostState, Mesh, VMPhase
+from core.model import VM, Arming, Bmc, BmcState, Disk, Host, HostState, Lease, Mesh, VMPhase
 from ha.health_facts import BlockedVM, ClusterFacts, HostFacts, HostReport
-from ha.profile import profile_of
+from ha.profile import profile_in
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.node import Node
 from nodeagent.services.admission import short_rooms
@@ -97,6 +97,11 @@ class ClusterHealth:
                 for host in sorted(store.all(Host), key=lambda host: host.name)
                 if host.id in answers
             ),
+            profile=mesh.ha_profile if mesh is not None else "",
+            lease_s=profile_in(mesh).lease_s,
+            disarmed=f"{mesh.ha_disarmed_by} ({mesh.ha_disarm_reason})"
+            if mesh is not None and mesh.ha_arming is not Arming.ARMED
+            else "",
             blocked_count=len(blocked),
             blocked=tuple(
                 BlockedVM(
@@ -115,7 +120,7 @@ class ClusterHealth:
     ) -> HostFacts:
         report = answer if isinstance(answer, HostReport) else None
         age_s = self._ages.age_s(host.id)
-        fresh_s = profile_of(mesh.ha_profile if mesh is not None else "default").lease_s / 2
+        fresh_s = profile_in(mesh).of(self._node.store.get(Lease, host.id)).lease_s / 2
         return HostFacts(
             id=host.id,
             name=host.name,
@@ -124,6 +129,7 @@ class ClusterHealth:
             joining=host.joining,
             fenced=host.state is not HostState.MEMBER,
             maintenance=host.maintenance,
+            maintenance_ready=host.maintenance_ready,
             lease_age_s=None if age_s == float("inf") else round(age_s, 1),
             lease_fresh=age_s < fresh_s,
             running_vms=sum(vm.phase in ON_HOST for vm in vms),

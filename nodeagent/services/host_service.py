@@ -11,8 +11,19 @@ import asyncio
 from msgspec.structs import replace
 
 from core.errors import ConflictError, InvalidError
-from core.model import VM, Host, HostState, Lease, Mesh, Severity, Vote, check_name, kind_of
-from ha.profile import profile_of
+from core.model import (
+    VM,
+    Host,
+    HostState,
+    Lease,
+    Mesh,
+    Severity,
+    ShutdownPolicy,
+    Vote,
+    check_name,
+    kind_of,
+)
+from ha.profile import profile_in
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.node import Node
 from nodeagent.services.cascade import fenced, plan_of, word
@@ -86,13 +97,13 @@ async def confirm_off(node: Node, host: Host, lease_age_s: float) -> int:
     Raises:
         ConflictError: the host renewed its lease a moment ago, so it is on.
     """
-    profile = profile_of(node.store.need(Mesh, MESH_ID).ha_profile)
+    lease = node.store.get(Lease, host.id)
+    profile = profile_in(node.store.need(Mesh, MESH_ID)).of(lease)
     if lease_age_s < profile.ended_s:
         raise ConflictError(
             f"host {host.name} renewed its lease {lease_age_s:.0f} s ago, so it is on: "
             "switch it off, wait, and confirm again"
         )
-    lease = node.store.get(Lease, host.id)
     message = f"an operator confirmed that host {host.name} is off"
     event = EventLog(node).make("host-confirmed-off", host, message, severity=Severity.WARNING)
     await node.store.apply(
@@ -112,6 +123,12 @@ async def set_failure_domain(node: Node, host: Host, domain: str) -> None:
         check_name(domain, "failure domain")
     if domain != host.failure_domain:
         await node.store.apply(puts=(replace(host, failure_domain=domain),))
+
+
+async def set_shutdown_policy(node: Node, host: Host, policy: ShutdownPolicy) -> None:
+    """Say what becomes of a host's VMs when it is shut down in order."""
+    if policy is not host.shutdown_policy:
+        await node.store.apply(puts=(replace(host, shutdown_policy=policy),))
 
 
 async def set_vote(node: Node, host: Host, vote: Vote) -> None:

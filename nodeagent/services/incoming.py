@@ -102,6 +102,8 @@ class IncomingMigrations:
             ForbiddenError: the state knows of no such move.
             ConflictError, TemporaryError: something is missing here; the message says what.
         """
+        if self._power.closing:
+            raise ConflictError(f"host {self._node.host_name} is being shut down")
         await self._caught_up(body.index)
         self._check(peer_id, body.vm_id)
         vm = self._node.store.need(VM, body.vm_id)

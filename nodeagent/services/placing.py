@@ -6,7 +6,7 @@ Any agent can place; the host's guard and the transaction's guards decide whethe
 from __future__ import annotations
 
 from core.errors import ConflictError
-from core.model import VM, DataStorage, Disk, Host
+from core.model import VM, DataStorage, Disk, Host, Mesh
 from ha.lease import LeaseJudge
 from ha.placement import (
     NOT_ITS_DISKS,
@@ -17,7 +17,8 @@ from ha.placement import (
     most_memory_free,
     pinned_host_id,
 )
-from ha.profile import Profile
+from ha.profile import profile_in
+from nodeagent.joining.founding import MESH_ID
 from nodeagent.node import Node
 
 
@@ -28,13 +29,11 @@ class Placing:
         self,
         node: Node,
         judge: LeaseJudge,
-        profile: Profile,
         prefer: Prefer = most_memory_free,
     ) -> None:
         self._node = node
         self._prefer = prefer
         self._judge = judge
-        self._profile = profile
 
     def choose(
         self,
@@ -79,6 +78,6 @@ class Placing:
             hosts=tuple(hosts),
             vms=tuple(store.all(VM)),
             lease_ages_s=ages,
-            fresh_s=self._profile.lease_s / 2,
+            fresh_s=profile_in(store.get(Mesh, MESH_ID)).lease_s / 2,
         )
         return choose_host(request, view, prefer=prefer or self._prefer).host_id

@@ -46,16 +46,19 @@ class _Trip:
 
 
 class SelfLook:
-    """Makes this host's report; `kept` says how it keeps its secrets key, None for nobody knows; `vip` where it stands with that."""
+    """Makes this host's report; `kept` says how it keeps its secrets key, None for nobody knows; `gap_s` how long its lease wasn't renewed lately;
+    `vip` where it stands with the VIP."""
 
     def __init__(
         self,
         node: Node,
         checks: StorageChecks,
         kept: Callable[[], KeptKey | None] = lambda: None,
+        gap_s: Callable[[], float | None] = lambda: None,
         vip: Callable[[], VipSeen | None] = lambda: None,
     ) -> None:
-        self._node, self._checks, self._kept, self._vip = node, checks, kept, vip
+        self._node, self._checks, self._kept = node, checks, kept
+        self._gap_s, self._vip = gap_s, vip
         self._look = SharedLook(self._measure, kept_s=LOOK_KEPT_S)
 
     async def report(self) -> HostReport:
@@ -94,6 +97,7 @@ class SelfLook:
             libvirt=libvirt.result(),
             storages=storages.result(),
             vip=self._vip(),
+            renewal_gap_s=self._gap_s(),
         )
 
     async def _guard(self) -> GuardSeen:

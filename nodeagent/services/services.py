@@ -14,7 +14,9 @@ from nodeagent.services.bmcs import Bmcs
 from nodeagent.services.callbacks import Callbacks
 from nodeagent.services.certificate_renewal import CertificateRenewal
 from nodeagent.services.exclusion import Exclusion
+from nodeagent.services.ha_settings import HaSettings
 from nodeagent.services.health import ClusterHealth
+from nodeagent.services.host_shutdown import HostShutdown
 from nodeagent.services.image_service import ImageService
 from nodeagent.services.incoming import IncomingMigrations
 from nodeagent.services.lease_relay import LeaseRelay
@@ -40,6 +42,7 @@ class Services:
     drill_target: DrillTarget
     drills: Drills
     exclusion: Exclusion
+    ha: HaSettings
     health: ClusterHealth
     identity: Identity
     images: ImageService
@@ -48,6 +51,7 @@ class Services:
     network: NetworkController
     plugins: Plugins
     renewal: CertificateRenewal
+    shutdown: HostShutdown
     secrets: SecretsRotation
     states: MemberStates
     storages: Storages

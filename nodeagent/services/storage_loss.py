@@ -7,14 +7,14 @@ they are when it is back.
 
 from __future__ import annotations
 
-from core.model import VM, DataStorage, Host
+from core.model import VM, DataStorage
 from nodeagent.node import Node
 from nodeagent.services.moving_on import MovingOn
 from nodeagent.services.storage_watch import StorageWatch
 from nodeagent.services.vm_parts import disks_of
 from nodeagent.services.vm_plan import Action
 
-LOST_S_MIN = 30.0
+LOST_S_MIN = 25.0
 
 
 class StorageLoss:
@@ -24,13 +24,16 @@ class StorageLoss:
         self._node, self._watch, self._moving_on = node, watch, moving_on
 
     def next_action(self, vm: VM) -> Action:
-        """Return RESUME when all storages of the VM are well, LEAVE when one has long been lost to this host alone."""
+        """Return RESUME when all storages of the VM are well, LEAVE when one has long been lost to this host alone.
+
+        Otherwise AFTER_IO_ERROR: ask again soon.
+        """
         storages = self._storages(vm.id)
         if all(self._watch.usable(storage.id) for storage in storages):
             return Action.RESUME
-        if vm.ha and self._lost(storages) and self._is_elsewhere(storages):
+        if vm.ha and self._lost(storages):
             return Action.LEAVE
-        return Action.NOTHING
+        return Action.AFTER_IO_ERROR
 
     async def leave(self, vm_id: str) -> None:
         """Take the guest down and give the VM to a host that has its storages.
@@ -38,6 +41,7 @@ class StorageLoss:
         Raises:
             PlatformError: no host has them or room for it, or the guest can't be taken down: it stays.
         """
+        await self._watch.look()  # right before something that can't be taken back
         lost = self._lost(self._storages(vm_id))
         names = ", ".join(storage.name for storage in lost)
         if lost:
@@ -49,16 +53,6 @@ class StorageLoss:
         store = self._node.store
         ids = {disk.data_storage_id for disk in disks_of(store, vm_id)}
         return [store.need(DataStorage, id_) for id_ in sorted(ids)]
-
-    def _is_elsewhere(self, storages: list[DataStorage]) -> bool:
-        """Tell whether some other host has them all, as it said last."""
-        ids = {storage.id for storage in storages}
-        return any(
-            host.id != self._node.host_id
-            and not host.witness
-            and not ids.intersection(host.unreachable_storage_ids)
-            for host in self._node.store.all(Host)
-        )
 
     def _lost(self, storages: list[DataStorage]) -> list[DataStorage]:
         return [it for it in storages if self._watch.lost_s(it.id) >= LOST_S_MIN]

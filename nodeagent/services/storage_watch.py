@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from core.errors import PlatformError, TemporaryError
-from core.model import DataStorage
+from core.model import DataStorage, Host
 from ha.health_facts import StorageSeen
 from nodeagent.node import Node
 from nodeagent.services.catching_up import caught_up
@@ -42,6 +42,7 @@ class StorageWatch:
     def __init__(self, node: Node, checks: StorageChecks) -> None:
         self._node, self._checks = node, checks
         self._kept: dict[str, _Kept] = {}
+        self._elsewhere_since_s: dict[str, float] = {}
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -56,6 +57,11 @@ class StorageWatch:
         found = await self._checks.look(storages)
         now_s = self._node.clock.monotonic_s()
         self._kept = {seen.storage_id: self._note(seen, now_s) for seen in found}
+        self._elsewhere_since_s = {
+            storage.id: self._elsewhere_since_s.get(storage.id, now_s)
+            for storage in storages
+            if self._is_elsewhere(storage.id)
+        }
         await self._tell()
 
     def usable(self, storage_id: str) -> bool:
@@ -64,11 +70,18 @@ class StorageWatch:
         return kept is not None and kept.seen.usable
 
     def lost_s(self, storage_id: str) -> float:
-        """Return for how many seconds this host has been without a storage; 0 while it answers, or was never looked at."""
+        """Return for how many seconds this host has been without a storage that another had all that time; 0: it isn't so.
+
+        When a storage comes back for all, some hosts see it a little sooner: that alone is no reason to leave.
+        """
         kept = self._kept.get(storage_id)
+        elsewhere_since_s = self._elsewhere_since_s.get(storage_id)
         if kept is None or kept.failed_since_s is None or kept.failures < LOOKS_TO_BE_LOST:
             return 0.0
-        return self._node.clock.monotonic_s() - kept.failed_since_s
+        if elsewhere_since_s is None:
+            return 0.0
+        now_s = self._node.clock.monotonic_s()
+        return now_s - max(kept.failed_since_s, elsewhere_since_s)
 
     async def check(self, storages: Iterable[DataStorage]) -> None:
         """Make sure that storages answer right now, be they full: before a guest is started, which would hang on one that doesn't.
@@ -81,6 +94,15 @@ class StorageWatch:
                 raise TemporaryError(
                     f"data storage {seen.name} can't be used on host {self._node.host_name}: {seen.why}"
                 )
+
+    def _is_elsewhere(self, storage_id: str) -> bool:
+        """Tell whether some other host has a storage, as it said last."""
+        return any(
+            host.id != self._node.host_id
+            and not host.witness
+            and storage_id not in host.unreachable_storage_ids
+            for host in self._node.store.all(Host)
+        )
 
     def _note(self, seen: StorageSeen, now_s: float) -> _Kept:
         if seen.usable or seen.full:

@@ -21,6 +21,7 @@ from core.errors import ConflictError, PlatformError
 from core.mesh.client import Nothing
 from core.model import (
     VM,
+    Arming,
     Host,
     Lease,
     Mesh,
@@ -32,7 +33,7 @@ from core.model import (
     key_of,
 )
 from ha.lease import LeaseJudge
-from ha.profile import Profile, profile_of
+from ha.profile import profile_in
 from ha.proofs import silence_of
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.node import Node
@@ -153,7 +154,10 @@ class TaskRescue:
         age_s = self._judge.age_s(host_id)
         if host is None or lease is None or age_s is None:
             return None
-        profile: Profile = profile_of(self._store.need(Mesh, MESH_ID).ha_profile)
+        mesh = self._store.need(Mesh, MESH_ID)
+        if mesh.ha_arming is Arming.DISARMED:
+            return None
+        profile = profile_in(mesh)
         return _Lost(host, lease) if silence_of(profile, host, lease, age_s) else None
 
     async def _rescue(self, task: Task, lost: _Lost) -> None:

@@ -117,7 +117,12 @@ class VmController:
             if vm_id in self._busy:
                 continue
             action = self._decide(vms.get(vm_id), domains.get(vm_id))
-            if action is Action.START and not self._gate.may_start(vms[vm_id], now_s):
+            if action is Action.START and (
+                self._power.closing or not self._gate.may_start(vms[vm_id], now_s)
+            ):
+                waiting = True
+                continue
+            if action is Action.AFTER_IO_ERROR:
                 waiting = True
                 continue
             if action is Action.NOTHING:

@@ -14,7 +14,7 @@ from nodeagent.compute.hypervisor import IO_ERROR, DomainState, DomainStatus
 class Action(StrEnum):
     """The next step towards what is wanted.
 
-    `AFTER_IO_ERROR`: the storage decides between `RESUME`, `LEAVE` and `NOTHING` (`nodeagent.services.storage_loss`).
+    `AFTER_IO_ERROR`: the storage decides between `RESUME`, `LEAVE` and waiting (`nodeagent.services.storage_loss`).
     """
 
     NOTHING = "nothing"

@@ -79,6 +79,7 @@ class VmPower:
         self._accelerator = accelerator
         self._cache = cache
         self._busy: set[str] = set()
+        self.closing = False  # the host goes down: nothing is started here any more
 
     async def start(self, vm_id: str) -> None:
         """Make the VM run here; nothing happens when it does. Its host must be this one.
@@ -87,6 +88,10 @@ class VmPower:
             ConflictError: it belongs elsewhere, is wanted stopped, or the guard refuses (no lease).
             TemporaryError, PermanentError: the hypervisor, storage or network failed; nothing runs.
         """
+        if self.closing:
+            raise ConflictError(
+                f"host {self._node.host_name} is being shut down", code="host-shutting-down"
+            )
         if vm_id in self._busy:
             raise TemporaryError("the VM is being started or stopped already")
         self._busy.add(vm_id)
@@ -94,6 +99,10 @@ class VmPower:
             await self._start(vm_id)
         finally:
             self._busy.discard(vm_id)
+
+    def is_starting(self) -> bool:
+        """Tell whether a start is under way."""
+        return bool(self._busy)
 
     async def shut_down(
         self, vm_id: str, *, timeout_s: float, give_up: Callable[[], bool] = lambda: False

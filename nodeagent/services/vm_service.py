@@ -6,7 +6,7 @@ changed by a refused request.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,6 +36,7 @@ from core.model import (
     VMPhase,
     check_name,
 )
+from core.workflow_definition import Definition
 from netfabric.names import make_mac
 from netfabric.port_group import free_ip
 from nodeagent.node import Node
@@ -54,6 +55,9 @@ from storage.seed import check_cloud_init
 CREATE_TRIES = 8
 CHANGEABLE = tuple(ChangeVM.__struct_fields__)
 ADDRESSES_MAX = 1 << 24
+
+
+NO_ARGUMENTS: Mapping[str, str] = {}
 
 
 class IdSource(Protocol):
@@ -148,17 +152,34 @@ class VmService:
         if vm.power is PowerState.RUNNING and vm.phase is VMPhase.RUNNING:
             return Opened(vm, None)
         self._refuse_if_going(vm)
-        wanted = replace(vm, power=PowerState.RUNNING, blocked_reason="")
+        return await self._start(vm, ids, judged=True)
+
+    async def start_again(self, vm: VM, ids: IdSource) -> Opened:
+        """Want a VM running that was stopped for a maintenance: it ran before, so its room isn't judged."""
+        return await self._start(vm, ids, judged=False)
+
+    async def _start(self, vm: VM, ids: IdSource, *, judged: bool) -> Opened:
+        wanted = replace(
+            vm,
+            power=PowerState.RUNNING,
+            blocked_reason="",
+            home_host_id="" if vm.starts_after_maintenance else vm.home_host_id,
+            starts_after_maintenance=False,
+        )
         if vm.phase is VMPhase.STOPPED:
             wanted = replace(wanted, host_id=self._host_for_start(vm))
         moves = () if wanted.host_id == vm.host_id else (wanted.host_id,)
-        warning = self._admitted(vm, wanted, self.disks_of(vm))
+        warning = self._admitted(vm, wanted, self.disks_of(vm)) if judged else ""
         return await self._open("start-vm", wanted, ids, new_hosts=moves, warning=warning)
 
     async def stop(self, vm: VM, body: StopVM, ids: IdSource) -> Opened:
         """Want it stopped; committed first, so that a crash in the middle does not bring it up again."""
         check_bounds(body)
         if vm.power is PowerState.STOPPED and vm.phase is VMPhase.STOPPED:
+            if vm.starts_after_maintenance:  # it is to stay stopped now
+                stays = replace(vm, starts_after_maintenance=False, home_host_id="")
+                await self._store.apply(puts=(stays,), request_id=ids.request_id)
+                vm = self._store.need(VM, vm.id)
             return Opened(vm, None)
         self._refuse_if_going(vm)
         return await self._open(
@@ -175,11 +196,22 @@ class VmService:
         return await self._open("reboot-vm", vm, ids)
 
     async def migrate(self, vm: VM, body: MigrateVM, ids: IdSource) -> Opened:
-        """Move a running VM to another host without stopping it.
+        """Move a running VM to another host without stopping it. It forgets where it was before a maintenance.
 
         Raises:
             ConflictError: not running, local disks, or no host fits; the message says which.
         """
+        return await self._move(replace(vm, home_host_id=""), body.host, ids)
+
+    async def evacuate(self, vm: VM, ids: IdSource) -> Opened:
+        """Move a running VM away from its host, which is in maintenance; raises like `migrate`. It remembers where it is at home."""
+        return await self._move(replace(vm, home_host_id=vm.home_host_id or vm.host_id), "", ids)
+
+    async def bring_home(self, vm: VM, ids: IdSource) -> Opened:
+        """Move a running VM back where it was before a maintenance; raises like `migrate`."""
+        return await self._move(vm, vm.home_host_id, ids)
+
+    async def _move(self, vm: VM, to: str, ids: IdSource) -> Opened:
         self._need_running(vm, "migrate")
         disks = self.disks_of(vm)
         local = [d.name for d in disks if d.host_id]
@@ -188,7 +220,7 @@ class VmService:
                 f"VM {vm.name!r} can't move: its disk {local[0]} is on local storage; "
                 "only VMs on shared storage migrate"
             )
-        target = self._placer.choose(vm, disks, only=body.host, never=vm.host_id)
+        target = self._placer.choose(vm, disks, only=to, never=vm.host_id)
         return await self._open("migrate-vm", vm, ids, new_hosts=(target,), target_host_id=target)
 
     async def delete(self, vm: VM, ids: IdSource) -> Opened:
@@ -199,6 +231,25 @@ class VmService:
         refuse_if_used(plan_of(self._store, vm))
         gone = replace(vm, power=PowerState.STOPPED, phase=VMPhase.DELETING)
         return await self._open("delete-vm", gone, ids)
+
+    async def run(
+        self, vm: VM, workflow: Definition, arguments: Mapping[str, str], ids: IdSource
+    ) -> Opened:
+        """Open a task of a workflow that people may run on a VM. One that begins by stopping it has the wish committed too.
+
+        Raises:
+            ConflictError: the VM is on its way out, or isn't wanted running, so that undoing would start it.
+        """
+        if (before := self._store.get(Task, ids.id_for("task"))) is not None:
+            return Opened(vm, before)  # a repeated request, which the wish it made must not refuse
+        self._refuse_if_going(vm)
+        if workflow.steps[0] == "stop-guest":
+            if vm.power is not PowerState.RUNNING:
+                raise ConflictError(
+                    f"workflow {workflow.name!r} begins by stopping VM {vm.name!r}, which isn't wanted running: start it first"
+                )
+            vm = replace(vm, power=PowerState.STOPPED)
+        return await self._open(workflow.name, vm, ids, given=arguments)
 
     async def change(self, vm: VM, body: ChangeVM, ids: IdSource) -> VM:
         """Change what can change at any time."""
@@ -273,7 +324,7 @@ class VmService:
             vm=vm,
             disk=disk,
             nic=await self._nic(vm, port_group, groups, ids, attempt),
-            task=self._task("create-vm", vm, ids, self._admitted(None, vm, (disk,))),
+            task=self._task("create-vm", vm, ids, warning=self._admitted(None, vm, (disk,))),
             uses=uses,
         )
 
@@ -380,12 +431,13 @@ class VmService:
         *,
         new_hosts: tuple[str, ...] = (),
         warning: str = "",
+        given: Mapping[str, str] = NO_ARGUMENTS,
         **arguments: str,
     ) -> Opened:
         """Record wish and task; none of `new_hosts` may be in the middle of leaving."""
         if (before := self._store.get(Task, ids.id_for("task"))) is not None:
             return Opened(self._store.get(VM, vm.id) or vm, before)
-        task = self._task(workflow, vm, ids, warning, **arguments)
+        task = self._task(workflow, vm, ids, {**given, **arguments}, warning=warning)
         hosts = [h for id_ in new_hosts if (h := self._store.get(Host, id_)) is not None]
         beside, guards = ids.beside(task)
         await self._store.apply(
@@ -403,7 +455,13 @@ class VmService:
         return self._admit(after, disks) if takes_room(before, after) else ""
 
     def _task(
-        self, workflow: str, vm: VM, ids: IdSource, warning: str = "", **arguments: str
+        self,
+        workflow: str,
+        vm: VM,
+        ids: IdSource,
+        arguments: Mapping[str, str] = NO_ARGUMENTS,
+        *,
+        warning: str = "",
     ) -> Task:
         task_id, now_ms = ids.id_for("task"), self._node.clock.wall_ms()
         said = LogLine(after=0, at_ms=now_ms, what="warning", text=warning[:TEXT_LENGTH_MAX])
@@ -413,7 +471,7 @@ class VmService:
             workflow=workflow,
             subject=f"vm/{vm.id}",
             subject_name=vm.name,
-            arguments=arguments,
+            arguments=dict(arguments),
             runner_host_id=vm.host_id,
             log=(said,) if warning else (),
             tags=vm.tags,

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from core.model import VM, Disk, Host, HostState, Mesh, Nic
 from core.ring import Ring
-from ha.profile import profile_of
+from ha.profile import profile_in
 from ha.serf.membership import MemberStatus
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.node import Node
@@ -56,7 +56,7 @@ class Whereabouts:
     def ring(self, *, records_only: bool = False) -> Ring:
         """Return the hosts that are alive, by lease and gossip, and capable; `records_only`: any that is alive."""
         store = self._node.store
-        fresh_s = profile_of(store.need(Mesh, MESH_ID).ha_profile).lease_s / 2
+        fresh_s = profile_in(store.need(Mesh, MESH_ID)).lease_s / 2
         gossip = self._node.membership.members
         return Ring(
             host.id

@@ -24,6 +24,8 @@ STEPS_GROUP = "kvorum.steps"
 WORKFLOWS_GROUP = "kvorum.workflows"
 DEFINITIONS_PACKAGE = "nodeagent.workflows.definitions"
 
+STOP_STEP = "stop-guest"
+
 MakeStep = Callable[[VmWork], Step]
 
 STEPS: Mapping[str, MakeStep] = {
@@ -83,7 +85,10 @@ class Registering:
     def _accept_workflows(self, name: str, loaded: object) -> None:
         del name  # the files say how their workflows are called
         sources = [*self._sources, *cast(list[Source], loaded)]
-        self._definitions = parse_definitions(sources, frozenset(self._steps))
+        definitions = parse_definitions(sources, frozenset(self._steps))
+        for definition in definitions.values():
+            check_runnable(definition)
+        self._definitions = definitions
         self._sources = sources
 
 
@@ -96,6 +101,30 @@ def load_registry(plugins: Iterable[EntryPoint] | None = None) -> Registry:
     registering = Registering()
     groups = registering.groups()
     return registering.registry(load(groups, installed(groups) if plugins is None else plugins))
+
+
+def check_runnable(definition: Definition) -> None:
+    """See that a workflow that people may run needs nothing besides its VM and its arguments.
+
+    Most steps of the product belong to requests that commit more together with the task (where a VM goes, that it is
+    deleted), without which they would do harm. Stopping needs the wish, which `VmService.run` commits for a workflow that
+    begins with it, as the first step is what takes it back.
+
+    Raises:
+        FatalError: it has such steps.
+    """
+    if not definition.run_on:
+        return
+    own = [step for step in definition.steps if step in STEPS]
+    bad = [step for step in own if step not in (STOP_STEP, "reboot-guest")]
+    if bad:
+        raise FatalError(
+            f"workflow {definition.name!r} can't be run by people: step {bad[0]!r} is part of a request of its own"
+        )
+    if STOP_STEP in own and definition.steps[0] != STOP_STEP:
+        raise FatalError(
+            f"workflow {definition.name!r} can't be run by people unless {STOP_STEP!r} is its first step"
+        )
 
 
 class StepMaker:

@@ -21,6 +21,7 @@ class Kind(StrEnum):
     GUARD_FROZEN = "guard frozen"
     GUARD_KILLED = "guard killed"
     POWER = "power loss of a host"
+    SHUTDOWN = "orderly shutdown of a host"
     BLACKOUT = "power loss of all hosts"
     STUCK = "guests survive the kill"
     LAG = "log applied late"
@@ -30,11 +31,18 @@ class Kind(StrEnum):
     GUESTS_DIE = "guests die by themselves"
     CONFIRM = "operator confirms off"
     BOARD_DEAD = "management board dead"
+    TO_WIDE = "profile wide"
+    TO_DEFAULT = "profile default"
+    TO_MOONSHOT = "profile moonshot"
+    DISARM = "disarmed"
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that goes wrong with some hosts for a while. Two hosts of MESH, one half of SPLIT; elsewhere one."""
+    """One thing that goes wrong with some hosts for a while. Two hosts of MESH, one half of SPLIT; elsewhere one.
+
+    What operators change for the whole mesh names no host. DISARM is over when they arm again.
+    """
 
     kind: Kind
     hosts: tuple[str, ...]
@@ -44,7 +52,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Setting:
-    """What a world is before anything goes wrong. `late`: how often, if `slow`, a start waits after its claim, or a decision."""
+    """What a world is before anything goes wrong. `nowayout`: hosts whose watchdog can't be disarmed. `late`: how often, if `slow`, a start waits after its claim, or a decision."""
 
     hosts: int = 3
     vms: int = 2
@@ -57,6 +65,7 @@ class Setting:
     migrations: float = 0.05
     no_watchdog: frozenset[str] = frozenset()
     boards: frozenset[str] = frozenset()
+    nowayout: frozenset[str] = frozenset()
 
 
 def names(count: int) -> tuple[str, ...]:

@@ -6,20 +6,20 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ha.guard.lease_clock import LeaseClock, Phase
+from ha.guard.lease_clock import Phase
 from ha.guard.loop import Guard
 from ha.guard.settings import Settings
 from ha.guard.watchdog import NoWatchdog
 from ha.lease import LeaseBatcher, LeaseJudge, Renewal
+from ha.profile import Profile
 from tests.sim_ha.guard_parts import (
     GivenSettings,
-    HungryClock,
     Renewals,
     SeenGuests,
     SimWatchdog,
 )
 from tests.sim_ha.log import Records
-from tests.sim_ha.rules import Stamps
+from tests.sim_ha.rules import Rules, Stamps
 from tests.sim_ha.timeline import HostClock, Timeline
 
 KILL_S_MAX = 0.1
@@ -57,17 +57,18 @@ class SimHost:
         events: Events,
         *,
         has_watchdog: bool,
-        hungry: bool,
+        nowayout: bool,
+        rules: Rules,
     ) -> None:
         self.name, self.timeline, self.clock = name, timeline, clock
-        self._settings, self._rng, self._events = settings, rng, events
-        self._has_watchdog, self._hungry = has_watchdog, hungry
+        self._settings, self._rng, self._events = GivenSettings(settings), rng, events
+        self._has_watchdog, self.nowayout, self._rules = has_watchdog, nowayout, rules
         self.up, self.agent_down, self.lags, self.stuck = True, False, False, False
         self.loop_frozen = self.threads_frozen = self.guard_dead = False
         self.never_returns = False
         self.boots = self.starts = 0
         self.fed_s = self.hindered_s = float("-inf")
-        self._watchdog_s = 0.0
+        self.watchdog_s, self._armings = 0.0, 0
         self.guests: dict[str, Guest] = {}
         self.records = Records()
         self.leads_since_s: float | None = None
@@ -77,6 +78,7 @@ class SimHost:
         self.carried_s = float("-inf")  # when the last renewal was sent that the network carried
         self.saved_wall_s: dict[str, float] = {}  # only a broken rule reads it
         self.caught_up = False
+        self.closing = False  # it goes down in order, and starts nothing any more
         self.judge = LeaseJudge(clock)
         self.batcher: LeaseBatcher
         self.guard: Guard
@@ -96,7 +98,7 @@ class SimHost:
     def start_agent(self, stamps: Stamps) -> None:
         """A new agent: it has what was applied before, and judges all leases anew."""
         self.stop_agent()
-        self.agent_down = self.caught_up = False
+        self.agent_down = self.caught_up = self.closing = False
         self.judge = LeaseJudge(self.clock)
         self.judge.reset(self.records.leases.values())
         if stamps is not Stamps.NOW:
@@ -127,15 +129,15 @@ class SimHost:
         """The first guard of a boot."""
         self.guard_dead = False
         self.renewals = Renewals()
-        kind = HungryClock if self._hungry else LeaseClock
         self.guard = Guard(
             boot_id=self.boot_id,
-            clock=kind(epoch_s=self.clock.boottime_s()),
-            settings=GivenSettings(self._settings),  # type: ignore[arg-type]  # what the loop needs of it
+            clock=self._rules.clock(epoch_s=self.clock.boottime_s()),
+            settings=self._settings,  # type: ignore[arg-type]  # what the loop needs of it
             guests=SeenGuests(self),
             renewer=self.renewals,
             open_watchdog=lambda: SimWatchdog(self) if self._has_watchdog else NoWatchdog(),
             save=lambda clock: None,
+            terms=self._rules.terms,
         )
         guard = self.guard
 
@@ -164,16 +166,30 @@ class SimHost:
         self.guard_dead, self.hindered_s = True, self.timeline.now_s
         self.renewals.order = None
 
+    def configure(self, profile: Profile, *, disarm: bool) -> None:
+        """Give the guard new settings."""
+        self._settings.settings = Settings(
+            host_id=self.name,
+            lease_s=profile.lease_s,
+            watchdog_s=profile.watchdog_s,
+            peers=(),
+            disarm=disarm,
+        )
+
     # ---- the hardware
 
+    def disarm_watchdog(self) -> None:
+        self._armings += 1
+
     def arm_watchdog(self, timeout_s: float) -> None:
-        self._watchdog_s, self.fed_s = timeout_s, self.timeline.now_s
-        boots = self.boots
+        self.watchdog_s, self.fed_s = timeout_s, self.timeline.now_s
+        self._armings += 1
+        boots, armings = self.boots, self._armings
 
         def look() -> None:
-            if not self.up or self.boots != boots:
+            if not self.up or self.boots != boots or self._armings != armings:
                 return
-            left_s = self.fed_s + self._watchdog_s - self.timeline.now_s
+            left_s = self.fed_s + self.watchdog_s - self.timeline.now_s
             if left_s > 1e-9:
                 self.timeline.after(left_s, look)
             else:

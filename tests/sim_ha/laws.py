@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from core.model import VM, HostState
 from ha.guard.lease_clock import Phase
 from ha.manager import REASON
-from ha.profile import Profile
 from tests.sim_ha.host import SimHost
 from tests.sim_ha.log import Record, Records
 
@@ -25,8 +24,8 @@ class Violation(Exception):
 class Laws:
     """`state` is the log's end."""
 
-    def __init__(self, hosts: Mapping[str, SimHost], state: Records, profile: Profile) -> None:
-        self._hosts, self._state, self._profile = hosts, state, profile
+    def __init__(self, hosts: Mapping[str, SimHost], state: Records) -> None:
+        self._hosts, self._state = hosts, state
 
     def _running(self, vm_id: str) -> list[SimHost]:
         return [
@@ -61,7 +60,7 @@ class Laws:
 
     def lease_ended(self, host: SimHost) -> None:
         """A working guard gives up its lease."""
-        lasts_s = self._profile.lease_s / host.clock.rate
+        lasts_s = host.guard.clock.kept_s / host.clock.rate
         age_s = host.timeline.now_s - host.carried_s
         if age_s < lasts_s - 0.01:
             raise Violation(
@@ -72,7 +71,7 @@ class Laws:
         """The watchdog resets a host."""
         idle_s = host.timeline.now_s - host.hindered_s
         starved = host.guard.clock.phase is Phase.ENDED
-        if idle_s > self._profile.watchdog_s + SLACK_S and not starved:
+        if idle_s > host.watchdog_s + SLACK_S and not starved:
             raise Violation(f"I4: {host.name} is reset although its guard works")
 
     def destroyed(self, host: SimHost, vm_id: str) -> None:
@@ -108,4 +107,4 @@ class Laws:
         lease = self._state.leases.get(host_id)
         gone = self._hosts[host_id].never_returns
         fenced = self._state.hosts[host_id].state is HostState.FENCED
-        return gone and not fenced and (lease is None or not lease.watchdog_armed)
+        return gone and not fenced and (lease is None or lease.disarmed or not lease.watchdog_armed)

@@ -11,22 +11,26 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from core.model import VM, Host, Lease
+from core.model import VM, Host, Lease, Mesh
 
-Record = VM | Host | Lease
+Record = VM | Host | Lease | Mesh
+MESH = Mesh(id="mesh", name="mesh", ca_pem="", sealed_ca_key=b"", sealed_gossip_key=b"")
 
 
 @dataclass
 class Records:
-    """VMs, hosts and leases by id, as of the log's `index`-th entry."""
+    """VMs, hosts and leases by id and the mesh, as of the log's `index`-th entry."""
 
     index: int = 0
+    mesh: Mesh = MESH
     vms: dict[str, VM] = field(default_factory=dict)
     hosts: dict[str, Host] = field(default_factory=dict)
     leases: dict[str, Lease] = field(default_factory=dict)
 
     def put(self, record: Record) -> None:
         match record:
+            case Mesh():
+                self.mesh = record
             case Lease():
                 self.leases[record.id] = record
             case VM():
@@ -38,6 +42,8 @@ class Records:
         """Return the revision at which this state has the record; 0: not at all."""
         where: dict[str, VM] | dict[str, Host] | dict[str, Lease]
         match record:
+            case Mesh():
+                return self.mesh.revision
             case Lease():
                 where = self.leases
             case VM():

@@ -5,13 +5,12 @@ And the operator, who says that a host is off. Mistaken or not, the product must
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from core.model import VM, HostState, Lease, VMPhase
+from core.model import VM, Arming, HostState, Lease, VMPhase
 from ha.cold_start import waited_for
 from ha.fencing import Fence
 from ha.manager import (
@@ -26,6 +25,7 @@ from ha.manager import (
     decide,
     remember,
 )
+from ha.profile import profile_in
 from tests.sim_ha.faults import HEAL_S
 from tests.sim_ha.host import SimHost
 
@@ -38,11 +38,8 @@ class Managers:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        profile = world.profile
-        self.waited_s = (
-            0.0  # when a leader waited last for hosts that are missing after a cold start
-        )
-        self._profile = profile if world.rules.watchdog_counts else replace(profile, watchdog_s=0.0)
+        # When a leader waited last for hosts that are missing after a cold start.
+        self.waited_s = 0.0
 
     def tick(self, host: SimHost) -> None:
         """One round."""
@@ -53,7 +50,7 @@ class Managers:
             return
         records = host.records
         view = HAView(
-            profile=self._profile,
+            profile=world.wishes.profile(host),
             leader_since_s=since_s,
             hosts=records.hosts,
             vms=records.vms if world.rules.see_migrations else _without_migrations(records.vms),
@@ -67,6 +64,8 @@ class Managers:
             up=world.leadership.up_for(host),
             suspected=host.suspected,
             lost=host.lost,
+            frozen=world.shutdowns.frozen_for(host),
+            recovery_enabled=records.mesh.ha_arming is not Arming.DISARMED,
         )
         if waited_for(view.hosts.values(), view.booted_s, now_s):
             world.reached["rounds that wait for missing hosts"] += 1
@@ -166,7 +165,8 @@ class Operator:
 
     def _may_be_said_of(self, host: SimHost) -> bool:
         """It is off, or it looks so and its guard works: more no one promises."""
-        return not host.up or (host.guard_works and not host.stuck and not host.guests)
+        works = host.guard_works and not host.stuck and host.guard.clock.enforced
+        return not host.up or (works and not host.guests)
 
     def _fence(self, host: SimHost) -> bool:
         world = self._world
@@ -174,9 +174,9 @@ class Operator:
             age_s = agent.judge.age_s(host.name)
             if agent is host or age_s is None or not world.leadership.serves(agent):
                 continue
-            if age_s < world.profile.ended_s:
-                continue
             record, lease = agent.records.hosts[host.name], agent.records.leases[host.name]
+            if age_s < profile_in(agent.records.mesh).of(lease).ended_s:
+                continue
             fenced = msgspec.structs.replace(record, state=HostState.FENCED, off_lease_revision=0)
             if world.commit(agent, fenced, guards=(lease,)) is not None:
                 world.reached["fenced while on" if host.up else "fenced while off"] += 1

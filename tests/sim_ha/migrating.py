@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from core.model import VM, VMPhase
+from ha.profile import profile_in
 from tests.sim_ha.faults import HEAL_S
 from tests.sim_ha.host import Guest, SimHost
 
@@ -28,11 +29,12 @@ class Migrations:
         world = self._world
         if world.timeline.now_s > HEAL_S or world.rng.random() >= world.setting.migrations:
             return
+        fresh_s = profile_in(source.records.mesh).lease_s / 2
         fresh = [
             name
             for name in world.hosts
             if name != source.name
-            and (source.judge.age_s(name) or 0.0) < world.profile.lease_s / 2
+            and (source.judge.age_s(name) or 0.0) < fresh_s
             and name in source.records.leases
         ]
         if not fresh:

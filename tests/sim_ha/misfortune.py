@@ -25,7 +25,7 @@ class Misfortune:
         """Have it happen at its time, and be over at its end or when all heals."""
         after = self._world.timeline.after
         after(fault.at_s, lambda: self._begin(fault))
-        if fault.kind not in (Kind.POWER, Kind.BLACKOUT):
+        if fault.kind not in (Kind.POWER, Kind.SHUTDOWN, Kind.BLACKOUT):
             after(min(fault.at_s + fault.for_s, HEAL_S), lambda: self._end(fault))
 
     def power_cycle(self, host: SimHost, off_s: float = 0.0) -> None:
@@ -47,6 +47,7 @@ class Misfortune:
     def heal(self) -> None:
         """All is well again: what still needs a hand gets it."""
         self._world.tell("all heals")
+        self._world.wishes.arm_for_good()
         for host in self._world.hosts.values():
             if host.up and host.guard_dead:
                 self.power_cycle(host)
@@ -59,6 +60,7 @@ class Misfortune:
             world.links.close(fault)
         for name in fault.hosts:
             self._strike(fault, world.hosts[name])
+        world.wishes.begin(fault.kind)
         world.leadership.review()
 
     def _strike(self, fault: Fault, host: SimHost) -> None:
@@ -73,6 +75,8 @@ class Misfortune:
             case Kind.POWER:
                 host.never_returns |= fault.for_s >= NEVER_S
                 self.power_cycle(host, fault.for_s)
+            case Kind.SHUTDOWN:
+                world.shutdowns.begin(host, fault.for_s)
             case Kind.BLACKOUT:
                 self.power_cycle(host, fault.for_s + world.rng.uniform(0, 25))
             case Kind.STUCK:
@@ -102,6 +106,7 @@ class Misfortune:
         world = self._world
         if fault.kind in LINK_FAULTS:
             world.links.open(fault)
+        world.wishes.end(fault.kind)
         for name in fault.hosts:
             host = world.hosts[name]
             match fault.kind:

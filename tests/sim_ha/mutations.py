@@ -9,6 +9,15 @@ import random
 from dataclasses import dataclass
 
 from tests.sim_ha.faults import Fault, Kind, Setting
+from tests.sim_ha.guard_parts import (
+    ArmedInWords,
+    DisarmedAtOnce,
+    HungryClock,
+    LongAtOnce,
+    OldLeaseKept,
+    SlowClock,
+    WatchdogAtOnce,
+)
 from tests.sim_ha.rules import PRODUCT, Rules, Stamps
 from tests.sim_ha.world import World
 
@@ -45,14 +54,72 @@ class Mutation:
         return World(random.Random(seed), self.setting, self.faults, rules).play()
 
 
+PROMPT = Setting(vms=4, losses=0.1, slow=False)  # so that little happens between a wish and the cut
+DEAF_THEN_CUT = (  # what it says is committed, and it does not learn that
+    Fault(Kind.CUT_IN, ("h1",), 20.8, 60.0),
+    Fault(Kind.CUT, ("h1",), 23.0, 60.0),
+)
+
 MUTATIONS = (
+    Mutation(
+        "a longer lease counts before it was announced",
+        Rules(terms=LongAtOnce),
+        PROMPT,
+        (Fault(Kind.TO_WIDE, (), 20.0), Fault(Kind.CUT, ("h1",), 20.8, 60.0)),
+    ),
+    Mutation(
+        "a shorter lease is announced while the present one goes on",
+        Rules(terms=OldLeaseKept),
+        Setting(vms=4, profile="wide", slow=False),
+        (Fault(Kind.TO_MOONSHOT, (), 20.0), *DEAF_THEN_CUT),
+    ),
+    Mutation(
+        "the watchdog gets a longer time before that was announced",
+        Rules(terms=WatchdogAtOnce),
+        PROMPT,
+        (
+            Fault(Kind.TO_WIDE, (), 20.0),
+            Fault(Kind.CUT, ("h1",), 20.7, 60.0),
+            Fault(Kind.GUARD_FROZEN, ("h1",), 30.9, 60.0),
+        ),
+    ),
+    Mutation(
+        "a host is judged by the profile of the moment",
+        Rules(by_what_was_said=False),
+        Setting(vms=4, profile="wide"),
+        (CUT, Fault(Kind.TO_MOONSHOT, (), 22.0)),
+    ),
+    Mutation(
+        "renewals with terms of before are taken late",
+        Rules(refuse_overtaken=False),
+        Setting(vms=4, profile="moonshot", losses=0.05),
+        (Fault(Kind.TO_WIDE, (), 20.0), Fault(Kind.CUT, ("h1",), 25.0, 60.0)),
+    ),
+    Mutation(
+        "nothing is enforced before that was announced",
+        Rules(terms=DisarmedAtOnce),
+        PROMPT,
+        (Fault(Kind.DISARM, (), 20.0, 5.0), Fault(Kind.CUT, ("h1",), 20.7, 60.0)),
+    ),
+    Mutation(
+        "a guard says that it enforces before it does",
+        Rules(terms=ArmedInWords),
+        Setting(vms=4, losses=0.1, slow=False, nowayout=frozenset({"h1"})),
+        (Fault(Kind.DISARM, (), 10.0, 10.0), *DEAF_THEN_CUT),
+    ),
     Mutation(
         "a host that is being fenced is taken for off",
         Rules(fenced_is_off_later=False),
         Setting(vms=4, boards=frozenset({"h1", "h2", "h3"})),
         (CUT,),
     ),
-    Mutation("the holder kills at 2 L", Rules(holder_leases=2.0), ROUGH, (CUT,)),
+    Mutation(
+        "a host that goes down gives VMs away whose guests still run",
+        Rules(end_before_giving=False),
+        ROUGH,
+        (Fault(Kind.SHUTDOWN, ("h1",), 20.0, 10.0),),
+    ),
+    Mutation("the holder kills at 2 L", Rules(clock=SlowClock), ROUGH, (CUT,)),
     Mutation(
         "P-time does not wait for the watchdog",
         Rules(watchdog_counts=False),
@@ -73,7 +140,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the watchdog is fed although guests survive the kill",
-        Rules(feed_while_killing=True),
+        Rules(clock=HungryClock),
         ROUGH,
         (CUT, Fault(Kind.STUCK, ("h1",), 20.0, 60.0)),
     ),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from core.errors import PlatformError
-from core.model import HostState
+from core.model import HostState, Lease
 from ha.guard.lease_clock import Phase
 from ha.guard.renewal import Renewed
 from ha.lease import Renewal, check_renewal, lease_of
@@ -41,8 +41,11 @@ class Renewing:
             seq=int(sent_s * 1000),
             watchdog_armed=order.watchdog_armed,
             guests=order.guests,
+            lease_s=order.said.lease_s,
+            watchdog_s=order.said.watchdog_s,
+            disarmed=order.said.disarmed,
         )
-        lease_s = order.settings.lease_s
+        lease_s, number = order.said.lease_s, order.number
         held = host.guard.clock.phase is Phase.HELD
 
         def arrive() -> None:
@@ -58,7 +61,9 @@ class Renewing:
             if host.boots != boots or not host.up or deaf or not self._way_back(host):
                 return
             if index is not None:
-                host.renewals.answers.append(Renewed(sent_s, lease_s, index, "agent"))
+                host.renewals.answers.append(
+                    Renewed(sent_s, lease_s, index, "agent", number, heard=True)
+                )
             if host.guard_works:
                 host.tick_guard()
                 if held or index is not None:  # else it was refused where no lease was at stake
@@ -99,16 +104,23 @@ class Renewing:
         host = leader.records.hosts[renewal.host_id]
         lease = leader.records.leases.get(renewal.host_id)
         try:
-            check_renewal(renewal, host, lease)
+            known = lease if world.rules.refuse_overtaken or lease is None else _unnumbered(lease)
+            check_renewal(renewal, host, known)
             leader.batcher._check_boot(renewal, lease)
         except PlatformError as error:
             world.reached[f"renewals refused: {error.code}"] += 1
-            return None, error.code != "fenced"  # that one is meant to cost the host its lease
-        puts: list[Record] = [
-            msgspec.structs.replace(lease_of(renewal), revision=lease.revision if lease else 0)
-        ]
+            return None, error.code not in (
+                "fenced",
+                "overtaken",
+            )  # that one is meant to cost the host its lease
+        puts: list[Record] = [lease_of(renewal, lease)]
         if host.state is not HostState.MEMBER:
             world.tell(f"{host.name} shows that its guests are gone: a member again")
             puts.append(msgspec.structs.replace(host, state=HostState.MEMBER, off_lease_revision=0))
             return world.commit(leader, *puts), False
         return world.commit(leader, *puts, guards=(host,)), False
+
+
+def _unnumbered(lease: Lease) -> Lease:
+    """Return the lease as one that overtakes nothing."""
+    return msgspec.structs.replace(lease, seq=0)

@@ -8,6 +8,8 @@ RARE = 12.0
 
 # How often 100 seeds reach each at least; about half of what they did when this was written.
 EXPECTED_PER_100_SEEDS = {
+    "VMs given away at a shutdown": 0.9,
+    "VMs that wait for a shutdown": 1.5,
     "blocked": 53,
     "boards that did not answer": 0.8,
     "check refused: lease-old": 4,
@@ -27,6 +29,7 @@ EXPECTED_PER_100_SEEDS = {
     "faults: nothing comes in": 6,
     "faults: nothing goes out": 6,
     "faults: operator confirms off": 26,
+    "faults: orderly shutdown of a host": 9,
     "faults: power loss of a host": 28,
     "faults: power loss of all hosts": 7,
     "faults: two halves": 7,

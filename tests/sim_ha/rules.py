@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ha.guard.lease_clock import LeaseClock
+from ha.guard.terms import Terms
+
 
 class Stamps(StrEnum):
     """What a judge believes of leases after its host started again."""
@@ -16,18 +19,23 @@ class Stamps(StrEnum):
 
 @dataclass(frozen=True)
 class Rules:
-    """One field a rule. `holder_leases` is how many L the holder takes; `watchdog_counts` whether P-time waits for W,
-    `fenced_is_off_later` whether a host that is being fenced counts as off only when its board said so."""
+    """One field a rule. `clock` and `terms` are what the guard has; `watchdog_counts` whether P-time waits for W,
+    `fenced_is_off_later` whether a host that is being fenced counts as off only when its board said so,
+    `by_what_was_said` whether a host is judged by the times in its lease, `refuse_overtaken` whether a renewal of older
+    terms is refused, `end_before_giving` whether a host that goes down takes a guest down before it gives the VM away."""
 
-    holder_leases: float = 1.0
+    clock: type[LeaseClock] = LeaseClock
+    terms: type[Terms] = Terms
+    by_what_was_said: bool = True
+    refuse_overtaken: bool = True
     watchdog_counts: bool = True
     check_index: bool = True
-    feed_while_killing: bool = False
     see_migrations: bool = True
     reread_vm: bool = True
     guard_lease_revision: bool = True
     guard_vm_revision: bool = True
     fenced_is_off_later: bool = True
+    end_before_giving: bool = True
     stamps_after_start: Stamps = Stamps.NOW
 
 

@@ -18,7 +18,7 @@ def random_setting(rng: random.Random) -> Setting:
     return Setting(
         hosts=count,
         vms=rng.choice([2, 3, 4]),
-        profile=rng.choice(["default", "default", "default", "moonshot"]),
+        profile=rng.choice(["default", "default", "default", "moonshot", "wide"]),
         rate_spread=rng.choice([0.0, 0.002, 0.005, 0.02]),
         losses=0.1 if rough else 0.01,
         slow=rough,
@@ -26,6 +26,7 @@ def random_setting(rng: random.Random) -> Setting:
         migrations=rng.choice([0.0, 0.03, 0.08, 0.3]),
         no_watchdog=frozenset({unarmed} if rng.random() < 0.2 else ()),
         boards=frozenset(names(count) if rng.random() < 0.35 else ()),
+        nowayout=frozenset(name for name in names(count) if rng.random() < 0.3),
     )
 
 
@@ -37,6 +38,7 @@ ONE_HOST = (
     *[Kind.GUARD_FROZEN] * 2,
     Kind.GUARD_KILLED,
     *[Kind.POWER] * 3,
+    *[Kind.SHUTDOWN] * 2,
     *[Kind.STUCK] * 2,
     *[Kind.LAG] * 3,
     *[Kind.AGENT] * 2,
@@ -46,6 +48,9 @@ ONE_HOST = (
     *[Kind.BOARD_DEAD] * 2,
     Kind.WALL,
 )
+
+
+PROFILE_CHANGES = (Kind.TO_WIDE, Kind.TO_DEFAULT, Kind.TO_MOONSHOT)
 
 
 def random_faults(rng: random.Random, hosts: tuple[str, ...], safe_s: float) -> list[Fault]:
@@ -66,6 +71,15 @@ def random_faults(rng: random.Random, hosts: tuple[str, ...], safe_s: float) -> 
         faults.append(Fault(kind, (host,), at_s, for_s))
         if kind in (Kind.POWER, Kind.CUT) and rng.random() < 0.3:  # and a person comes
             faults.append(Fault(Kind.CONFIRM, (host,), at_s + rng.uniform(8, 30)))
+    if rng.random() < 0.5:
+        for _ in range(rng.randint(1, 3)):
+            faults.append(Fault(rng.choice(PROFILE_CHANGES), (), rng.uniform(5, 62)))
+    if rng.random() < 0.4:
+        for _ in range(rng.randint(1, 2)):
+            at_s = rng.choice([rng.uniform(5, 55), rng.choice(faults).at_s + rng.uniform(-4, 1)])
+            faults.append(
+                Fault(Kind.DISARM, (), min(max(1.0, at_s), 62.0), rng.choice([2.0, 8.0, 25.0]))
+            )
     if rng.random() < 0.25:
         pair = tuple(rng.sample(hosts, 2))
         faults.append(Fault(Kind.MESH, pair, rng.uniform(2, 50), rng.uniform(5, 60)))

@@ -35,6 +35,7 @@ class Agents:
             host.caught_up = True
         if not host.caught_up:
             return
+        world.shutdowns.come_back(host)
         for vm in list(host.records.vms.values()):
             guest = host.guests.get(vm.id)
             mine = vm.host_id == host.name
@@ -47,6 +48,8 @@ class Agents:
 
     def _act(self, host: SimHost, vm: VM, guest: Guest | None) -> None:
         match next_action(vm, _domain(vm.id, guest), host_id=host.name, has_task=False):
+            case Action.START if host.closing:
+                pass
             case Action.START:
                 self._start(host, vm, guest)
             case Action.DESTROY:

@@ -10,17 +10,20 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable
 
+import msgspec
+
 from core.model import VM, DataStorage, DataStorageKind, Disk, Host, Lease, VMPhase
 from ha.cold_start import SETTLE_S
 from ha.guard.settings import Settings
 from ha.profile import PROFILES
 from tests.sim_ha.boards import Boards
 from tests.sim_ha.faults import HEAL_S, Fault, Setting, names
+from tests.sim_ha.going_down import Shutdowns
 from tests.sim_ha.host import Events, SimHost
 from tests.sim_ha.laws import Laws, Violation
 from tests.sim_ha.leadership import Leadership
 from tests.sim_ha.links import Links
-from tests.sim_ha.log import Log, Record
+from tests.sim_ha.log import MESH, Log, Record
 from tests.sim_ha.managing import Managers, Operator
 from tests.sim_ha.migrating import Migrations
 from tests.sim_ha.misfortune import Misfortune
@@ -29,6 +32,7 @@ from tests.sim_ha.rules import PRODUCT, Rules, Stamps
 from tests.sim_ha.schedule import random_faults, random_setting
 from tests.sim_ha.starting import Agents
 from tests.sim_ha.timeline import Deed, HostClock, Timeline
+from tests.sim_ha.wishes import Wishes
 
 RESTART_S = 25.0  # after T_safe: resets, boots, an election, the age of a leader, a start
 QUIET_S = 3.0
@@ -56,12 +60,13 @@ class World:
         events = Events(self._lease_ended, self._reset, self._guest_killed)
         self.hosts = {name: self._host(name, events) for name in names(setting.hosts)}
         self._eager = {name for name in self.hosts if rng.random() < 0.6}
-        self.laws = Laws(self.hosts, self.log.state, self.profile)
+        self.laws = Laws(self.hosts, self.log.state)
         self.leadership = Leadership(self.hosts, self.links, self.timeline, rng, self.reached)
         self.agents, self.migrations = Agents(self), Migrations(self)
         self.managers, self.operator = Managers(self), Operator(self)
         self.renewing, self.misfortune = Renewing(self), Misfortune(self)
-        self.boards = Boards(self)
+        self.boards, self.shutdowns = Boards(self), Shutdowns(self)
+        self.wishes = Wishes(self)
         self.reached[f"worlds of {setting.hosts} hosts"] += 1
         self.reached[f"clocks {setting.rate_spread:.1%} apart at most"] += 1
         for host in self.hosts.values():
@@ -85,14 +90,15 @@ class World:
             clock,
             Settings(
                 host_id=name,
-                lease_s=self.profile.lease_s * self.rules.holder_leases,
+                lease_s=self.profile.lease_s,
                 watchdog_s=self.profile.watchdog_s,
                 peers=(),
             ),
             rng,
             events,
             has_watchdog=name not in self.setting.no_watchdog,
-            hungry=self.rules.feed_while_killing,
+            nowayout=name in self.setting.nowayout,
+            rules=self.rules,
         )
 
     def _begin(self, host: SimHost) -> None:
@@ -100,6 +106,7 @@ class World:
         every = self.timeline.every
         every(self.profile.renew_s, lambda: self.renewing.send(host))
         every(0.5, lambda: self.agents.tick(host))
+        every(0.5, lambda: self.wishes.follow(host))
         every(1.0, lambda: self.managers.tick(host))
         if self.setting.boards:
             every(0.5, lambda: self.boards.tick(host))
@@ -229,7 +236,7 @@ class World:
         Raises:
             Violation: a law was broken.
         """
-        end_s = HEAL_S + self.profile.safe_s + RESTART_S
+        end_s = HEAL_S + max(it.safe_s for it in PROFILES.values()) + RESTART_S
         well_since_s = [float("inf")]
 
         def look() -> None:
@@ -279,9 +286,13 @@ def quiet() -> None:
 
 def _records(setting: Setting) -> list[Record]:
     hosts = names(setting.hosts)
+    mesh = msgspec.structs.replace(MESH, ha_profile=setting.profile)
     records: list[Record] = [
-        Host(id=name, name=name, cluster_id="c", address=name, cpus=4, memory_mib=8192)
-        for name in hosts
+        mesh,
+        *(
+            Host(id=name, name=name, cluster_id="c", address=name, cpus=4, memory_mib=8192)
+            for name in hosts
+        ),
     ]
     for number in range(setting.vms):
         name = f"vm{number + 1}"

@@ -15,6 +15,9 @@ from core.model import (
     VM,
     Admission,
     Cluster,
+    DataStorage,
+    DataStorageKind,
+    Disk,
     Host,
     HostState,
     Lease,
@@ -37,7 +40,7 @@ from ha.manager import Block, HAView, Recover, decide
 from ha.placement import HOST_RESERVE_MIB, VM_OVERHEAD_MIB
 from ha.profile import PROFILES
 from nodeagent.api.requests import Ids
-from nodeagent.services.admission import AdmissionControl, short_rooms
+from nodeagent.services.admission import AdmissionControl, short_rooms, storages_of_vms
 from nodeagent.services.vm_requests import ChangeVM, CreateVM
 from nodeagent.services.vm_service import VmService
 from tests.api import ADMIN, FakeAgent, app_of
@@ -205,7 +208,7 @@ def test_ten_thousand_hosts_with_a_hundred_thousand_vms_are_judged_in_bounded_wo
     assert time.process_time() - began_s < 10.0, "measured 0.5 s; far more would be another order"
 
 
-def failover_of(lost: Host, hosts, vms):
+def failover_of(lost: Host, hosts, vms, disks):
     """Let failover itself decide about a host that is dead for certain."""
     profile = PROFILES["default"]
     stamps = {one.id: 1000.0 for one in hosts} | {lost.id: 1000.0 - profile.safe_s - 1}
@@ -214,8 +217,13 @@ def failover_of(lost: Host, hosts, vms):
         leader_since_s=0.0,
         hosts={one.id: one for one in hosts},
         vms={one.id: one for one in vms},
-        disks={},
-        storages={},
+        disks={disk.id: disk for disk in disks},
+        storages={
+            id_: DataStorage(
+                id=id_, name=id_, data_center_id="d", kind=DataStorageKind.SHARED, path="/s"
+            )
+            for id_ in ("s1", "s2")
+        },
         leases={
             one.id: Lease(id=one.id, name=one.id, boot_id="b", seq=1, watchdog_armed=True)
             for one in hosts
@@ -235,7 +243,13 @@ def test_the_verdict_is_what_failover_does(data):
     """Whatever the cluster: the same VMs find room, and on the same hosts."""
     rooms = data.draw(st.lists(st.integers(1, 12), min_size=2, max_size=5))
     hosts = [
-        host(f"h{n}", room * 512, cpus=data.draw(st.integers(1, 2))) for n, room in enumerate(rooms)
+        host(
+            f"h{n}",
+            room * 512,
+            cpus=data.draw(st.integers(1, 2)),
+            unreachable_storage_ids=data.draw(st.sampled_from([(), (), ("s1",), ("s1", "s2")])),
+        )
+        for n, room in enumerate(rooms)
     ]
     vms = [
         vm(
@@ -249,9 +263,19 @@ def test_the_verdict_is_what_failover_does(data):
         )
         for n in range(data.draw(st.integers(1, 10)))
     ]
-    for loss in losses(view(hosts, vms)):
+    disks = [
+        Disk(
+            id=one.id,
+            name=one.id,
+            vm_id=one.id,
+            data_storage_id=data.draw(st.sampled_from(["s1", "s2"])),
+            size_bytes=1,
+        )
+        for one in vms
+    ]
+    for loss in losses(view(hosts, vms, storages=storages_of_vms(disks))):
         (lost,) = loss.hosts
-        placed, blocked = failover_of(lost, hosts, vms)
+        placed, blocked = failover_of(lost, hosts, vms, disks)
         assert {one.id for one in loss.left_out} == blocked
         counted = {id_: list(placed.values()).count(id_) for id_ in placed.values()}
         assert dict(loss.placed) == counted

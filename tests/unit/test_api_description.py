@@ -7,7 +7,12 @@ from nodeagent.api.declared import is_declared
 from nodeagent.api.description.document import all_operations, openapi
 from tests.api import app_of
 
-GENERIC = {"/v1/{plural}", "/v1/{plural}/{ref}", "/v1/{plural}/{ref}/tags"}
+GENERIC = {
+    "/v1/{plural}",
+    "/v1/{plural}/{ref}",
+    "/v1/{plural}/{ref}/tags",
+    "/v1/{plural}/actions/delete",
+}
 
 
 async def test_it_has_every_route_and_no_other(member):
@@ -34,6 +39,7 @@ async def test_it_has_every_route_and_no_other(member):
             ("POST", f"/v1/{plural}"),
             ("PATCH", f"/v1/{plural}/{{ref}}"),
             ("DELETE", f"/v1/{plural}/{{ref}}"),
+            ("POST", f"/v1/{plural}/actions/delete"),
         )
     }
     described = set(all_operations())

@@ -15,6 +15,8 @@ from core.model import (
     Account,
     Audit,
     Bmc,
+    Drill,
+    DrillKind,
     Event,
     Host,
     JoinToken,
@@ -62,6 +64,7 @@ async def test_a_list_shows_each_resource_as_it_is_shown_alone(member, api):
         puts=(
             JoinToken(id="j", name="j", secret_sha256="x", expires_ms=1, used_by_host_id=HOST_ID),
             Bmc(id="b", name="h1", host_id=HOST_ID, address="a", user="u", sealed_password=b"x"),
+            Drill(id="d", name="d", kind=DrillKind.POWER_OFF, host_id=HOST_ID, host_label="h1"),
             Account(id="a", name="alice", role_ids=("viewer",), password_hash="x"),
             Session(id="s", name="s", account_id="a", secret_sha256="x", expires_ms=1),
             AccessKey(id="k", name="k", account_id="a", sealed_secret=b"x"),

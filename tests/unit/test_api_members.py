@@ -53,6 +53,7 @@ class Agent:
             drill_target=None,
             drills=None,
             exclusion=Exclusion(many.node),
+            ha=None,
             health=None,
             identity=Identity(
                 many.node.store,
@@ -69,6 +70,7 @@ class Agent:
             plugins=None,
             renewal=None,
             secrets=None,
+            shutdown=None,
             states=MemberStates(many.node),
             storages=None,
             thin=None,

@@ -20,6 +20,8 @@ from core.identity.sealing import unseal
 from core.logs import FieldFormatter
 from core.model import VM, Callback, CallbackKey, Event, LogLine, Task, TaskState, VMPhase
 from nodeagent.api.description.operations import STARTING_TASKS
+from nodeagent.api.keys import AGENT
+from nodeagent.plugins.plugins import Plugins
 from nodeagent.services import callback_sender, callbacks
 from nodeagent.services.callback_sender import CallbackSender
 from nodeagent.services.callback_targets import (
@@ -41,6 +43,9 @@ from tests.one_member import (
     running,
     until,
 )
+from tests.unit.test_plugins import example
+
+__all__ = ("example",)  # a fixture
 
 URL = "https://hooks.example.org/kvorum?key=s3cret-of-the-receiver"
 
@@ -490,17 +495,23 @@ ROUTES = {
     ("POST", "/v1/vms/{vm}/actions/stop"): {},
     ("POST", "/v1/vms/{vm}/actions/reboot"): {},
     ("POST", "/v1/vms/{vm}/actions/migrate"): {},
+    ("POST", "/v1/workflows/{workflow}/actions/run"): {
+        "json": {"vm": "web1", "arguments": {"note": "x"}}
+    },
 }
 
 
 @pytest.mark.parametrize("route", sorted(STARTING_TASKS))
 async def test_every_route_that_starts_a_task_keeps_the_wish_with_the_task(
-    member, api, shared, route
+    member, example, api, shared, route
 ):
     method, path = route
+    object.__setattr__(api.app[AGENT].services, "plugins", Plugins())
     if path.endswith("start"):
         await member.change_vm(shared.id, phase=VMPhase.STOPPED)
-    response = await call(api, method, path.format(vm="web1"), **ROUTES[route])
+    response = await call(
+        api, method, path.format(vm="web1", workflow="stop-and-note"), **ROUTES[route]
+    )
     answer = await response.json()
     (answer,) = answer.get("items", [answer])
     assert answer.get("status", response.status) == 202, answer

@@ -13,7 +13,6 @@ from msgspec.structs import replace
 from core.errors import ConflictError, NotFoundError, UnavailableError
 from core.model import Bmc, BmcState, Event, Host, HostState, Lease, VMPhase
 from ha.lease import LeaseJudge, Renewal
-from ha.profile import PROFILES
 from nodeagent.power.driver import Board
 from nodeagent.power.memory import MemoryPower
 from nodeagent.services.bmc_checks import BmcChecks
@@ -48,9 +47,7 @@ class Site:
         self.leases = LeaseRelay(member.node, self.judge)
         self.power = MemoryPower(on=dict.fromkeys(ADDRESSES.values(), True))
         self.events = EventLog(member.node)
-        self.bmcs = Bmcs(
-            member.node, self.leases, PROFILES["default"], self.power, lambda: member.secrets_key
-        )
+        self.bmcs = Bmcs(member.node, self.leases, self.power, lambda: member.secrets_key)
         self.alive = {HOST_ID, OTHER_ID, THIRD_ID}
         self.boots = dict.fromkeys(ADDRESSES, "boot")
         self.guests = 1

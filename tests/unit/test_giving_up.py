@@ -134,16 +134,20 @@ class NoStart:
         await self._inner.undo()
 
 
-@world_test
-async def test_a_create_that_cannot_be_undone_never_becomes_a_vm_that_is_well(world):
-    task = await world.create(start=True, shared=True)
-    driver = lose_storage(world, world.vm())
-    ended = await give_up(
-        world, task, lambda steps: [NoStart(s) if s.name == "start-guest" else s for s in steps]
-    )
-    assert "no such machine type" in ended.error, "the first cause is told too"
-    assert {left.step for left in ended.left_behind} == {"create-disks", "keep-records"}
-    await is_out_of_use_until_it_is_deleted(world, driver)
+@pytest.mark.parametrize("failing", ["start-guest", "write-seed"])
+def test_a_create_that_cannot_be_undone_never_becomes_a_vm_that_is_well(failing):
+    @world_test
+    async def test(world: World) -> None:
+        task = await world.create(start=True, shared=True)
+        driver = lose_storage(world, world.vm())
+        ended = await give_up(
+            world, task, lambda steps: [NoStart(s) if s.name == failing else s for s in steps]
+        )
+        assert "no such machine type" in ended.error, "the first cause is told too"
+        assert {left.step for left in ended.left_behind} == {"create-disks", "keep-records"}
+        await is_out_of_use_until_it_is_deleted(world, driver)
+
+    test()
 
 
 # -- when

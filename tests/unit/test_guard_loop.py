@@ -16,6 +16,7 @@ from ha.guard.lease_clock import LeaseClock
 from ha.guard.loop import Guard
 from ha.guard.renewal import Order, Renewed
 from ha.guard.settings import SettingsFile
+from ha.guard.terms import Said
 from ha.guard.watchdog import NoWatchdog, Watchdog
 
 VM = "11111111-2222-3333-4444-555555555555"
@@ -54,6 +55,7 @@ class FakeWatchdog:
         self.armed = False
         self.timeout_s = 0.0
         self.fed = 0
+        self.nowayout = False
 
     def arm(self, timeout_s: float) -> None:
         self.armed, self.timeout_s = True, timeout_s
@@ -63,6 +65,9 @@ class FakeWatchdog:
 
     def disarm(self) -> None:
         self.armed = False
+
+    def may_disarm(self) -> bool:
+        return not self.nowayout
 
 
 class World:
@@ -97,9 +102,20 @@ class World:
     def run(self, seconds: float) -> None:
         for step in range(round(seconds * 10)):
             if step % 10 == 0 and not self.cut:
-                self.threads.answers.append(Renewed(self.now_s, 12.0, int(self.now_s), "local"))
+                self.renew()
             self.guard.tick(self.now_s)
             self.now_s += 0.1
+
+    def renew(self, *, heard: bool = True) -> None:
+        order = self.threads.order
+        said, number = (order.said.lease_s, order.number) if order is not None else (12.0, 0)
+        self.threads.answers.append(
+            Renewed(self.now_s, said, int(self.now_s), "local", number, heard and number > 0)
+        )
+
+    def said(self) -> Said:
+        assert self.threads.order is not None
+        return self.threads.order.said
 
     def ask(self, **request: object) -> dict[str, Any]:
         return answer(
@@ -274,3 +290,123 @@ def test_malformed_requests_are_answered(world: World, line: bytes) -> None:
 )
 def test_guests_are_known_by_their_command_line(args: list[str], vm_id: str | None) -> None:
     assert vm_of_cmdline("\0".join([*args, ""]).encode(), {"known"}) == vm_id
+
+
+def test_a_longer_lease_and_watchdog_are_said_before_they_are_kept_to(world: World) -> None:
+    world.run(2)
+    world.cut = True
+    world.configure(lease_s=30, watchdog_s=10)
+    world.run(1)
+    assert world.said() == Said(30.0, 10.0, disarmed=False)
+    assert world.watchdog.timeout_s == 6
+    world.renew(heard=False)  # an older agent dropped what was said
+    world.run(0.2)
+    assert (world.guard.clock.kept_s, world.watchdog.timeout_s) == (12, 6)
+    world.renew()
+    world.run(3)
+    assert (world.guard.clock.kept_s, world.watchdog.timeout_s) == (30, 10)
+
+
+def test_a_shorter_lease_and_watchdog_are_kept_to_before_they_are_said(world: World) -> None:
+    world.configure(lease_s=30, watchdog_s=10)
+    world.run(5)
+    world.cut = True
+    world.configure(lease_s=7, watchdog_s=5)
+    world.guard.tick(world.now_s)
+    assert world.guard.clock.remaining_s(world.now_s) <= 7
+    assert world.watchdog.timeout_s == 5
+    assert world.said() == Said(7.0, 5.0, disarmed=False)
+
+
+def test_an_answer_to_what_was_said_before_proves_nothing(world: World) -> None:
+    world.run(2)
+    world.cut = True
+    world.configure(lease_s=30)
+    world.run(0.5)
+    world.renew()
+    late = world.threads.answers.pop()
+    world.configure(lease_s=12, watchdog_s=7)
+    world.run(0.5)
+    world.configure(lease_s=30, watchdog_s=7)
+    world.run(0.5)
+    world.threads.answers.append(late)
+    world.run(0.2)
+    assert world.guard.clock.kept_s == 12
+
+
+def test_disarming_acts_only_when_the_cluster_counts_with_it(world: World) -> None:
+    world.run(2)
+    assert world.grant()["ok"]
+    world.guests.alive = {VM}
+    world.cut = True
+    world.configure(disarm=True)
+    world.run(1)
+    assert world.said().disarmed
+    assert world.watchdog.armed
+    world.renew()
+    world.run(30)
+    assert world.guests.alive == {VM}
+    assert not world.watchdog.armed
+    assert world.ask(op="status")["disarmed"] is True
+    assert world.grant(vm_id="other")["code"] == "no-lease"
+
+
+def test_disarming_that_nobody_heard_of_kills_as_ever(world: World) -> None:
+    world.run(2)
+    world.guests.alive = {VM}
+    world.grant()
+    world.cut = True
+    world.configure(disarm=True)
+    world.run(15)
+    assert world.guests.alive == set()
+
+
+def test_arming_enforces_first_and_says_so_when_a_renewal_was_answered(world: World) -> None:
+    world.configure(disarm=True)
+    world.run(3)
+    world.grant()
+    world.guests.alive = {VM}
+    world.cut = True
+    world.run(20)
+    world.configure()
+    world.run(1)
+    assert world.guests.alive == {VM}, "without a lease there is no reason to kill"
+    assert world.said().disarmed
+    world.renew()
+    world.guard.tick(world.now_s)
+    assert world.guard.clock.enforced
+    assert world.said().disarmed
+    world.run(3)
+    assert world.watchdog.armed
+    assert world.said().disarmed
+    world.renew()
+    world.guard.tick(world.now_s)
+    assert not world.said().disarmed
+    world.run(15)
+    assert world.guests.alive == set()
+
+
+def test_a_watchdog_without_a_way_out_is_fed_on_while_disarmed(world: World) -> None:
+    world.watchdog.nowayout = True
+    world.configure(disarm=True)
+    world.run(3)
+    world.cut = True
+    fed = world.watchdog.fed
+    world.run(20)
+    assert world.watchdog.armed
+    assert world.watchdog.fed >= fed + 15
+
+
+def test_a_first_answer_that_comes_after_a_shorter_wish_counts_for_the_shorter_time(
+    world: World,
+) -> None:
+    world.cut = True
+    world.run(0.2)
+    world.renew()
+    late = world.threads.answers.pop()
+    world.configure(lease_s=7)
+    world.run(0.5)
+    world.threads.answers.append(late)
+    world.guard.tick(world.now_s)
+    assert world.guard.clock.kept_s == 7
+    assert world.guard.clock.deadline_s == late.sent_s + 7

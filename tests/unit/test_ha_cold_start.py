@@ -63,4 +63,4 @@ def test_many_are_more_than_a_third_within_a_minute(
 ) -> None:
     by_id = {f"h{n}": age_s for n, age_s in enumerate(ages_s, start=1)}
     everybody = {host.id: host for host in hosts(count)}
-    assert many_are_lost(everybody, by_id, PROFILES["default"]) is many
+    assert many_are_lost(everybody, by_id, PROFILES["default"], {}) is many

@@ -8,10 +8,13 @@ from contextlib import asynccontextmanager
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from core.errors import ConflictError, NotFoundError, PlatformError, UnavailableError
-from core.model import Host, HostState, Lease
+from core.model import Host, HostState, Lease, Mesh
 from ha.lease import LeaseBatcher, LeaseJudge, Renewal, check_renewal, lease_of
+from ha.profile import profile_in
+from ha.proofs import Proof, silence_of
 
 
 def host(name: str = "h1", state: HostState = HostState.MEMBER) -> Host:
@@ -20,6 +23,10 @@ def host(name: str = "h1", state: HostState = HostState.MEMBER) -> Host:
 
 def renewal(name: str = "h1", boot: str = "b1", seq: int = 1, guests: int = -1) -> Renewal:
     return Renewal(host_id=name, boot_id=boot, seq=seq, watchdog_armed=True, guests=guests)
+
+
+def said(renewal: Renewal, lease_s: float) -> Renewal:
+    return replace(renewal, lease_s=lease_s, watchdog_s=6.0)
 
 
 class Committer:
@@ -255,3 +262,45 @@ def test_the_judge_knows_who_came_with_another_boot_and_when() -> None:
     assert judge.booted_s() == {"h2": booted_s, "h3": clock.monotonic_s()}
     judge.removed("h2")
     assert judge.booted_s().keys() == {"h3"}
+
+
+def test_a_renewal_of_older_terms_that_comes_late_is_refused_and_the_count_never_falls() -> None:
+    first = said(renewal(seq=5), 12.0)
+    longer = said(renewal(seq=6), 30.0)
+    again = said(renewal(seq=4), 30.0)
+    lease = lease_of(longer, lease_of(first))
+    check_renewal(again, host(), lease)
+    assert lease_of(again, lease).seq == 6
+    with pytest.raises(ConflictError) as refused:
+        check_renewal(first, host(), lease_of(again, lease))
+    assert refused.value.code == "overtaken"
+
+
+def test_a_host_is_judged_by_what_its_guard_said() -> None:
+    mesh = Mesh(
+        id="mesh",
+        name="m",
+        ca_pem="",
+        sealed_ca_key=b"",
+        sealed_gossip_key=b"",
+        ha_profile="moonshot",
+        ha_profiles_before=("wide",),
+    )
+    profile = profile_in(mesh)
+    lease = Lease(id="h1", name="h1", boot_id="b", seq=1, watchdog_armed=True)
+    told = replace(lease, lease_s=12.0, watchdog_s=6.0)
+    assert profile.safe_s == 12.5
+    assert profile.of(told).safe_s == 19.0
+    assert profile.of(lease).safe_s == 42.0, "it doesn't say: the longest that it may have learnt"
+    assert silence_of(profile, host(), told, 18.9) is None
+    assert silence_of(profile, host(), told, 19.0) is Proof.TIME
+    assert silence_of(profile, host(), replace(told, disarmed=True), 1000.0) is None
+
+
+def test_a_disarmed_guards_renewal_that_lost_what_it_said_on_the_way_is_refused() -> None:
+    told = replace(said(renewal(seq=5), 12.0), disarmed=True)
+    with pytest.raises(ConflictError) as refused:
+        check_renewal(renewal(seq=6), host(), lease_of(told))
+    assert refused.value.code == "overtaken"
+    check_renewal(renewal(seq=6), host(), lease_of(said(renewal(seq=5), 12.0)))
+    check_renewal(renewal(boot="b2", seq=1), host(), lease_of(told))

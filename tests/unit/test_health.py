@@ -169,6 +169,13 @@ CASES = (
     Case("a fenced host", old(change(cluster(), 2, fenced=True), 2), {
         (DEGRADED, "h2", "host-fenced"),
     }, Verdict.DEGRADED),
+    Case("failover is disarmed", replace(cluster(), disarmed="ana (new switches)"), {
+        (DEGRADED, "", "ha-disarmed"),
+    }, Verdict.DEGRADED),
+    Case("a network that hardly holds the profile", replace(
+        say(cluster(), 2, renewal_gap_s=6.0), lease_s=12.0, profile="default",
+    ), {(DEGRADED, "h2", "profile-not-held")}, Verdict.DEGRADED),
+    Case("a network that holds the profile", replace(say(cluster(), 2, renewal_gap_s=5.9), lease_s=12.0), set()),
     Case("a BMC with a fault", change(cluster(), 2, bmc_fault=True), {(NOTICE, "h2", "bmc-fault")}),
     Case("maintenance", change(cluster(), 2, maintenance=True), {(NOTICE, "h2", "host-in-maintenance")}),
     Case("a host joins", old(change(cluster(4, voters=3), 4, joining=True, report=None), 4, age_s=None), {

@@ -171,7 +171,7 @@ def test_one_subscriber_is_one_address():
 
 def test_every_shown_kind_is_for_viewers_or_guarded():
     viewed = {kind for p in VIEWER.permissions for kind in p.kinds}
-    without_list = {"state", "api-certificate", "secrets-key", "callback-key"}
+    without_list = {"state", "api-certificate", "secrets-key", "callback-key", "workflow"}
     assert {kind_of(t) for t in COLLECTIONS.values()} == viewed | set(GUARDED_KINDS) - without_list
     assert not viewed & set(GUARDED_KINDS)
 

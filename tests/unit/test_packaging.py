@@ -38,6 +38,7 @@ def units(tmp_path: Path) -> Path:
     for name in UNIT_NAMES:
         text = (UNITS / name).read_text()
         text = text.replace("/opt/kvorum/venv/bin/kvorum-agent", "/bin/true")
+        text = text.replace("/opt/kvorum/venv/bin/python", "/usr/bin/python3")
         text = text.replace("/opt/kvorum/lib/", f"{ROOT}/")
         (tmp_path / name).write_text(text)
     return tmp_path

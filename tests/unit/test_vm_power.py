@@ -35,12 +35,14 @@ from core.model import (
 from ha.guard_client import GuardGrant
 from ha.health_facts import StorageSeen
 from ha.placement import Candidate
+from ha.shutdown import Going
 from netfabric.memory import InMemoryNetwork
 from nodeagent.compute.domain_spec import Accelerator, DiskCache
 from nodeagent.compute.hypervisor import DomainStatus, EventKind
 from nodeagent.compute.memory_hypervisor import InMemoryHypervisor
 from nodeagent.plugins.plugins import Plugins
 from nodeagent.services.event_log import EventLog
+from nodeagent.services.host_shutdown import HostShutdown
 from nodeagent.services.moving_on import MovingOn
 from nodeagent.services.network_controller import NetworkController
 from nodeagent.services.storage_loss import StorageLoss
@@ -861,3 +863,78 @@ async def test_the_network_waits_a_little_for_the_state_and_not_for_a_quorum(ben
     anew = NetworkController(bench.member.store, HOST_ID, bench.driver, bench.member.clock)
     async with running(anew.run):
         await until(lambda: bench.driver.plans, deadline_s=1)
+
+
+# -- an orderly shutdown of the host, with the reconciler at work
+
+
+class Ages:
+    """Leases are fresh."""
+
+    def age_s(self, host_id: str) -> float:
+        del host_id
+        return 0.5
+
+
+class OnOther:
+    """A placer that knows one other host."""
+
+    def choose(self, vm, disks, *, only="", never="") -> str:
+        del vm, disks, only
+        assert never == HOST_ID
+        return OTHER_ID
+
+
+def shutdown_of(bench: Bench) -> HostShutdown:
+    node = bench.member.node
+    return HostShutdown(node, bench.power, OnOther(), Ages(), EventLog(node))
+
+
+@bench_test
+async def test_a_guest_that_ends_for_a_reboot_stays_down_until_the_host_is_back(bench):
+    vm = await bench.member.add_vm()
+    async with bench.with_controller():
+        await until(bench.phase_is(vm.id, VMPhase.RUNNING))
+        shutdown = shutdown_of(bench)
+        bench.told.clear()
+        done = await shutdown.shut_down(Going.REBOOT)
+        assert done.waiting == ("web1",)
+        assert words(bench.told) == ["destroy", "revoke"]
+        await asyncio.sleep(120)
+        assert await bench.status(vm.id) is None, "nobody starts it again meanwhile"
+        with pytest.raises(ConflictError, match="is being shut down"):
+            await bench.power.start(vm.id)
+    assert bench.member.vm(vm.id).host_id == HOST_ID
+    back = Bench(bench.member)  # a new boot: another agent, and no guests
+    async with back.with_controller(), running(shutdown_of(back).run):
+        await until(back.phase_is(vm.id, VMPhase.RUNNING))
+    after = bench.member.vm(vm.id)
+    assert (after.blocked_reason, after.generation) == ("", 2)
+    assert not bench.member.store.need(Host, HOST_ID).down_boot_id
+
+
+@bench_test
+async def test_a_guest_that_goes_elsewhere_at_a_power_off_is_gone_and_revoked_before(bench):
+    await bench.member.add_host(OTHER_ID, "h2", "192.0.2.2")
+    vm = await bench.member.add_vm()
+    async with bench.with_controller():
+        await until(bench.phase_is(vm.id, VMPhase.RUNNING))
+        bench.told.clear()
+        done = await shutdown_of(bench).shut_down(Going.POWER_OFF)
+        assert done.given == ("web1",)
+        assert words(bench.told)[:3] == ["destroy", "revoke", "commit 2"]
+        await asyncio.sleep(60)
+    after = bench.member.vm(vm.id)
+    assert (after.host_id, after.phase) == (OTHER_ID, VMPhase.STARTING)
+
+
+@bench_test
+async def test_a_guest_that_can_not_be_taken_down_keeps_its_vm_here(bench):
+    await bench.member.add_host(OTHER_ID, "h2", "192.0.2.2")
+    vm = await bench.member.add_vm()
+    async with bench.with_controller():
+        await until(bench.phase_is(vm.id, VMPhase.RUNNING))
+        bench.hypervisor.fail["destroy"] = TemporaryError("libvirt does not answer")
+        done = await shutdown_of(bench).shut_down(Going.POWER_OFF)
+        assert done.left == ("web1",)
+    assert bench.member.vm(vm.id).host_id == HOST_ID

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from core.errors import ConflictError, FatalError, TemporaryError
+from core.errors import ConflictError, FatalError, InvalidError, TemporaryError
 from core.workflow_definition import Definition, Retry, Source, StepRule, parse_definitions
 from nodeagent.workflows.registry import DEFINITIONS_PACKAGE, STEPS, load_registry
 
@@ -19,6 +19,10 @@ def parse(*texts: str, known=KNOWN) -> dict[str, Definition]:
 
 def xml(name: str, *children: str) -> str:
     return f'<workflow name="{name}">\n' + "\n".join(children) + "\n</workflow>"
+
+
+def runnable(*children: str) -> str:
+    return xml('w" run-on="vm', *children)
 
 
 def step(ref: str) -> str:
@@ -45,6 +49,34 @@ def test_a_step_says_how_patient_to_be_with_it():
         ref="a", timeout_s=30, retry=Retry.ANY, attempts=5, pause_s=2, weight=7
     )
     assert definition.rules["b"] == StepRule(ref="b")
+
+
+def test_people_give_what_a_workflow_declares_and_nothing_else():
+    w = parse(
+        runnable(
+            '<input name="note" required="yes" length-max="5" description="what to note"/>',
+            '<input name="times" type="number" default="3"/>',
+            '<input name="force" type="flag"/>',
+            step("a"),
+        )
+    )["w"]
+    assert w.arguments({"note": "x"}) == {"note": "x", "times": "3", "force": ""}
+    assert w.arguments({"note": "x", "times": "-7", "force": "yes"}) == {
+        "note": "x", "times": "-7", "force": "yes",
+    }  # fmt: skip
+    assert w.arguments({"note": "x", "force": "no"})["force"] == ""
+    for given, complaint in (
+        ({}, "needs the argument 'note'"),
+        ({"note": ""}, "needs the argument 'note'"),
+        ({"note": "123456"}, "at most 5"),
+        ({"note": "a\nb"}, "printable"),
+        ({"note": "x", "times": "1.5"}, "whole number"),
+        ({"note": "x", "times": "٣"}, "whole number"),
+        ({"note": "x", "force": "maybe"}, "yes or no"),
+        ({"note": "x", "other": "y"}, "takes no argument 'other': known are force, note, times"),
+    ):
+        with pytest.raises(InvalidError, match=complaint):
+            w.arguments(given)
 
 
 def test_nested_workflows_stay_a_tree_in_whatever_order_the_files_come():
@@ -87,6 +119,13 @@ def test_nested_workflows_stay_a_tree_in_whatever_order_the_files_come():
         ([xml("w", '<step ref="a" attempts="101"/>')], "from 1 to 100"),
         ([xml("w", '<step ref="a" pause-s="1.5"/>')], "from 1 to 3600"),
         ([xml("w", '<step ref="a" weight="-1"/>')], "from 1 to 1000"),
+        ([xml("w", step("a"), "<input/>")], "needs the attribute 'name'"),
+        ([xml("w", step("a"), '<input name="i"/>')], "only a workflow with run-on has inputs"),
+        ([runnable('<input name="i"/>')], "at least one <step>"),
+        ([runnable('<input name="i"/>', '<input name="i"/>', step("a"))], "'i' is there twice"),
+        ([runnable('<input name="i" type="number" default="x"/>', step("a"))], "whole number"),
+        ([runnable('<input name="i" length-max="2" default="abc"/>', step("a"))], "at most 2"),
+        ([runnable(*(f'<input name="i{n}"/>' for n in range(21)), step("a"))], "at most 20 inputs"),
         ([xml("w", "do something")], "text in <workflow>"),
         ([xml("w", '<step ref="a"><step ref="b"/></step>')], "can't be inside <step>"),
         ([xml("w", nested("other"))], "workflow 'other' is unknown here: known are w"),
@@ -201,6 +240,11 @@ VALUES = {
     "attempts": ["1", "100", "101", "0"],
     "pause-s": ["1", "3600", "3601", "0"],
     "weight": ["1", "1000", "1001", "0"],
+    "run-on": ["vm", "host", ""],
+    "type": ["text", "number", "flag", "Text", ""],
+    "required": ["yes", "no", "true", ""],
+    "default": ["", "x" * 200, "x" * 201],
+    "length-max": ["1", "500", "501", "0", "x"],
     "id": ["1"],
 }
 
@@ -217,6 +261,10 @@ def documents() -> list[str]:
                 f'<workflow {name} {given}><step ref="a"/></workflow>',
                 f'<workflow name="w"><step {ref} {given}/></workflow>',
             ]
+            inputs = "" if attribute == "name" else 'name="i"'
+            found.append(
+                f'<workflow name="w" run-on="vm"><input {inputs} {given}/><step ref="a"/></workflow>'
+            )
             if attribute != "ref":
                 found.append(f'<workflow name="w"><workflow ref="v" {given}/></workflow>')
     return [

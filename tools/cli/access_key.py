@@ -8,6 +8,7 @@ from msgspec import UNSET
 
 from tools.cli.collection import Kind, add_delete, add_list, add_name, add_show
 from tools.cli.context import Context
+from tools.cli.many import delete_many
 from tools.cli.output import Column, moment, text, write_done
 from tools.cli.parser import Parser, Root
 from tools.cli.units import duration_s, shown_time
@@ -133,7 +134,7 @@ def _add(root: Root, parser: Parser) -> None:
         ),
     ):
         add_name(verbs.add(verb, run, summary, example=f"kvorum access-key {verb} billing"), KIND)
-    add_delete(verbs, KIND)
+    add_delete(verbs, KIND, many=delete_many)
 
 
 ADD = {"access-key": _add}

@@ -8,6 +8,7 @@ from msgspec import UNSET
 
 from tools.cli.collection import Kind, add_delete, add_list
 from tools.cli.context import Context
+from tools.cli.many import delete_many
 from tools.cli.output import Column, moment, text, write_done
 from tools.cli.parser import Parser, Root
 from tools.cli.units import duration_s, shown_time
@@ -83,7 +84,7 @@ def _add(root: Root, parser: Parser) -> None:
         "--account", default="", metavar="ACCOUNT", help="it may do what this account may"
     )
     add_list(verbs, KIND)
-    add_delete(verbs, KIND, verb="revoke")
+    add_delete(verbs, KIND, verb="revoke", many=delete_many)
 
 
 ADD = {"access-token": _add}

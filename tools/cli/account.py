@@ -9,6 +9,7 @@ from argparse import Namespace
 
 from tools.cli.collection import Kind, add_delete, add_list, add_name, add_show
 from tools.cli.context import Context
+from tools.cli.many import delete_many
 from tools.cli.output import Column, text, texts, write_done
 from tools.cli.parser import Parser, Root, UsageError, Verbs
 from tools.sdk.bodies import AccountBody, AccountPatch, CodeBody, PasswordBody
@@ -172,7 +173,7 @@ def _add(root: Root, parser: Parser) -> None:
     made.add_argument("--no-password", action="store_true", help="it can't log in until one is set")
     add_list(verbs, KIND)
     add_show(verbs, KIND)
-    add_delete(verbs, KIND)
+    add_delete(verbs, KIND, many=delete_many)
     for verb, run, summary in (
         ("disable", disable, "refuse an account everywhere from now on"),
         ("enable", enable, "let an account in again"),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from tools.cli.collection import Kind, add_delete, add_list, add_name, add_show
 from tools.cli.context import Context
+from tools.cli.many import delete_many
 from tools.cli.output import text, texts, write_done
 from tools.cli.parser import Parser, Root, Verbs
 from tools.sdk.bodies import AttachClusterBody, AttachDataCenterBody, Body, PlacePatch, SwitchBody
@@ -134,7 +135,7 @@ def _add_switch(root: Root, parser: Parser) -> None:
         lambda name: AttachClusterBody(cluster=name),
         note="VMs of the cluster can be in its port groups then. It is detached only when none is.",
     )
-    add_delete(verbs, SWITCHES)
+    add_delete(verbs, SWITCHES, many=delete_many)
 
 
 def _add_image_storage(root: Root, parser: Parser) -> None:

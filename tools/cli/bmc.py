@@ -7,6 +7,7 @@ from argparse import Namespace
 from tools.cli.account import password_from
 from tools.cli.collection import Kind, add_delete, add_list, add_show
 from tools.cli.context import Context
+from tools.cli.many import delete_many
 from tools.cli.output import Column, text, write_done
 from tools.cli.parser import Parser, Root, UsageError
 from tools.cli.units import positive
@@ -122,7 +123,7 @@ def _add(root: Root, parser: Parser) -> None:
         verb.add_argument("name", metavar="HOST", names_of="hosts", help="the host's name or id")
         if name == "power-off":
             verb.add_argument("--confirm", default="", metavar="HOST", help="the name once more")
-    add_delete(verbs, KIND, verb="remove")
+    add_delete(verbs, KIND, verb="remove", many=delete_many)
 
 
 ADD = {"bmc": _add}

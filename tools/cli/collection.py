@@ -22,7 +22,7 @@ Consequences = Callable[[Context, Item], Awaitable[list[str]]]
 
 
 TAGS, TAGS_FIELD = texts("TAGS", "tags"), texts("tags", "tags")
-DeleteMany = Callable[[Namespace, Context, "Kind", Sequence[str]], Awaitable[int]]
+DeleteMany = Callable[[Namespace, Context, "Kind", Sequence[str], str], Awaitable[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +128,12 @@ def add_delete(
     verb: str = "delete",
     consequences: Consequences | None = None,
     many: DeleteMany | None = None,
+    starts_tasks: bool = False,
 ) -> None:
-    """Add `delete`, or the same by another name; on a terminal it shows what goes along, and asks. `many` deletes several."""
+    """Add `delete`, or the same by another name; on a terminal it shows what goes along, and asks. `many` deletes several.
+
+    `starts_tasks`: each deletion is a task, whose end can be told to a URL.
+    """
     done = {"delete": "deleted", "remove": "removed", "revoke": "revoked"}[verb]
 
     async def run(args: Namespace, ctx: Context) -> int:
@@ -147,9 +151,9 @@ def add_delete(
             first = f"This will {title}" + (" with:" if lines else ".")
             await ctx.confirm("\n  ".join([first, *lines]), yes=False)
         if many is not None and len(refs) > 1:
-            return await many(args, ctx, kind, refs)
+            return await many(args, ctx, kind, refs, done)
         (name,), (ref,) = names, refs
-        url = args.callback_url if many is not None else ""
+        url = args.callback_url if starts_tasks else ""
         started = await ctx.client.delete(kind.plural, ref, callback_url=url)
         if await finish(ctx, started, title, wait=args.wait):
             write_done(ctx, Item({"name": name, done: True}), f"{name}: {done}")
@@ -161,7 +165,7 @@ def add_delete(
     (add_names if many is not None else add_name)(parser, kind)
     add_yes(parser)
     add_wait(parser)
-    if many is not None:
+    if starts_tasks:
         add_callback(parser)
 
 

@@ -8,6 +8,7 @@ from msgspec import UNSET
 
 from tools.cli.collection import Kind, add_delete, add_list, add_show
 from tools.cli.context import Context
+from tools.cli.many import delete_many
 from tools.cli.output import text, write_done
 from tools.cli.parser import Parser, Root, UsageError
 from tools.sdk.bodies import DataStorageBody
@@ -69,7 +70,7 @@ def _add(root: Root, parser: Parser) -> None:
     )
     add_list(verbs, KIND)
     add_show(verbs, KIND)
-    add_delete(verbs, KIND)
+    add_delete(verbs, KIND, many=delete_many)
 
 
 ADD = {"data-storage": _add}

@@ -8,6 +8,8 @@ from msgspec import UNSET
 
 from tools.cli.collection import Kind, add_delete, add_list, add_name, add_show
 from tools.cli.context import Context
+from tools.cli.maintenance import add_maintenance
+from tools.cli.many import delete_many
 from tools.cli.output import Column, mebibytes, text, write_done
 from tools.cli.parser import Parser, Root, UsageError, add_wait
 from tools.cli.waiting import finish
@@ -23,6 +25,10 @@ disks will be damaged. Look at the machine, not at a ping."""
 def _state(item: Item) -> str:
     state = item.text("state", "-")
     words = [state, *(word for word in ("witness", "maintenance") if item.flag(word))]
+    if item.text("down_boot_id"):
+        words.append("shut down")
+    if fault := item.text("driver_fault"):
+        words.append(f"no VM starts: {fault}")
     return ", ".join(words)
 
 
@@ -52,6 +58,7 @@ KIND = Kind(
         text("watchdog", "watchdog"),
         text("version", "version"),
         text("failure domain", "failure_domain"),
+        text("shutdown policy", "shutdown_policy"),
         text("cluster", "cluster_name", "cluster_id"),
     ),
 )
@@ -75,11 +82,12 @@ async def confirm_off(args: Namespace, ctx: Context) -> int:
 
 async def change(args: Namespace, ctx: Context) -> int:
     """Say what the cluster can't find out about a host."""
-    if args.failure_domain is None and args.cluster is None:
-        raise UsageError("nothing to change: give --failure-domain or --cluster")
+    if args.failure_domain is None and args.cluster is None and args.shutdown_policy is None:
+        raise UsageError("nothing to change: give --failure-domain, --shutdown-policy or --cluster")
     body = HostPatch(
         failure_domain=UNSET if args.failure_domain is None else args.failure_domain,
         cluster=UNSET if args.cluster is None else args.cluster,
+        shutdown_policy=UNSET if args.shutdown_policy is None else args.shutdown_policy,
     )
     host = await ctx.client.update("hosts", args.name, body)
     write_done(ctx, host, f"{host.text('name', args.name)}: changed")
@@ -90,11 +98,11 @@ def _add(root: Root, parser: Parser) -> None:
     verbs = root.verbs_of("host")
     add_list(verbs, KIND)
     add_show(verbs, KIND)
-    add_delete(verbs, KIND, verb="remove")
+    add_delete(verbs, KIND, verb="remove", many=delete_many)
     put = verbs.add(
         "set",
         change,
-        "say which hosts fail together, or let a host belong to another cluster",
+        "say which hosts fail together, what a shutdown does, or to which cluster a host belongs",
         example="kvorum host set h1 --failure-domain rack1\nkvorum host set h1 --failure-domain ''\n"
         "kvorum host set h4 --cluster gpu",
         note="Voters are spread over failure domains, so that the cluster survives the loss of one.\n"
@@ -105,8 +113,14 @@ def _add(root: Root, parser: Parser) -> None:
         "--failure-domain", metavar="NAME", help="a rack or a room, by any name; '' for none"
     )
     put.add_argument(
+        "--shutdown-policy",
+        choices=("cluster", "conditional", "migrate", "failover", "freeze"),
+        help="what becomes of its VMs when it is shut down (default: as its cluster says)",
+    )
+    put.add_argument(
         "--cluster", metavar="NAME", names_of="clusters", help="the cluster that it shall belong to"
     )
+    add_maintenance(verbs, KIND)
     confirm = verbs.add(
         "confirm-off",
         confirm_off,

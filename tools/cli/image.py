@@ -8,6 +8,7 @@ from pathlib import Path
 from core.errors import ConflictError, NotFoundError
 from tools.cli.collection import Kind, add_delete, add_list, add_show
 from tools.cli.context import Context
+from tools.cli.many import delete_many
 from tools.cli.output import Column, size, text, write_done
 from tools.cli.parser import Parser, Root
 from tools.cli.progress import Progress
@@ -100,7 +101,7 @@ def _add(root: Root, parser: Parser) -> None:
     )
     add_list(verbs, KIND)
     add_show(verbs, KIND)
-    add_delete(verbs, KIND)
+    add_delete(verbs, KIND, many=delete_many)
 
 
 ADD = {"image": _add}

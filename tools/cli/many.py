@@ -38,7 +38,7 @@ async def act_on_many(
 ) -> int:
     """Do it, wait unless told otherwise, and tell of each. Errors go to stderr in one line each."""
     outcomes = await ctx.client.act_on_many(
-        kind.plural, refs or args.names, verb, body, callback_url=args.callback_url
+        kind.plural, refs or args.names, verb, body, callback_url=getattr(args, "callback_url", "")
     )
     told: list[JsonValue] = []
     failed = False
@@ -78,12 +78,14 @@ def _say(ctx: Context, sentence: str) -> None:
         ctx.write(printable(sentence))
 
 
-async def delete_many(args: Namespace, ctx: Context, kind: Kind, refs: Sequence[str]) -> int:
-    """Delete several, by the ids that were shown."""
+async def delete_many(
+    args: Namespace, ctx: Context, kind: Kind, refs: Sequence[str], done: str = "deleted"
+) -> int:
+    """Delete several, by the ids that were shown; `done` is what is said of each."""
 
     async def tell(ctx: Context, item: Item, already: bool) -> tuple[Item, str]:
         del ctx, already
         name = item.text("name") or item.text("ref")
-        return Item({"name": name, "deleted": True}), f"{name}: deleted"
+        return Item({"name": name, done: True}), f"{name}: {done}"
 
     return await act_on_many(args, ctx, kind, "delete", EmptyBody(), tell, refs=refs)

@@ -8,9 +8,11 @@ from msgspec import UNSET
 
 from tools.cli.collection import Kind, add_delete, add_list, add_name, add_show
 from tools.cli.context import Context
-from tools.cli.output import text, write_done
+from tools.cli.many import delete_many
+from tools.cli.output import Column, text, write_done
 from tools.cli.parser import Parser, Root, UsageError, Verbs
 from tools.cli.room import add_room
+from tools.cli.units import duration_s, shown_duration
 from tools.sdk.bodies import ClusterBody, ClusterPatch, DataCenterBody, PlacePatch
 
 DATA_CENTERS = Kind(
@@ -35,6 +37,8 @@ CLUSTERS = Kind(
         text("data center", "data_center_name", "data_center_id"),
         text("admission", "admission"),
         text("host failures borne", "host_failures"),
+        text("shutdown policy", "shutdown_policy"),
+        Column("freeze at most", lambda item: shown_duration(item.integer("freeze_s_max", 900))),
         text("description", "description"),
     ),
 )
@@ -70,7 +74,7 @@ def _add_change(verbs: Verbs, kind: Kind) -> Parser:
         if body in (PlacePatch(), ClusterPatch()):
             options = "--name or --description"
             if kind is CLUSTERS:
-                options = "--name, --description, --admission or --host-failures"
+                options = "--name, --description, --admission, --host-failures, --shutdown-policy or --freeze-at-most"
             raise UsageError(f"nothing to change: give {options}")
         changed = await ctx.client.update(kind.plural, args.name, body)
         write_done(ctx, changed, f"{changed.text('name')}: changed")
@@ -98,6 +102,8 @@ def _patch(args: Namespace) -> PlacePatch:
         description=description,
         admission=UNSET if args.admission is None else args.admission,
         host_failures=UNSET if args.host_failures is None else args.host_failures,
+        shutdown_policy=UNSET if args.shutdown_policy is None else args.shutdown_policy,
+        freeze_s_max=UNSET if args.freeze_at_most is None else args.freeze_at_most,
     )
 
 
@@ -147,6 +153,17 @@ def _add_cluster(root: Root, parser: Parser) -> None:
         metavar="N",
         help="the loss of how many hosts at a time is to be borne, 1 to 4 (default: 1)",
     )
+    changed.add_argument(
+        "--shutdown-policy",
+        choices=("conditional", "migrate", "failover", "freeze"),
+        help="what becomes of the VMs of a host that is shut down (default: conditional)",
+    )
+    changed.add_argument(
+        "--freeze-at-most",
+        type=duration_s,
+        metavar="TIME",
+        help="how long VMs wait for a host that was shut down with freeze (default: 15m)",
+    )
     add_room(verbs)
 
 
@@ -159,7 +176,7 @@ def _add_rest(verbs: Verbs, kind: Kind) -> Parser:
     add_list(verbs, kind)
     add_show(verbs, kind)
     changed = _add_change(verbs, kind)
-    add_delete(verbs, kind)
+    add_delete(verbs, kind, many=delete_many)
     return changed
 
 

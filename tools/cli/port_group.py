@@ -9,6 +9,7 @@ from msgspec import UNSET
 
 from tools.cli.collection import Kind, add_delete, add_list, add_show
 from tools.cli.context import Context
+from tools.cli.many import delete_many
 from tools.cli.output import text, texts, write_done
 from tools.cli.parser import Parser, Root
 from tools.cli.units import positive
@@ -118,7 +119,7 @@ def _add(root: Root, parser: Parser) -> None:
     )
     add_list(verbs, KIND)
     add_show(verbs, KIND)
-    add_delete(verbs, KIND)
+    add_delete(verbs, KIND, many=delete_many)
 
 
 ADD = {"port-group": _add}

@@ -6,6 +6,7 @@ from argparse import Namespace
 
 from tools.cli.collection import Kind, add_delete, add_list
 from tools.cli.context import Context
+from tools.cli.many import delete_many
 from tools.cli.output import Column, text, write_done
 from tools.cli.parser import Parser, Root, UsageError
 from tools.sdk.bodies import PermissionBody, RoleBody
@@ -105,7 +106,7 @@ def _add(root: Root, parser: Parser) -> None:
     changed.add_argument("name", metavar="NAME", names_of="roles", help="name or id")
     _add_allow(changed)
     add_list(verbs, KIND)
-    add_delete(verbs, KIND)
+    add_delete(verbs, KIND, many=delete_many)
 
 
 ADD = {"role": _add}

@@ -52,7 +52,8 @@ async def room(args: Namespace, ctx: Context) -> int:
         write_value(ctx, dict(found.raw))
     if not found.flag("bearable", default=True):
         worst = next(loss for loss in found.items("losses") if loss.integer("left_out"))
-        ctx.say(f"kvorum: {worst.text('why')}")
+        why = worst.text("why") or "a loss could not be borne"
+        ctx.say(f"kvorum: {why}")
         return NOT_BEARABLE
     return 0
 

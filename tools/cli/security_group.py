@@ -9,6 +9,7 @@ from msgspec import UNSET
 
 from tools.cli.collection import Kind, add_delete, add_list, add_name
 from tools.cli.context import Context
+from tools.cli.many import delete_many
 from tools.cli.output import (
     Column,
     printable,
@@ -239,7 +240,7 @@ def _add(root: Root, parser: Parser) -> None:
         example="kvorum security-group show default",
     )
     add_name(shown, KIND)
-    add_delete(verbs, KIND)
+    add_delete(verbs, KIND, many=delete_many)
     _add_rules(verbs.add_group("rule", "add, remove, enable or disable rules"))
 
 

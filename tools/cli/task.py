@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from tools.cli.collection import Kind, add_list, add_name
+from tools.cli.collection import Kind, add_list, add_name, add_names
 from tools.cli.context import Context
+from tools.cli.many import act_on_many
 from tools.cli.output import Column, moment, printable, text, write_done, write_item, write_rows
 from tools.cli.parser import Parser, Root, UsageError
 from tools.cli.units import shown_duration, shown_time
 from tools.cli.waiting import wait_for
-from tools.sdk.bodies import GiveUpBody
+from tools.sdk.bodies import EmptyBody, GiveUpBody
 from tools.sdk.items import Item
 
 
@@ -109,20 +110,34 @@ async def wait(args: Namespace, ctx: Context) -> int:
 
 
 async def cancel(args: Namespace, ctx: Context) -> int:
-    """Ask a task to stop."""
-    await ctx.client.cancel_task(args.name)
-    asked = Item({"id": args.name, "cancel_requested": True})
-    write_done(
-        ctx, asked, f"{args.name}: asked to stop where it is safe; kvorum task wait {args.name}"
-    )
+    """Ask tasks to stop."""
+    if len(args.names) > 1:
+        return await _ask_many(args, ctx, "cancel", "asked to stop where it is safe")
+    (name,) = args.names
+    await ctx.client.cancel_task(name)
+    asked = Item({"id": name, "cancel_requested": True})
+    write_done(ctx, asked, f"{name}: asked to stop where it is safe; kvorum task wait {name}")
     return 0
 
 
 async def retry(args: Namespace, ctx: Context) -> int:
     """Have what failed be tried again at once."""
-    task = await ctx.client.retry_task(args.name)
-    write_done(ctx, task.raw, f"{args.name}: is tried again; kvorum task wait {args.name}")
+    if len(args.names) > 1:
+        return await _ask_many(args, ctx, "retry", "is tried again")
+    (name,) = args.names
+    task = await ctx.client.retry_task(name)
+    write_done(ctx, task.raw, f"{name}: is tried again; kvorum task wait {name}")
     return 0
+
+
+async def _ask_many(args: Namespace, ctx: Context, verb: str, asked: str) -> int:
+    """Ask something of several tasks; a refusal of one is nothing to the others."""
+
+    async def tell(ctx: Context, item: Item, already: bool) -> tuple[Item, str]:
+        del ctx, already
+        return item, f"{item.text('name')}: {asked}; kvorum task wait {item.text('name')}"
+
+    return await act_on_many(args, ctx, KIND, verb, EmptyBody(), tell)
 
 
 async def give_up(args: Namespace, ctx: Context) -> int:
@@ -143,7 +158,7 @@ async def give_up(args: Namespace, ctx: Context) -> int:
     write_done(
         ctx,
         started.item,
-        f"{args.name}: is given up; kvorum task show {args.name} says what it leaves",
+        f"{args.name}: its host is asked to give it up; kvorum task show {args.name} says what it leaves",
     )
     return 0
 
@@ -154,10 +169,11 @@ def _add(root: Root, parser: Parser) -> None:
     for name, run, summary in (
         ("show", show, "show a task, its result and its log"),
         ("wait", wait, "wait until a task ends; exit code 1 when it failed"),
-        ("cancel", cancel, "ask a task to stop where it is safe"),
-        ("retry", retry, "try again at once what failed in a task and waits"),
+        ("cancel", cancel, "ask tasks to stop where it is safe"),
+        ("retry", retry, "try again at once what failed in tasks and waits"),
     ):
-        add_name(verbs.add(name, run, summary, example=f"kvorum task {name} ID"), KIND)
+        add = add_names if name in ("cancel", "retry") else add_name
+        add(verbs.add(name, run, summary, example=f"kvorum task {name} ID"), KIND)
     verb = verbs.add(
         "give-up",
         give_up,

@@ -8,6 +8,7 @@ from msgspec import UNSET
 
 from tools.cli.collection import Kind, add_delete, add_list
 from tools.cli.context import Context
+from tools.cli.many import delete_many
 from tools.cli.output import Column, moment, text, write_done
 from tools.cli.parser import Parser, Root
 from tools.cli.units import duration_s, positive, shown_duration
@@ -74,7 +75,7 @@ def _add(root: Root, parser: Parser) -> None:
         help="the cluster that they join into (default: the first)",
     )
     add_list(verbs, KIND)
-    add_delete(verbs, KIND, verb="revoke")
+    add_delete(verbs, KIND, verb="revoke", many=delete_many)
 
 
 ADD = {"token": _add}

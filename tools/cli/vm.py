@@ -238,7 +238,7 @@ def _add(root: Root, parser: Parser) -> None:
     add_name(shown, KIND)
     _add_update(verbs)
     _add_actions(verbs)
-    add_delete(verbs, KIND, consequences=_consequences, many=delete_many)
+    add_delete(verbs, KIND, consequences=_consequences, many=delete_many, starts_tasks=True)
 
 
 ADD = {"vm": _add}

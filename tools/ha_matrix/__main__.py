@@ -51,7 +51,7 @@ async def _commit() -> str:
     return done.stdout.decode().strip()
 
 
-async def matrix(rows: tuple[Row, ...], out: Path) -> int:
+async def matrix(rows: tuple[Row, ...], out: Path, lab: str = LAB) -> int:
     """Play rows and write the report after each; return the exit code."""
     results: list[Result] = []
     began = datetime.now(UTC).isoformat(timespec="seconds")
@@ -77,7 +77,7 @@ async def matrix(rows: tuple[Row, ...], out: Path) -> int:
         results.append(result)
         write(report(), out)
 
-    await Runner(LAB, say, told).run(rows)
+    await Runner(lab, say, told).run(rows)
     failed = [result for result in results if result.verdict is Verdict.FAIL]
     for number in report().numbers:
         if number.met is not None:
@@ -92,12 +92,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.ha_matrix", description=__doc__)
     parser.add_argument("--rows", default="", help="numbers, with commas (default: all)")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "build" / "ha-matrix.json")
+    parser.add_argument("--lab", default=LAB, help="name of the lab that is made, and removed")
     arguments = parser.parse_args()
     try:
         rows = chosen(arguments.rows)
     except InvalidError as error:
         parser.error(error.message)
-    sys.exit(asyncio.run(matrix(rows, arguments.out)))
+    sys.exit(asyncio.run(matrix(rows, arguments.out, arguments.lab)))
 
 
 if __name__ == "__main__":

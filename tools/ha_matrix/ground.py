@@ -37,6 +37,7 @@ HEALTHY_DEADLINE_S = 90.0
 FRESH_LEASE_S = 4.0
 LOOK_S = 0.1
 DISK_LOOK_S = 0.4
+GUEST_MARK = "guest=kvorum-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,11 +255,15 @@ class Ground:
         return hosts_running(self.lab, guest.id)
 
     def qemus(self) -> frozenset[tuple[str, int, str]]:
-        """Return host, pid and start time of every QEMU: equal before and after means that none was touched."""
+        """Return host, pid and start time of every guest's QEMU: equal before and after means that none was touched.
+
+        libvirtd runs QEMUs without a guest, to ask what they can do; these don't count.
+        """
         return frozenset(
             (host, qemu.pid, processes.state_and_start(qemu.pid)[1])
             for host in self.hosts
             for qemu in self.lab.qemus(host)
+            if any(GUEST_MARK in word for word in processes.command_line(qemu.pid))
         )
 
     def qemus_of(self, guest: Guest) -> list[processes.Process]:
@@ -287,6 +292,11 @@ class Ground:
             every_s=DISK_LOOK_S,
         )
         return found[0]
+
+    async def newest(self, guest: Guest) -> int:
+        """Return the number of the guest's last record; 0 when it can't be read right now."""
+        record = await last_write(guest.disk)
+        return record.counter if record is not None else 0
 
     async def check_writes(self, *guests: Guest) -> None:
         """Look at all that guests wrote themselves.

@@ -88,7 +88,7 @@ def _number(target: Target, result: Result | None) -> Number:
     elif result.verdict is Verdict.NOT_RUN:
         why = f"not run: {result.reason}"
     elif measured is None:
-        why = f"not measured: {result.reason}"
+        why = f"its row didn't measure it: {result.reason}"
     else:
         why = ""
     return Number(

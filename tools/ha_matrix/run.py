@@ -119,16 +119,28 @@ async def play(row: Row, ground: Ground) -> tuple[Seen | str, Watch]:
         except* DoubleWriterSeen:
             outcome = "ended at once"
         except* (Missed, PlatformError) as errors:
-            outcome = "; ".join(_said(error) for error in errors.exceptions)
+            outcome = _said(errors)
+        except* (OSError, LookupError, ValueError, TypeError) as errors:
+            # An answer was missing or not as ever: that is a failure of the row, and no reason to play no others.
+            outcome = _said(errors)
     return outcome, _watched(observer)
 
 
 def _said(error: BaseException) -> str:
-    return error.message if isinstance(error, PlatformError) else str(error)
+    """Return what an error says, or the first of a group: a row's own work is a group too."""
+    match error:
+        case BaseExceptionGroup():
+            return _said(error.exceptions[0])
+        case PlatformError():
+            return error.message
+        case Missed():
+            return str(error)
+        case _:
+            return f"{type(error).__name__}: {error}"
 
 
 async def _watch(row: Row, observer: Observer) -> None:
-    while row.double_writer or not observer.double_writers:
+    while row.trusted or not observer.double_writers:
         await asyncio.sleep(WATCH_S)
     raise DoubleWriterSeen
 

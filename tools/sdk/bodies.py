@@ -278,6 +278,20 @@ class ClusterPatch(PlacePatch, frozen=True, kw_only=True):
 
     admission: str | UnsetType = UNSET
     host_failures: int | UnsetType = UNSET
+    shutdown_policy: str | UnsetType = UNSET
+    freeze_s_max: int | UnsetType = UNSET
+
+
+class EnterMaintenanceBody(Body, frozen=True, kw_only=True):
+    """What becomes of VMs that can't be moved: refuse, stop or keep."""
+
+    unmovable: str = "refuse"
+
+
+class LeaveMaintenanceBody(Body, frozen=True, kw_only=True):
+    """Whether the VMs come back."""
+
+    move_back: bool = True
 
 
 class EmptyBody(Body, frozen=True, kw_only=True):
@@ -302,6 +316,7 @@ class HostPatch(Body, frozen=True, kw_only=True):
 
     failure_domain: str | UnsetType = UNSET
     cluster: str | UnsetType = UNSET
+    shutdown_policy: str | UnsetType = UNSET
 
 
 class VoterPolicyBody(Body, frozen=True, kw_only=True):
@@ -351,6 +366,13 @@ class GiveUpBody(Body, frozen=True, kw_only=True):
 
     reason: str
     confirm: str
+
+
+class RunWorkflowBody(Body, frozen=True, kw_only=True):
+    """What a workflow is run on, and its inputs."""
+
+    vm: str
+    arguments: dict[str, str] = {}
 
 
 class ConfirmOffBody(Body, frozen=True, kw_only=True):

@@ -339,7 +339,7 @@ class Client:
         outcomes: list[Outcome] = []
         for first in range(0, len(names), MANY_MAX):
             options = msgspec.to_builtins(body or EmptyBody())
-            some = {**options, plural: list(names[first : first + MANY_MAX])}
+            some = {**options, plural.replace("-", "_"): list(names[first : first + MANY_MAX])}
             request = Request(
                 "POST",
                 path,

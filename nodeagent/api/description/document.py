@@ -13,14 +13,15 @@ from typing import Any
 import msgspec
 
 from core.identity.signing import SCHEME, SIGNED_HEADERS, WINDOW_S
-from core.model import COLLECTIONS, Resource, Tagged
-from nodeagent.api.bodies import change_body, create_body
+from core.model import COLLECTIONS, KINDS, Resource, Tagged
+from nodeagent.api.bodies import change_body, create_body, many_body
 from nodeagent.api.declared import is_declared
 from nodeagent.api.description.names import operation_ids
 from nodeagent.api.description.operations import (
     DRY_RUN,
     GONE_OR_PLANNED,
     OPERATIONS,
+    OUTCOMES,
     QUERY,
     STRONG,
     TAGS,
@@ -30,6 +31,7 @@ from nodeagent.api.description.operations import (
     shown,
 )
 from nodeagent.api.description.schemas import SchemaOf, reference_to, schemas_of
+from nodeagent.api.permissions import MANY
 from nodeagent.api.problems import KEY_LENGTH_MAX, Problem
 from nodeagent.api.requests import CALLBACK_HEADER, CONDITION_LENGTH_MAX
 from nodeagent.api.tags import ChangeTags
@@ -96,7 +98,16 @@ def all_operations() -> dict[tuple[str, str], Operation]:
             )
         if is_declared(type_):
             found |= _of_declared(type_)
-    return found | OPERATIONS
+    found |= OPERATIONS
+    for many in MANY:
+        alone, type_ = OPERATIONS[many.method, many.path], KINDS[many.need.kind]
+        spoken = many.plural.replace("-", " ")
+        found["POST", f"/v1/{many.plural}/actions/{many.verb}"] = Operation(
+            f"For each of up to 200 {spoken}: {alone.summary[0].lower()}{alone.summary[1:]}",
+            OUTCOMES,
+            body=many_body(type_, many.plural, many.verb, alone.body),
+        )
+    return found
 
 
 def _of_declared(type_: type[Resource]) -> dict[tuple[str, str], Operation]:
@@ -113,6 +124,11 @@ def _of_declared(type_: type[Resource]) -> dict[tuple[str, str], Operation]:
         ),
         ("DELETE", f"/v1/{plural}/{{ref}}"): Operation(
             f"Delete {one}, with what goes along.", GONE_OR_PLANNED, query=(DRY_RUN,)
+        ),
+        ("POST", f"/v1/{plural}/actions/delete"): Operation(
+            f"Delete up to 200 {plural.replace('-', ' ')}, each with what goes along.",
+            OUTCOMES,
+            body=many_body(type_, plural, "delete", None),
         ),
     }
 

@@ -45,7 +45,8 @@ from nodeagent.api.bmcs import ConfirmPowerOff, Power, PutBmc
 from nodeagent.api.certificates import ImportCertificate
 from nodeagent.api.description.schemas import reference_to
 from nodeagent.api.drills import AbortDrill, CheckDrill, DrillPlan, RunDrill
-from nodeagent.api.hosts import ChangeHost, ConfirmOff
+from nodeagent.api.ha import ChangeProfile, Disarm
+from nodeagent.api.hosts import ChangeHost, ConfirmOff, ShutDown
 from nodeagent.api.joining import (
     InitCluster,
     JoinCluster,
@@ -53,6 +54,7 @@ from nodeagent.api.joining import (
     MakeAccessToken,
     MakeJoinTokens,
 )
+from nodeagent.api.maintenance import EnterMaintenance, LeaveMaintenance
 from nodeagent.api.members import ChangePolicy
 from nodeagent.api.networks import ChangeRule, CreatePortGroup, CreateRule, CreateSecurityGroup
 from nodeagent.api.problems import Problem
@@ -61,6 +63,7 @@ from nodeagent.api.storages import CreateDataStorage
 from nodeagent.api.tasks import GiveUpTask
 from nodeagent.api.two_factor import TotpCode
 from nodeagent.api.vip import ChangeVip
+from nodeagent.api.workflows import RunWorkflow
 from nodeagent.joining.messages import AboutStanding, JoinAnswer, JoinCancel, JoinRequest, Standing
 from nodeagent.services.vm_requests import (
     ChangeVM,
@@ -165,6 +168,7 @@ VM_WORK: Mapping[int, tuple[str, Shape]] = {
     202: ("The work is recorded; `Location` is its task.", VM_AND_TASK),
 }
 FLAG: Schema = {"type": "boolean"}
+REAL: Schema = {"type": "number"}
 PERHAPS_NUMBER: Schema = {"type": ["number", "null"]}
 VOTES: Mapping[str, Schema] = {
     "voters": NUMBER,
@@ -225,6 +229,31 @@ POLICY = titled(
     object_of(voters_max=NUMBER, voter_replace_after_s=NUMBER, feature_level=NUMBER, **VOTES),
 )
 VIP = titled("Vip", object_of(address=TEXT, holder_name=TEXT, problems=list_of(TEXT)))
+HA_STATUS = titled(
+    "HaStatus",
+    object_of(
+        state=TEXT,
+        profile=TEXT,
+        disarmed_by=TEXT,
+        disarmed_ms=NUMBER,
+        reason=TEXT,
+        rearm_ms=NUMBER,
+        waits_for=list_of(TEXT),
+        hosts_behind=list_of(TEXT),
+    ),
+)
+HA_PROFILE = titled(
+    "HaProfile",
+    object_of(
+        name=TEXT,
+        lease_s=REAL,
+        watchdog_s=REAL,
+        margin_s=REAL,
+        safe_s=REAL,
+        choices=list_of(TEXT),
+        hosts_behind=list_of(TEXT),
+    ),
+)
 TAGS: Mapping[int, tuple[str, Shape]] = {
     200: ("The tags now.", titled("Tags", object_of(tags=list_of(TEXT))))
 }
@@ -242,6 +271,28 @@ PLUGIN = titled(
     ),
 )
 SYSTEM_TAG = titled("SystemTag", object_of(name=TEXT, description=TEXT))
+WORKFLOW = titled(
+    "RunnableWorkflow",
+    object_of(
+        name=TEXT,
+        description=TEXT,
+        run_on=TEXT,
+        inputs=list_of(
+            titled(
+                "WorkflowInput",
+                object_of(
+                    name=TEXT,
+                    type=TEXT,
+                    required=FLAG,
+                    default=TEXT,
+                    length_max=NUMBER,
+                    description=TEXT,
+                ),
+            )
+        ),
+        steps=list_of(TEXT),
+    ),
+)
 PINNED = titled("MemberVote", object_of(id=TEXT, name=TEXT, vote=TEXT, role=TEXT))
 STATUS = titled(
     "ClusterStatus",
@@ -345,6 +396,30 @@ ROOM = titled(
         ),
         index=NUMBER,
     ),
+)
+MAINTENANCE = titled(
+    "HostMaintenance",
+    object_of(
+        host=TEXT,
+        maintenance=FLAG,
+        unmovable=TEXT,
+        ready=FLAG,
+        move_back=FLAG,
+        left=NUMBER,
+        away=NUMBER,
+        vms=list_of(
+            titled(
+                "StayingVM",
+                object_of(
+                    id=TEXT, name=TEXT, phase=TEXT, standing=TEXT, why=TEXT, task_id=TEXT, work=TEXT
+                ),
+            )
+        ),
+    ),
+)
+GONE_DOWN = titled(
+    "ShutDownHost",
+    object_of(policy=TEXT, given=list_of(TEXT), waiting=list_of(TEXT), left=list_of(TEXT)),
 )
 CALLER = titled(
     "Caller",
@@ -493,6 +568,26 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         {200: ("The address as it is now.", VIP)},
         body=ChangeVip,
     ),
+    ("GET", "/v1/ha/status"): Operation(
+        "Whether failover acts, who disarmed it and why, and what is not done yet.",
+        {200: ("The wish and how far it has come.", HA_STATUS)},
+    ),
+    ("GET", "/v1/ha/profile"): Operation(
+        "The lease and watchdog times that failover goes by.", {200: ("The profile.", HA_PROFILE)}
+    ),
+    ("PATCH", "/v1/ha/profile"): Operation(
+        "Go by another profile; guards follow within seconds.",
+        {200: ("The changed profile.", HA_PROFILE)},
+        body=ChangeProfile,
+    ),
+    ("POST", "/v1/ha/actions/disarm"): Operation(
+        "Have failover act no more, as soon as nothing is under way.",
+        {200: ("The wish and how far it has come.", HA_STATUS)},
+        body=Disarm,
+    ),
+    ("POST", "/v1/ha/actions/arm"): Operation(
+        "Have failover act again.", {200: ("The wish and how far it has come.", HA_STATUS)}
+    ),
     ("GET", "/v1/members/{host}"): Operation(
         "One host's role, progress and health.", {200: ("The host.", MEMBER)}
     ),
@@ -549,6 +644,20 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "Say that a lost host is powered off, so that its VMs may run elsewhere.",
         {200: ("Its VMs are released.", RELEASED)},
         body=ConfirmOff,
+    ),
+    ("GET", "/v1/hosts/{host}/maintenance"): Operation(
+        "How far the maintenance of a host is: what is still on it, and why.",
+        {200: ("What is asked and what is.", MAINTENANCE)},
+    ),
+    ("POST", "/v1/hosts/{host}/actions/enter-maintenance"): Operation(
+        "Let a host get no new VMs and have those on it moved away, live; asked again, it goes on.",
+        {200: ("It has begun.", MAINTENANCE)},
+        body=EnterMaintenance,
+    ),
+    ("POST", "/v1/hosts/{host}/actions/leave-maintenance"): Operation(
+        "End the maintenance of a host, complete or not; its VMs come back.",
+        {200: ("It is over, and VMs may still be on their way back.", MAINTENANCE)},
+        body=LeaveMaintenance,
     ),
     ("POST", "/v1/bmcs"): Operation(
         "Name the management board of a host, in place of one before; it is asked first.",
@@ -732,6 +841,17 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         {200: ("Name and meaning.", items_of(SYSTEM_TAG))},
         query=LISTED,
     ),
+    ("GET", "/v1/workflows"): Operation(
+        "Workflows of plug-ins that people may run, as this agent knows them.",
+        {200: ("One item each, with what it takes.", items_of(WORKFLOW))},
+        query=LISTED,
+    ),
+    ("POST", "/v1/workflows/{workflow}/actions/run"): Operation(
+        "Run a workflow on a VM.",
+        {202: ("Its task is recorded.", VM_AND_TASK)},
+        body=RunWorkflow,
+        task=True,
+    ),
     ("POST", "/v1/join-tokens"): Operation(
         "Make single-use join tokens.",
         {201: ("Their texts, shown this once.", TOKENS)},
@@ -856,9 +976,20 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         body=LeaveCluster,
         only_on_host=True,
     ),
+    ("POST", "/v1/local/shutdown"): Operation(
+        "End the guests of this host, which goes down, as its policy says; for what systemd runs then.",
+        {200: ("What became of them, by names of VMs.", GONE_DOWN)},
+        body=ShutDown,
+        only_on_host=True,
+    ),
     ("POST", "/v1/local/lease"): Operation(
         "Renew this host's lease; for its guard.",
-        {200: ("Committed.", object_of(index=NUMBER))},
+        {
+            200: (
+                "Committed, and what of it is recorded.",
+                object_of(index=NUMBER, lease_s=REAL, watchdog_s=REAL, disarmed=FLAG),
+            )
+        },
         body=Renewal,
         only_on_host=True,
     ),

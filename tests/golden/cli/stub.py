@@ -307,6 +307,14 @@ class StubAgent:
             case "POST", ["bmcs"]:
                 board = {**asked.json, "name": asked.json["host"], "state": "ok", "password": "***"}
                 return 201, self._made("bmcs", board), {}
+            case "POST", ["drills", "actions", "check"]:
+                return 200, self._drill_plan(asked.json), {}
+            case "POST", ["drills"]:
+                return 201, self._drill(asked.json), {}
+            case "POST", ["drills", name, "actions", "abort"]:
+                return 202, self._one("drills", name), {}
+            case "GET", ["drills", name, "report"]:
+                return 200, self._drill_report(self._one("drills", name)), {}
             case "GET", ["tasks", name]:
                 return 200, self._worked_on(self._one("tasks", name)), {}
             case "GET", [plural, name]:
@@ -332,6 +340,18 @@ class StubAgent:
             case "POST", ["vms", "actions", verb]:
                 items = [self._one_of_many(name, verb, asked) for name in asked.json["vms"]]
                 return 200, {"items": items}, {}
+            case "POST", [plural, "actions", verb]:
+                names = asked.json[plural.replace("-", "_")]
+                return 200, {"items": [self._one_of_any(plural, n, verb) for n in names]}, {}
+            case "POST", ["tasks", name, "actions", "give-up"]:
+                task = self._one("tasks", name)
+                left = {"step": "delete-disks", "resource": "disk/d1", "what": "the disk's file"}
+                task.update(state="failed", error=asked.json["reason"], left_behind=[left])
+                return 202, task, {}
+            case "POST", ["workflows", name, "actions", "run"]:
+                if not asked.json["arguments"].get("note"):
+                    raise Refused(400, "invalid", f"workflow {name!r} needs the argument 'note'")
+                return self._accepted(self._one("vms", asked.json["vm"]), name)
             case "POST", [("vms" | "hosts") as plural, name, "actions", verb]:
                 return self._act(plural, name, verb, asked)
             case "POST", ["vms"]:
@@ -372,6 +392,19 @@ class StubAgent:
             problem = {"code": refused.code, "detail": refused.detail}
             return {**about, "status": refused.status, "problem": problem}
         return {**about, "id": said["vm"]["id"], "status": status, "task": said["task"]}
+
+    def _one_of_any(self, plural, name, verb):
+        """Do a verb that starts no task to one of many; deleting and asking is all that stories tell of."""
+        about = {"ref": name, "id": "", "name": "", "task": None, "problem": None}
+        try:
+            found = self._one(plural, name)
+        except Refused as refused:
+            problem = {"code": refused.code, "detail": refused.detail}
+            return {**about, "status": refused.status, "problem": problem}
+        if verb == "delete":
+            self._all(plural).remove(found)
+        known = {"id": found["id"], "name": found.get("name", name)}
+        return {**about, **known, "status": 204 if verb == "delete" else 202}
 
     def _local(self, what, asked):
         if what == "status":
@@ -524,6 +557,61 @@ class StubAgent:
             self._all("vms").remove(vm)
         elif task["workflow"] == "vm-create":
             vm["phase"] = "running" if vm.get("start", True) else "stopped"
+
+    def _drill_plan(self, asked):
+        vms = [{"name": "web1", "was_on": asked["host"], "promise": "moves", "bound_ms": 21000}]
+        obstacle = {
+            "code": "watchdog-not-armed",
+            "what": "the watchdog of h3 is not armed: nothing would prove that it is silent",
+            "advice": "load a watchdog driver (softdog will do) and restart the host: docs/ha.md",
+        }
+        return {
+            "kind": asked["kind"],
+            "host_name": asked["host"],
+            "observer_name": "h1",
+            "possible": asked["host"] != "h3",
+            "duration_s": asked["duration_s"],
+            "obstacles": [obstacle] if asked["host"] == "h3" else [],
+            "warnings": [],
+            "vms": vms,
+        }
+
+    def _drill(self, asked):
+        events = [
+            {
+                "after_ms": 0,
+                "code": "fault",
+                "text": "the BMC of h2 is told to take its power away",
+            },
+            {"after_ms": 9800, "code": "running/1", "text": "VM web1 runs on h1"},
+        ]
+        return self._made(
+            "drills",
+            {
+                "name": f"{asked['kind']}-{asked['host']}-1",
+                "kind": asked["kind"],
+                "host_label": asked["host"],
+                "state": "ended",
+                "verdict": "passed",
+                "why": "1 VM ran again after 9.8 s at most; 21.0 s is promised",
+                "events": events,
+                "vms": [],
+                "ended_ms": T0_MS,
+            },
+        )
+
+    def _drill_report(self, drill):
+        line = f"PASSED: {drill['kind']} {drill['host_label']}: {drill['why']}"
+        return {
+            "drill": drill["name"],
+            "kind": drill["kind"],
+            "verdict": drill["verdict"],
+            "line": line,
+            "meaning": "The cluster kept its promise.",
+            "to_do": "Nothing.",
+            "text": f"{line}\n\nWhat it means\n  The cluster kept its promise.\n",
+            "markdown": f"# Drill {drill['name']}\n\n**{line}**\n",
+        }
 
     def _made(self, plural, fields):
         word = plural.removesuffix("s").replace("-", " ")

@@ -12,6 +12,7 @@ from tools.ha_matrix.rows import (
     power,
     processes,
     room,
+    storage,
 )
 from tools.ha_matrix.verdict import Row
 
@@ -26,6 +27,7 @@ ROWS: tuple[Row, ...] = tuple(
             *clock.ROWS,
             *identity.ROWS,
             *room.ROWS,
+            *storage.ROWS,
             *absent.ROWS,
         ),
         key=lambda row: (row.number, row.variant),

@@ -4,33 +4,7 @@ from __future__ import annotations
 
 from tools.ha_matrix.verdict import Row
 
-NO_STORAGE_FAULT = (
-    "this kernel has no NFS server, iSCSI or device mapper, and the lab's shared storage is a bind-mounted directory: files "
-    "that a QEMU has open can't be taken away from it"
-)
-
 ROWS = (
-    Row(
-        19,
-        "storage is lost on a VM's host only",
-        "the VM is paused, then killed and started elsewhere",
-        32.0,
-        why_not=NO_STORAGE_FAULT,
-    ),
-    Row(
-        20,
-        "storage is lost everywhere",
-        "nothing is started; guests go on when it is back",
-        why_not=NO_STORAGE_FAULT,
-    ),
-    Row(
-        21,
-        "a QEMU survives SIGKILL (D state) at self-fencing",
-        "the watchdog resets the host",
-        18.0,
-        why_not="needs a file system that never answers under a guest's disk; here it would also keep the lab host itself from "
-        "being switched off. The guard's side is tested in tests/unit, and played in virtual time by `make sim-ha`",
-    ),
     Row(
         32,
         "mandatory rule without a legal host",

@@ -13,6 +13,7 @@ from tools.ha_matrix.verdict import THREE, Missed, Row, Seen
 
 STATE = "/var/lib/kvorum"
 DAMAGE_OFFSET_BYTES = 400
+TOLD = ("two-boots", "two boots", "former-boot", "is it a copy")
 DAMAGE = b"\xff" * 64
 
 
@@ -75,6 +76,7 @@ async def twice(ground: Ground) -> Seen:
     original, copy = ground.hosts[2], ground.hosts[3]
     guest = await ground.writing("row34", host=original)
     before = ground.qemus()
+    earlier = {it["code"] for it in (await ground.shown("/v1/events?limit=200"))["items"]}
     await ground.lab.power_off(copy)
     for part in ("var-lib-kvorum", "etc-kvorum"):
         source = ground.lab.layout.host_state(original) / part
@@ -89,23 +91,35 @@ async def twice(ground: Ground) -> Seen:
         raise Missed(f"guests were started on {started}")
     if ground.homes(guest) != [original]:
         raise Missed(f"the guest of {original} runs on {ground.homes(guest)}")
-    told = [
-        f"{host} {service}"
-        for host in ground.hosts
-        for service in ("agent", "guard")
-        if "two-boots" in (log := ground.lab.log_text(host, service))
-        or "two boots" in log
-        or "former-boot" in log
-        or "another boot" in log
-    ]
-    events = await ground.shown("/v1/events?limit=200")
-    alarms = [it["code"] for it in events["items"] if it["severity"] == "alarm"]
     await ground.check_writes(guest)
+    told = sorted(
+        {
+            f"{host} {service}"
+            for host in ground.hosts
+            for service in ("agent", "guard")
+            if any(word in ground.lab.log_text(host, service) for word in TOLD)
+        }
+    )
+    events = await ground.shown("/v1/events?limit=200")
+    alarms = sorted(
+        {
+            it["code"]
+            for it in events["items"]
+            if it["severity"] == "alarm" and it["code"] not in earlier and it["code"] != "host-lost"
+        }
+    )
+    last = "; ".join(
+        f"{service}: {lines[-1]}"
+        for service in ("agent", "guard")
+        if (lines := ground.lab.log_text(copy, service).splitlines())
+    )
     if not told and not alarms:
-        raise Missed("the copy ran no guest, but nobody was told of it")
+        raise Missed(
+            f"the copy ran no guest, but no alarm and no log names the copy; last there: {last}"
+        )
     return Seen(
         f"the copy of {original} got no lease and ran no guest for {2 * QUIET_S:g} s; told in the logs of: "
-        f"{', '.join(told) or 'none'}; alarms: {', '.join(alarms) or 'none'}"
+        f"{', '.join(told) or 'none'}; alarms: {', '.join(alarms) or 'none'}; last there: {last}"
     )
 
 

@@ -16,7 +16,7 @@ HANG_S = 15.0
 RESET_SLACK_S = 1.0
 
 
-async def _is_reset_s(ground: Ground, host: str, since_s: float, deadline_s: float) -> float:
+async def is_reset_s(ground: Ground, host: str, since_s: float, deadline_s: float) -> float:
     """Wait until the watchdog took a host's power; return the seconds since a moment."""
 
     async def off() -> bool:
@@ -31,7 +31,7 @@ async def _is_reset_s(ground: Ground, host: str, since_s: float, deadline_s: flo
 
 
 async def _reset_and_moved(ground: Ground, guest: Guest, since_s: float, limit_s: float) -> Seen:
-    reset_s = await _is_reset_s(ground, guest.host, since_s, limit_s + 15.0)
+    reset_s = await is_reset_s(ground, guest.host, since_s, limit_s + 15.0)
     others = ground.others(guest.host)
     again_s = await ground.runs_again_s(guest, since_s, hosts=others, deadline_s=60.0)
     await ground.writes_from(guest, *others)

@@ -10,12 +10,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from core.command import run
+from ha.placement import CPU_OVERCOMMIT
 from tools.ha_matrix import sightings
 from tools.ha_matrix.ground import SHARED, Ground, Guest
 from tools.ha_matrix.numbers import percentile
 from tools.ha_matrix.verdict import THREE, Missed, Row, Seen
 
-COUNT = int(os.environ.get("VMS", "100"))
+COUNT = int(os.environ.get("VMS", "0")) or min(100, CPU_OVERCOMMIT * (os.cpu_count() or 1))
+"""Placement puts no more virtual CPUs on a host; hosts of the lab have the machine's cores each."""
+PROMISED = 100
 AT_ONCE = 4
 MEMORY_MIB = 64
 EMPTY = "empty"
@@ -113,13 +116,12 @@ async def very_many(ground: Ground) -> Seen:
         f"the last after {last_s:.1f} s, on two hosts that share 2 cores",
         p95_s,
         {
-            "p95_s": p95_s,
+            # The promise is about a hundred; with fewer, it is not this number that was measured.
+            "p95_s" if len(guests) >= PROMISED else "p95_of_fewer_s": p95_s,
             "first_s": min(times.values()),
             "last_s": last_s,
             "vms": float(len(guests)),
-        }
-        if len(guests) >= COUNT
-        else {},
+        },
     )
 
 

@@ -55,6 +55,19 @@ class AccessKeys(BlockingCollection[models.AccessKey]):
             )
         )
 
+    def delete_many(
+        self, *, access_keys: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 access keys: delete an access key; it is refused everywhere at once.
+
+        Args:
+            access_keys: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.delete_many(access_keys=access_keys, idempotency_key=idempotency_key)
+        )
+
     def update(
         self,
         key: str,
@@ -183,6 +196,19 @@ class AccessTokens(BlockingCollection[models.AccessToken]):
             )
         )
 
+    def delete_many(
+        self, *, access_tokens: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 access tokens: revoke an access token, everywhere at once.
+
+        Args:
+            access_tokens: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.delete_many(access_tokens=access_tokens, idempotency_key=idempotency_key)
+        )
+
     def list_tags(
         self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
     ) -> models.Tags:
@@ -266,6 +292,19 @@ class Accounts(BlockingCollection[models.Account]):
                 description=description,
                 idempotency_key=idempotency_key,
             )
+        )
+
+    def delete_many(
+        self, *, accounts: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 accounts: delete an account with its sessions, access tokens and access keys.
+
+        Args:
+            accounts: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.delete_many(accounts=accounts, idempotency_key=idempotency_key)
         )
 
     def update(
@@ -514,6 +553,35 @@ class Bmcs(BlockingCollection[models.Bmc]):
             )
         )
 
+    def delete_many(
+        self, *, bmcs: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 bmcs: forget the management board of a host.
+
+        Args:
+            bmcs: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(self._calls.delete_many(bmcs=bmcs, idempotency_key=idempotency_key))
+
+    def power_on_many(
+        self,
+        *,
+        bmcs: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 bmcs: switch a host on by its management board.
+
+        Args:
+            bmcs: Names or ids of them.
+            q: Conditions as lists take them, instead of `bmcs`; all must hold.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.power_on_many(bmcs=bmcs, q=q, idempotency_key=idempotency_key)
+        )
+
     def delete(self, bmc: str, /, *, idempotency_key: str = "", if_match: int | str = "") -> None:
         """Forget the management board of a host.
 
@@ -683,6 +751,8 @@ class Clusters(BlockingCollection[models.Cluster]):
         description: str | UnsetType = UNSET,
         admission: models.Admission | UnsetType | str = UNSET,
         host_failures: int | UnsetType = UNSET,
+        shutdown_policy: models.ShutdownPolicy | UnsetType | str = UNSET,
+        freeze_s_max: int | UnsetType = UNSET,
         idempotency_key: str = "",
     ) -> models.Cluster:
         """Make one of the clusters.
@@ -694,6 +764,8 @@ class Clusters(BlockingCollection[models.Cluster]):
             description: A note for people. At most 1000 characters.
             admission: What is done about a start that leaves too little room for the VMs of lost hosts. Default: `warn`.
             host_failures: The loss of how many hosts at a time is to be borne. 1..4. Default: `1`.
+            shutdown_policy: What becomes of the VMs of a host that is shut down in order; not `cluster`. Default: `conditional`.
+            freeze_s_max: For how long VMs wait for a host that was shut down with `freeze`; then they are started elsewhere. 60..86400. Default: `900`.
             idempotency_key: A repetition with the same key gives the first result.
         """
         return self._runner.run(
@@ -704,8 +776,23 @@ class Clusters(BlockingCollection[models.Cluster]):
                 description=description,
                 admission=admission,
                 host_failures=host_failures,
+                shutdown_policy=shutdown_policy,
+                freeze_s_max=freeze_s_max,
                 idempotency_key=idempotency_key,
             )
+        )
+
+    def delete_many(
+        self, *, clusters: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """Delete up to 200 clusters, each with what goes along.
+
+        Args:
+            clusters: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.delete_many(clusters=clusters, idempotency_key=idempotency_key)
         )
 
     def get_room(self, cluster: str, /) -> models.Room:
@@ -727,6 +814,8 @@ class Clusters(BlockingCollection[models.Cluster]):
         description: str | UnsetType = UNSET,
         admission: models.Admission | UnsetType | str = UNSET,
         host_failures: int | UnsetType = UNSET,
+        shutdown_policy: models.ShutdownPolicy | UnsetType | str = UNSET,
+        freeze_s_max: int | UnsetType = UNSET,
         idempotency_key: str = "",
         if_match: int | str = "",
     ) -> models.Cluster:
@@ -740,6 +829,8 @@ class Clusters(BlockingCollection[models.Cluster]):
             description: A note for people. At most 1000 characters.
             admission: What is done about a start that leaves too little room for the VMs of lost hosts.
             host_failures: The loss of how many hosts at a time is to be borne. 1..4.
+            shutdown_policy: What becomes of the VMs of a host that is shut down in order; not `cluster`.
+            freeze_s_max: For how long VMs wait for a host that was shut down with `freeze`; then they are started elsewhere. 60..86400.
             idempotency_key: A repetition with the same key gives the first result.
             if_match: Do it only if the thing still has this revision.
         """
@@ -752,6 +843,8 @@ class Clusters(BlockingCollection[models.Cluster]):
                 description=description,
                 admission=admission,
                 host_failures=host_failures,
+                shutdown_policy=shutdown_policy,
+                freeze_s_max=freeze_s_max,
                 idempotency_key=idempotency_key,
                 if_match=if_match,
             )
@@ -842,6 +935,19 @@ class DataCenters(BlockingCollection[models.DataCenter]):
             self._calls.create(
                 name=name, tags=tags, description=description, idempotency_key=idempotency_key
             )
+        )
+
+    def delete_many(
+        self, *, data_centers: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """Delete up to 200 data centers, each with what goes along.
+
+        Args:
+            data_centers: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.delete_many(data_centers=data_centers, idempotency_key=idempotency_key)
         )
 
     def update(
@@ -970,6 +1076,19 @@ class DataStorages(BlockingCollection[models.DataStorage]):
                 data_center=data_center,
                 idempotency_key=idempotency_key,
             )
+        )
+
+    def delete_many(
+        self, *, data_storages: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 data storages: forget a data storage; its files stay.
+
+        Args:
+            data_storages: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.delete_many(data_storages=data_storages, idempotency_key=idempotency_key)
         )
 
     def list_tags(
@@ -1103,6 +1222,71 @@ class DistributedSwitches(BlockingCollection[models.DistributedSwitch]):
         return self._runner.run(
             self._calls.create(
                 name=name, clusters=clusters, tags=tags, idempotency_key=idempotency_key
+            )
+        )
+
+    def attach_many(
+        self,
+        *,
+        cluster: str,
+        distributed_switches: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 distributed switches: let a switch span the hosts of a cluster too.
+
+        Args:
+            cluster: Name or id of the cluster.
+            distributed_switches: Names or ids of them.
+            q: Conditions as lists take them, instead of `distributed_switches`; all must hold.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.attach_many(
+                cluster=cluster,
+                distributed_switches=distributed_switches,
+                q=q,
+                idempotency_key=idempotency_key,
+            )
+        )
+
+    def delete_many(
+        self, *, distributed_switches: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """Delete up to 200 distributed switches, each with what goes along.
+
+        Args:
+            distributed_switches: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.delete_many(
+                distributed_switches=distributed_switches, idempotency_key=idempotency_key
+            )
+        )
+
+    def detach_many(
+        self,
+        *,
+        cluster: str,
+        distributed_switches: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 distributed switches: take a switch away from a cluster that has no VM on it.
+
+        Args:
+            cluster: Name or id of the cluster.
+            distributed_switches: Names or ids of them.
+            q: Conditions as lists take them, instead of `distributed_switches`; all must hold.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.detach_many(
+                cluster=cluster,
+                distributed_switches=distributed_switches,
+                q=q,
+                idempotency_key=idempotency_key,
             )
         )
 
@@ -1268,6 +1452,28 @@ class Drills(BlockingCollection[models.Drill]):
             )
         )
 
+    def abort_many(
+        self,
+        *,
+        drills: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        reason: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 drills: end a drill early: what it broke is put right first.
+
+        Args:
+            drills: Names or ids of them.
+            q: Conditions as lists take them, instead of `drills`; all must hold.
+            reason: Why, for the report. At most 200 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.abort_many(
+                drills=drills, q=q, reason=reason, idempotency_key=idempotency_key
+            )
+        )
+
     def check(
         self,
         *,
@@ -1373,6 +1579,60 @@ class Events(BlockingCollection[models.Event]):
         self._runner = runner
 
 
+class Ha:
+    """`/v1/ha`."""
+
+    def __init__(self, calls: operations.Ha, runner: Runner) -> None:
+        self._calls = calls
+        self._runner = runner
+
+    def arm(self, *, idempotency_key: str = "") -> models.HaStatus:
+        """Have failover act again.
+
+        Args:
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(self._calls.arm(idempotency_key=idempotency_key))
+
+    def disarm(
+        self, *, reason: str, rearm_after_s: int | UnsetType = UNSET, idempotency_key: str = ""
+    ) -> models.HaStatus:
+        """Have failover act no more, as soon as nothing is under way.
+
+        Args:
+            reason: Why; shown to whoever wonders. At most 200 characters.
+            rearm_after_s: When to arm it again by itself, 60 s to 7 days; 0: when someone does so. Default: `0`.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.disarm(
+                reason=reason, rearm_after_s=rearm_after_s, idempotency_key=idempotency_key
+            )
+        )
+
+    def get_profile(self) -> models.HaProfile:
+        """The lease and watchdog times that failover goes by."""
+        return self._runner.run(self._calls.get_profile())
+
+    def update_profile(
+        self, *, name: str, force: bool | UnsetType = UNSET, idempotency_key: str = ""
+    ) -> models.HaProfile:
+        """Go by another profile; guards follow within seconds.
+
+        Args:
+            name: The profile to go by: `wide`, `default` or `moonshot`.
+            force: Also if a host's network was seen not to hold it lately. Default: `False`.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.update_profile(name=name, force=force, idempotency_key=idempotency_key)
+        )
+
+    def get_status(self) -> models.HaStatus:
+        """Whether failover acts, who disarmed it and why, and what is not done yet."""
+        return self._runner.run(self._calls.get_status())
+
+
 class Hosts(BlockingCollection[models.Host]):
     """`/v1/hosts`."""
 
@@ -1381,12 +1641,48 @@ class Hosts(BlockingCollection[models.Host]):
         self._calls = calls
         self._runner = runner
 
+    def delete_many(
+        self, *, hosts: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 hosts: remove a host from the cluster.
+
+        Args:
+            hosts: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.delete_many(hosts=hosts, idempotency_key=idempotency_key)
+        )
+
+    def leave_maintenance_many(
+        self,
+        *,
+        hosts: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        move_back: bool | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 hosts: end the maintenance of a host, complete or not; its VMs come back.
+
+        Args:
+            hosts: Names or ids of them.
+            q: Conditions as lists take them, instead of `hosts`; all must hold.
+            move_back: Whether the VMs that left it for the maintenance come back. Default: `True`.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.leave_maintenance_many(
+                hosts=hosts, q=q, move_back=move_back, idempotency_key=idempotency_key
+            )
+        )
+
     def update(
         self,
         host: str,
         /,
         *,
         failure_domain: str | UnsetType | None = UNSET,
+        shutdown_policy: models.ShutdownPolicy | UnsetType | None = UNSET,
         cluster: str | UnsetType | None = UNSET,
         idempotency_key: str = "",
         if_match: int | str = "",
@@ -1396,6 +1692,7 @@ class Hosts(BlockingCollection[models.Host]):
         Args:
             host: Name or id.
             failure_domain: Hosts of one domain fail together; empty: it shares its fate with no other.
+            shutdown_policy: What becomes of its VMs when it is shut down in order.
             cluster: Name or id of another cluster; only for a host without VMs.
             idempotency_key: A repetition with the same key gives the first result.
             if_match: Do it only if the thing still has this revision.
@@ -1404,6 +1701,7 @@ class Hosts(BlockingCollection[models.Host]):
             self._calls.update(
                 host,
                 failure_domain=failure_domain,
+                shutdown_policy=shutdown_policy,
                 cluster=cluster,
                 idempotency_key=idempotency_key,
                 if_match=if_match,
@@ -1446,6 +1744,60 @@ class Hosts(BlockingCollection[models.Host]):
                 host, confirm=confirm, idempotency_key=idempotency_key, if_match=if_match
             )
         )
+
+    def enter_maintenance(
+        self,
+        host: str,
+        /,
+        *,
+        unmovable: models.Unmovable | UnsetType | str = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.HostMaintenance:
+        """Let a host get no new VMs and have those on it moved away, live; asked again, it goes on.
+
+        Args:
+            host: Name or id.
+            unmovable: VMs that can't be moved: `refuse` to begin, `stop` them until it is over, or `keep` them there. Default: `refuse`.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.enter_maintenance(
+                host, unmovable=unmovable, idempotency_key=idempotency_key, if_match=if_match
+            )
+        )
+
+    def leave_maintenance(
+        self,
+        host: str,
+        /,
+        *,
+        move_back: bool | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.HostMaintenance:
+        """End the maintenance of a host, complete or not; its VMs come back.
+
+        Args:
+            host: Name or id.
+            move_back: Whether the VMs that left it for the maintenance come back. Default: `True`.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.leave_maintenance(
+                host, move_back=move_back, idempotency_key=idempotency_key, if_match=if_match
+            )
+        )
+
+    def get_maintenance(self, host: str, /) -> models.HostMaintenance:
+        """How far the maintenance of a host is: what is still on it, and why.
+
+        Args:
+            host: Name or id.
+        """
+        return self._runner.run(self._calls.get_maintenance(host))
 
     def list_tags(
         self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
@@ -1491,6 +1843,56 @@ class ImageStorages(BlockingCollection[models.ImageStorage]):
         super().__init__(calls, runner)
         self._calls = calls
         self._runner = runner
+
+    def attach_many(
+        self,
+        *,
+        data_center: str,
+        image_storages: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 image storages: let VMs of a data center be made of its images.
+
+        Args:
+            data_center: Name or id of the data center.
+            image_storages: Names or ids of them.
+            q: Conditions as lists take them, instead of `image_storages`; all must hold.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.attach_many(
+                data_center=data_center,
+                image_storages=image_storages,
+                q=q,
+                idempotency_key=idempotency_key,
+            )
+        )
+
+    def detach_many(
+        self,
+        *,
+        data_center: str,
+        image_storages: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 image storages: take an image storage away from a data center that has no VM of its images.
+
+        Args:
+            data_center: Name or id of the data center.
+            image_storages: Names or ids of them.
+            q: Conditions as lists take them, instead of `image_storages`; all must hold.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.detach_many(
+                data_center=data_center,
+                image_storages=image_storages,
+                q=q,
+                idempotency_key=idempotency_key,
+            )
+        )
 
     def list_tags(
         self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
@@ -1614,6 +2016,19 @@ class Images(BlockingCollection[models.Image]):
             )
         )
 
+    def delete_many(
+        self, *, images: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 images: delete an image.
+
+        Args:
+            images: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.delete_many(images=images, idempotency_key=idempotency_key)
+        )
+
     def delete(self, image: str, /, *, idempotency_key: str = "", if_match: int | str = "") -> None:
         """Delete an image.
 
@@ -1699,6 +2114,19 @@ class JoinTokens(BlockingCollection[models.JoinToken]):
             self._calls.create(
                 count=count, ttl_s=ttl_s, cluster=cluster, idempotency_key=idempotency_key
             )
+        )
+
+    def delete_many(
+        self, *, join_tokens: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 join tokens: revoke a join token.
+
+        Args:
+            join_tokens: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.delete_many(join_tokens=join_tokens, idempotency_key=idempotency_key)
         )
 
     def list_tags(
@@ -1834,6 +2262,19 @@ class Local:
             self._calls.leave(force=force, confirm=confirm, idempotency_key=idempotency_key)
         )
 
+    def shutdown(
+        self, *, going: models.Going | str, idempotency_key: str = ""
+    ) -> models.ShutDownHost:
+        """End the guests of this host, which goes down, as its policy says; for what systemd runs then.
+
+        Only on the host itself, through its unix socket, by root.
+
+        Args:
+            going: Whether the host is back soon: `reboot` or `power-off`.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(self._calls.shutdown(going=going, idempotency_key=idempotency_key))
+
     def get_status(self) -> models.LocalStatus:
         """What this host is.
 
@@ -1867,6 +2308,60 @@ class Members:
         """
         return self._runner.run(
             self._calls.list(q=q, sort=sort, limit=limit, consistency=consistency)
+        )
+
+    def auto_many(
+        self,
+        *,
+        members: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 members: let the cluster choose whether a host votes.
+
+        Args:
+            members: Names or ids of them.
+            q: Conditions as lists take them, instead of `members`; all must hold.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.auto_many(members=members, q=q, idempotency_key=idempotency_key)
+        )
+
+    def demote_many(
+        self,
+        *,
+        members: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 members: let a host never vote.
+
+        Args:
+            members: Names or ids of them.
+            q: Conditions as lists take them, instead of `members`; all must hold.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.demote_many(members=members, q=q, idempotency_key=idempotency_key)
+        )
+
+    def promote_many(
+        self,
+        *,
+        members: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 members: let a host always vote.
+
+        Args:
+            members: Names or ids of them.
+            q: Conditions as lists take them, instead of `members`; all must hold.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.promote_many(members=members, q=q, idempotency_key=idempotency_key)
         )
 
     def get_policy(self) -> models.VoterPolicy:
@@ -2111,6 +2606,19 @@ class PortGroups(BlockingCollection[models.PortGroup]):
             )
         )
 
+    def delete_many(
+        self, *, port_groups: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 port groups: delete a port group.
+
+        Args:
+            port_groups: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.delete_many(port_groups=port_groups, idempotency_key=idempotency_key)
+        )
+
     def delete(self, group: str, /, *, idempotency_key: str = "", if_match: int | str = "") -> None:
         """Delete a port group.
 
@@ -2218,6 +2726,19 @@ class Roles:
                 description=description,
                 idempotency_key=idempotency_key,
             )
+        )
+
+    def delete_many(
+        self, *, roles: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 roles: delete a role that nobody holds.
+
+        Args:
+            roles: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.delete_many(roles=roles, idempotency_key=idempotency_key)
         )
 
     def list_tags(
@@ -2352,6 +2873,21 @@ class SecurityGroups(BlockingCollection[models.SecurityGroup]):
         """
         return self._runner.run(
             self._calls.create(name=name, data_center=data_center, idempotency_key=idempotency_key)
+        )
+
+    def delete_many(
+        self, *, security_groups: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 security groups: delete a security group.
+
+        Args:
+            security_groups: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.delete_many(
+                security_groups=security_groups, idempotency_key=idempotency_key
+            )
         )
 
     def delete(self, group: str, /, *, idempotency_key: str = "", if_match: int | str = "") -> None:
@@ -2503,6 +3039,19 @@ class Sessions(BlockingCollection[models.Session]):
         self._calls = calls
         self._runner = runner
 
+    def delete_many(
+        self, *, sessions: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 sessions: end a session, everywhere at once.
+
+        Args:
+            sessions: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.delete_many(sessions=sessions, idempotency_key=idempotency_key)
+        )
+
     def list_tags(
         self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
     ) -> models.Tags:
@@ -2601,6 +3150,33 @@ class Tasks(BlockingCollection[models.Task]):
         super().__init__(calls, runner)
         self._calls = calls
         self._runner = runner
+
+    def cancel(self, *, tasks: Sequence[str], idempotency_key: str = "") -> Page[models.Outcome]:
+        """For each of up to 200 tasks: ask a task to stop at its next safe point.
+
+        Args:
+            tasks: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(self._calls.cancel(tasks=tasks, idempotency_key=idempotency_key))
+
+    def retry_many(
+        self,
+        *,
+        tasks: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 tasks: have what failed and waits for its next try be tried at once.
+
+        Args:
+            tasks: Names or ids of them.
+            q: Conditions as lists take them, instead of `tasks`; all must hold.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.retry_many(tasks=tasks, q=q, idempotency_key=idempotency_key)
+        )
 
     def list_tags(
         self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
@@ -3108,6 +3684,62 @@ class Vms(BlockingCollection[models.VM]):
         )
 
 
+class Workflows:
+    """`/v1/workflows`."""
+
+    def __init__(self, calls: operations.Workflows, runner: Runner) -> None:
+        self._calls = calls
+        self._runner = runner
+
+    def list(
+        self,
+        *,
+        q: Sequence[str] = (),
+        sort: str | UnsetType = UNSET,
+        limit: int | UnsetType = UNSET,
+    ) -> Page[models.RunnableWorkflow]:
+        """Workflows of plug-ins that people may run, as this agent knows them.
+
+        Args:
+            q: A condition: attribute, operator, value; all given must hold. Operators are `=`, `!=`, `>`, `>=`, `<`, `<=`, `~=` (pattern), `?=` (in), `!?=` (not in), `is:null`, `!is:null`.
+            sort: The attribute to sort by; with `-` in front, descending.
+            limit: How many at most. 1..10000.
+        """
+        return self._runner.run(self._calls.list(q=q, sort=sort, limit=limit))
+
+    def run(
+        self,
+        workflow: str,
+        /,
+        *,
+        vm: str,
+        arguments: dict[str, str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+        callback_url: str = "",
+    ) -> Started[models.VM]:
+        """Run a workflow on a VM.
+
+        Args:
+            workflow: Name or id.
+            vm: Name or id of the VM that it is run on.
+            arguments: The workflow's inputs by name, as `GET /v1/workflows` lists them.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return self._runner.run(
+            self._calls.run(
+                workflow,
+                vm=vm,
+                arguments=arguments,
+                idempotency_key=idempotency_key,
+                if_match=if_match,
+                callback_url=callback_url,
+            )
+        )
+
+
 class Operations:
     """Everything that the API offers, by what it is about."""
 
@@ -3128,6 +3760,7 @@ class Operations:
         self.distributed_switches = DistributedSwitches(calls.distributed_switches, runner)
         self.drills = Drills(calls.drills, runner)
         self.events = Events(calls.events, runner)
+        self.ha = Ha(calls.ha, runner)
         self.hosts = Hosts(calls.hosts, runner)
         self.image_storages = ImageStorages(calls.image_storages, runner)
         self.images = Images(calls.images, runner)
@@ -3145,6 +3778,7 @@ class Operations:
         self.system_tags = SystemTags(calls.system_tags, runner)
         self.tasks = Tasks(calls.tasks, runner)
         self.vms = Vms(calls.vms, runner)
+        self.workflows = Workflows(calls.workflows, runner)
 
     def health(self) -> models.ClusterHealth:
         """Whether the cluster can take a failure now, what is wrong, and what to do. Takes about two seconds at most, and needs no quorum."""

@@ -87,6 +87,13 @@ class DrillVerdict(OpenEnum):
     PASSED = "passed"
 
 
+class Going(OpenEnum):
+    """How a host goes down."""
+
+    POWER_OFF = "power-off"
+    REBOOT = "reboot"
+
+
 class HostState(OpenEnum):
     """Where a host stands for the cluster. `FENCING`: its renewals are refused while its power is being taken away.
     `FENCED`: it is off, as an operator or its management board says. Either ends when the host comes with another boot, or
@@ -139,6 +146,19 @@ class Severity(OpenEnum):
     WARNING = "warning"
 
 
+class ShutdownPolicy(OpenEnum):
+    """What becomes of the VMs of a host that is shut down in order. `MIGRATE`: they are moved away live first. `FAILOVER`: they
+    are shut down and started elsewhere. `FREEZE`: they are shut down and wait for the host. `CONDITIONAL`: freeze for a reboot,
+    failover for a power-off. `CLUSTER`, of a host only: as its cluster says.
+    """
+
+    CLUSTER = "cluster"
+    CONDITIONAL = "conditional"
+    FAILOVER = "failover"
+    FREEZE = "freeze"
+    MIGRATE = "migrate"
+
+
 class StepMark(OpenEnum):
     """`BEGUN` is recorded before a step's effect, so that undo is never lost."""
 
@@ -156,6 +176,16 @@ class TaskState(OpenEnum):
     ROLLING_BACK = "rolling-back"
     RUNNING = "running"
     SUCCEEDED = "succeeded"
+
+
+class Unmovable(OpenEnum):
+    """What becomes of VMs that can't leave a host alive when it is emptied for maintenance. `REFUSE`: it isn't begun while
+    there are any; `STOP`: they are shut down, and started again afterwards; `KEEP`: they stay.
+    """
+
+    KEEP = "keep"
+    REFUSE = "refuse"
+    STOP = "stop"
 
 
 class VMPhase(OpenEnum):
@@ -191,6 +221,17 @@ class Vote(OpenEnum):
 class AbortDrill(Model, frozen=True, kw_only=True):
     """`POST /v1/drills/{drill}/actions/abort`."""
 
+    reason: str | UnsetType = UNSET
+    """Why, for the report. At most 200 characters."""
+
+
+class AbortDrills(Model, frozen=True, kw_only=True):
+    """What users say of one of the drills."""
+
+    drills: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of them."""
+    q: tuple[str, ...] | UnsetType = UNSET
+    """Conditions as lists take them, instead of `drills`; all must hold."""
     reason: str | UnsetType = UNSET
     """Why, for the report. At most 200 characters."""
 
@@ -315,6 +356,28 @@ class AttachDataCenter(Model, frozen=True, kw_only=True):
     """Name or id of the data center."""
 
 
+class AttachDistributedSwitches(Model, frozen=True, kw_only=True):
+    """What users say of one of the distributed-switches."""
+
+    cluster: str
+    """Name or id of the cluster."""
+    distributed_switches: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of them."""
+    q: tuple[str, ...] | UnsetType = UNSET
+    """Conditions as lists take them, instead of `distributed_switches`; all must hold."""
+
+
+class AttachImageStorages(Model, frozen=True, kw_only=True):
+    """What users say of one of the image-storages."""
+
+    data_center: str
+    """Name or id of the data center."""
+    image_storages: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of them."""
+    q: tuple[str, ...] | UnsetType = UNSET
+    """Conditions as lists take them, instead of `image_storages`; all must hold."""
+
+
 class Audit(Model, frozen=True, kw_only=True):
     """What somebody did or tried. Begins before the change is made, ends after it; name = id.
 
@@ -364,6 +427,15 @@ class Audit(Model, frozen=True, kw_only=True):
     """What differs, as it was: JSON, secrets masked."""
     after: str = ""
     """What differs, as it is now: JSON, secrets masked."""
+
+
+class AutoMembers(Model, frozen=True, kw_only=True):
+    """What users say of one of the hosts."""
+
+    members: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of them."""
+    q: tuple[str, ...] | UnsetType = UNSET
+    """Conditions as lists take them, instead of `members`; all must hold."""
 
 
 class BlockedVM(Model, frozen=True, kw_only=True):
@@ -424,6 +496,13 @@ class Caller(Model, frozen=True, kw_only=True):
     permissions: tuple[Permission, ...] = ()
 
 
+class CancelTasks(Model, frozen=True, kw_only=True):
+    """What users say of one of the tasks."""
+
+    tasks: tuple[str, ...]
+    """Names or ids of them."""
+
+
 class Certificate(Model, frozen=True, kw_only=True):
     """An object of the API."""
 
@@ -474,6 +553,10 @@ class ChangeCluster(Model, frozen=True, kw_only=True):
     """What is done about a start that leaves too little room for the VMs of lost hosts."""
     host_failures: int | UnsetType = UNSET
     """The loss of how many hosts at a time is to be borne. 1..4."""
+    shutdown_policy: ShutdownPolicy | UnsetType = UNSET
+    """What becomes of the VMs of a host that is shut down in order; not `cluster`."""
+    freeze_s_max: int | UnsetType = UNSET
+    """For how long VMs wait for a host that was shut down with `freeze`; then they are started elsewhere. 60..86400."""
 
 
 class ChangeDataCenter(Model, frozen=True, kw_only=True):
@@ -503,6 +586,8 @@ class ChangeHost(Model, frozen=True, kw_only=True):
 
     failure_domain: str | UnsetType | None = UNSET
     """Hosts of one domain fail together; empty: it shares its fate with no other."""
+    shutdown_policy: ShutdownPolicy | UnsetType | None = UNSET
+    """What becomes of its VMs when it is shut down in order."""
     cluster: str | UnsetType | None = UNSET
     """Name or id of another cluster; only for a host without VMs."""
 
@@ -514,6 +599,15 @@ class ChangePolicy(Model, frozen=True, kw_only=True):
     """How many hosts vote at most: 1, 3, 5 or 7; `null`: as it is."""
     voter_replace_after_s: int | UnsetType | None = UNSET
     """Silence after which a voter gives its place to another host, 10 s to 7 days; `null`: as it is."""
+
+
+class ChangeProfile(Model, frozen=True, kw_only=True):
+    """`PATCH /v1/ha/profile`."""
+
+    name: str
+    """The profile to go by: `wide`, `default` or `moonshot`."""
+    force: bool | UnsetType = UNSET
+    """Also if a host's network was seen not to hold it lately. Default: `False`."""
 
 
 class ChangeRule(Model, frozen=True, kw_only=True):
@@ -604,6 +698,10 @@ class Cluster(Model, frozen=True, kw_only=True):
     """What is done about a start that leaves too little room for the VMs of lost hosts."""
     host_failures: int = 1
     """The loss of how many hosts at a time is to be borne. 1..4."""
+    shutdown_policy: ShutdownPolicy = ShutdownPolicy("conditional")
+    """What becomes of the VMs of a host that is shut down in order; not `cluster`."""
+    freeze_s_max: int = 900
+    """For how long VMs wait for a host that was shut down with `freeze`; then they are started elsewhere. 60..86400."""
     data_center_name: str = ""
     """The name behind `data_center_id`; empty without one."""
 
@@ -687,6 +785,10 @@ class CreateCluster(Model, frozen=True, kw_only=True):
     """What is done about a start that leaves too little room for the VMs of lost hosts. Default: `warn`."""
     host_failures: int | UnsetType = UNSET
     """The loss of how many hosts at a time is to be borne. 1..4. Default: `1`."""
+    shutdown_policy: ShutdownPolicy | UnsetType = UNSET
+    """What becomes of the VMs of a host that is shut down in order; not `cluster`. Default: `conditional`."""
+    freeze_s_max: int | UnsetType = UNSET
+    """For how long VMs wait for a host that was shut down with `freeze`; then they are started elsewhere. 60..86400. Default: `900`."""
 
 
 class CreateDataCenter(Model, frozen=True, kw_only=True):
@@ -869,6 +971,111 @@ class DataStorage(Model, frozen=True, kw_only=True):
     """The name behind `data_center_id`; empty without one."""
 
 
+class DeleteAccessKeys(Model, frozen=True, kw_only=True):
+    """What users say of one of the access-keys."""
+
+    access_keys: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeleteAccessTokens(Model, frozen=True, kw_only=True):
+    """What users say of one of the access-tokens."""
+
+    access_tokens: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeleteAccounts(Model, frozen=True, kw_only=True):
+    """What users say of one of the accounts."""
+
+    accounts: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeleteBmcs(Model, frozen=True, kw_only=True):
+    """What users say of one of the bmcs."""
+
+    bmcs: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeleteClusters(Model, frozen=True, kw_only=True):
+    """What users say of one of the clusters."""
+
+    clusters: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeleteDataCenters(Model, frozen=True, kw_only=True):
+    """What users say of one of the data-centers."""
+
+    data_centers: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeleteDataStorages(Model, frozen=True, kw_only=True):
+    """What users say of one of the data-storages."""
+
+    data_storages: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeleteDistributedSwitches(Model, frozen=True, kw_only=True):
+    """What users say of one of the distributed-switches."""
+
+    distributed_switches: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeleteHosts(Model, frozen=True, kw_only=True):
+    """What users say of one of the hosts."""
+
+    hosts: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeleteImages(Model, frozen=True, kw_only=True):
+    """What users say of one of the images."""
+
+    images: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeleteJoinTokens(Model, frozen=True, kw_only=True):
+    """What users say of one of the join-tokens."""
+
+    join_tokens: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeletePortGroups(Model, frozen=True, kw_only=True):
+    """What users say of one of the port-groups."""
+
+    port_groups: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeleteRoles(Model, frozen=True, kw_only=True):
+    """What users say of one of the roles."""
+
+    roles: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeleteSecurityGroups(Model, frozen=True, kw_only=True):
+    """What users say of one of the security-groups."""
+
+    security_groups: tuple[str, ...]
+    """Names or ids of them."""
+
+
+class DeleteSessions(Model, frozen=True, kw_only=True):
+    """What users say of one of the sessions."""
+
+    sessions: tuple[str, ...]
+    """Names or ids of them."""
+
+
 class DeleteVMs(Model, frozen=True, kw_only=True):
     """`POST /v1/vms/actions/delete`. There are no conditions here: what they match may change before a repetition."""
 
@@ -885,6 +1092,46 @@ class DeletionPlan(Model, frozen=True, kw_only=True):
     deleted: tuple[Touched, ...] = ()
     detached: tuple[Touched, ...] = ()
     refused: tuple[Touched, ...] = ()
+
+
+class DemoteMembers(Model, frozen=True, kw_only=True):
+    """What users say of one of the hosts."""
+
+    members: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of them."""
+    q: tuple[str, ...] | UnsetType = UNSET
+    """Conditions as lists take them, instead of `members`; all must hold."""
+
+
+class DetachDistributedSwitches(Model, frozen=True, kw_only=True):
+    """What users say of one of the distributed-switches."""
+
+    cluster: str
+    """Name or id of the cluster."""
+    distributed_switches: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of them."""
+    q: tuple[str, ...] | UnsetType = UNSET
+    """Conditions as lists take them, instead of `distributed_switches`; all must hold."""
+
+
+class DetachImageStorages(Model, frozen=True, kw_only=True):
+    """What users say of one of the image-storages."""
+
+    data_center: str
+    """Name or id of the data center."""
+    image_storages: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of them."""
+    q: tuple[str, ...] | UnsetType = UNSET
+    """Conditions as lists take them, instead of `image_storages`; all must hold."""
+
+
+class Disarm(Model, frozen=True, kw_only=True):
+    """`POST /v1/ha/actions/disarm`."""
+
+    reason: str
+    """Why; shown to whoever wonders. At most 200 characters."""
+    rearm_after_s: int | UnsetType = UNSET
+    """When to arm it again by itself, 60 s to 7 days; 0: when someone does so. Default: `0`."""
 
 
 class Disk(Model, frozen=True, kw_only=True):
@@ -1066,6 +1313,13 @@ class DrillVM(Model, frozen=True, kw_only=True):
     """The reason of the verdict."""
 
 
+class EnterMaintenance(Model, frozen=True, kw_only=True):
+    """`POST /v1/hosts/{host}/actions/enter-maintenance`."""
+
+    unmovable: Unmovable | UnsetType = UNSET
+    """VMs that can't be moved: `refuse` to begin, `stop` them until it is over, or `keep` them there. Default: `refuse`."""
+
+
 class Event(Model, frozen=True, kw_only=True):
     """Something that happened to `subject` (`kind/id`); its revision is its place in time. name = id."""
 
@@ -1109,6 +1363,31 @@ class GiveUpTask(Model, frozen=True, kw_only=True):
     """The name of what the task works on, once more."""
 
 
+class HaProfile(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    name: str = ""
+    lease_s: float = 0.0
+    watchdog_s: float = 0.0
+    margin_s: float = 0.0
+    safe_s: float = 0.0
+    choices: tuple[str, ...] = ()
+    hosts_behind: tuple[str, ...] = ()
+
+
+class HaStatus(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    state: str = ""
+    profile: str = ""
+    disarmed_by: str = ""
+    disarmed_ms: int = 0
+    reason: str = ""
+    rearm_ms: int = 0
+    waits_for: tuple[str, ...] = ()
+    hosts_behind: tuple[str, ...] = ()
+
+
 class HealthFinding(Model, frozen=True, kw_only=True):
     """An object of the API."""
 
@@ -1126,6 +1405,7 @@ class Host(Model, frozen=True, kw_only=True):
     `witness` votes and holds the state, but runs no VMs. `feature_level` is what its agent understands. `joining` from
     its admission until it has the state and says so: it gets no vote, and may give up without a trace. `plugins` are what
     its agent found installed when it started. No VM is placed on a host that can't reach a data storage of its disks.
+    `maintenance` is begun and ended by actions; the leader's `nodeagent.services.evacuation` does what it takes.
     """
 
     id: str
@@ -1163,7 +1443,21 @@ class Host(Model, frozen=True, kw_only=True):
     off_lease_revision: int = 0
     """Revision of the lease that it held when its management board said that it is off; 0: none said so. 0..."""
     maintenance: bool = False
-    """Whether it gets no new VMs."""
+    """Whether it gets no new VMs, and those on it are moved away."""
+    maintenance_unmovable: Unmovable = Unmovable("refuse")
+    """What becomes of VMs that can't be moved away from it."""
+    maintenance_ready: bool = False
+    """Whether all that had to leave it for its maintenance has left."""
+    maintenance_back: bool = True
+    """Whether its VMs come back when its maintenance ends."""
+    shutdown_policy: ShutdownPolicy = ShutdownPolicy("cluster")
+    """What becomes of its VMs when it is shut down in order."""
+    down_boot_id: str = ""
+    """Boot in which it was told to shut down; empty once it is back."""
+    frozen: bool = False
+    """Whether its VMs wait for it to be back from its shutdown."""
+    maintenance_for_shutdown: bool = False
+    """Whether its maintenance ends by itself when it is back."""
     failure_domain: str = ""
     """Hosts of one domain fail together; empty: it shares its fate with no other."""
     witness: bool = False
@@ -1229,6 +1523,19 @@ class HostLoss(Model, frozen=True, kw_only=True):
     left_out: int = 0
     missing_mib: int = 0
     why: str = ""
+
+
+class HostMaintenance(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    host: str = ""
+    maintenance: bool = False
+    unmovable: str = ""
+    ready: bool = False
+    move_back: bool = False
+    left: int = 0
+    away: int = 0
+    vms: tuple[StayingVM, ...] = ()
 
 
 class HostPlugin(Model, frozen=True, kw_only=True):
@@ -1389,6 +1696,24 @@ class LeaveCluster(Model, frozen=True, kw_only=True):
     """Leave a cluster that has no place for this host any more. Default: `False`."""
     confirm: str | UnsetType = UNSET
     """This host's name, once more; needed with `force`."""
+
+
+class LeaveMaintenance(Model, frozen=True, kw_only=True):
+    """`POST /v1/hosts/{host}/actions/leave-maintenance`."""
+
+    move_back: bool | UnsetType = UNSET
+    """Whether the VMs that left it for the maintenance come back. Default: `True`."""
+
+
+class LeaveMaintenanceHosts(Model, frozen=True, kw_only=True):
+    """What users say of one of the hosts."""
+
+    hosts: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of them."""
+    q: tuple[str, ...] | UnsetType = UNSET
+    """Conditions as lists take them, instead of `hosts`; all must hold."""
+    move_back: bool | UnsetType = UNSET
+    """Whether the VMs that left it for the maintenance come back. Default: `True`."""
 
 
 class Leftover(Model, frozen=True, kw_only=True):
@@ -1723,6 +2048,15 @@ class Power(Model, frozen=True, kw_only=True):
     """Whether it has power."""
 
 
+class PowerOnBmcs(Model, frozen=True, kw_only=True):
+    """What users say of one of the bmcs."""
+
+    bmcs: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of them."""
+    q: tuple[str, ...] | UnsetType = UNSET
+    """Conditions as lists take them, instead of `bmcs`; all must hold."""
+
+
 class Problem(Model, frozen=True, kw_only=True):
     """RFC 9457 section 3.1; `code` is ours and stable, `detail` says what was wrong and what to do."""
 
@@ -1740,6 +2074,15 @@ class Problem(Model, frozen=True, kw_only=True):
     """What was wrong and what to do."""
     request_id: str = ""
     """Id of the request, as in the agent's log."""
+
+
+class PromoteMembers(Model, frozen=True, kw_only=True):
+    """What users say of one of the hosts."""
+
+    members: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of them."""
+    q: tuple[str, ...] | UnsetType = UNSET
+    """Conditions as lists take them, instead of `members`; all must hold."""
 
 
 class PutBmc(Model, frozen=True, kw_only=True):
@@ -1788,6 +2131,15 @@ class Report(Model, frozen=True, kw_only=True):
     to_do: str = ""
     text: str = ""
     markdown: str = ""
+
+
+class RetryTasks(Model, frozen=True, kw_only=True):
+    """What users say of one of the tasks."""
+
+    tasks: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of them."""
+    q: tuple[str, ...] | UnsetType = UNSET
+    """Conditions as lists take them, instead of `tasks`; all must hold."""
 
 
 class Role(Model, frozen=True, kw_only=True):
@@ -1868,6 +2220,25 @@ class RunDrill(Model, frozen=True, kw_only=True):
     """The host's name, once more, or the cluster's for a full power loss: it is done for real."""
 
 
+class RunWorkflow(Model, frozen=True, kw_only=True):
+    """`POST /v1/workflows/{workflow}/actions/run`: on what, and the workflow's inputs."""
+
+    vm: str
+    """Name or id of the VM that it is run on."""
+    arguments: dict[str, str] | UnsetType = UNSET
+    """The workflow's inputs by name, as `GET /v1/workflows` lists them."""
+
+
+class RunnableWorkflow(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    name: str = ""
+    description: str = ""
+    run_on: str = ""
+    inputs: tuple[WorkflowInput, ...] = ()
+    steps: tuple[str, ...] = ()
+
+
 class SecretsKeyAtHost(Model, frozen=True, kw_only=True):
     """An object of the API."""
 
@@ -1946,6 +2317,22 @@ class SetPassword(Model, frozen=True, kw_only=True):
     """The present one; needed for one's own."""
 
 
+class ShutDown(Model, frozen=True, kw_only=True):
+    """`POST /v1/local/shutdown`."""
+
+    going: Going
+    """Whether the host is back soon: `reboot` or `power-off`."""
+
+
+class ShutDownHost(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    policy: str = ""
+    given: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+
+
 class SomeVMs(Model, frozen=True, kw_only=True):
     """`POST /v1/vms/actions/{start,reboot}`. Either `vms` or `q`."""
 
@@ -1953,6 +2340,18 @@ class SomeVMs(Model, frozen=True, kw_only=True):
     """Names or ids of the VMs."""
     q: tuple[str, ...] | UnsetType = UNSET
     """Conditions as lists take them, instead of `vms`; all must hold."""
+
+
+class StayingVM(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    id: str
+    name: str = ""
+    phase: str = ""
+    standing: str = ""
+    why: str = ""
+    task_id: str = ""
+    work: str = ""
 
 
 class StopVM(Model, frozen=True, kw_only=True):
@@ -2151,6 +2550,10 @@ class VM(Model, frozen=True, kw_only=True):
     """Boot of the host in which it was started last."""
     migrating_to_host_id: str = ""
     """Where it moves to right now; empty: nowhere."""
+    home_host_id: str = ""
+    """Where it goes back to when the maintenance of that host ends; empty: it stays where it is."""
+    starts_after_maintenance: bool = False
+    """Whether it was stopped for a maintenance, and is started after it."""
     blocked_reason: str = ""
     """Why it can't run now; empty: nothing forbids it."""
     ha: bool = True
@@ -2171,6 +2574,8 @@ class VM(Model, frozen=True, kw_only=True):
     """The name behind `host_id`; empty without one."""
     migrating_to_host_name: str = ""
     """The name behind `migrating_to_host_id`; empty without one."""
+    home_host_name: str = ""
+    """The name behind `home_host_id`; empty without one."""
     start_after_names: tuple[str, ...] = ()
     """The names behind `start_after_ids`."""
     ips: tuple[str, ...] = ()
@@ -2210,6 +2615,17 @@ class VoterPolicy(Model, frozen=True, kw_only=True):
     voters: int = 0
     voters_wanted: int = 0
     losses_survived: int = 0
+
+
+class WorkflowInput(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    name: str = ""
+    type: str = ""
+    required: bool = False
+    default: str = ""
+    length_max: int = 0
+    description: str = ""
 
 
 class WriteRole(Model, frozen=True, kw_only=True):

@@ -73,6 +73,25 @@ class AccessKeys(Collection[models.AccessKey]):
             models.AccessKeySecret,
         )
 
+    async def delete_many(
+        self, *, access_keys: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 access keys: delete an access key; it is refused everywhere at once.
+
+        Args:
+            access_keys: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.page(
+            request(
+                "POST",
+                path_of("access-keys", "actions", "delete"),
+                body=models.DeleteAccessKeys(access_keys=listed(access_keys)),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.Outcome,
+        )
+
     async def update(
         self,
         key: str,
@@ -220,6 +239,25 @@ class AccessTokens(Collection[models.AccessToken]):
             models.NewAccessToken,
         )
 
+    async def delete_many(
+        self, *, access_tokens: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 access tokens: revoke an access token, everywhere at once.
+
+        Args:
+            access_tokens: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.page(
+            request(
+                "POST",
+                path_of("access-tokens", "actions", "delete"),
+                body=models.DeleteAccessTokens(access_tokens=listed(access_tokens)),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.Outcome,
+        )
+
     async def list_tags(
         self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
     ) -> models.Tags:
@@ -317,6 +355,25 @@ class Accounts(Collection[models.Account]):
                 headers={"Idempotency-Key": idempotency_key},
             ),
             models.Account,
+        )
+
+    async def delete_many(
+        self, *, accounts: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 accounts: delete an account with its sessions, access tokens and access keys.
+
+        Args:
+            accounts: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.page(
+            request(
+                "POST",
+                path_of("accounts", "actions", "delete"),
+                body=models.DeleteAccounts(accounts=listed(accounts)),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.Outcome,
         )
 
     async def update(
@@ -589,6 +646,49 @@ class Bmcs(Collection[models.Bmc]):
             models.Bmc,
         )
 
+    async def delete_many(
+        self, *, bmcs: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 bmcs: forget the management board of a host.
+
+        Args:
+            bmcs: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.page(
+            request(
+                "POST",
+                path_of("bmcs", "actions", "delete"),
+                body=models.DeleteBmcs(bmcs=listed(bmcs)),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.Outcome,
+        )
+
+    async def power_on_many(
+        self,
+        *,
+        bmcs: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 bmcs: switch a host on by its management board.
+
+        Args:
+            bmcs: Names or ids of them.
+            q: Conditions as lists take them, instead of `bmcs`; all must hold.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.page(
+            request(
+                "POST",
+                path_of("bmcs", "actions", "power-on"),
+                body=models.PowerOnBmcs(bmcs=listed(bmcs), q=listed(q)),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.Outcome,
+        )
+
     async def delete(
         self, bmc: str, /, *, idempotency_key: str = "", if_match: int | str = ""
     ) -> None:
@@ -790,6 +890,8 @@ class Clusters(Collection[models.Cluster]):
         description: str | UnsetType = UNSET,
         admission: models.Admission | UnsetType | str = UNSET,
         host_failures: int | UnsetType = UNSET,
+        shutdown_policy: models.ShutdownPolicy | UnsetType | str = UNSET,
+        freeze_s_max: int | UnsetType = UNSET,
         idempotency_key: str = "",
     ) -> models.Cluster:
         """Make one of the clusters.
@@ -801,6 +903,8 @@ class Clusters(Collection[models.Cluster]):
             description: A note for people. At most 1000 characters.
             admission: What is done about a start that leaves too little room for the VMs of lost hosts. Default: `warn`.
             host_failures: The loss of how many hosts at a time is to be borne. 1..4. Default: `1`.
+            shutdown_policy: What becomes of the VMs of a host that is shut down in order; not `cluster`. Default: `conditional`.
+            freeze_s_max: For how long VMs wait for a host that was shut down with `freeze`; then they are started elsewhere. 60..86400. Default: `900`.
             idempotency_key: A repetition with the same key gives the first result.
         """
         return await self._api.answer(
@@ -814,10 +918,31 @@ class Clusters(Collection[models.Cluster]):
                     description=description,
                     admission=word(models.Admission, admission),
                     host_failures=host_failures,
+                    shutdown_policy=word(models.ShutdownPolicy, shutdown_policy),
+                    freeze_s_max=freeze_s_max,
                 ),
                 headers={"Idempotency-Key": idempotency_key},
             ),
             models.Cluster,
+        )
+
+    async def delete_many(
+        self, *, clusters: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """Delete up to 200 clusters, each with what goes along.
+
+        Args:
+            clusters: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.page(
+            request(
+                "POST",
+                path_of("clusters", "actions", "delete"),
+                body=models.DeleteClusters(clusters=listed(clusters)),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.Outcome,
         )
 
     async def get_room(self, cluster: str, /) -> models.Room:
@@ -841,6 +966,8 @@ class Clusters(Collection[models.Cluster]):
         description: str | UnsetType = UNSET,
         admission: models.Admission | UnsetType | str = UNSET,
         host_failures: int | UnsetType = UNSET,
+        shutdown_policy: models.ShutdownPolicy | UnsetType | str = UNSET,
+        freeze_s_max: int | UnsetType = UNSET,
         idempotency_key: str = "",
         if_match: int | str = "",
     ) -> models.Cluster:
@@ -854,6 +981,8 @@ class Clusters(Collection[models.Cluster]):
             description: A note for people. At most 1000 characters.
             admission: What is done about a start that leaves too little room for the VMs of lost hosts.
             host_failures: The loss of how many hosts at a time is to be borne. 1..4.
+            shutdown_policy: What becomes of the VMs of a host that is shut down in order; not `cluster`.
+            freeze_s_max: For how long VMs wait for a host that was shut down with `freeze`; then they are started elsewhere. 60..86400.
             idempotency_key: A repetition with the same key gives the first result.
             if_match: Do it only if the thing still has this revision.
         """
@@ -868,6 +997,8 @@ class Clusters(Collection[models.Cluster]):
                     description=description,
                     admission=word(models.Admission, admission),
                     host_failures=host_failures,
+                    shutdown_policy=word(models.ShutdownPolicy, shutdown_policy),
+                    freeze_s_max=freeze_s_max,
                 ),
                 headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
             ),
@@ -976,6 +1107,25 @@ class DataCenters(Collection[models.DataCenter]):
                 headers={"Idempotency-Key": idempotency_key},
             ),
             models.DataCenter,
+        )
+
+    async def delete_many(
+        self, *, data_centers: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """Delete up to 200 data centers, each with what goes along.
+
+        Args:
+            data_centers: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.page(
+            request(
+                "POST",
+                path_of("data-centers", "actions", "delete"),
+                body=models.DeleteDataCenters(data_centers=listed(data_centers)),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.Outcome,
         )
 
     async def update(
@@ -1123,6 +1273,25 @@ class DataStorages(Collection[models.DataStorage]):
                 headers={"Idempotency-Key": idempotency_key},
             ),
             models.DataStorage,
+        )
+
+    async def delete_many(
+        self, *, data_storages: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 data storages: forget a data storage; its files stay.
+
+        Args:
+            data_storages: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.page(
+            request(
+                "POST",
+                path_of("data-storages", "actions", "delete"),
+                body=models.DeleteDataStorages(data_storages=listed(data_storages)),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.Outcome,
         )
 
     async def list_tags(
@@ -1280,6 +1449,83 @@ class DistributedSwitches(Collection[models.DistributedSwitch]):
                 headers={"Idempotency-Key": idempotency_key},
             ),
             models.DistributedSwitch,
+        )
+
+    async def attach_many(
+        self,
+        *,
+        cluster: str,
+        distributed_switches: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 distributed switches: let a switch span the hosts of a cluster too.
+
+        Args:
+            cluster: Name or id of the cluster.
+            distributed_switches: Names or ids of them.
+            q: Conditions as lists take them, instead of `distributed_switches`; all must hold.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.page(
+            request(
+                "POST",
+                path_of("distributed-switches", "actions", "attach"),
+                body=models.AttachDistributedSwitches(
+                    cluster=cluster, distributed_switches=listed(distributed_switches), q=listed(q)
+                ),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.Outcome,
+        )
+
+    async def delete_many(
+        self, *, distributed_switches: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """Delete up to 200 distributed switches, each with what goes along.
+
+        Args:
+            distributed_switches: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.page(
+            request(
+                "POST",
+                path_of("distributed-switches", "actions", "delete"),
+                body=models.DeleteDistributedSwitches(
+                    distributed_switches=listed(distributed_switches)
+                ),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.Outcome,
+        )
+
+    async def detach_many(
+        self,
+        *,
+        cluster: str,
+        distributed_switches: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 distributed switches: take a switch away from a cluster that has no VM on it.
+
+        Args:
+            cluster: Name or id of the cluster.
+            distributed_switches: Names or ids of them.
+            q: Conditions as lists take them, instead of `distributed_switches`; all must hold.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.page(
+            request(
+                "POST",
+                path_of("distributed-switches", "actions", "detach"),
+                body=models.DetachDistributedSwitches(
+                    cluster=cluster, distributed_switches=listed(distributed_switches), q=listed(q)
+                ),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.Outcome,
         )
 
     async def update(
@@ -1473,6 +1719,32 @@ class Drills(Collection[models.Drill]):
             models.Drill,
         )
 
+    async def abort_many(
+        self,
+        *,
+        drills: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        reason: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 drills: end a drill early: what it broke is put right first.
+
+        Args:
+            drills: Names or ids of them.
+            q: Conditions as lists take them, instead of `drills`; all must hold.
+            reason: Why, for the report. At most 200 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.page(
+            request(
+                "POST",
+                path_of("drills", "actions", "abort"),
+                body=models.AbortDrills(drills=listed(drills), q=listed(q), reason=reason),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.Outcome,
+        )
+
     async def check(
         self,
         *,
@@ -1593,8 +1865,125 @@ class Events(Collection[models.Event]):
     """`/v1/events`."""
 
 
+class Ha:
+    """`/v1/ha`."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    async def arm(self, *, idempotency_key: str = "") -> models.HaStatus:
+        """Have failover act again.
+
+        Args:
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("ha", "actions", "arm"),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.HaStatus,
+        )
+
+    async def disarm(
+        self, *, reason: str, rearm_after_s: int | UnsetType = UNSET, idempotency_key: str = ""
+    ) -> models.HaStatus:
+        """Have failover act no more, as soon as nothing is under way.
+
+        Args:
+            reason: Why; shown to whoever wonders. At most 200 characters.
+            rearm_after_s: When to arm it again by itself, 60 s to 7 days; 0: when someone does so. Default: `0`.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("ha", "actions", "disarm"),
+                body=models.Disarm(reason=reason, rearm_after_s=rearm_after_s),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.HaStatus,
+        )
+
+    async def get_profile(self) -> models.HaProfile:
+        """The lease and watchdog times that failover goes by."""
+        return await self._api.answer(request("GET", path_of("ha", "profile")), models.HaProfile)
+
+    async def update_profile(
+        self, *, name: str, force: bool | UnsetType = UNSET, idempotency_key: str = ""
+    ) -> models.HaProfile:
+        """Go by another profile; guards follow within seconds.
+
+        Args:
+            name: The profile to go by: `wide`, `default` or `moonshot`.
+            force: Also if a host's network was seen not to hold it lately. Default: `False`.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("ha", "profile"),
+                body=models.ChangeProfile(name=name, force=force),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.HaProfile,
+        )
+
+    async def get_status(self) -> models.HaStatus:
+        """Whether failover acts, who disarmed it and why, and what is not done yet."""
+        return await self._api.answer(request("GET", path_of("ha", "status")), models.HaStatus)
+
+
 class Hosts(Collection[models.Host]):
     """`/v1/hosts`."""
+
+    async def delete_many(
+        self, *, hosts: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 hosts: remove a host from the cluster.
+
+        Args:
+            hosts: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.page(
+            request(
+                "POST",
+                path_of("hosts", "actions", "delete"),
+                body=models.DeleteHosts(hosts=listed(hosts)),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.Outcome,
+        )
+
+    async def leave_maintenance_many(
+        self,
+        *,
+        hosts: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        move_back: bool | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 hosts: end the maintenance of a host, complete or not; its VMs come back.
+
+        Args:
+            hosts: Names or ids of them.
+            q: Conditions as lists take them, instead of `hosts`; all must hold.
+            move_back: Whether the VMs that left it for the maintenance come back. Default: `True`.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.page(
+            request(
+                "POST",
+                path_of("hosts", "actions", "leave-maintenance"),
+                body=models.LeaveMaintenanceHosts(
+                    hosts=listed(hosts), q=listed(q), move_back=move_back
+                ),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.Outcome,
+        )
 
     async def update(
         self,
@@ -1602,6 +1991,7 @@ class Hosts(Collection[models.Host]):
         /,
         *,
         failure_domain: str | UnsetType | None = UNSET,
+        shutdown_policy: models.ShutdownPolicy | UnsetType | None = UNSET,
         cluster: str | UnsetType | None = UNSET,
         idempotency_key: str = "",
         if_match: int | str = "",
@@ -1611,6 +2001,7 @@ class Hosts(Collection[models.Host]):
         Args:
             host: Name or id.
             failure_domain: Hosts of one domain fail together; empty: it shares its fate with no other.
+            shutdown_policy: What becomes of its VMs when it is shut down in order.
             cluster: Name or id of another cluster; only for a host without VMs.
             idempotency_key: A repetition with the same key gives the first result.
             if_match: Do it only if the thing still has this revision.
@@ -1619,7 +2010,9 @@ class Hosts(Collection[models.Host]):
             request(
                 "PATCH",
                 path_of("hosts", host),
-                body=models.ChangeHost(failure_domain=failure_domain, cluster=cluster),
+                body=models.ChangeHost(
+                    failure_domain=failure_domain, shutdown_policy=shutdown_policy, cluster=cluster
+                ),
                 headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
             ),
             models.Host,
@@ -1675,6 +2068,70 @@ class Hosts(Collection[models.Host]):
             models.ReleasedHost,
         )
 
+    async def enter_maintenance(
+        self,
+        host: str,
+        /,
+        *,
+        unmovable: models.Unmovable | UnsetType | str = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.HostMaintenance:
+        """Let a host get no new VMs and have those on it moved away, live; asked again, it goes on.
+
+        Args:
+            host: Name or id.
+            unmovable: VMs that can't be moved: `refuse` to begin, `stop` them until it is over, or `keep` them there. Default: `refuse`.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("hosts", host, "actions", "enter-maintenance"),
+                body=models.EnterMaintenance(unmovable=word(models.Unmovable, unmovable)),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.HostMaintenance,
+        )
+
+    async def leave_maintenance(
+        self,
+        host: str,
+        /,
+        *,
+        move_back: bool | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.HostMaintenance:
+        """End the maintenance of a host, complete or not; its VMs come back.
+
+        Args:
+            host: Name or id.
+            move_back: Whether the VMs that left it for the maintenance come back. Default: `True`.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("hosts", host, "actions", "leave-maintenance"),
+                body=models.LeaveMaintenance(move_back=move_back),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.HostMaintenance,
+        )
+
+    async def get_maintenance(self, host: str, /) -> models.HostMaintenance:
+        """How far the maintenance of a host is: what is still on it, and why.
+
+        Args:
+            host: Name or id.
+        """
+        return await self._api.answer(
+            request("GET", path_of("hosts", host, "maintenance")), models.HostMaintenance
+        )
+
     async def list_tags(
         self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
     ) -> models.Tags:
@@ -1723,6 +2180,62 @@ class Hosts(Collection[models.Host]):
 
 class ImageStorages(Collection[models.ImageStorage]):
     """`/v1/image-storages`."""
+
+    async def attach_many(
+        self,
+        *,
+        data_center: str,
+        image_storages: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 image storages: let VMs of a data center be made of its images.
+
+        Args:
+            data_center: Name or id of the data center.
+            image_storages: Names or ids of them.
+            q: Conditions as lists take them, instead of `image_storages`; all must hold.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.page(
+            request(
+                "POST",
+                path_of("image-storages", "actions", "attach"),
+                body=models.AttachImageStorages(
+                    data_center=data_center, image_storages=listed(image_storages), q=listed(q)
+                ),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.Outcome,
+        )
+
+    async def detach_many(
+        self,
+        *,
+        data_center: str,
+        image_storages: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 image storages: take an image storage away from a data center that has no VM of its images.
+
+        Args:
+            data_center: Name or id of the data center.
+            image_storages: Names or ids of them.
+            q: Conditions as lists take them, instead of `image_storages`; all must hold.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.page(
+            request(
+                "POST",
+                path_of("image-storages", "actions", "detach"),
+                body=models.DetachImageStorages(
+                    data_center=data_center, image_storages=listed(image_storages), q=listed(q)
+                ),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.Outcome,
+        )
 
     async def list_tags(
         self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
@@ -1862,6 +2375,25 @@ class Images(Collection[models.Image]):
         async with uploading(asked, file, sha256, on_bytes) as ready:
             return await self._api.answer(ready, models.Image)
 
+    async def delete_many(
+        self, *, images: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 images: delete an image.
+
+        Args:
+            images: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.page(
+            request(
+                "POST",
+                path_of("images", "actions", "delete"),
+                body=models.DeleteImages(images=listed(images)),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.Outcome,
+        )
+
     async def delete(
         self, image: str, /, *, idempotency_key: str = "", if_match: int | str = ""
     ) -> None:
@@ -1964,6 +2496,25 @@ class JoinTokens(Collection[models.JoinToken]):
                 headers={"Idempotency-Key": idempotency_key},
             ),
             models.NewJoinTokens,
+        )
+
+    async def delete_many(
+        self, *, join_tokens: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 join tokens: revoke a join token.
+
+        Args:
+            join_tokens: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.page(
+            request(
+                "POST",
+                path_of("join-tokens", "actions", "delete"),
+                body=models.DeleteJoinTokens(join_tokens=listed(join_tokens)),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.Outcome,
         )
 
     async def list_tags(
@@ -2129,6 +2680,28 @@ class Local:
             models.FormerMember,
         )
 
+    async def shutdown(
+        self, *, going: models.Going | str, idempotency_key: str = ""
+    ) -> models.ShutDownHost:
+        """End the guests of this host, which goes down, as its policy says; for what systemd runs then.
+
+        Only on the host itself, through its unix socket, by root.
+
+        Args:
+            going: Whether the host is back soon: `reboot` or `power-off`.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.answer(
+            request(
+                "POST",
+                path_of("local", "shutdown"),
+                body=models.ShutDown(going=word(models.Going, going)),
+                headers={"Idempotency-Key": idempotency_key},
+                timeout_s=120.0,
+            ),
+            models.ShutDownHost,
+        )
+
     async def get_status(self) -> models.LocalStatus:
         """What this host is.
 
@@ -2173,6 +2746,78 @@ class Members:
                 ),
             ),
             models.Member,
+        )
+
+    async def auto_many(
+        self,
+        *,
+        members: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 members: let the cluster choose whether a host votes.
+
+        Args:
+            members: Names or ids of them.
+            q: Conditions as lists take them, instead of `members`; all must hold.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.page(
+            request(
+                "POST",
+                path_of("members", "actions", "auto"),
+                body=models.AutoMembers(members=listed(members), q=listed(q)),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.Outcome,
+        )
+
+    async def demote_many(
+        self,
+        *,
+        members: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 members: let a host never vote.
+
+        Args:
+            members: Names or ids of them.
+            q: Conditions as lists take them, instead of `members`; all must hold.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.page(
+            request(
+                "POST",
+                path_of("members", "actions", "demote"),
+                body=models.DemoteMembers(members=listed(members), q=listed(q)),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.Outcome,
+        )
+
+    async def promote_many(
+        self,
+        *,
+        members: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 members: let a host always vote.
+
+        Args:
+            members: Names or ids of them.
+            q: Conditions as lists take them, instead of `members`; all must hold.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.page(
+            request(
+                "POST",
+                path_of("members", "actions", "promote"),
+                body=models.PromoteMembers(members=listed(members), q=listed(q)),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.Outcome,
         )
 
     async def get_policy(self) -> models.VoterPolicy:
@@ -2464,6 +3109,25 @@ class PortGroups(Collection[models.PortGroup]):
             models.PortGroup,
         )
 
+    async def delete_many(
+        self, *, port_groups: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 port groups: delete a port group.
+
+        Args:
+            port_groups: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.page(
+            request(
+                "POST",
+                path_of("port-groups", "actions", "delete"),
+                body=models.DeletePortGroups(port_groups=listed(port_groups)),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.Outcome,
+        )
+
     async def delete(
         self, group: str, /, *, idempotency_key: str = "", if_match: int | str = ""
     ) -> None:
@@ -2603,6 +3267,25 @@ class Roles:
                 headers={"Idempotency-Key": idempotency_key},
             ),
             models.Role,
+        )
+
+    async def delete_many(
+        self, *, roles: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 roles: delete a role that nobody holds.
+
+        Args:
+            roles: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.page(
+            request(
+                "POST",
+                path_of("roles", "actions", "delete"),
+                body=models.DeleteRoles(roles=listed(roles)),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.Outcome,
         )
 
     async def list_tags(
@@ -2763,6 +3446,25 @@ class SecurityGroups(Collection[models.SecurityGroup]):
                 headers={"Idempotency-Key": idempotency_key},
             ),
             models.SecurityGroup,
+        )
+
+    async def delete_many(
+        self, *, security_groups: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 security groups: delete a security group.
+
+        Args:
+            security_groups: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.page(
+            request(
+                "POST",
+                path_of("security-groups", "actions", "delete"),
+                body=models.DeleteSecurityGroups(security_groups=listed(security_groups)),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.Outcome,
         )
 
     async def delete(
@@ -2940,6 +3642,25 @@ class SecurityGroups(Collection[models.SecurityGroup]):
 class Sessions(Collection[models.Session]):
     """`/v1/sessions`."""
 
+    async def delete_many(
+        self, *, sessions: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 sessions: end a session, everywhere at once.
+
+        Args:
+            sessions: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.page(
+            request(
+                "POST",
+                path_of("sessions", "actions", "delete"),
+                body=models.DeleteSessions(sessions=listed(sessions)),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.Outcome,
+        )
+
     async def list_tags(
         self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
     ) -> models.Tags:
@@ -3057,6 +3778,49 @@ class SystemTags:
 
 class Tasks(Collection[models.Task]):
     """`/v1/tasks`."""
+
+    async def cancel(
+        self, *, tasks: Sequence[str], idempotency_key: str = ""
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 tasks: ask a task to stop at its next safe point.
+
+        Args:
+            tasks: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.page(
+            request(
+                "POST",
+                path_of("tasks", "actions", "cancel"),
+                body=models.CancelTasks(tasks=listed(tasks)),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.Outcome,
+        )
+
+    async def retry_many(
+        self,
+        *,
+        tasks: Sequence[str] | UnsetType = UNSET,
+        q: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 tasks: have what failed and waits for its next try be tried at once.
+
+        Args:
+            tasks: Names or ids of them.
+            q: Conditions as lists take them, instead of `tasks`; all must hold.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.page(
+            request(
+                "POST",
+                path_of("tasks", "actions", "retry"),
+                body=models.RetryTasks(tasks=listed(tasks), q=listed(q)),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.Outcome,
+        )
 
     async def list_tags(
         self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
@@ -3643,6 +4407,76 @@ class Vms(Collection[models.VM]):
         )
 
 
+class Workflows:
+    """`/v1/workflows`."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    async def list(
+        self,
+        *,
+        q: Sequence[str] = (),
+        sort: str | UnsetType = UNSET,
+        limit: int | UnsetType = UNSET,
+    ) -> Page[models.RunnableWorkflow]:
+        """Workflows of plug-ins that people may run, as this agent knows them.
+
+        Args:
+            q: A condition: attribute, operator, value; all given must hold. Operators are `=`, `!=`, `>`, `>=`, `<`, `<=`, `~=` (pattern), `?=` (in), `!?=` (not in), `is:null`, `!is:null`.
+            sort: The attribute to sort by; with `-` in front, descending.
+            limit: How many at most. 1..10000.
+        """
+        return await self._api.page(
+            request(
+                "GET",
+                path_of("workflows"),
+                query=(
+                    *many("q", q),
+                    *one("sort", sort),
+                    *one("limit", limit),
+                ),
+            ),
+            models.RunnableWorkflow,
+        )
+
+    async def run(
+        self,
+        workflow: str,
+        /,
+        *,
+        vm: str,
+        arguments: dict[str, str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+        callback_url: str = "",
+    ) -> Started[models.VM]:
+        """Run a workflow on a VM.
+
+        Args:
+            workflow: Name or id.
+            vm: Name or id of the VM that it is run on.
+            arguments: The workflow's inputs by name, as `GET /v1/workflows` lists them.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return await self._api.started(
+            request(
+                "POST",
+                path_of("workflows", workflow, "actions", "run"),
+                body=models.RunWorkflow(vm=vm, arguments=arguments),
+                headers={
+                    "Idempotency-Key": idempotency_key,
+                    "If-Match": condition(if_match),
+                    "Callback-URL": callback_url,
+                },
+            ),
+            models.VM,
+            "vm",
+        )
+
+
 class Operations:
     """Everything that the API offers, by what it is about."""
 
@@ -3664,6 +4498,7 @@ class Operations:
         )
         self.drills = Drills(api, "drills", models.Drill)
         self.events = Events(api, "events", models.Event)
+        self.ha = Ha(api)
         self.hosts = Hosts(api, "hosts", models.Host)
         self.image_storages = ImageStorages(api, "image-storages", models.ImageStorage)
         self.images = Images(api, "images", models.Image)
@@ -3681,6 +4516,7 @@ class Operations:
         self.system_tags = SystemTags(api)
         self.tasks = Tasks(api, "tasks", models.Task)
         self.vms = Vms(api, "vms", models.VM)
+        self.workflows = Workflows(api)
 
     async def health(self) -> models.ClusterHealth:
         """Whether the cluster can take a failure now, what is wrong, and what to do. Takes about two seconds at most, and needs no quorum."""
