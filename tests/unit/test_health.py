@@ -18,6 +18,7 @@ from ha.health_facts import (
     PeerSeen,
     ShortRoom,
     StorageSeen,
+    VipSeen,
 )
 from ha.health_findings import Level, Verdict
 
@@ -115,6 +116,12 @@ class Case:
 
 def old(host: ClusterFacts, number: int, *, vms: int = 0, age_s: float | None = 40.0):
     return change(host, number, lease_fresh=False, lease_age_s=age_s, running_vms=vms)
+
+
+def vip(facts: ClusterFacts, number: int, phase: str, **fields):
+    """Let there be a VIP, and a host stand so with it."""
+    seen = VipSeen(address="192.0.2.100", phase=phase, **fields)
+    return say(replace(facts, vip=seen.address), number, vip=seen)
 
 
 CASES = (
@@ -222,6 +229,19 @@ CASES = (
     Case("gossip misses a host that answers", see(cluster(), 1, 2, gossip="failed"), {
         (DEGRADED, "h2", "gossip-misses"),
     }, Verdict.DEGRADED),
+    Case("the leader holds the VIP", vip(cluster(), 1, "held")),
+    Case("there was no time yet to take the VIP", vip(cluster(), 1, "waiting"), {
+        (DEGRADED, "h1", "vip-unheld"),
+    }, Verdict.DEGRADED),
+    Case("nobody leads, so nobody can hold the VIP", vip(say(replace(cluster(), leader_id=""), 1, leads=False), 1, "none"), {
+        (FAILING, "", "no-leader"),
+    }, Verdict.FAILING),
+    Case("another machine has the VIP", vip(cluster(), 1, "conflict", foreign_mac="02:00:00:00:00:99"), {
+        (DEGRADED, "h1", "vip-conflict"),
+    }, Verdict.DEGRADED),
+    Case("an imported certificate is not for the VIP", vip(cluster(), 1, "held", uncovered=True), {
+        (NOTICE, "h1", "vip-certificate"),
+    }),
     Case("a clock is off", see(cluster(), 1, 3, clock_offset_ms=-1500.0), {(NOTICE, "h3", "clock-off")}),
     Case("a clock is a little off", see(cluster(), 1, 3, clock_offset_ms=900.0)),
 )  # fmt: skip
