@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from msgspec.structs import replace
+
 from ha.arming import GAPS, holds
 from ha.health_facts import ClusterFacts
 from ha.health_findings import Finding, Level, Rule, listed, plural
@@ -103,15 +105,15 @@ def network_is_too_slow(facts: ClusterFacts, votes: Votes) -> Iterable[Finding]:
     for host in facts.hosts:
         gap_s = host.report.renewal_gap_s if host.report is not None else None
         if facts.lease_s and not holds(facts.lease_s, gap_s):
-            yield Finding(
-                severity=Level.DEGRADED,
-                code="profile-not-held",
-                what=f"its lease was not renewed for {gap_s:.1f} s within the last ten minutes, and the profile "
+            found = _finding(
+                Level.NOTICE,
+                "profile-not-held",
+                f"its lease was not renewed for {gap_s:.1f} s within the last ten minutes, and the profile "
                 f"{facts.profile} holds less than {facts.lease_s / GAPS:g} s",
-                advice="look at the network and the disks of the voters, or use a profile with longer leases "
+                "look at the network and the disks of the voters, or use a profile with longer leases "
                 "(kvorum ha profile wide)",
-                host_name=host.name,
             )
+            yield replace(found, host_name=host.name)
 
 
 def _finding(severity: Level, code: str, what: str, advice: str) -> Finding:

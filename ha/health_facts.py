@@ -55,6 +55,19 @@ class StorageSeen(msgspec.Struct, frozen=True, kw_only=True):
     full: bool = False
 
 
+class VipSeen(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a host stands with the VIP: `phase` is of `ha.vip.Phase`. `foreign_mac`: another machine that has the address.
+
+    `uncovered`: callers of this host by the VIP get a certificate of the operator's that isn't for it.
+    """
+
+    address: str
+    phase: str
+    foreign_mac: str = ""
+    why: str = ""
+    uncovered: bool = False
+
+
 class HostReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a host says of itself and of its way to others. `libvirt` is None on a witness, which has none; it is about
     the driver `hypervisor`, libvirt unless the host's settings name another. `driver_fault`: which driver can't be used.
@@ -76,6 +89,7 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True):
     guard: GuardSeen = GuardSeen(answers=False, why="it was not asked")
     libvirt: Answering | None = None
     storages: tuple[StorageSeen, ...] = ()
+    vip: VipSeen | None = None
     renewal_gap_s: float | None = None
 
 
@@ -132,7 +146,7 @@ class ClusterFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     `leader_id` is whom that agent follows, empty for nobody. `voter_ids` are the voters by its log. `blocked` are the first
     few of `blocked_count` VMs. `lease_s` is the length of leases by its `profile`, 0 when not known. `disarmed` says who
-    disarmed failover and why, empty while it is armed.
+    disarmed failover and why, empty while it is armed. `vip` is the management address that the leader should hold.
     """
 
     cluster_name: str
@@ -145,6 +159,7 @@ class ClusterFacts(msgspec.Struct, frozen=True, kw_only=True):
     blocked: tuple[BlockedVM, ...] = ()
     short_rooms: tuple[ShortRoom, ...] = ()
     broken_rules: tuple[BrokenRule, ...] = ()
+    vip: str = ""
     profile: str = "default"
     lease_s: float = 0.0
     disarmed: str = ""

@@ -92,7 +92,8 @@ def check_renewal(renewal: Renewal, host: Host | None, lease: Lease | None) -> N
     """Say whether a host may renew. Pure; `host` and `lease` are what the store holds.
 
     A fenced host may not, until it shows that its guests are gone: another boot, or a guard that counts none. Nor may
-    one with terms of before, which come late: the guard may keep to other ones by now.
+    one with terms of before, which come late: the guard may keep to other ones by now. Nor one of a disarmed guard that
+    passed an older agent, which drops what it doesn't know: it would seem to enforce.
 
     Raises:
         NotFoundError: no such member.
@@ -102,7 +103,12 @@ def check_renewal(renewal: Renewal, host: Host | None, lease: Lease | None) -> N
         raise NotFoundError(
             f"host {renewal.host_id} is not a member of this cluster: join it again"
         )
-    if lease is not None and lease.boot_id == renewal.boot_id and renewal.seq < lease.seq:
+    same_boot = lease is not None and lease.boot_id == renewal.boot_id
+    if lease is not None and same_boot and lease.disarmed and not renewal.lease_s:
+        raise ConflictError(
+            f"an agent on the way dropped what host {host.name} says of its lease", code="overtaken"
+        )
+    if lease is not None and same_boot and renewal.seq < lease.seq:
         told = (renewal.lease_s, renewal.watchdog_s, renewal.watchdog_armed, renewal.disarmed)
         if told != (lease.lease_s, lease.watchdog_s, lease.watchdog_armed, lease.disarmed):
             raise ConflictError(

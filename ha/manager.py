@@ -404,12 +404,10 @@ class _Plan:
         ):
             return None  # time will tell
         name = self._host_name(host_id)
-        why = "its guard was disarmed" if disarmed else "it had no watchdog"
-        return self._block(
-            vm,
-            f"no proof that {name} is off: {why}; "
-            f"make sure that it is off, then run: kvorum host confirm-off {name}",
-        )
+        then = f"make sure that it is off, then run: kvorum host confirm-off {name}"
+        if disarmed:
+            return self._block(vm, f"no proof that {name} is off: its guard was disarmed; {then}")
+        return self._block(vm, f"no proof that {name} is off: it had no watchdog; {then}")
 
     def _recover(self, vm: VM, proof: Proof) -> Decision | None:
         target, other = vm.migrating_to_host_id, None

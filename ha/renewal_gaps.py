@@ -1,6 +1,7 @@
 """How long a host's own renewals failed to arrive in its copy of the log: what its network and the elections really take.
 
 Fed with each renewal of this host that its agent applies, by the agent's monotonic clock; kept in memory for a while.
+A gap in which the lease ended is no measure of the network: then this host was cut off or stood still, which others tell.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ class RenewalGaps:
         self._last_s: float | None = None
         self._worst: deque[tuple[float, float]] = deque()  # (when, gap), gaps falling
 
-    def renewed(self) -> None:
-        """Note a renewal that was applied now."""
+    def renewed(self, lease_s: float) -> None:
+        """Note a renewal that was applied now; `lease_s` is the length of its lease, 0 when it doesn't say."""
         now_s = self._clock.monotonic_s()
-        if self._last_s is not None:
-            gap_s = now_s - self._last_s
+        gap_s = now_s - self._last_s if self._last_s is not None else 0.0
+        if self._last_s is not None and not 0 < lease_s <= gap_s:
             while self._worst and self._worst[-1][1] <= gap_s:
                 self._worst.pop()
             self._worst.append((now_s, gap_s))

@@ -137,7 +137,7 @@ class LinkTable:
 
     async def delete(self, link: Link) -> None:
         """Remove a device; gone already is fine."""
-        await self._do(f"cannot remove {link.name}", self._ipr.link("del", index=link.index), _GONE)
+        await self._do(f"cannot remove {link.name}", self._ipr.link("del", index=link.index), GONE)
 
     async def forwarding(self, bridge: int, tunnel: int) -> Forwarding:
         """Return the entries that we could have written."""
@@ -166,7 +166,7 @@ class LinkTable:
 
     async def remove_tunnel_end(self, tunnel: int, mac: str, remote: str) -> None:
         """Forget one remote end of a MAC."""
-        await self._tunnel_entry("del", tunnel, mac, remote, _GONE)
+        await self._tunnel_entry("del", tunnel, mac, remote, GONE)
 
     async def _tunnel_entry(
         self, verb: str, tunnel: int, mac: str, remote: str, fine: frozenset[int] = frozenset()
@@ -191,7 +191,7 @@ class LinkTable:
         await self._do(
             f"cannot remove the bridge entry of {mac}",
             self._ipr.fdb("del", ifindex=tunnel, lladdr=mac, flags=_MASTER),
-            _GONE,
+            GONE,
         )
 
     async def set_neighbour(self, bridge: int, ip: str, mac: str) -> None:
@@ -213,27 +213,34 @@ class LinkTable:
         await self._do(
             f"cannot remove the neighbour {ip}",
             self._ipr.neigh("del", dst=ip, ifindex=bridge, family=socket.AF_INET),
-            _GONE,
+            GONE,
         )
 
     async def _do(
         self, failure: str, call: Awaitable[Any], fine: frozenset[int] = frozenset()
     ) -> None:
-        try:
-            await call
-        except NetlinkError as error:
-            if error.code in fine:
-                return
-            reason = f"{failure}: {errno.errorcode.get(error.code, str(error.code))}"
-            if error.code in (errno.EOPNOTSUPP, errno.EPERM, errno.EAFNOSUPPORT):
-                raise PermanentError(
-                    f"{reason}; the kernel or our rights do not allow it"
-                ) from None
-            raise TemporaryError(reason) from None
+        await checked(failure, call, fine)
 
 
-_GONE = frozenset({errno.ENOENT, errno.ENODEV, errno.EINVAL, errno.ESRCH})
+GONE = frozenset({errno.ENOENT, errno.ENODEV, errno.EINVAL, errno.ESRCH, errno.EADDRNOTAVAIL})
 _EXISTS = frozenset({errno.EEXIST})
+
+
+async def checked(failure: str, call: Awaitable[Any], fine: frozenset[int] = frozenset()) -> None:
+    """Await a call of netlink; errors of the kinds in `fine` don't matter.
+
+    Raises:
+        TemporaryError, PermanentError: what else was refused; begins with `failure`.
+    """
+    try:
+        await call
+    except NetlinkError as error:
+        if error.code in fine:
+            return
+        reason = f"{failure}: {errno.errorcode.get(error.code, str(error.code))}"
+        if error.code in (errno.EOPNOTSUPP, errno.EPERM, errno.EAFNOSUPPORT):
+            raise PermanentError(f"{reason}; the kernel or our rights do not allow it") from None
+        raise TemporaryError(reason) from None
 
 
 def _link(message: Any) -> Link:
@@ -265,21 +272,35 @@ def link_thread() -> ThreadPoolExecutor:
 async def run_apart(
     thread: ThreadPoolExecutor, work: Callable[[LinkTable], Awaitable[Result]]
 ) -> Result:
-    """Run work on the kernel's links in the given thread, on a loop of its own.
+    """Run work on the kernel's links in the given thread, on a loop of its own; see `run_on_socket`."""
+
+    async def on_links(ipr: AsyncIPRoute) -> Result:
+        return await work(LinkTable(ipr))
+
+    return await run_on_socket(thread, on_links, timeout_s=APART_TIMEOUT_S)
+
+
+async def run_on_socket(
+    thread: ThreadPoolExecutor,
+    work: Callable[[AsyncIPRoute], Awaitable[Result]],
+    *,
+    timeout_s: float,
+) -> Result:
+    """Run work on a netlink socket in the given thread, on a loop of its own.
 
     When the caller is cancelled the piece of work still comes to its end, before any that follows.
 
     Raises:
-        TemporaryError: it took more than `APART_TIMEOUT_S`.
+        TemporaryError: it took more than `timeout_s`.
     """
 
     async def with_socket() -> Result:
         try:
-            async with asyncio.timeout(APART_TIMEOUT_S), AsyncIPRoute() as ipr:
-                return await work(LinkTable(ipr))
+            async with asyncio.timeout(timeout_s), AsyncIPRoute() as ipr:
+                return await work(ipr)
         except TimeoutError:
             raise TemporaryError(
-                f"the kernel's network did not answer in {APART_TIMEOUT_S:g} s"
+                f"the kernel's network did not answer in {timeout_s:g} s"
             ) from None
 
     def in_thread() -> Result:

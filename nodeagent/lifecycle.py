@@ -35,6 +35,7 @@ from core.paths import write_file
 from nodeagent.api.app import build_app, serve_unix
 from nodeagent.api.plain_http import open_plain
 from nodeagent.api.serving import Front, runner_of
+from nodeagent.api.vip_door import VipDoor
 from nodeagent.host_names import checked_own_address, own_name
 from nodeagent.identity.tokens import JoinTicket, parse_join_token
 from nodeagent.joining import joiner
@@ -327,6 +328,10 @@ class Lifecycle:
         for address in (record.address, "127.0.0.1"):
             door = self._front.open(address, record.api_port, context)
             self._open(door, address)
+        vip_door = VipDoor(self._front, member.node.store, record.api_port, context)
+        self._doors.append(
+            self._group.create_task(vip_door.run(), name="api-door-vip", context=Context())
+        )
         plain = self._basics.config.plain_http
         if plain is not None and (door_without_tls := open_plain(self._front, plain)) is not None:
             self._open(door_without_tls, "plain")

@@ -33,6 +33,8 @@ from ha.lease import LeaseJudge
 from ha.renewal_gaps import RenewalGaps
 from ha.serf.membership import SerfMembership
 from ha.serf.rpc import SerfRpc
+from ha.vip import lifetime_s
+from netfabric.vip import LinuxVip
 from nodeagent.api.plain_http import PlainHttpWarning
 from nodeagent.api.tls import ApiTls
 from nodeagent.compute.accelerator import read_accelerator
@@ -95,6 +97,7 @@ from nodeagent.services.storages import Storages
 from nodeagent.services.task_rescue import TaskRescue
 from nodeagent.services.task_runner import TaskRunner
 from nodeagent.services.thin_feeds import ThinFeeds
+from nodeagent.services.vip import VipService, own_addresses
 from nodeagent.services.vm_controller import VmController
 from nodeagent.services.vm_power import VmPower
 from nodeagent.services.vm_service import VmService
@@ -218,13 +221,14 @@ class Member:
         bmcs = Bmcs(self.node, leases, Ipmi(), secrets.keys)
         self._fencing = Fencing(self.node, bmcs, self._events)
         self._bmc_checks = BmcChecks(self.node, bmcs, self._events)
-        look = SelfLook(self.node, checks, secrets.kept, self._gaps.worst_s)
+        vip = VipService(self.node, LinuxVip(clock, lifetime_s), self._events)
+        look = SelfLook(self.node, checks, secrets.kept, self._gaps.worst_s, vip.seen)
         health = ClusterHealth(self.node, look, leases)
         drills = Drills(self.node, health)
         plain = basics.config.plain_http
         targets = CallbackTargets(
             basics.config.callbacks,
-            hosts=lambda: (host.address for host in store.all(Host)),
+            hosts=lambda: own_addresses(store),
             is_own=is_own_address,
         )
         self.services = Services(
@@ -264,6 +268,7 @@ class Member:
             ),
             storages=storages,
             thin=ThinFeeds(self.node),
+            vip=vip,
             vms=VmService(self.node, self._placing, AdmissionControl(store, self._judge).admit),
         )
         self._drill_runner = DrillRunner(self.node, drills, leases, bmcs, self._events)
@@ -354,6 +359,7 @@ class Member:
             "images": self.services.images.run,
             "incoming": self.services.incoming.run,
             "housekeeping": Housekeeping(self.node).run,
+            "vip": self.services.vip.run,
             "voters": VoterController(self.node, self.services.states, self._events).run,
             "feed": FeedFollower(self.node).run,
             "audits": self.services.identity.audits.run,
@@ -427,7 +433,7 @@ class Member:
                 else:
                     self._judge.applied(lease)
                     if host_id == self.node.host_id:
-                        self._gaps.renewed()
+                        self._gaps.renewed(lease.lease_s)
 
 
 def _choice(config: Config, *, witness: bool) -> Choice:

@@ -19,6 +19,8 @@ from core.identity.keyring import Keyring
 from core.member_file import MemberRecord
 from core.paths import Paths, write_file
 from ha.lease import RenewalAnswer, answer_to
+from ha.vip import lifetime_s
+from netfabric.memory_vip import MemoryVip, MemoryVipNetwork
 from nodeagent.api.app import build_app, serve_unix
 from nodeagent.api.limits import DEFAULT_LIMITS, ApiLimits
 from nodeagent.api.serving import Front
@@ -34,6 +36,7 @@ from nodeagent.services.bmcs import Bmcs
 from nodeagent.services.callback_sender import CallbackSender
 from nodeagent.services.callback_targets import CallbackPolicy, CallbackTargets
 from nodeagent.services.callbacks import Callbacks
+from nodeagent.services.event_log import EventLog
 from nodeagent.services.exclusion import Exclusion
 from nodeagent.services.ha_settings import HaSettings
 from nodeagent.services.health import ClusterHealth
@@ -43,6 +46,7 @@ from nodeagent.services.secrets_rotation import SecretsRotation
 from nodeagent.services.self_look import SelfLook
 from nodeagent.services.services import Services
 from nodeagent.services.storage_checks import StorageChecks
+from nodeagent.services.vip import VipService
 from nodeagent.services.vm_service import VmService
 from storage.memory_driver import MemoryDriver
 from tests.one_member import ADMIN_TOKEN, HOST_ID, OneMember, authority, running
@@ -116,9 +120,13 @@ class FakeAgent:
             targets = CallbackTargets(CallbackPolicy(), hosts=tuple, is_own=lambda _: False)
             self.power = MemoryPower()
             ages = Ages()
+            self.vip_network = MemoryVipNetwork("192.0.2.0/24")
+            driver = MemoryVip(self.vip_network, "02:00:00:00:00:01", member.clock, lifetime_s)
+            self.vip = VipService(member.node, driver, EventLog(member.node))
+            checks = StorageChecks(driver_of_memory)
             health = ClusterHealth(
                 member.node,
-                SelfLook(member.node, StorageChecks(driver_of_memory), secrets.kept),
+                SelfLook(member.node, checks, secrets.kept, vip=self.vip.seen),
                 Ages(),
             )
             self.services = Services(
@@ -163,6 +171,7 @@ class FakeAgent:
                 states=MemberStates(member.node),
                 storages=NoStorages(),
                 thin=None,
+                vip=self.vip,
                 vms=VmService(member.node, FirstHost()),
             )
 

@@ -144,9 +144,7 @@ class DrillWorld:
         self.nodes = {id_: self._node(id_, name) for name, id_ in IDS.items()}
         self.faults = {id_: HostFaults(self, id_) for id_ in ADDRESSES}
         self.targets = {id_: DrillTarget(self.nodes[id_], self.faults[id_]) for id_ in ADDRESSES}
-        self.bmcs = Bmcs(
-            member.node, self.leases, self.profile, self.power, lambda: member.secrets_key
-        )
+        self.bmcs = Bmcs(member.node, self.leases, self.power, lambda: member.secrets_key)
         self.drills = Drills(self.nodes[HOST_ID], self)
         member.machine.on_applied(self._note)
 

@@ -79,9 +79,18 @@ def make_request(host_id: str) -> tuple[str, str]:
 
 
 def sign_request(
-    authority: KeyPair, request_pem: str, *, host_id: str, host_name: str, address: str, now_ms: int
+    authority: KeyPair,
+    request_pem: str,
+    *,
+    host_id: str,
+    host_name: str,
+    address: str,
+    now_ms: int,
+    vip: str = "",
 ) -> str:
     """Return a host certificate (PEM) for a signing request. Names come from us, not from the request.
+
+    `vip` is the cluster's management address, which any host may have; empty: none.
 
     Raises:
         InvalidError: the request is damaged or not signed by its own key.
@@ -104,6 +113,8 @@ def sign_request(
         x509.IPAddress(ipaddress.ip_address(address)),
         x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
     ]
+    if vip:
+        names.append(x509.IPAddress(ipaddress.ip_address(vip)))
     certificate = (
         x509.CertificateBuilder()
         .subject_name(_common_name(host_id))
@@ -140,6 +151,16 @@ def life_of(certificate_pem: str) -> tuple[int, int]:
     certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     return int(begin.timestamp() * 1000), int(end.timestamp() * 1000)
+
+
+def is_for_address(certificate_pem: str, address: str) -> bool:
+    """Tell whether a certificate is for an IP address."""
+    certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return False
+    return ipaddress.ip_address(address) in names.get_values_for_type(x509.IPAddress)
 
 
 def renewal_due(certificate_pem: str, *, now_ms: int) -> bool:

@@ -19,6 +19,7 @@ HANDSHAKES_MAX = 256
 HANDSHAKES_PER_ADDRESS_MAX = 32
 BACKLOG = 128
 NO_ROOM_PAUSE_S = 0.1
+_IP_FREEBIND = 15  # linux/in.h; the socket module has no name for it before Python 3.13
 
 
 class Doorway:
@@ -37,10 +38,10 @@ class Doorway:
         handshake_timeout_s: float,
         shutdown_timeout_s: float,
         has_room: Callable[[str], bool] = lambda address: True,
+        moving: bool = False,
     ) -> None:
-        """Listen. Raises OSError if the port can't be had."""
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        self._socket = socket.create_server((address, port), family=family, backlog=BACKLOG)
+        """Listen. `moving`: also while this host doesn't have the address. Raises OSError if the port can't be had."""
+        self._socket = _listen(address, port, moving=moving)
         self._socket.setblocking(False)
         self._context, self._make, self._has_room = context, make, has_room
         self._handshake_timeout_s = handshake_timeout_s
@@ -93,3 +94,19 @@ class Doorway:
             self._shaking[address] -= 1
             if not self._shaking[address]:
                 del self._shaking[address]
+
+
+def _listen(address: str, port: int, *, moving: bool) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    if not moving:
+        return socket.create_server((address, port), family=family, backlog=BACKLOG)
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+        listening.bind((address, port))
+        listening.listen(BACKLOG)
+    except OSError:
+        listening.close()
+        raise
+    return listening

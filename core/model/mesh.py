@@ -150,6 +150,9 @@ class Mesh(Resource, tag="mesh.v1", frozen=True, kw_only=True):
             "Silence after which a voter gives its place to another host.", least=10, most=604_800
         ),
     ] = 600
+    vip: Annotated[
+        str, attribute("Management address that the leader holds (docs/vip.md); empty: none.")
+    ] = ""
 
 
 class HostState(StrEnum):

@@ -6,7 +6,7 @@ Pure. Asked before a drill is recorded, and once more by its observer right befo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -22,6 +22,7 @@ from core.model import (
     DrillVM,
     Host,
     HostState,
+    Lease,
     Task,
     VMPhase,
 )
@@ -88,6 +89,7 @@ class DrillView:
     open_drill: Drill | None = None
     target_refuses: str = ""
     too_old: tuple[str, ...] = ()
+    leases: Mapping[str, Lease] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,18 @@ def _one_at_a_time(view: DrillView, wish: Wish) -> Iterable[Obstacle]:
             what=f"drill {name} is under way, and there is one at a time",
             advice=f"wait for it (kvorum drill show {name}), or end it: kvorum drill abort {name}",
         )
+
+
+def _one_profile(view: DrillView, wish: Wish) -> Iterable[Obstacle]:
+    """The promise is that of the profile: a guard that keeps to other times keeps another."""
+    del wish
+    for host_id, lease in view.leases.items():
+        if view.profile.of(lease) != view.profile:
+            yield _obstacle(
+                "profile-changing",
+                what=f"the guard of {_name(view, host_id)} doesn't keep to the times of the profile yet",
+                advice="wait until it does: kvorum ha status",
+            )
 
 
 def _armed(view: DrillView, wish: Wish) -> Iterable[Obstacle]:
@@ -454,6 +468,7 @@ def _name(view: DrillView, host_id: str) -> str:
 CHECKS: tuple[Check, ...] = (
     _one_at_a_time,
     _armed,
+    _one_profile,
     _quorum,
     _all_hosts_well,
     _all_know_drills,

@@ -32,7 +32,7 @@ AGENT_BACK_S = 30.0
 STARTS_AT_ONCE = 4
 START_S = 0.5
 CUT_S_MAX = 120
-STORAGE_LOSS_S, STORAGE_LOSS_S_MAX = 20, 25
+STORAGE_LOSS_S, STORAGE_LOSS_S_MAX = 15, 20
 """Shorter than what a guest waits for its storage before it starts elsewhere (`nodeagent.services.storage_loss`)."""
 CUT_RETURNS_S = 4.0
 BLINK_S = 2.0

@@ -20,7 +20,7 @@ from core.model import (
     DrillVerdict,
     DrillVM,
 )
-from ha.drills.promises import writes_back_s
+from ha.drills.promises import takes_host, writes_back_s
 from ha.drills.verdict import seconds
 from ha.profile import Profile
 
@@ -123,7 +123,7 @@ def _promise(drill: Drill, profile: Profile) -> str:
             said = "Guests on it wait, and go on when it is back. None is started twice."
         case DrillKind.FULL_POWER_LOSS:
             said = "What ran runs again when the power is back, without anyone's help."
-        case _ if any(one.promise is DrillPromise.STAYS for one in drill.vms):
+        case DrillKind.NETWORK_CUT if not takes_host(drill.kind, drill.duration_s, profile):
             said = "A cut as short as this one changes nothing."
         case _:
             said = (
@@ -146,7 +146,7 @@ def _vms(vms: Sequence[DrillVM]) -> tuple[tuple[str, ...], ...]:
             PROMISED[one.promise],
             seconds(one.bound_ms) if one.bound_ms else "-",
             seconds(one.running_ms) if one.running_ms != NOT_SEEN else "-",
-            one.now_on or one.was_on,
+            _now_on(one),
             str(one.verdict),
             one.why,
         )
@@ -154,6 +154,11 @@ def _vms(vms: Sequence[DrillVM]) -> tuple[tuple[str, ...], ...]:
     ]
     head = ("VM", "WAS ON", "PROMISE", "WITHIN", "RAN AFTER", "NOW ON", "VERDICT", "WHY")
     return (head, *rows) if rows else ()
+
+
+def _now_on(one: DrillVM) -> str:
+    """Return who runs it, as far as that was seen."""
+    return one.now_on or (one.was_on if one.promise is DrillPromise.STAYS else "-")
 
 
 def _meaning(drill: Drill) -> str:

@@ -100,7 +100,8 @@ class Guard:
         self._give_order()
         if self.clock.phase is Phase.HELD and self.clock.enforced:
             return max(0.0, min(TICK_S, self.clock.deadline_s - now_s))
-        return TICK_S if self.clock.phase is Phase.IDLE or self._stuck_told else KILLING_TICK_S
+        killing = self.clock.phase is Phase.ENDED and not self._stuck_told
+        return KILLING_TICK_S if killing else TICK_S
 
     def ask_to_stop(self, now_s: float) -> None:
         """Refuse new guests; `may_exit` says when the process may end."""

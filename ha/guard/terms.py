@@ -44,13 +44,13 @@ class Terms:
         """Note that a renewal was committed; `heard`: with all that it said.
 
         An older agent on the way drops what it doesn't know. Then only a guard that has no terms yet takes `lease_s`,
-        as all guards did before.
+        as all guards did before, or what it says by now if that is shorter.
         """
         if heard and number == self.number:
             self.acknowledged = True
             self.clock.kept_s = self.said.lease_s
         elif not self.clock.kept_s:
-            self.clock.kept_s = lease_s
+            self.clock.kept_s = min(lease_s, self.said.lease_s or lease_s)
 
     def strengthen(self, *, lease_s: float, disarm: bool, bound: bool, now_s: float) -> bool:
         """Take on what is stricter than before, at once; True when something changed.

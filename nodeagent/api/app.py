@@ -42,6 +42,7 @@ from nodeagent.api import (
     tags,
     tasks,
     two_factor,
+    vip,
     vms,
     workflows,
 )
@@ -72,6 +73,7 @@ AREAS = (
     access_keys,
     roles,
     joining,
+    vip,
     members,
     bmcs,
     drills,

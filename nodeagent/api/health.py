@@ -13,6 +13,7 @@ from core.model import DataStorage, kind_of
 from ha.health import Judgement, judge
 from ha.health_facts import ClusterFacts, HostFacts, HostReport, PeerSeen
 from ha.health_host_rules import committed_index
+from ha.health_vip_rules import vip_holder_name
 from nodeagent.api.requests import json_answer, services_of
 from nodeagent.api.rights import sight_of
 from nodeagent.api.views import Shown
@@ -40,6 +41,8 @@ def shown_health(facts: ClusterFacts, found: Judgement) -> Shown:
         "index": facts.index,
         "quorum": votes.quorum,
         "leader_name": facts.name_of(votes.leader_id) if votes.leader_id else "",
+        "vip": facts.vip,
+        "vip_holder_name": vip_holder_name(facts),
         "voters": votes.total,
         "voters_up": len(votes.up),
         "losses_survived": max(0, votes.losses_left),

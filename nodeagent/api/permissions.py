@@ -113,6 +113,8 @@ NEEDS: dict[str, Need] = {
     "GET /v1/members": _role("host", READ),
     "GET /v1/members/policy": _role("host", READ),
     "PATCH /v1/members/policy": _role("host", CHANGE),
+    "GET /v1/members/vip": _role("host", READ),
+    "PATCH /v1/members/vip": _role("host", CHANGE),
     "GET /v1/ha/status": _role("host", READ),
     "GET /v1/ha/profile": _role("host", READ),
     "PATCH /v1/ha/profile": _role("host", CHANGE),

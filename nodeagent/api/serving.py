@@ -222,8 +222,13 @@ class Front:
         self._places = Places(limits.connections, limits.connections_per_address)
         self._connections: set[Connection] = set()
 
-    def open(self, address: str, port: int, context: ssl.SSLContext | None) -> Doorway:
-        """Listen; run what is returned to let callers in. Without `context` it is plain HTTP. Raises OSError if that can't be."""
+    def open(
+        self, address: str, port: int, context: ssl.SSLContext | None, *, moving: bool = False
+    ) -> Doorway:
+        """Listen; run what is returned to let callers in. Without `context` it is plain HTTP. Raises OSError if that can't be.
+
+        `moving`: also while this host doesn't have the address.
+        """
         return Doorway(
             address,
             port,
@@ -232,6 +237,7 @@ class Front:
             handshake_timeout_s=HANDSHAKE_TIMEOUT_S,
             shutdown_timeout_s=SHUTDOWN_TIMEOUT_S,
             has_room=lambda remote: self._places.has_room(network_of(remote)),
+            moving=moving,
         )
 
     async def watch(self) -> None:

@@ -81,6 +81,7 @@ class Drills:
             open_drill=open_drill,
             target_refuses=refusal,
             too_old=too_old,
+            leases={lease.id: lease for lease in store.all(Lease)},
         )
         return preflight(view, wish)
 

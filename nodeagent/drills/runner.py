@@ -19,6 +19,7 @@ from core.model import (
     FAULT,
     NOT_SEEN,
     VM,
+    Arming,
     Bmc,
     Drill,
     DrillEvent,
@@ -28,6 +29,7 @@ from core.model import (
     Host,
     HostState,
     Lease,
+    Mesh,
     PowerState,
     Severity,
 )
@@ -39,6 +41,7 @@ from ha.health_facts import HostReport
 from ha.profile import profile_of
 from nodeagent.drills.drills import Drills
 from nodeagent.drills.target import BEGIN_PATH, BeginFault, FaultBegun
+from nodeagent.joining.founding import MESH_ID
 from nodeagent.node import Node
 from nodeagent.services.bmcs import Bmcs
 from nodeagent.services.event_log import EventLog
@@ -258,6 +261,8 @@ class DrillRunner:
                     self._after_ms(run), "abort", f"ended early: {stored.abort_reason}"
                 )
                 return stored.abort_reason
+            if self._store.need(Mesh, MESH_ID).ha_arming is Arming.DISARMED:
+                return "failover was disarmed meanwhile"
             if run.watching.unexpected:
                 return run.watching.unexpected
         return ""

@@ -238,6 +238,8 @@ class Doorkeeper:
         address = checked_address(request.address)
         if not _is_id(request.host_id):
             raise InvalidError("the host id is not a UUID in lower case with dashes")
+        if address == mesh.vip:
+            raise ConflictError(f"address {address} is the cluster's VIP: join with --address")
         hosts = [h for h in self._store.all(Host) if besides is None or h.id != besides.id]
         for host in hosts:
             if host.id == request.host_id:

@@ -1,4 +1,4 @@
-"""Renews this host's certificate, with a new key, when two thirds of its life are over.
+"""Renews this host's certificate, with a new key, when two thirds of its life are over, or it isn't for the VIP.
 
 A request is signed here if this host can open the authority's key, else by another member over the mesh; that member
 signs for the calling host only, with the names that the state has for it. The new pair is exchanged on disk and taken
@@ -16,7 +16,13 @@ from typing import Annotated
 import msgspec
 
 from core.errors import FatalError, PlatformError, UnavailableError
-from core.identity.certificates import KeyPair, make_request, renewal_due, sign_request
+from core.identity.certificates import (
+    KeyPair,
+    is_for_address,
+    make_request,
+    renewal_due,
+    sign_request,
+)
 from core.identity.host_identity import check_issued, exchange_identity
 from core.identity.hsm import SecretsLockedError
 from core.identity.sealing import Keys, unseal
@@ -53,14 +59,25 @@ class CertificateRenewal:
         self._node, self._secrets_key, self._reload = node, secrets_key, reload
 
     async def run(self) -> None:
-        """Look every hour until cancelled; after a failure every minute."""
-        while True:
-            try:
-                await self.renew_if_due()
-                await asyncio.sleep(ROUND_S)
-            except (PlatformError, OSError) as error:
-                log.warning("the host's certificate can't be renewed", extra={"error": str(error)})
-                await asyncio.sleep(RETRY_S)
+        """Look every hour, and when the mesh's settings change, until cancelled; after a failure every minute."""
+        watch = self._node.store.watch(Mesh)
+        try:
+            while True:
+                pause_s = ROUND_S
+                try:
+                    await self.renew_if_due()
+                except (PlatformError, OSError) as error:
+                    log.warning(
+                        "the host's certificate can't be renewed", extra={"error": str(error)}
+                    )
+                    pause_s = RETRY_S
+                try:
+                    async with asyncio.timeout(pause_s):
+                        await watch.next()
+                except TimeoutError:
+                    continue
+        finally:
+            self._node.store.unwatch(watch)
 
     async def renew_if_due(self) -> bool:
         """Renew if it is time; tell whether it was.
@@ -71,11 +88,13 @@ class CertificateRenewal:
         """
         node = self._node
         present = node.paths.host_pem.read_text()
-        if not renewal_due(present, now_ms=node.clock.wall_ms()):
+        mesh = node.store.need(Mesh, MESH_ID)
+        lacks_vip = bool(mesh.vip) and not is_for_address(present, mesh.vip)
+        if not (lacks_vip or renewal_due(present, now_ms=node.clock.wall_ms())):
             return False
         request_pem, key_pem = make_request(node.host_id)
         pair = KeyPair(await self._signed(request_pem), key_pem)
-        check_issued(pair, host_id=node.host_id, ca_pem=node.store.need(Mesh, MESH_ID).ca_pem)
+        check_issued(pair, host_id=node.host_id, ca_pem=mesh.ca_pem)
         exchange_identity(node.paths, pair)
         self._reload()
         log.info("the host's certificate was renewed")
@@ -101,6 +120,7 @@ class CertificateRenewal:
             host_name=host.name,
             address=host.address,
             now_ms=node.clock.wall_ms(),
+            vip=mesh.vip,
         )
 
     async def _signed(self, request_pem: str) -> str:

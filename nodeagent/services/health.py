@@ -114,6 +114,7 @@ class ClusterHealth:
             ),
             short_rooms=short_rooms(store, self._ages),
             broken_rules=broken_rules(store),
+            vip=mesh.vip if mesh is not None else "",
         )
 
     def _host(

@@ -9,12 +9,18 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from core.errors import ForbiddenError, UnavailableError
-from core.model import Host, HostState, Lease
+from core.errors import ConflictError, ForbiddenError, UnavailableError
+from core.model import Host, HostState, Lease, Severity
 from ha.lease import LeaseBatcher, LeaseJudge, Renewal, RenewalAnswer, answer_to, lease_of
+from ha.twins import CODES, Twins
 from nodeagent.node import Node
+from nodeagent.services.event_log import EventLog
 
 FORWARD_TIMEOUT_S = 4.0
+TWICE = (
+    "host {} exists twice: another machine asks for its lease with a boot of its own, and gets none. Is its disk a copy? "
+    "Switch the wrong one off, and have it join under a name of its own"
+)
 FORWARDED_PATH = "/mesh/lease/forwarded"
 
 
@@ -24,6 +30,7 @@ class LeaseRelay:
     def __init__(self, node: Node, judge: LeaseJudge) -> None:
         self._node = node
         self._judge = judge
+        self._twins, self._events = Twins(), EventLog(node)
         self._batcher = LeaseBatcher(
             commit=self._commit,
             host_of=lambda host_id: node.store.get(Host, host_id),
@@ -49,7 +56,7 @@ class LeaseRelay:
         """
         leader_id = self._node.engine.leader()
         if leader_id == self._node.host_id:
-            return answer_to(renewal, await self._batcher.renew(renewal))
+            return await self._granted(renewal)
         leader = self._node.store.get(Host, leader_id or "")
         if leader is None:
             raise UnavailableError("there is no leader now: leases can't be renewed")
@@ -67,7 +74,22 @@ class LeaseRelay:
         """Take a renewal that another agent passed on because this one leads."""
         if not self._node.engine.is_leader():
             raise UnavailableError("this agent does not lead any more")
-        return answer_to(renewal, await self._batcher.renew(renewal))
+        return await self._granted(renewal)
+
+    async def _granted(self, renewal: Renewal) -> RenewalAnswer:
+        """Commit a renewal here, on the leader; tell when a host seems to exist twice."""
+        try:
+            return answer_to(renewal, await self._batcher.renew(renewal))
+        except ConflictError as error:
+            now_s = self._node.clock.monotonic_s()
+            twice = error.code in CODES and self._twins.refused(
+                renewal.host_id, renewal.boot_id, now_s
+            )
+            if twice and (host := self._node.store.get(Host, renewal.host_id)) is not None:
+                await self._events.record(
+                    "host-twice", host, TWICE.format(host.name), severity=Severity.ALARM
+                )
+            raise
 
     async def _commit(self, renewals: tuple[Renewal, ...]) -> int:
         puts: list[Lease | Host] = []

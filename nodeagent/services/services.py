@@ -26,6 +26,7 @@ from nodeagent.services.own_certificates import OwnCertificates
 from nodeagent.services.secrets_rotation import SecretsRotation
 from nodeagent.services.storages import Storages
 from nodeagent.services.thin_feeds import ThinFeeds
+from nodeagent.services.vip import VipService
 from nodeagent.services.vm_service import VmService
 
 
@@ -55,4 +56,5 @@ class Services:
     states: MemberStates
     storages: Storages
     thin: ThinFeeds
+    vip: VipService
     vms: VmService

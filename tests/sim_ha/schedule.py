@@ -77,7 +77,9 @@ def random_faults(rng: random.Random, hosts: tuple[str, ...], safe_s: float) -> 
     if rng.random() < 0.4:
         for _ in range(rng.randint(1, 2)):
             at_s = rng.choice([rng.uniform(5, 55), rng.choice(faults).at_s + rng.uniform(-4, 1)])
-            faults.append(Fault(Kind.DISARM, (), max(1.0, at_s), rng.choice([2.0, 8.0, 25.0])))
+            faults.append(
+                Fault(Kind.DISARM, (), min(max(1.0, at_s), 62.0), rng.choice([2.0, 8.0, 25.0]))
+            )
     if rng.random() < 0.25:
         pair = tuple(rng.sample(hosts, 2))
         faults.append(Fault(Kind.MESH, pair, rng.uniform(2, 50), rng.uniform(5, 60)))

@@ -46,6 +46,7 @@ class Wishes:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._latest = 0
 
     def begin(self, kind: Kind) -> None:
         """An operator wants it."""
@@ -79,8 +80,12 @@ class Wishes:
 
     def _try(self, changed: Change, what: str) -> None:
         world, until_s = self._world, self._world.timeline.now_s + 20.0
+        self._latest += 1
+        mine = self._latest
 
         def attempt() -> None:
+            if mine != self._latest:
+                return  # somebody wants something else by now
             for agent in world.hosts.values():
                 if not world.leadership.serves(agent):
                     continue

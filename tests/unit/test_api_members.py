@@ -74,6 +74,7 @@ class Agent:
             states=MemberStates(many.node),
             storages=None,
             thin=None,
+            vip=None,
             vms=None,
         )
 

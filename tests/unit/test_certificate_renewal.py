@@ -15,6 +15,7 @@ from core.errors import InvalidError, PlatformError, UnavailableError
 from core.identity.certificates import (
     KeyPair,
     fingerprint,
+    is_for_address,
     life_of,
     make_authority,
     make_request,
@@ -29,6 +30,7 @@ from core.mesh.server import MeshServer
 from core.mesh.tls import TlsFiles
 from core.model import ApiCertificate, Event, Host, Mesh, Severity
 from core.paths import Paths, write_file
+from nodeagent.joining.founding import MESH_ID
 from nodeagent.mesh_rpc import MeshRpc
 from nodeagent.services.certificate_renewal import (
     AskCertificate,
@@ -37,7 +39,16 @@ from nodeagent.services.certificate_renewal import (
 )
 from nodeagent.services.expiry_warnings import DAY_MS, ExpiryWarnings, days_reached
 from tests.mesh_identity import Authority
-from tests.one_member import HOST_ID, NOW_MS, OTHER_ID, OneMember, authority, founded
+from tests.one_member import (
+    HOST_ID,
+    NOW_MS,
+    OTHER_ID,
+    OneMember,
+    authority,
+    founded,
+    running,
+    until,
+)
 from tests.own_certificates import DAY as A_DAY
 from tests.own_certificates import NOW, for_names
 from tests.unit.test_mesh import ECHO, echo
@@ -90,6 +101,30 @@ def renewing(member: OneMember, tmp_path: Path, host_id: str = HOST_ID, **option
 @pytest.fixture
 async def member() -> OneMember:
     return await founded()
+
+
+async def test_it_is_renewed_once_when_the_cluster_has_a_vip_that_it_is_not_for(member, tmp_path):
+    host = renewing(member, tmp_path)
+    mesh = member.store.need(Mesh, MESH_ID)
+    await member.store.apply(puts=(replace(mesh, vip="192.0.2.100"),))
+    before = on_disk(host.paths)
+    assert await host.renewal.renew_if_due()
+    after = on_disk(host.paths)
+    assert not is_for_address(before.certificate_pem, "192.0.2.100")
+    assert is_for_address(after.certificate_pem, "192.0.2.100")
+    assert is_for_address(after.certificate_pem, "192.0.2.1")
+    assert fits(host.paths)
+    assert not await host.renewal.renew_if_due()
+
+
+async def test_setting_a_vip_renews_it_without_waiting_for_the_hourly_look(member, tmp_path):
+    host = renewing(member, tmp_path)
+    async with running(host.renewal.run):
+        assert host.reloads == []
+        mesh = member.store.need(Mesh, MESH_ID)
+        await member.store.apply(puts=(replace(mesh, vip="192.0.2.100"),))
+        await until(lambda: host.reloads, 5.0)
+    assert is_for_address(on_disk(host.paths).certificate_pem, "192.0.2.100")
 
 
 async def test_it_is_renewed_with_a_new_key_at_two_thirds_of_its_life_and_not_before(

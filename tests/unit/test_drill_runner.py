@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from core.errors import ConflictError, ForbiddenError, InvalidError
 from core.model import (
+    Arming,
     Bmc,
     DataStorage,
     Drill,
@@ -362,3 +363,19 @@ async def test_without_a_board_a_cut_is_proven_by_time_and_a_reset_host_is_left_
     assert killed.left_to_do == "switch h2 on, see kvorum health"
     assert killed.verdict is DrillVerdict.FAILED
     assert killed.left_to_do in killed.why
+
+
+@drill_test
+async def test_failover_that_is_disarmed_meanwhile_ends_the_drill_and_gives_the_power_back(
+    world: DrillWorld,
+) -> None:
+    await world.member.add_vm(host_id=OTHER_ID, **RUNS)
+    async with running(world.runner().run):
+        drill = await world.begin(DrillKind.POWER_OFF)
+        await until(lambda: not world.power.on[ADDRESSES[OTHER_ID]])
+        disarmed = replace(world.member.mesh(), ha_arming=Arming.DISARMED)
+        await world.store.apply(puts=(disarmed,))
+        ended = await world.ended(drill)
+    assert ended.verdict is DrillVerdict.INCONCLUSIVE
+    assert "disarmed" in ended.why
+    assert world.nothing_is_broken()

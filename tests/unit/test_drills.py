@@ -24,6 +24,7 @@ from core.model import (
     DrillVM,
     Host,
     HostState,
+    Lease,
     PowerState,
     Task,
     VMPhase,
@@ -95,6 +96,7 @@ def codes(plan: Plan) -> set[str]:
 
 TASK = Task(id="t", name="t", workflow="migrate-vm", subject="vm/id-web", runner_host_id="h2")
 OPEN = Drill(id="d", name="agent-kill-h3-d", kind=DrillKind.AGENT_KILL)
+OTHER_TIMES = Lease(id="h3", name="h3", boot_id="b", seq=1, lease_s=30.0, watchdog_s=10.0)
 NO_WATCHDOG = GuardSeen(answers=True, phase="held", lease_valid=True, watchdog="none", armed=False)
 
 
@@ -129,6 +131,8 @@ def test_a_cluster_that_is_well_can_take_any_drill(kind: DrillKind) -> None:
         (view(facts=change(cluster(), 2, witness=True)), DrillKind.POWER_OFF, "witness"),
         (view(hosts={"h2": host(2), "h3": host(3, down_boot_id="b")}), DrillKind.POWER_OFF, "host-not-well"),
         (view(vm("web"), hosts={"h2": host(2), "h3": host(3, unreachable_storage_ids=("shared",))}), DrillKind.POWER_OFF, "no-room"),
+        (view(leases={"h3": OTHER_TIMES}), DrillKind.AGENT_KILL, "profile-changing"),
+        (view(facts=replace(cluster(), disarmed="root")), DrillKind.AGENT_KILL, "ha-disarmed"),
         (view(target_refuses="no nft"), DrillKind.NETWORK_CUT, "target-refuses"),
         (view(vm("web"), open_tasks=(TASK,)), DrillKind.AGENT_KILL, "task-open"),
         (view(vm("web", phase=VMPhase.CREATING)), DrillKind.AGENT_KILL, "vm-busy"),
@@ -161,7 +165,7 @@ def test_a_cut_whose_outcome_is_open_is_refused() -> None:
 
 
 def test_a_storage_is_lost_for_less_than_guests_wait_for_it() -> None:
-    for duration_s, wanted in ((0, set()), (25, set()), (26, {"duration-out-of-bounds"})):
+    for duration_s, wanted in ((0, set()), (20, set()), (21, {"duration-out-of-bounds"})):
         plan = check(
             view(vm("web")),
             DrillKind.STORAGE_LOSS,
@@ -358,6 +362,12 @@ def test_a_name_cannot_spoil_the_markdown() -> None:
     odd = drill(vms=(one(blocked="a | b <script>"),), events=FELT, state=DrillState.ENDED)
     text = report_of(judged(odd, DEFAULT), DEFAULT, "h1").markdown
     assert "a \\| b \\<script\\>" in text
+
+
+def test_a_short_cut_promises_that_nothing_changes() -> None:
+    for duration_s, words in ((8, "changes nothing"), (34, "run elsewhere within 21 s")):
+        cut = drill(DrillKind.NETWORK_CUT, duration_s=duration_s)
+        assert words in report_of(cut, DEFAULT, "h1").text
 
 
 @pytest.mark.parametrize("kind", list(DrillKind))

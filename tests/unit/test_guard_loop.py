@@ -395,3 +395,18 @@ def test_a_watchdog_without_a_way_out_is_fed_on_while_disarmed(world: World) -> 
     world.run(20)
     assert world.watchdog.armed
     assert world.watchdog.fed >= fed + 15
+
+
+def test_a_first_answer_that_comes_after_a_shorter_wish_counts_for_the_shorter_time(
+    world: World,
+) -> None:
+    world.cut = True
+    world.run(0.2)
+    world.renew()
+    late = world.threads.answers.pop()
+    world.configure(lease_s=7)
+    world.run(0.5)
+    world.threads.answers.append(late)
+    world.guard.tick(world.now_s)
+    assert world.guard.clock.kept_s == 7
+    assert world.guard.clock.deadline_s == late.sent_s + 7

@@ -3,10 +3,24 @@
 import asyncio
 
 import pytest
+from msgspec.structs import replace
 
 from core.errors import ConflictError
-from core.model import Event, Host, HostState, Lease, PowerState, Severity, Task, TaskState, VMPhase
+from core.model import (
+    Arming,
+    Event,
+    Host,
+    HostState,
+    Lease,
+    Mesh,
+    PowerState,
+    Severity,
+    Task,
+    TaskState,
+    VMPhase,
+)
 from ha.lease import LeaseJudge
+from nodeagent.joining.founding import MESH_ID
 from nodeagent.services.event_log import EventLog
 from nodeagent.services.ha_controller import HaController
 from nodeagent.services.host_service import confirm_off
@@ -338,3 +352,39 @@ async def test_confirming_a_host_that_renews_is_refused(cluster):
     with pytest.raises(ConflictError, match="so it is on"):
         await confirm_off(cluster.member.node, host, 3.0)
     assert cluster.store.need(Host, OTHER_ID).state is HostState.MEMBER
+
+
+def armed_as(cluster, arming: Arming):
+    mesh = cluster.store.need(Mesh, MESH_ID)
+    return replace(mesh, ha_arming=arming, ha_disarmed_by="ana", ha_disarm_reason="new switches")
+
+
+@cluster_test
+async def test_while_disarmed_no_vm_moves_and_says_who_is_to_be_asked(cluster):
+    await cluster.begin()
+    vm = await cluster.member.add_vm(host_id=OTHER_ID, **RUNNING)
+    await cluster.store.apply(puts=(armed_as(cluster, Arming.DISARMED),))
+    async with cluster.running():
+        cluster.alive.remove(OTHER_ID)
+        await asyncio.sleep(60)
+        waits = cluster.member.vm(vm.id)
+        assert waits.host_id == OTHER_ID
+        assert "disarmed by ana (new switches)" in waits.blocked_reason
+        assert "kvorum ha arm" in waits.blocked_reason
+        await cluster.store.apply(puts=(armed_as(cluster, Arming.ARMED),))
+        await until(lambda: cluster.member.vm(vm.id).host_id != OTHER_ID)
+
+
+@cluster_test
+async def test_a_host_lost_while_its_guard_was_disarmed_is_not_taken_by_time(cluster):
+    await cluster.begin()
+    vm = await cluster.member.add_vm(host_id=OTHER_ID, **RUNNING)
+    async with cluster.running():
+        cluster.alive.remove(OTHER_ID)
+        lease = cluster.store.need(Lease, OTHER_ID)
+        told = replace(lease, lease_s=12.0, watchdog_s=6.0, disarmed=True)
+        await cluster.store.apply(puts=(told,))
+        await asyncio.sleep(120)
+        waits = cluster.member.vm(vm.id)
+    assert waits.host_id == OTHER_ID
+    assert "its guard was disarmed" in waits.blocked_reason

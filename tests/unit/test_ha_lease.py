@@ -295,3 +295,12 @@ def test_a_host_is_judged_by_what_its_guard_said() -> None:
     assert silence_of(profile, host(), told, 18.9) is None
     assert silence_of(profile, host(), told, 19.0) is Proof.TIME
     assert silence_of(profile, host(), replace(told, disarmed=True), 1000.0) is None
+
+
+def test_a_disarmed_guards_renewal_that_lost_what_it_said_on_the_way_is_refused() -> None:
+    told = replace(said(renewal(seq=5), 12.0), disarmed=True)
+    with pytest.raises(ConflictError) as refused:
+        check_renewal(renewal(seq=6), host(), lease_of(told))
+    assert refused.value.code == "overtaken"
+    check_renewal(renewal(seq=6), host(), lease_of(said(renewal(seq=5), 12.0)))
+    check_renewal(renewal(boot="b2", seq=1), host(), lease_of(told))

@@ -28,8 +28,8 @@ async def nothing(ground: Ground) -> Seen:
     return Seen("seen")
 
 
-def row(bound_s: float | None = 21.0, *, double_writer: bool = False, number: int = 1) -> Row:
-    return Row(number, "a fault", "it runs", bound_s, play=nothing, double_writer=double_writer)
+def row(bound_s: float | None = 21.0, *, trusted: bool = False, number: int = 1) -> Row:
+    return Row(number, "a fault", "it runs", bound_s, play=nothing, trusted=trusted)
 
 
 # ---------------------------------------------------------------- verdicts
@@ -49,10 +49,10 @@ def test_a_double_writer_fails_a_row_whatever_else_was_seen() -> None:
     assert "d.qcow2 open in two" in result.reason
 
 
-def test_the_row_of_two_writers_passes_only_if_the_observer_saw_them() -> None:
-    lying = row(None, double_writer=True)
-    assert judge(lying, Seen("seen"), Watch("two", samples=9)).verdict is Verdict.PASS
-    assert judge(lying, Seen("seen"), LOOKED).verdict is Verdict.FAIL
+def test_two_writers_are_allowed_only_where_the_fault_breaks_what_is_trusted() -> None:
+    watch = Watch("two", samples=9)
+    assert judge(row(None, trusted=True), Seen("seen"), watch).verdict is Verdict.PASS
+    assert judge(row(None), Seen("seen"), watch).verdict is Verdict.FAIL
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from ha.health_facts import (
     PeerSeen,
     ShortRoom,
     StorageSeen,
+    VipSeen,
 )
 from ha.health_findings import Level, Verdict
 
@@ -117,6 +118,12 @@ def old(host: ClusterFacts, number: int, *, vms: int = 0, age_s: float | None = 
     return change(host, number, lease_fresh=False, lease_age_s=age_s, running_vms=vms)
 
 
+def vip(facts: ClusterFacts, number: int, phase: str, **fields):
+    """Let there be a VIP, and a host stand so with it."""
+    seen = VipSeen(address="192.0.2.100", phase=phase, **fields)
+    return say(replace(facts, vip=seen.address), number, vip=seen)
+
+
 CASES = (
     Case("all is well", cluster()),
     Case("five voters, two lost", silence(cluster(5), 4, 5), {
@@ -162,6 +169,13 @@ CASES = (
     Case("a fenced host", old(change(cluster(), 2, fenced=True), 2), {
         (DEGRADED, "h2", "host-fenced"),
     }, Verdict.DEGRADED),
+    Case("failover is disarmed", replace(cluster(), disarmed="ana (new switches)"), {
+        (DEGRADED, "", "ha-disarmed"),
+    }, Verdict.DEGRADED),
+    Case("a network that hardly holds the profile", replace(
+        say(cluster(), 2, renewal_gap_s=6.0), lease_s=12.0, profile="default",
+    ), {(NOTICE, "h2", "profile-not-held")}),
+    Case("a network that holds the profile", replace(say(cluster(), 2, renewal_gap_s=5.9), lease_s=12.0), set()),
     Case("a BMC with a fault", change(cluster(), 2, bmc_fault=True), {(NOTICE, "h2", "bmc-fault")}),
     Case("maintenance", change(cluster(), 2, maintenance=True), {(NOTICE, "h2", "host-in-maintenance")}),
     Case("a host joins", old(change(cluster(4, voters=3), 4, joining=True, report=None), 4, age_s=None), {
@@ -215,6 +229,19 @@ CASES = (
     Case("gossip misses a host that answers", see(cluster(), 1, 2, gossip="failed"), {
         (DEGRADED, "h2", "gossip-misses"),
     }, Verdict.DEGRADED),
+    Case("the leader holds the VIP", vip(cluster(), 1, "held")),
+    Case("there was no time yet to take the VIP", vip(cluster(), 1, "waiting"), {
+        (DEGRADED, "h1", "vip-unheld"),
+    }, Verdict.DEGRADED),
+    Case("nobody leads, so nobody can hold the VIP", vip(say(replace(cluster(), leader_id=""), 1, leads=False), 1, "none"), {
+        (FAILING, "", "no-leader"),
+    }, Verdict.FAILING),
+    Case("another machine has the VIP", vip(cluster(), 1, "conflict", foreign_mac="02:00:00:00:00:99"), {
+        (DEGRADED, "h1", "vip-conflict"),
+    }, Verdict.DEGRADED),
+    Case("an imported certificate is not for the VIP", vip(cluster(), 1, "held", uncovered=True), {
+        (NOTICE, "h1", "vip-certificate"),
+    }),
     Case("a clock is off", see(cluster(), 1, 3, clock_offset_ms=-1500.0), {(NOTICE, "h3", "clock-off")}),
     Case("a clock is a little off", see(cluster(), 1, 3, clock_offset_ms=900.0)),
 )  # fmt: skip

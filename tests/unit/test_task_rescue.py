@@ -8,8 +8,20 @@ from msgspec.structs import replace
 
 from core.bus import Bus
 from core.errors import ConflictError
-from core.model import VM, Host, HostState, Lease, PowerState, Task, TaskState, VMPhase
+from core.model import (
+    VM,
+    Arming,
+    Host,
+    HostState,
+    Lease,
+    Mesh,
+    PowerState,
+    Task,
+    TaskState,
+    VMPhase,
+)
 from ha.lease import LeaseJudge
+from nodeagent.joining.founding import MESH_ID
 from nodeagent.services.mesh_carrier import MeshCarrier
 from nodeagent.services.task_rescue import Rescue, RescueTask, TaskRescue, rescue
 from nodeagent.services.vm_service import VmService
@@ -149,6 +161,15 @@ async def test_a_host_that_missed_its_renewals_keeps_its_task_until_the_time_is_
     await scene.run(3)
     assert scene.task().state is TaskState.SUCCEEDED
     assert (scene.vm().phase, scene.vm().power) == (VMPhase.STOPPED, STOPPED)
+
+
+@scene_test
+async def test_while_failover_is_disarmed_no_task_is_taken_over(scene):
+    await scene.begin("stop-vm", power=STOPPED, phase=VMPhase.RUNNING)
+    mesh = scene.member.store.need(Mesh, MESH_ID)
+    await scene.member.store.apply(puts=(replace(mesh, ha_arming=Arming.DISARMED),))
+    await scene.run(60)
+    assert scene.task().state is TaskState.RUNNING
 
 
 @scene_test

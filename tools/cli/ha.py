@@ -32,9 +32,9 @@ def _names(attribute: str, nothing: str) -> Column:
     return Column(attribute.replace("_", " "), shown)
 
 
-def _when(attribute: str) -> Column:
+def _when(title: str, attribute: str) -> Column:
     return Column(
-        attribute.removesuffix("_ms").replace("_", " "),
+        title,
         lambda item: shown_time(item.integer(attribute)) if item.integer(attribute) else "-",
     )
 
@@ -44,8 +44,8 @@ STATUS = (
     text("profile", "profile"),
     text("disarmed by", "disarmed_by"),
     text("reason", "reason"),
-    _when("disarmed_ms"),
-    _when("rearm_ms"),
+    _when("asked for", "disarmed_ms"),
+    _when("armed again", "rearm_ms"),
     _names("waits_for", "nothing"),
     _names("hosts_behind", "none"),
 )

@@ -58,6 +58,7 @@ def _summary(found: Item) -> list[tuple[str, str]]:
         ("asked", found.text("host_name", "-")),
         ("quorum", "yes" if found.flag("quorum") else "no"),
         ("leader", found.text("leader_name", "none")),
+        *([("VIP", _vip(found))] if found.text("vip") else []),
         ("voters up", f"{found.integer('voters_up')} of {found.integer('voters')}"),
         ("more may fail", f"{left} before writes stop" if left else "none"),
         ("VMs blocked", str(found.integer("vms_blocked"))),
@@ -66,6 +67,10 @@ def _summary(found: Item) -> list[tuple[str, str]]:
         if names := found.texts(key):
             rows.append((title, ", ".join(names)))
     return rows
+
+
+def _vip(found: Item) -> str:
+    return f"{found.text('vip')} ({found.text('vip_holder_name') or 'held by nobody'})"
 
 
 def _role(item: Item) -> str:

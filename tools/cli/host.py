@@ -27,6 +27,8 @@ def _state(item: Item) -> str:
     words = [state, *(word for word in ("witness", "maintenance") if item.flag(word))]
     if item.text("down_boot_id"):
         words.append("shut down")
+    if fault := item.text("driver_fault"):
+        words.append(f"no VM starts: {fault}")
     return ", ".join(words)
 
 

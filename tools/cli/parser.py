@@ -27,6 +27,7 @@ NOUNS: dict[str, tuple[str, str]] = {
     "ha": ("tools.cli.ha", "switch failover off for work on the network, and choose its times"),
     "members": ("tools.cli.member", "who votes, how far each host is, and whether it is well"),
     "member": ("tools.cli.member", "the same as members"),
+    "vip": ("tools.cli.vip", "the one address at which the cluster is managed, whoever leads"),
     "token": ("tools.cli.token", "single-use tokens for hosts that shall join"),
     "login": ("tools.cli.login", "log in from elsewhere"),
     "logout": ("tools.cli.login", "end the session of this machine"),

@@ -158,7 +158,7 @@ async def give_up(args: Namespace, ctx: Context) -> int:
     write_done(
         ctx,
         started.item,
-        f"{args.name}: is given up; kvorum task show {args.name} says what it leaves",
+        f"{args.name}: its host is asked to give it up; kvorum task show {args.name} says what it leaves",
     )
     return 0
 

@@ -88,8 +88,7 @@ def _number(target: Target, result: Result | None) -> Number:
     elif result.verdict is Verdict.NOT_RUN:
         why = f"not run: {result.reason}"
     elif measured is None:
-        failed = f": {result.reason}" if result.verdict is Verdict.FAIL else ""
-        why = f"its row didn't measure it{failed}"
+        why = f"its row didn't measure it: {result.reason}"
     else:
         why = ""
     return Number(

@@ -140,7 +140,7 @@ def _said(error: BaseException) -> str:
 
 
 async def _watch(row: Row, observer: Observer) -> None:
-    while row.double_writer or not observer.double_writers:
+    while row.trusted or not observer.double_writers:
         await asyncio.sleep(WATCH_S)
     raise DoubleWriterSeen
 

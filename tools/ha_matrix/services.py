@@ -36,7 +36,7 @@ def _chosen(service: Service, shape: Shape) -> Service:
         settings = (
             f"LD_PRELOAD={FAKETIME[0]}",
             f"FAKETIME_TIMESTAMP_FILE={CLOCK_FILE}",
-            "FAKETIME_NO_CACHE=1",
+            "FAKETIME_CACHE_DURATION=1",
             "FAKETIME_DONT_FAKE_MONOTONIC=1",
         )
         return replace(service, argv=("/usr/bin/env", *settings, *service.argv))

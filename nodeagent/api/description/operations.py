@@ -62,6 +62,7 @@ from nodeagent.api.roles import WriteRole
 from nodeagent.api.storages import CreateDataStorage
 from nodeagent.api.tasks import GiveUpTask
 from nodeagent.api.two_factor import TotpCode
+from nodeagent.api.vip import ChangeVip
 from nodeagent.api.workflows import RunWorkflow
 from nodeagent.joining.messages import AboutStanding, JoinAnswer, JoinCancel, JoinRequest, Standing
 from nodeagent.services.vm_requests import (
@@ -227,6 +228,7 @@ POLICY = titled(
     "VoterPolicy",
     object_of(voters_max=NUMBER, voter_replace_after_s=NUMBER, feature_level=NUMBER, **VOTES),
 )
+VIP = titled("Vip", object_of(address=TEXT, holder_name=TEXT, problems=list_of(TEXT)))
 HA_STATUS = titled(
     "HaStatus",
     object_of(
@@ -356,6 +358,8 @@ HEALTH = titled(
         index=NUMBER,
         quorum=FLAG,
         leader_name=TEXT,
+        vip=TEXT,
+        vip_holder_name=TEXT,
         voters=NUMBER,
         voters_up=NUMBER,
         losses_survived=NUMBER,
@@ -568,6 +572,15 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "Change how many hosts vote; the leader acts on it within seconds.",
         {200: ("The changed policy.", POLICY)},
         body=ChangePolicy,
+    ),
+    ("GET", "/v1/members/vip"): Operation(
+        "The management address (VIP), who holds it, and what is wrong with it. Takes two seconds at most.",
+        {200: ("The address; empty while none is set.", VIP)},
+    ),
+    ("PATCH", "/v1/members/vip"): Operation(
+        "Set, change or clear the management address (VIP); the leader takes it within seconds.",
+        {200: ("The address as it is now.", VIP)},
+        body=ChangeVip,
     ),
     ("GET", "/v1/ha/status"): Operation(
         "Whether failover acts, who disarmed it and why, and what is not done yet.",
@@ -985,7 +998,12 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("POST", "/v1/local/lease"): Operation(
         "Renew this host's lease; for its guard.",
-        {200: ("Committed.", object_of(index=NUMBER))},
+        {
+            200: (
+                "Committed, and what of it is recorded.",
+                object_of(index=NUMBER, lease_s=REAL, watchdog_s=REAL, disarmed=FLAG),
+            )
+        },
         body=Renewal,
         only_on_host=True,
     ),

@@ -75,6 +75,7 @@ class World:
             "losses_survived": 1,
         }
     )
+    vip: str = ""
     secrets: dict = field(
         default_factory=lambda: {
             "key_id": "0123456789abcdef",
@@ -289,6 +290,11 @@ class StubAgent:
             case (("GET" | "PATCH"), ["members", "policy"]):
                 self.world.policy.update(asked.json if asked.body else {})
                 return 200, self.world.policy, {}
+            case (("GET" | "PATCH"), ["members", "vip"]):
+                if asked.body:
+                    self.world.vip = str(asked.json["address"])
+                holder = "h1" if self.world.vip and not asked.body else ""
+                return 200, {"address": self.world.vip, "holder_name": holder, "problems": []}, {}
             case "POST", ["members", name, "actions", verb]:
                 vote = {"promote": "always", "demote": "never", "auto": "auto"}[verb]
                 self._one("members", name)["vote"] = vote

@@ -98,6 +98,8 @@ def small_health():
         "index": 42,
         "quorum": True,
         "leader_name": "h1",
+        "vip": "10.0.0.9",
+        "vip_holder_name": "h1",
         "voters": 3,
         "voters_up": 2,
         "losses_survived": 0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from tools.ha_matrix.ground import Ground
+from tools.ha_matrix.rows.network import check_kill
 from tools.ha_matrix.shapes import BOARDS
 from tools.ha_matrix.verdict import Missed, Row, Seen
 
@@ -24,8 +25,8 @@ async def _relied_on(ground: Ground) -> None:
 async def lies(ground: Ground) -> Seen:
     """Row 22: a board that was right until now says "off" of a host that was only cut off.
 
-    That a board tells the truth is what fencing by boards rests on, so two writers are expected until the host's own
-    guard ends its lease: this row shows that the observer sees them, and how long it lasts.
+    That a board tells the truth is what fencing by boards rests on, so two writers are possible until the host's own
+    guard ends its lease: this row shows whether there were, and for how long.
     """
     host = ground.hosts[2]
     guest = await ground.writing("row22", host=host)
@@ -36,14 +37,14 @@ async def lies(ground: Ground) -> Seen:
     again_s = await ground.runs_again_s(guest, since_s, hosts=ground.others(host), deadline_s=60.0)
     kill_s = await ground.gone_s(guest, since_s, deadline_s=30.0)
     await ground.lab.bmc(host, "honest")
-    limit_s = ground.profile.lease_s + 0.2
-    if kill_s > limit_s:
-        raise Missed(f"the first guest lived for {kill_s:.1f} s, longer than its lease")
-    both_s = kill_s - again_s
+    check_kill(ground, kill_s)
+    both_s = max(0.0, kill_s - again_s)
+    seen = "the observer saw both" if ground.observer.double_writers else "never both at a time"
     return Seen(
-        f"the board's word was taken after {again_s:.1f} s, the guard killed the first guest after {kill_s:.1f} s: both ran for "
-        f"{max(0.0, both_s):.1f} s, and the observer saw it. Trust assumption of docs/ha.md",
-        figures={"both_ran_s": max(0.0, both_s)},
+        f"its guard killed the first guest after {kill_s:.1f} s, the VM runs elsewhere after {again_s:.1f} s: both ran for "
+        f"{both_s:.1f} s, {seen}. What a board says is trusted (docs/ha.md)",
+        again_s,
+        {"both_ran_s": both_s},
     )
 
 
@@ -84,12 +85,12 @@ ROWS = (
     Row(
         22,
         'a BMC says "off" of a host that lives',
-        "two writers until the host's lease ends: a documented trust assumption, and the observer has to see them",
-        None,
+        "what a board says is trusted, so two may write, but not for longer than the lease of the cut host",
+        21.0,
         BOARDS,
         lies,
         spoils=True,
-        double_writer=True,
+        trusted=True,
     ),
     Row(
         23,

@@ -2390,6 +2390,21 @@ class Members:
             )
         )
 
+    def get_vip(self) -> models.Vip:
+        """The management address (VIP), who holds it, and what is wrong with it. Takes two seconds at most."""
+        return self._runner.run(self._calls.get_vip())
+
+    def update_vip(self, *, address: str, idempotency_key: str = "") -> models.Vip:
+        """Set, change or clear the management address (VIP); the leader takes it within seconds.
+
+        Args:
+            address: A free address of the hosts' network, `10.0.0.9` or `10.0.0.9/24`; empty: no VIP. At most 64 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.update_vip(address=address, idempotency_key=idempotency_key)
+        )
+
     def get(self, host: str, /) -> models.Member:
         """One host's role, progress and health.
 

@@ -682,6 +682,13 @@ class ChangeVM(Model, frozen=True, kw_only=True):
     """How many seconds after the last of these VMs it is started. 0..3600."""
 
 
+class ChangeVip(Model, frozen=True, kw_only=True):
+    """`PATCH /v1/members/vip`."""
+
+    address: str
+    """A free address of the hosts' network, `10.0.0.9` or `10.0.0.9/24`; empty: no VIP. At most 64 characters."""
+
+
 class CheckDrill(Model, frozen=True, kw_only=True):
     """`POST /v1/drills/actions/check`: which drill is thought of."""
 
@@ -748,6 +755,8 @@ class ClusterHealth(Model, frozen=True, kw_only=True):
     index: int = 0
     quorum: bool = False
     leader_name: str = ""
+    vip: str = ""
+    vip_holder_name: str = ""
     voters: int = 0
     voters_up: int = 0
     losses_survived: int = 0
@@ -2700,6 +2709,14 @@ class VMNic(Model, frozen=True, kw_only=True):
     name: str = ""
     mac: str = ""
     ip: str = ""
+
+
+class Vip(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    address: str = ""
+    holder_name: str = ""
+    problems: tuple[str, ...] = ()
 
 
 class VoterPolicy(Model, frozen=True, kw_only=True):

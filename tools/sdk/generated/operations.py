@@ -2853,6 +2853,27 @@ class Members:
             models.VoterPolicy,
         )
 
+    async def get_vip(self) -> models.Vip:
+        """The management address (VIP), who holds it, and what is wrong with it. Takes two seconds at most."""
+        return await self._api.answer(request("GET", path_of("members", "vip")), models.Vip)
+
+    async def update_vip(self, *, address: str, idempotency_key: str = "") -> models.Vip:
+        """Set, change or clear the management address (VIP); the leader takes it within seconds.
+
+        Args:
+            address: A free address of the hosts' network, `10.0.0.9` or `10.0.0.9/24`; empty: no VIP. At most 64 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("members", "vip"),
+                body=models.ChangeVip(address=address),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.Vip,
+        )
+
     async def get(self, host: str, /) -> models.Member:
         """One host's role, progress and health.
 
