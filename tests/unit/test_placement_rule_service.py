@@ -150,15 +150,17 @@ async def test_of_two_migrations_that_are_recorded_together_one_fails(member):
 
 async def test_a_group_leaves_a_host_in_maintenance_and_comes_home_one_by_one(member):
     await member.add_host(THIRD_ID, "h3", "192.0.2.3")
-    group = [await member.add_vm(n, phase=VMPhase.RUNNING, memory_mib=6000) for n in ("a", "b")]
-    filler = await member.add_vm("large", host_id=OTHER_ID, phase=VMPhase.RUNNING, memory_mib=6000)
+    group = [await member.add_vm(n, phase=VMPhase.RUNNING, cpus=5) for n in ("a", "b")]
+    other = member.store.need(Host, OTHER_ID)
+    await member.store.apply(puts=(replace(other, memory_mib=32768, cpus=1),))
     await add_rule(member, TOGETHER, *group)
     with pytest.raises(PlacementError, match="keeps it on one host with b"):
         await service(member).migrate(group[0], MigrateVM(), Ids("alone"))
     await member.store.apply(puts=(replace(member.store.need(Host, HOST_ID), maintenance=True),))
-    await member.change_vm(filler.id, memory_mib=9000)
     opened = await service(member).evacuate(member.vm(group[0].id), MotionIds(member.node))
-    assert opened.task.arguments["target_host_id"] == THIRD_ID, "h2 has no room for both"
+    assert opened.task.arguments["target_host_id"] == THIRD_ID, (
+        "h2 has more memory, and processors for one of them"
+    )
     moved = {"host_id": THIRD_ID, "home_host_id": HOST_ID, "phase": VMPhase.RUNNING}
     await member.change_vm(group[0].id, **moved)
     opened = await service(member).evacuate(member.vm(group[1].id), MotionIds(member.node))
@@ -206,15 +208,11 @@ async def test_the_group_of_a_lost_host_goes_to_the_host_that_fits_it_whole(clus
     await cluster.begin()
     member = cluster.member
     group = [
-        await member.add_vm(name, host_id=OTHER_ID, memory_mib=5000, **RUNNING)
-        for name in ("a", "b", "c")
+        await member.add_vm(name, host_id=OTHER_ID, cpus=4, **RUNNING) for name in ("a", "b", "c")
     ]
-    await member.add_vm("filler", host_id=HOST_ID, memory_mib=1000, **RUNNING)
-    # h3 has most room for one of them, h1 alone for all three.
+    # h3 has most memory, and processors for two of them.
     third = member.store.need(Host, THIRD_ID)
-    await member.store.apply(puts=(replace(third, memory_mib=15500),))
-    first = member.store.need(Host, HOST_ID)
-    await member.store.apply(puts=(replace(first, memory_mib=17000),))
+    await member.store.apply(puts=(replace(third, memory_mib=32768, cpus=1),))
     await add_rule(member, TOGETHER, *group)
     async with cluster.running():
         await asyncio.sleep(6)

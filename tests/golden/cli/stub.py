@@ -317,6 +317,8 @@ class StubAgent:
                 return 200, self._drill_report(self._one("drills", name)), {}
             case "GET", ["tasks", name]:
                 return 200, self._worked_on(self._one("tasks", name)), {}
+            case "GET", ["placement-rules", name, "check"]:
+                return 200, self._rule_check(self._one("placement-rules", name)), {}
             case "GET", [plural, name]:
                 return 200, self._one(plural, name), {}
             case (("GET" | "PATCH"), [plural, name, "tags"]):
@@ -375,11 +377,21 @@ class StubAgent:
             case (("PATCH" | "DELETE"), ["security-groups", name, "rules", rule_id]):
                 return self._change_rule(name, rule_id, asked)
             case "PATCH", [plural, name]:
-                self._one(plural, name).update(asked.json)
+                self._one(plural, name).update(self._named(plural, asked.json))
                 return 200, self._one(plural, name), {}
             case "POST", [plural]:
-                return 201, self._made(plural, asked.json), {}
+                return 201, self._made(plural, self._named(plural, asked.json)), {}
         raise Refused(404, "not-found", f"there is no {asked.path}")
+
+    def _rule_check(self, rule):
+        broken = ["web1 and web2 are together on h1"] if len(rule["vm_names"]) > 1 else []
+        return {
+            "name": rule["name"],
+            "holds": not broken,
+            "broken": broken,
+            "warnings": [],
+            "index": 1,
+        }
 
     def _one_of_many(self, name, verb, asked):
         about = {"ref": name, "id": "", "task": None, "problem": None}
@@ -612,6 +624,13 @@ class StubAgent:
             "text": f"{line}\n\nWhat it means\n  The cluster kept its promise.\n",
             "markdown": f"# Drill {drill['name']}\n\n**{line}**\n",
         }
+
+    def _named(self, plural, fields):
+        """Return what was given as it is shown: relations of rules by their names."""
+        if plural != "placement-rules":
+            return fields
+        shown = {"cluster": "cluster_name", "vms": "vm_names", "hosts": "host_names"}
+        return {shown.get(name, name): value for name, value in fields.items()}
 
     def _made(self, plural, fields):
         word = plural.removesuffix("s").replace("-", " ")
