@@ -75,6 +75,7 @@ class SimHost:
         self.suspected: frozenset[str] = frozenset()
         self.lost: frozenset[str] = frozenset()
         self.working_on: set[str] = set()
+        self.kept_s = 0.0  # how long the guard took a lease for, when it looked around last
         self.carried_s = float("-inf")  # when the last renewal was sent that the network carried
         self.saved_wall_s: dict[str, float] = {}  # only a broken rule reads it
         self.caught_up = False
@@ -152,7 +153,7 @@ class SimHost:
         if not self.guard_works:
             self.hindered_s = self.timeline.now_s
             return 0.2
-        held = self.guard.clock.phase is Phase.HELD
+        held, self.kept_s = self.guard.clock.phase is Phase.HELD, self.guard.clock.kept_s
         wait_s = self.guard.tick(self.clock.boottime_s())
         if held and self.guard.clock.phase is not Phase.HELD:
             self._events.lease_ended(self)

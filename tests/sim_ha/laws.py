@@ -60,7 +60,7 @@ class Laws:
 
     def lease_ended(self, host: SimHost) -> None:
         """A working guard gives up its lease."""
-        lasts_s = host.guard.clock.kept_s / host.clock.rate
+        lasts_s = host.kept_s / host.clock.rate
         age_s = host.timeline.now_s - host.carried_s
         if age_s < lasts_s - 0.01:
             raise Violation(

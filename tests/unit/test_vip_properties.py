@@ -37,7 +37,7 @@ class Host:
     asked_s: float | None = None
     asked_term: int = 0
     answer_at_s: float = 0.0
-    confirmed: bool = False
+    prompt: bool = True
     next_s: float = 0.0
     set_at_s: float | None = None
     until_s: float = 0.0
@@ -68,13 +68,21 @@ class World:
 
     def _misfortunes(self) -> None:
         rng = self.rng
-        if rng.random() < STEP_S / 12 or self.quorum.leader < 0:
+        # The worst moment to elect another is just after a holder asked, when its answer takes long.
+        ticklish = any(
+            self.now_s < host.ends_s and host.asked_s is not None and host.answer_at_s > self.now_s
+            for host in self.hosts
+        )
+        if rng.random() < STEP_S / (4 if ticklish else 15) or self.quorum.leader < 0:
             self.quorum.term += 1
             self.elections.append(self.now_s)
             self.quorum.leader = rng.randrange(HOSTS)
             new = self.hosts[self.quorum.leader]
-            new.term, new.leads = self.quorum.term, True
+            new.term, new.leads, new.next_s = self.quorum.term, True, self.now_s
+            new.prompt = rng.random() < 0.7
         for host in self.hosts:
+            if rng.random() < STEP_S / 4:
+                host.prompt = not host.prompt
             if host.term < self.quorum.term and rng.random() < STEP_S / 2:
                 host.term, host.leads = self.quorum.term, False  # it hears of it at last
             if rng.random() < STEP_S / 15:
@@ -89,9 +97,9 @@ class World:
             self._set(host)
         elif host.asked_s is None:
             if self.now_s >= host.next_s:
-                host.asked_s, host.asked_term, host.confirmed = self.now_s, host.term, False
-                slow = self.rng.choice((0.0, 0.0, 0.1, 0.6, 1.4, 2.2))
-                host.answer_at_s = self.now_s + slow
+                host.asked_s, host.asked_term = self.now_s, host.term
+                slow_s = 0.0 if host.prompt else self.rng.choice((0.0, 0.1, 0.6, 1.4, 2.2))
+                host.answer_at_s = self.now_s + slow_s
         elif self.now_s >= host.answer_at_s:
             self._decide(host)
 

@@ -31,6 +31,7 @@ from tools.lab.lab import Lab
 from tools.lab.observer import Observer
 
 SHARED = "shared1"
+VIP = "10.77.0.250"
 ASK_TIMEOUT_S = 5.0
 BOOT_DEADLINE_S = 90.0
 HEALTHY_DEADLINE_S = 90.0
@@ -91,6 +92,7 @@ class Ground:
         await self.types(
             "data-storage", "create", SHARED, "--kind", "shared", "--path", "/srv/shared"
         )
+        await self.types("vip", "set", VIP)
         await self.types("image", "upload", "tiny", "--file", str(await guest_image("tiny")))
         if self.shape.boards:
             for host, board in (await self.lab.start_boards()).items():

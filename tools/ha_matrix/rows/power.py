@@ -8,6 +8,7 @@ from tools.ha_matrix.ground import Ground, Guest
 from tools.ha_matrix.probe import WriteProbe
 from tools.ha_matrix.shapes import MOONSHOT, WITNESS
 from tools.ha_matrix.verdict import THREE, Missed, Row, Seen
+from tools.ha_matrix.vip_probe import VipProbe
 from tools.lab.api import API_SOCKET
 
 KILL_SLACK_S = 0.2
@@ -48,13 +49,15 @@ async def the_leader(ground: Ground) -> Seen:
     moved = await ground.writing("row5", host=lost)
     other = await ground.create("row5-other", host=stays)
     before = {it for it in ground.qemus() if it[0] != lost}
-    async with WriteProbe(ground, ground.others(lost)) as probe:
+    async with WriteProbe(ground, ground.others(lost)) as probe, VipProbe(ground) as vip:
         since_s = time.monotonic()
         await ground.lab.power_off(lost)
+        lost_s = time.monotonic()
         again_s = await ground.runs_again_s(
             moved, since_s, hosts=ground.others(lost), deadline_s=60.0
         )
         api_s = await probe.again_s(since_s)
+        vip_s = await vip.again_s(since_s, lost_s)
     gap_s = probe.gap_s(since_s)
     if not before <= ground.qemus():
         raise Missed("a guest of another host was touched")
@@ -64,9 +67,14 @@ async def the_leader(ground: Ground) -> Seen:
     await _returns(ground, moved, lost)
     return Seen(
         f"{lost} led; its VM runs after {again_s:.1f} s; writes are acknowledged again after {api_s:.2f} s, "
-        f"the longest gap was {gap_s:.2f} s ({probe.acknowledged} writes acknowledged, {probe.refused} not); no other guest touched",
+        f"the longest gap was {gap_s:.2f} s ({probe.acknowledged} writes acknowledged, {probe.refused} not); the VIP answers again after {vip_s:.2f} s; no other guest touched",
         again_s,
-        {"runs_again_s": again_s, "api_again_s": api_s, "api_gap_s": gap_s},
+        {
+            "runs_again_s": again_s,
+            "api_again_s": api_s,
+            "api_gap_s": gap_s,
+            "vip_again_s": vip_s,
+        },
     )
 
 
