@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from itertools import combinations
 from math import comb
@@ -66,13 +66,15 @@ class RoomView:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """What would become of the VMs if these hosts were lost together: `placed` counts them by host, `left_out` find no room."""
+    """What would become of the VMs if these hosts were lost together: `placed` counts them by host, `left_out` find no room,
+    and `ruled_out` no host that their placement rules allow, though there is room."""
 
     hosts: tuple[Host, ...]
     vms: int
     memory_mib: int
     placed: Mapping[str, int]
     left_out: tuple[VM, ...]
+    ruled_out: tuple[VM, ...] = ()
 
     @property
     def missing_mib(self) -> int:
@@ -98,10 +100,11 @@ def first_shortfall(view: RoomView) -> Loss | None:
 
 
 def left_out_elsewhere(view: RoomView, host: Host, vms: list[VM]) -> tuple[VM, ...]:
-    """Return which of these VMs would find no room if all of them left the host together."""
+    """Return which of these VMs would find no host if all of them left theirs together, for want of room or by their rules."""
     room = _Room.of(view)
     room.alive = True
-    return room.without((host,), vms).left_out
+    loss = room.without((host,), vms)
+    return (*loss.left_out, *loss.ruled_out)
 
 
 def can_be_lost(view: RoomView) -> bool:
@@ -258,6 +261,7 @@ class _Room:
             memory_mib=sum(map(_needed_mib, vms)),
             placed=done.placed,
             left_out=tuple(done.left_out),
+            ruled_out=tuple(done.ruled_out),
         )
 
 
@@ -268,6 +272,7 @@ class _Placing:
     room: _Room
     lost: frozenset[str]
     left_out: list[VM] = field(default_factory=list)
+    ruled_out: list[VM] = field(default_factory=list)
     placed: Counter[str] = field(default_factory=Counter)
     planned: dict[str, str] = field(default_factory=dict)
     _kept: dict[str, str] = field(default_factory=dict)
@@ -278,19 +283,18 @@ class _Placing:
     def place_all(self, vms: Iterable[VM]) -> _Placing:
         """Put VMs where failover would, in its order."""
         for vm in sorted(vms, key=recovery_order):
-            if not self._place(vm):
-                self.left_out.append(vm)
+            self._place(vm)
         return self
 
     def loads_after(self) -> dict[str, Load]:
         """Return what is on each host now."""
         return self.room.loads | self._loads
 
-    def _place(self, vm: VM) -> bool:
+    def _place(self, vm: VM) -> None:
         """Put a VM where failover would (`ha.manager`); with it the room of those that have to be on one host with it."""
         if kept := self._kept.pop(vm.id, ""):
             self.placed[kept] += 1
-            return True
+            return
         bounds = self._bounds(vm)
         request = PlacementRequest(
             cpus=vm.cpus,
@@ -299,9 +303,12 @@ class _Placing:
             cluster_id=vm.cluster_id,
             storage_ids=self._storages_of(vm),
         )
-        spot = self._choose(with_followers(request, bounds, self._storages_of))
+        request = with_followers(request, bounds, self._storages_of)
+        spot = self._choose(request)
         if spot is None:
-            return False
+            room = bounds is not None and self._has_room(replace(request, bounds=None))
+            (self.ruled_out if room else self.left_out).append(vm)
+            return
         host_id, followers = spot[2], bounds.followers if bounds is not None else ()
         load = self._load(host_id)
         needed_mib = sum(map(_needed_mib, (vm, *followers)))
@@ -312,7 +319,12 @@ class _Placing:
         if bounds is not None:
             self.planned.update((one.id, host_id) for one in (vm, *followers))
             self._kept.update((one.id, host_id) for one in followers)
-        return True
+
+    def _has_room(self, request: PlacementRequest) -> bool:
+        spot = self._choose(request)
+        if spot is not None:
+            heappush(self._touched, spot)
+        return spot is not None
 
     def _choose(self, request: PlacementRequest) -> _Spot | None:
         """Take out the host with most room among those that break the fewest preferred rules; None: none will do."""

@@ -14,6 +14,7 @@ from ha.admission import RoomView, left_out_elsewhere
 from ha.start_order import rank
 
 NO_ROOM = "no other host has room for it"
+NO_ROOM_BY_RULES = "no other host has room for it that its placement rules allow"
 
 
 class Standing(StrEnum):
@@ -73,7 +74,11 @@ def in_the_way(view: RoomView, host: Host) -> list[Judged]:
         if one.standing in (Standing.MOVES, Standing.SOON) and one.vm.power is PowerState.RUNNING
     ]
     without = left_out_elsewhere(view, host, running) if running else ()
-    return stuck + [Judged(vm, Standing.STUCK, NO_ROOM) for vm in without]
+    ruled = {vm_id for rule in view.rules for vm_id in rule.vm_ids}
+    return stuck + [
+        Judged(vm, Standing.STUCK, NO_ROOM_BY_RULES if vm.id in ruled else NO_ROOM)
+        for vm in without
+    ]
 
 
 def is_ready(host: Host, on_it: Iterable[Judged], *, arriving: bool) -> bool:

@@ -55,6 +55,7 @@ def _shown(loss: Loss, names: dict[str, str]) -> Shown:
         "memory_mib": loss.memory_mib,
         "placed": dict(sorted(placed.items())),
         "left_out": len(loss.left_out),
+        "ruled_out": len(loss.ruled_out),
         "missing_mib": loss.missing_mib,
         "why": told(loss) if loss.left_out and whole else "",
     }

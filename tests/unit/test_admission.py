@@ -21,6 +21,7 @@ from core.model import (
     Host,
     HostState,
     Lease,
+    PlacementPolicy,
     PowerState,
     TaskState,
     VMPhase,
@@ -45,7 +46,7 @@ from nodeagent.services.vm_requests import ChangeVM, CreateVM
 from nodeagent.services.vm_service import VmService
 from tests.api import ADMIN, FakeAgent, app_of
 from tests.one_member import HOST_ID, OTHER_ID, OneMember, founded
-from tests.placement_worlds import placement_rules
+from tests.placement_worlds import placement_rules, rule
 
 GIB = 1024
 
@@ -165,6 +166,17 @@ def test_a_vm_on_its_way_has_its_room_where_it_goes():
     assert first_shortfall(view(hosts, [moving])) is None
 
 
+def test_a_vm_that_rules_leave_no_host_is_not_short_of_room():
+    """Nobody else is refused for it: no room in the world would help."""
+    hosts = [host("h1"), host("h2")]
+    rules = (rule("web", PlacementPolicy.VM_ANTI_AFFINITY, ["a", "b"]),)
+    seen = view(hosts, [vm("a", "h1"), vm("b", "h2")], rules=rules)
+    assert first_shortfall(seen) is None
+    assert [[one.name for one in loss.ruled_out] for loss in losses(seen)] == [["a"], ["b"]]
+    full = view(hosts, [vm("a", "h1", 3 * GIB), vm("b", "h2", 3 * GIB)], rules=rules)
+    assert first_shortfall(full) is not None
+
+
 def test_two_losses_at_a_time_are_harder_to_bear():
     hosts = [host("h1"), host("h2"), host("h3")]
     vms = [vm("a", "h1", 2 * GIB), vm("b", "h2", 2 * GIB), vm("c", "h3", 2 * GIB)]
@@ -279,7 +291,7 @@ def test_the_verdict_is_what_failover_does(data):
     for loss in losses(view(hosts, vms, storages=storages_of_vms(disks), rules=rules)):
         (lost,) = loss.hosts
         placed, blocked = failover_of(lost, hosts, vms, disks, rules)
-        assert {one.id for one in loss.left_out} == blocked
+        assert {one.id for one in (*loss.left_out, *loss.ruled_out)} == blocked
         counted = {id_: list(placed.values()).count(id_) for id_ in placed.values()}
         assert dict(loss.placed) == counted
 
@@ -426,6 +438,7 @@ async def test_the_api_says_where_vms_would_go_and_refuses_with_a_problem():
             "memory_mib": 12 * GIB + VM_OVERHEAD_MIB,
             "placed": {"h1": 1},
             "left_out": 0,
+            "ruled_out": 0,
             "missing_mib": 0,
             "why": "",
         }

@@ -11,6 +11,7 @@ from ha.health import RULES, judge
 from ha.health_facts import (
     Answering,
     BlockedVM,
+    BrokenRule,
     ClusterFacts,
     GuardSeen,
     HostFacts,
@@ -160,6 +161,12 @@ CASES = (
     Case("too little room", replace(cluster(), short_rooms=(
         ShortRoom(cluster_name="default", what="if h1 was lost, …"),
     )), {(DEGRADED, "", "no-failover-room")}, Verdict.DEGRADED),
+    Case("a rule that doesn't hold", replace(cluster(), broken_rules=(
+        BrokenRule(name="web", mandatory=True, what="a and b are together on h1"),
+    )), {(DEGRADED, "", "rule-violated")}, Verdict.DEGRADED),
+    Case("a preferred rule that doesn't hold", replace(cluster(), broken_rules=(
+        BrokenRule(name="web", mandatory=False, what="a and b are together on h1"),
+    )), {(NOTICE, "", "rule-violated")}),
     Case("VMs can't run", replace(cluster(), blocked_count=1, blocked=(
         BlockedVM(name="web1", host_name="h2", reason="no host has room"),
     )), {(DEGRADED, "", "vms-blocked")}, Verdict.DEGRADED),

@@ -23,7 +23,6 @@ from core.model import (
     VMPhase,
 )
 from ha.lease import LeaseJudge
-from ha.profile import PROFILES
 from ha.shutdown import Going, policy_for
 from nodeagent.api.app import serve_unix
 from nodeagent.services.evacuation import Evacuation
@@ -88,7 +87,7 @@ class World:
         self.node = member.node_of(OTHER_ID, "h2")
         self.power = Power(member.store)
         self.events = EventLog(self.node)
-        self.placing = Placing(self.node, self.judge, PROFILES["default"])
+        self.placing = Placing(self.node, self.judge)
         self.shutdown = self.agent()
 
     def _note(self, index, keys) -> None:

@@ -19,7 +19,6 @@ from core.model import (
     VMPriority,
 )
 from ha.evacuation import NO_ROOM
-from ha.profile import PROFILES
 from nodeagent.api.requests import Ids
 from nodeagent.compute.hypervisor import DomainState, DomainStatus
 from nodeagent.services.evacuation import AT_ONCE, BACK_S_MAX, NO_ROOM_S, Evacuation
@@ -53,7 +52,7 @@ class Mesh:
     def __init__(self, member: OneMember) -> None:
         self.member, self.store, self.clock = member, member.store, member.clock
         self.ages = Ages()
-        placing = Placing(member.node, self.ages, PROFILES["default"])
+        placing = Placing(member.node, self.ages)
         self.vms = VmService(member.node, placing)
         self.evacuation = self.new_leader()
         self.keys = 0
@@ -166,7 +165,7 @@ async def test_a_few_move_at_a_time_and_those_of_high_priority_first(mesh):
 
 async def test_placement_gives_it_no_new_vms(mesh):
     await mesh.enter()
-    placing = Placing(mesh.member.node, mesh.ages, PROFILES["default"])
+    placing = Placing(mesh.member.node, mesh.ages)
     vm = await mesh.add("new", host_id="", phase=VMPhase.STOPPED)
     with pytest.raises(ConflictError, match="h1: in maintenance"):
         placing.choose(vm, (), only="h1")

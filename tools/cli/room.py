@@ -24,6 +24,14 @@ def _placed(loss: Item) -> str:
 
 
 def _missing(loss: Item) -> str:
+    ruled = loss.integer("ruled_out")
+    if ruled:
+        by_rules = f"{ruled} by placement rules"
+        return f"{_short(loss)}, {by_rules}" if loss.integer("left_out") else by_rules
+    return _short(loss)
+
+
+def _short(loss: Item) -> str:
     if not loss.integer("left_out"):
         return "-"
     return f"{loss.integer('left_out')} ({shown_size(loss.integer('missing_mib') << 20)})"

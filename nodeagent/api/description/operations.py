@@ -399,6 +399,7 @@ ROOM = titled(
                     memory_mib=NUMBER,
                     placed={**OBJECT, "additionalProperties": NUMBER},
                     left_out=NUMBER,
+                    ruled_out=NUMBER,
                     missing_mib=NUMBER,
                     why=TEXT,
                 ),

@@ -190,11 +190,7 @@ async def no_legal_host(ground: Ground) -> Seen:
         if [event["severity"] for event in events] != ["alarm"]:
             raise Missed(f"there is not one alarm: {events}")
 
-        def stays_down() -> None:
-            if ground.homes(victim):
-                raise Missed(f"it runs on {ground.homes(victim)}, beside another of the rule")
-
-        await ground.hold_still(10.0, "it stays blocked", stays_down)
+        await ground.hold_still(10.0, "it stays blocked", lambda: not ground.homes(victim))
         since_s = time.monotonic()
         await ground.lab.power_on(lost)
         again_s = await ground.runs_again_s(victim, since_s, hosts=ground.hosts, deadline_s=120.0)

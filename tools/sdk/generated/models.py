@@ -1588,6 +1588,7 @@ class HostLoss(Model, frozen=True, kw_only=True):
     memory_mib: int = 0
     placed: dict[str, int] = field(default_factory=dict)
     left_out: int = 0
+    ruled_out: int = 0
     missing_mib: int = 0
     why: str = ""
 
