@@ -224,7 +224,8 @@ def test_every_verb_on_one_is_there_for_many_but_those_that_ask_for_each_alone()
     assert missing == {
         "/v1/vms/{vm}/actions/start", "/v1/vms/{vm}/actions/stop",  # these have their own
         "/v1/vms/{vm}/actions/reboot", "/v1/vms/{vm}/actions/migrate",
-        "/v1/hosts/{host}/actions/confirm-off", "/v1/bmcs/{bmc}/actions/power-off",
+        "/v1/hosts/{host}/actions/confirm-off", "/v1/hosts/{host}/actions/enter-maintenance",
+        "/v1/bmcs/{bmc}/actions/power-off",
         "/v1/tasks/{task}/actions/give-up", "/v1/access-keys/{key}/actions/rotate",
         "/v1/workflows/{workflow}/actions/run",
     }  # fmt: skip

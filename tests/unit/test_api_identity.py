@@ -17,6 +17,7 @@ from core.identity.sealing import unseal
 from core.identity.totp import STEP_S, code_at
 from core.model import COLLECTIONS, VM, AccessToken, Account, Audit, Host, Session
 from nodeagent.api.app import build_app
+from nodeagent.api.limits import ApiLimits
 from nodeagent.api.permissions import NEEDS, Gate, check_routes
 from nodeagent.identity.audits import ADDRESSES_MAX
 from nodeagent.services.housekeeping import AUDITS_KEPT_MS, Housekeeping
@@ -34,7 +35,8 @@ def agent(member):
 
 @pytest.fixture
 async def api(member, agent):
-    app = build_app(agent, clock=member.clock, rng=member.rng)
+    limits = ApiLimits(requests_burst=1_000_000)  # no time passes for more to be allowed
+    app = build_app(agent, clock=member.clock, rng=member.rng, limits=limits)
     async with TestClient(TestServer(app)) as client:
         yield client
 

@@ -315,7 +315,7 @@ async def test_a_storage_that_is_lost_for_a_time_touches_no_guest(world: DrillWo
             await world.begin(DrillKind.STORAGE_LOSS, data_storage_id=shared.id)
         )
     assert drill.verdict is DrillVerdict.PASSED, drill.why
-    assert world.faults[OTHER_ID].done == ["cut 20"]
+    assert world.faults[OTHER_ID].done == ["cut 15"]
     codes = [c for c in world.codes(drill) if c.startswith("storage")]
     assert codes == ["storage-lost", "storage-back"]
     assert world.member.vm(vm.id).generation == 4
