@@ -68,7 +68,7 @@ class VipProbe:
             asked_s = time.monotonic()
             try:
                 await self._ground.lab.run(
-                    "wire", "curl", "-skf", "-m", ANSWER_S, "-o", "/dev/null", URL
+                    "wire", "curl", "-sk", "-m", ANSWER_S, "-o", "/dev/null", URL
                 )
             except PlatformError:
                 pass
