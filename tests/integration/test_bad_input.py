@@ -422,5 +422,10 @@ async def test_a_storage_that_is_not_mounted_fails_the_create_and_leaves_nothing
     await poll(as_before, 30.0, every_s=0.3)
     tasks = await items(lab, lab.hosts[0], "tasks")
     assert [t["state"] for t in tasks if t["subject_name"] == "lost"] == ["failed"]
+
+    async def is_reached() -> bool:
+        return not any(host["unreachable_storage_ids"] for host in await items(lab, h3, "hosts"))
+
+    await poll(is_reached, 30.0, every_s=0.3)  # the host looks again every few seconds
     await cluster.create("lost", "--host", h3)
     await cluster.delete("lost")
