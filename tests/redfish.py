@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
-from aiohttp import BasicAuth, web
+from aiohttp import encode_basic_auth, web
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.own_certificates import Issued
@@ -76,7 +76,7 @@ class RedfishBoard:
         await asyncio.sleep(self.slow_s)
         if (broken := self.fault(request)) is not None:
             return broken
-        if given != BasicAuth(USER, self.password).encode():
+        if given != encode_basic_auth(USER, self.password):
             return web.Response(status=401)
         match request.method, request.path:
             case "GET", path if path == SYSTEMS:

@@ -16,7 +16,7 @@ HAS_POWER = frozenset({"On", "PoweringOn", "PoweringOff", "Paused"})
 NO_POWER = "Off"
 TO_TURN_OFF, TO_TURN_ON = ("ForceOff",), ("On", "ForceOn")
 NAMED_MAX = 16
-_ID = re.compile(r"[A-Za-z0-9._~:@%-]{1,128}")
+_MEMBER = re.compile(rf"{SYSTEMS}/([A-Za-z0-9._~:@%-]{{1,128}})/?")
 
 
 class _Link(msgspec.Struct):
@@ -91,7 +91,7 @@ async def _find(service: RedfishService, system: str) -> str:
         UnavailableError: there is none, or which one is meant isn't known.
     """
     found = await service.get(SYSTEMS, _Systems)
-    paths = [link.path for link in found.members if _ID.fullmatch(_id_of(link.path))]
+    paths = [link.path for link in found.members if _id_of(link.path)]
     meant = [path for path in paths if not system or _id_of(path) == system]
     if len(meant) == 1 and (system or (len(found.members) == 1 and found.more is None)):
         return meant[0]
@@ -101,8 +101,9 @@ async def _find(service: RedfishService, system: str) -> str:
 
 
 def _id_of(path: str) -> str:
-    """Return a machine's id: the last part of its path (DSP0266, resource collections)."""
-    return path.rstrip("/").rpartition("/")[2]
+    """Return a machine's id, the last part of its path; empty if that is no machine's path."""
+    found = _MEMBER.fullmatch(path)
+    return found.group(1) if found else ""
 
 
 def _has_power(service: RedfishService, system: _System) -> bool:

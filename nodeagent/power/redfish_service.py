@@ -28,6 +28,7 @@ CALL_S = 10.0
 CONNECT_S = 4.0
 ANSWER_MAX_BYTES = 1 << 20
 DONE = (200, 202, 204)
+REDIRECTS = (301, 302, 307, 308)
 HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "OData-Version": "4.0"}
 _PATH = re.compile(r"/redfish/v1(/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)+/?")
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
@@ -82,15 +83,14 @@ class RedfishService:
                 f"the certificate of the BMC at {board.address} is not known: name it anew with kvorum bmc set"
             )
         self._board = board
-        auth = aiohttp.BasicAuth(board.user, board.password)
-        self._secrets = (board.password, auth.encode().removeprefix("Basic ").rstrip("="))
+        log_in = aiohttp.encode_basic_auth(board.user, board.password)
+        self._secrets = (board.password, log_in.removeprefix("Basic ").rstrip("="))
         connector = aiohttp.TCPConnector(
             ssl=aiohttp.Fingerprint(bytes.fromhex(board.fingerprint)), limit=1
         )
         self._session = aiohttp.ClientSession(
             connector=connector,
-            auth=auth,
-            headers=HEADERS,
+            headers=HEADERS | {"Authorization": log_in},
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=CALL_S, connect=CONNECT_S),
             auto_decompress=False,
@@ -115,6 +115,9 @@ class RedfishService:
             UnavailableError: it can't be had, is too large, or is not of that type.
         """
         status, body = await self._request("GET", path)
+        if status in REDIRECTS and not path.endswith("/"):
+            path += "/"  # some services want it; wherever else they send us, we don't go
+            status, body = await self._request("GET", path)
         if status != 200:
             raise self.fault(self._refusal(status, path))
         try:

@@ -33,7 +33,7 @@ def _certificate(made: Item) -> str:
     shown = made.text("fingerprint")
     if not shown:
         return ""
-    return f", system {made.text('system')}\nSHA-256 of its certificate: {shown}"
+    return f"; system {made.text('system')}, SHA-256 of its certificate {shown}"
 
 
 def _state(item: Item) -> str:
