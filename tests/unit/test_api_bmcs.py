@@ -4,8 +4,10 @@ import pytest
 
 from core.model import Audit, Bmc
 from nodeagent.api.keys import AGENT
+from nodeagent.power.drivers import PowerDrivers
 from nodeagent.power.memory import CERTIFICATE
 from tests.api import problem_of
+from tests.redfish import RedfishBoard
 
 BODY = {"host": "h1", "address": "10.9.0.1", "user": "kvorum", "password": "geheim-4711"}
 
@@ -74,6 +76,23 @@ async def test_a_redfish_board_is_recorded_with_the_certificate_that_it_showed(a
     told = [shown[key] for key in ("protocol", "port", "fingerprint", "system", "state")]
     assert told == ["redfish", 443, CERTIFICATE, "1", "ok"]
     assert await (await api.get("/v1/bmcs/h1/power")).json() == {"host": "h1", "on": True}
+
+
+async def test_a_host_is_asked_by_a_real_redfish_service_until_its_certificate_changes(api, member):
+    api.app[AGENT].services.bmcs.driver = PowerDrivers()
+    async with RedfishBoard(BODY["password"]).running() as stub:
+        body = BODY | {"protocol": "redfish", "address": "127.0.0.1", "port": stub.port}
+        made = await api.post("/v1/bmcs", json=body)
+        assert made.status == 201, await made.text()
+        assert (await made.json())["fingerprint"] == stub.fingerprint
+        stub.on = False
+        assert (await api.post("/v1/bmcs/h1/actions/power-on")).status == 204
+        assert stub.on and (await (await api.get("/v1/bmcs/h1/power")).json())["on"]
+        stub.renew_certificate()
+        stub.asked.clear()
+        problem = await problem_of(await api.get("/v1/bmcs/h1/power"), 503, "unavailable")
+        assert stub.fingerprint in problem["detail"] and stub.asked == []
+    assert "geheim" not in str(member.store.all(Audit)) + str(member.store.all(Bmc))
 
 
 async def test_a_new_certificate_is_taken_when_it_is_named_and_not_before(api, power):

@@ -196,6 +196,15 @@ async def test_of_several_machines_one_must_be_named(stub):
     await fails(Redfish().recognized(named(stub, system="3")), "no machine '3'")
 
 
+async def test_a_machine_is_not_taken_for_the_only_one_when_there_may_be_others(stub):
+    stub.members = [SYSTEM, "/elsewhere/2"]
+    await fails(Redfish().recognized(named(stub)), "--system")
+    page = {"Members": [{"@odata.id": SYSTEM}], "Members@odata.nextLink": f"{SYSTEMS}?$skip=1"}
+    stub.fault = lambda asked: web.json_response(page) if asked.path == SYSTEMS else None
+    await fails(Redfish().recognized(named(stub)), "--system")
+    assert (await Redfish().recognized(named(stub, system="1"))).system == "1"
+
+
 async def test_only_a_reset_that_is_allowed_is_asked_for(stub, board):
     stub.allowed = ["GracefulShutdown"]
     await fails(Redfish().turn_off(board), "doesn't allow")
