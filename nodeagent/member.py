@@ -54,7 +54,7 @@ from nodeagent.node import Node
 from nodeagent.plugins.drivers import Choice, held_by_other
 from nodeagent.plugins.observing import Observing
 from nodeagent.plugins.plugins import Plugins
-from nodeagent.power.ipmi import Ipmi
+from nodeagent.power.drivers import PowerDrivers
 from nodeagent.services.admission import AdmissionControl
 from nodeagent.services.bmc_checks import BmcChecks
 from nodeagent.services.bmcs import Bmcs
@@ -218,7 +218,7 @@ class Member:
             self.node.faults,
             clock,
         )
-        bmcs = Bmcs(self.node, leases, Ipmi(), secrets.keys)
+        bmcs = Bmcs(self.node, leases, PowerDrivers(), secrets.keys)
         self._fencing = Fencing(self.node, bmcs, self._events)
         self._bmc_checks = BmcChecks(self.node, bmcs, self._events)
         vip = VipService(self.node, LinuxVip(clock, lifetime_s), self._events)

@@ -58,7 +58,7 @@ from core.model.network import (
     SecurityGroup,
 )
 from core.model.placement_rule import PlacementPolicy, PlacementRule, RuleStrength
-from core.model.power import IPMI_PORT, Bmc, BmcState
+from core.model.power import IPMI_PORT, REDFISH_PORT, Bmc, BmcProtocol, BmcState
 from core.model.relations import Link, links_of
 from core.model.resource import (
     OnDelete,
@@ -144,6 +144,7 @@ __all__ = [
     "KINDS",
     "LINKS",
     "NOT_SEEN",
+    "REDFISH_PORT",
     "RESOURCE_TYPES",
     "VM",
     "AccessKey",
@@ -154,6 +155,7 @@ __all__ = [
     "Arming",
     "Audit",
     "Bmc",
+    "BmcProtocol",
     "BmcState",
     "Callback",
     "CallbackKey",

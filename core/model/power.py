@@ -12,6 +12,14 @@ from core.attributes import CLUSTER, attribute
 from core.model.resource import OnDelete, Relation, Tagged
 
 IPMI_PORT = 623
+REDFISH_PORT = 443
+
+
+class BmcProtocol(StrEnum):
+    """What a board speaks: IPMI 2.0 (RMCP+) by UDP, or Redfish (DMTF DSP0266) by HTTPS."""
+
+    IPMI = "ipmi"
+    REDFISH = "redfish"
 
 
 class BmcState(StrEnum):
@@ -23,10 +31,14 @@ class BmcState(StrEnum):
 
 
 class Bmc(Tagged, tag="bmc.v1", frozen=True, kw_only=True):
-    """A host's management board (baseboard management controller), spoken to by IPMI 2.0; id = host id, name = host name.
+    """A host's management board (baseboard management controller), spoken to by IPMI 2.0 or Redfish; id = host id, name = host name.
 
     Its word that the host is off is proof enough to start the host's VMs elsewhere. So it is believed only while `state`
     is `ok`: a board that says "off" of a host that is certainly on belongs to another machine. No two hosts have one board.
+    A Redfish service may speak for several machines: then address, port and `system` together are the board.
+
+    An agent from before Redfish takes such a board for one that speaks IPMI at `port`: nothing answers there by UDP, so it
+    is a fault to that agent, never "off".
     """
 
     PLURAL: ClassVar[str] = "bmcs"
@@ -48,7 +60,9 @@ class Bmc(Tagged, tag="bmc.v1", frozen=True, kw_only=True):
     address: Annotated[str, attribute("IP address or name of the board.", length_max=253)]
     user: Annotated[str, attribute("Who logs in.", length_max=64)]
     sealed_password: Annotated[bytes, attribute("The password, sealed.", by=CLUSTER)]
-    port: Annotated[int, attribute("UDP port.", least=1, most=65_535)] = IPMI_PORT
+    port: Annotated[
+        int, attribute("Port: UDP with `ipmi`, TCP with `redfish`.", least=1, most=65_535)
+    ] = IPMI_PORT
     cipher_suite: Annotated[
         int, attribute("Cipher suite of RMCP+: 17 (SHA-256) or 3 (SHA-1).", least=1, most=17)
     ] = 17
@@ -57,5 +71,18 @@ class Bmc(Tagged, tag="bmc.v1", frozen=True, kw_only=True):
     )
     why: Annotated[str, attribute("What was wrong when it was asked last.", by=CLUSTER)] = ""
 
+    protocol: Annotated[BmcProtocol, attribute("What the board speaks.")] = BmcProtocol.IPMI
+    fingerprint: Annotated[
+        str,
+        attribute(
+            "SHA-256 of the board's certificate, in hexadecimal: nothing is told to a board that shows another one. "
+            "`redfish` only."
+        ),
+    ] = ""
+    system: Annotated[
+        str, attribute("Id of the host's machine in its Redfish service. `redfish` only.")
+    ] = ""
+
     def claims(self) -> tuple[str, ...]:
-        return (f"bmc.name/{self.name}", f"bmc.address/{self.address.lower()}:{self.port}")
+        board = f"{self.address.lower()}:{self.port}" + (f"/{self.system}" if self.system else "")
+        return (f"bmc.name/{self.name}", f"bmc.address/{board}")

@@ -12,12 +12,14 @@ from aiohttp import web
 
 from core.attributes import attribute, check_bounds
 from core.errors import InvalidError
-from core.model import IPMI_PORT, Bmc, Host
+from core.model import IPMI_PORT, REDFISH_PORT, Bmc, BmcProtocol, Host
 from nodeagent.api.requests import body_of, json_answer, node_of, services_of, shown_to, target_of
 from nodeagent.api.rights import check_named
 from nodeagent.power.driver import Board
 
 CIPHER_SUITES = (3, 17)
+PORTS = {BmcProtocol.IPMI: IPMI_PORT, BmcProtocol.REDFISH: REDFISH_PORT}
+IPMI_PASSWORD_MAX = 20
 
 
 class PutBmc(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -30,12 +32,42 @@ class PutBmc(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ]
     user: Annotated[str, attribute("Who logs in.", length_max=64, pattern="^[!-~]+$")]
     password: Annotated[
-        str, attribute("The password; it is never shown again.", length_max=20, pattern="^[ -~]+$")
+        str,
+        attribute(
+            "The password; it is never shown again. With `ipmi` of 20 characters at most.",
+            length_max=128,
+            pattern="^[ -~]+$",
+        ),
     ]
-    port: Annotated[int, attribute("UDP port.", least=1, most=65_535)] = IPMI_PORT
+    port: Annotated[
+        int,
+        attribute(
+            "Port: UDP with `ipmi`, TCP with `redfish`; 0: the usual one, 623 or 443.",
+            least=0,
+            most=65_535,
+        ),
+    ] = 0
     cipher_suite: Annotated[
         int, attribute("Cipher suite of RMCP+: 17 (SHA-256) or 3 (SHA-1).", least=1, most=17)
     ] = 17
+    protocol: Annotated[BmcProtocol, attribute("What the board speaks.")] = BmcProtocol.IPMI
+    fingerprint: Annotated[
+        str,
+        attribute(
+            "SHA-256 of the certificate that the board must show, in hexadecimal, with or without colons. Empty: the one "
+            "that is known of it, or if none is, the one that it shows now. `redfish` only.",
+            length_max=95,
+            pattern="^(([0-9A-Fa-f]{2}:?){31}[0-9A-Fa-f]{2})?$",
+        ),
+    ] = ""
+    system: Annotated[
+        str,
+        attribute(
+            "Id of the host's machine in its Redfish service, needed where it has several. `redfish` only.",
+            length_max=128,
+            pattern="^[0-9A-Za-z._~:@%-]*$",
+        ),
+    ] = ""
 
     def __repr__(self) -> str:
         return f"PutBmc({self.host}, {self.address}, ***)"
@@ -73,8 +105,18 @@ async def put_bmc(request: web.Request) -> web.Response:
         raise InvalidError("cipher_suite can be 17 or 3")
     if body.address.startswith("-") or body.user.startswith("-"):
         raise InvalidError("address and user can't begin with '-'")
+    _check_protocol(body)
     check_named(request, node.store, (Host, body.host))
-    board = Board(body.address, body.port, body.user, body.password, body.cipher_suite)
+    board = Board(
+        body.address,
+        body.port or PORTS[body.protocol],
+        body.user,
+        body.password,
+        body.cipher_suite,
+        protocol=body.protocol,
+        fingerprint=body.fingerprint.replace(":", "").lower(),
+        system=body.system,
+    )
     bmc = await services_of(request).bmcs.put(node.store.find(Host, body.host), board)
     return json_answer(shown_to(request, bmc), status=201)
 
@@ -105,6 +147,17 @@ async def power_off(request: web.Request) -> web.Response:
         raise InvalidError(f"confirm must be the host's name, {host.name!r}")
     await services_of(request).bmcs.switch_off(host)
     return web.Response(status=204)
+
+
+def _check_protocol(body: PutBmc) -> None:
+    if body.protocol is BmcProtocol.REDFISH:
+        if ":" in body.user:  # RFC 7617
+            raise InvalidError("user can't have a ':' with redfish")
+        return
+    if len(body.password) > IPMI_PASSWORD_MAX:
+        raise InvalidError(f"password may have {IPMI_PASSWORD_MAX} characters at most with ipmi")
+    if body.fingerprint or body.system:
+        raise InvalidError("fingerprint and system are of redfish: name it as the protocol")
 
 
 def _host(request: web.Request) -> Host:

@@ -21,6 +21,9 @@ class Ipmi:
     def __init__(self, program: str = "/usr/bin/ipmitool") -> None:
         self._program = program
 
+    async def recognized(self, board: Board) -> Board:
+        return board
+
     async def is_on(self, board: Board) -> bool:
         said = (await self._ask(board, "status")).strip().lower()
         if said.endswith("is on"):

@@ -5,13 +5,14 @@ A board is asked before it is recorded, so that a typing error is met by whoever
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 from msgspec.structs import replace
 
 from core.errors import ConflictError, NotFoundError
 from core.identity.sealing import Keys, seal
-from core.model import Bmc, BmcState, Host, Lease, Mesh
+from core.model import Bmc, BmcProtocol, BmcState, Host, Lease, Mesh
 from ha.profile import profile_in
 from nodeagent.identity.opening import Opener
 from nodeagent.joining.founding import MESH_ID
@@ -46,7 +47,16 @@ class Bmcs:
         password = self._opener.open(
             Bmc.SEALED["sealed_password"].format(id=bmc.id), bmc.sealed_password
         )
-        return Board(bmc.address, bmc.port, bmc.user, password.decode(), bmc.cipher_suite)
+        return Board(
+            bmc.address,
+            bmc.port,
+            bmc.user,
+            password.decode(),
+            bmc.cipher_suite,
+            protocol=bmc.protocol,
+            fingerprint=bmc.fingerprint,
+            system=bmc.system,
+        )
 
     def of(self, host: Host) -> Bmc:
         """Return a host's board.
@@ -64,14 +74,17 @@ class Bmcs:
     async def put(self, host: Host, board: Board) -> Bmc:
         """Record a host's board, in place of one before, once it said what is true of the host.
 
+        A certificate that is known of this board goes on being demanded, unless another one is named in `board`.
+
         Raises:
             UnavailableError: it can't be reached from this agent or refuses the log-in; or no quorum.
             ConflictError: it says that the host is off, which is not true, or it is another host's already.
         """
+        before = self._store.get(Bmc, host.id)
+        board = await self.driver.recognized(_as_known(board, before))
         self._refuse_another_hosts(host, board)
         state = await self._judged(host, board)
         guards = sealing_guards(self._store)
-        before = self._store.get(Bmc, host.id)
         name = Bmc.SEALED["sealed_password"].format(id=host.id)
         bmc = Bmc(
             id=host.id,
@@ -86,6 +99,9 @@ class Bmcs:
             cipher_suite=board.cipher_suite,
             sealed_password=seal(self._secrets_key(), name, board.password.encode()),
             state=state,
+            protocol=board.protocol,
+            fingerprint=board.fingerprint,
+            system=board.system,
         )
         await self._store.apply(puts=(bmc,), guards=(host, *guards))
         return self._store.need(Bmc, host.id)
@@ -133,8 +149,7 @@ class Bmcs:
     def _refuse_another_hosts(self, host: Host, board: Board) -> None:
         """Both hosts on, it would say "on" of either: only the claim tells that one of them is meant wrongly."""
         for bmc in self._store.all(Bmc):
-            same = (bmc.address.lower(), bmc.port) == (board.address.lower(), board.port)
-            if same and bmc.host_id != host.id:
+            if bmc.host_id != host.id and _are_one(bmc, board):
                 other = self._store.need(Host, bmc.host_id)
                 raise ConflictError(
                     f"the BMC at {board.address} port {board.port} is that of host {other.name}: "
@@ -151,3 +166,27 @@ class Bmcs:
                 "it belongs to another machine"
             )
         return BmcState.UNCHECKED
+
+
+def _is_at(bmc: Bmc, board: Board) -> bool:
+    return (bmc.address.lower(), bmc.port, bmc.protocol) == (
+        board.address.lower(),
+        board.port,
+        board.protocol,
+    )
+
+
+def _are_one(bmc: Bmc, board: Board) -> bool:
+    """Tell whether what is recorded is this board; one address that speaks two protocols is one board."""
+    if bmc.protocol is not board.protocol:
+        return bmc.address.lower() == board.address.lower()
+    return _is_at(bmc, board) and bmc.system == board.system
+
+
+def _as_known(board: Board, before: Bmc | None) -> Board:
+    """Return a board that is named again with the certificate that is known of it: who stands between must not get the
+    log-in because a password was changed."""
+    redfish = board.protocol is BmcProtocol.REDFISH
+    if not redfish or board.fingerprint or before is None or not _is_at(before, board):
+        return board
+    return dataclasses.replace(board, fingerprint=before.fingerprint)

@@ -1,20 +1,23 @@
-"""What every power driver does: the one in memory, and IPMI by ipmitool against OpenIPMI's simulated board."""
+"""What every power driver does: the one in memory, IPMI by ipmitool against OpenIPMI's simulated board, and Redfish."""
 
 from __future__ import annotations
 
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from core.errors import UnavailableError
+from core.model import BmcProtocol
 from nodeagent.power.driver import Board, PowerDriver
+from nodeagent.power.drivers import PowerDrivers
 from nodeagent.power.ipmi import Ipmi
 from nodeagent.power.memory import MemoryPower
+from tests.redfish import RedfishBoard
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -84,16 +87,27 @@ def simulated(tmp_path: Path) -> Iterator[Bench]:
             assert time.monotonic() < deadline_s and simulator.poll() is None
             time.sleep(0.02)
         board = replace(BOARD, port=port)
-        yield Bench(Ipmi(), board, lambda: power.read_text() == "1\n")
+        yield Bench(PowerDrivers(), board, lambda: power.read_text() == "1\n")
     finally:
         simulator.kill()
         simulator.wait()
 
 
-@pytest.fixture(params=["memory", "ipmi"])
+@pytest.fixture
+async def served() -> AsyncIterator[Bench]:
+    async with RedfishBoard(PASSWORD).running() as stub:
+        named = replace(BOARD, protocol=BmcProtocol.REDFISH, port=stub.port)
+        board = await PowerDrivers().recognized(named)
+        yield Bench(PowerDrivers(), board, lambda: stub.on)
+
+
+REAL = {"ipmi": "simulated", "redfish": "served"}
+
+
+@pytest.fixture(params=["memory", *REAL])
 def bench(request: pytest.FixtureRequest) -> Bench:
-    if request.param == "ipmi":
-        found: Bench = request.getfixturevalue("simulated")
+    if request.param in REAL:
+        found: Bench = request.getfixturevalue(REAL[request.param])
         return found
     memory = MemoryPower(on={BOARD.address: True}, passwords={BOARD.address: PASSWORD})
     return Bench(memory, BOARD, lambda: memory.on[BOARD.address])
@@ -108,6 +122,10 @@ async def test_what_is_said_is_true_and_switching_may_be_repeated(bench: Bench) 
     for _ in range(2):
         await driver.turn_on(board)
         assert await driver.is_on(board) and bench.truth()
+
+
+async def test_a_board_that_is_known_is_recognized_as_it_is(bench: Bench) -> None:
+    assert await bench.driver.recognized(bench.board) == bench.board
 
 
 async def test_a_wrong_password_switches_nothing_and_is_not_repeated(bench: Bench) -> None:

@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from core.errors import ConflictError, NotFoundError, UnavailableError
-from core.model import Bmc, BmcState, Event, Host, HostState, Lease, VMPhase
+from core.model import Bmc, BmcProtocol, BmcState, Event, Host, HostState, Lease, VMPhase
 from ha.lease import LeaseJudge, Renewal
 from nodeagent.power.driver import Board
 from nodeagent.power.memory import MemoryPower
@@ -292,6 +292,35 @@ async def test_two_hosts_do_not_have_one_board(site):
         with pytest.raises(ConflictError, match="h2"):
             await site.bmcs.put(site.host(THIRD_ID), site.board(OTHER_ID))
         assert [bmc.host_id for bmc in site.store.all(Bmc)] == [OTHER_ID]
+
+
+@site_test
+async def test_one_redfish_service_may_have_the_machines_of_several_hosts_but_each_once(site):
+    def served(system: str) -> Board:
+        return Board(
+            "10.9.0.2", 443, "u", "secret", 17, protocol=BmcProtocol.REDFISH, system=system
+        )
+
+    async with site.running():
+        made = await site.bmcs.put(site.host(OTHER_ID), served(""))
+        assert site.bmcs.board(made).system == "1"
+        ipmi = Board("10.9.0.2", 623, "u", "secret", 17)
+        for same in (served("1"), served(""), ipmi):
+            with pytest.raises(ConflictError, match="h2"):
+                await site.bmcs.put(site.host(THIRD_ID), same)
+        second = await site.bmcs.put(site.host(THIRD_ID), served("2"))
+        assert not set(second.claims()) & set(made.claims())
+
+
+@site_test
+async def test_a_board_that_shows_another_certificate_is_a_fault_and_fences_nothing(site):
+    shown = Board("10.9.0.2", 443, "u", "secret", 17, protocol=BmcProtocol.REDFISH)
+    async with site.running():
+        await site.bmcs.put(site.host(OTHER_ID), shown)
+        site.power.certificates["10.9.0.2"] = "ab" * 32
+        await until(lambda: site.store.get(Bmc, OTHER_ID).state is BmcState.FAULT, 90)
+        assert "another certificate" in site.store.get(Bmc, OTHER_ID).why
+        assert site.power.on["10.9.0.2"]
 
 
 @site_test

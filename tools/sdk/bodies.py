@@ -355,8 +355,11 @@ class BmcBody(Body, frozen=True, kw_only=True):
     address: str
     user: str
     password: str
-    port: int
-    cipher_suite: int
+    port: int | UnsetType = UNSET
+    cipher_suite: int | UnsetType = UNSET
+    protocol: str | UnsetType = UNSET
+    fingerprint: str | UnsetType = UNSET
+    system: str | UnsetType = UNSET
 
     def __repr__(self) -> str:
         return f"BmcBody({self.host}, {self.address}, ***)"

@@ -305,7 +305,11 @@ class StubAgent:
                 self._one("hosts", name)
                 return 204, None, {}
             case "POST", ["bmcs"]:
-                board = {**asked.json, "name": asked.json["host"], "state": "ok", "password": "***"}
+                usual = {"port": 623, "cipher_suite": 17, "protocol": "ipmi"}
+                if asked.json.get("protocol") == "redfish":
+                    usual |= {"port": 443, "fingerprint": "5f" * 32, "system": "1"}
+                board = {**usual, **asked.json, "name": asked.json["host"], "state": "ok"}
+                board["password"] = "***"
                 return 201, self._made("bmcs", board), {}
             case "POST", ["drills", "actions", "check"]:
                 return 200, self._drill_plan(asked.json), {}

@@ -20,6 +20,13 @@ class Admission(OpenEnum):
     WARN = "warn"
 
 
+class BmcProtocol(OpenEnum):
+    """What a board speaks: IPMI 2.0 (RMCP+) by UDP, or Redfish (DMTF DSP0266) by HTTPS."""
+
+    IPMI = "ipmi"
+    REDFISH = "redfish"
+
+
 class BmcState(OpenEnum):
     """Whether a board can be relied on. `OK`: it said "on" when it was asked last while its host held its lease."""
 
@@ -465,10 +472,14 @@ class BlockedVM(Model, frozen=True, kw_only=True):
 
 
 class Bmc(Model, frozen=True, kw_only=True):
-    """A host's management board (baseboard management controller), spoken to by IPMI 2.0; id = host id, name = host name.
+    """A host's management board (baseboard management controller), spoken to by IPMI 2.0 or Redfish; id = host id, name = host name.
 
     Its word that the host is off is proof enough to start the host's VMs elsewhere. So it is believed only while `state`
     is `ok`: a board that says "off" of a host that is certainly on belongs to another machine. No two hosts have one board.
+    A Redfish service may speak for several machines: then address, port and `system` together are the board.
+
+    An agent from before Redfish takes such a board for one that speaks IPMI at `port`: nothing answers there by UDP, so it
+    is a fault to that agent, never "off".
     """
 
     id: str
@@ -488,13 +499,19 @@ class Bmc(Model, frozen=True, kw_only=True):
     user: str = ""
     """Who logs in. At most 64 characters."""
     port: int = 623
-    """UDP port. 1..65535."""
+    """Port: UDP with `ipmi`, TCP with `redfish`. 1..65535."""
     cipher_suite: int = 17
     """Cipher suite of RMCP+: 17 (SHA-256) or 3 (SHA-1). 1..17."""
     state: BmcState = BmcState("unchecked")
     """Whether its word is relied on."""
     why: str = ""
     """What was wrong when it was asked last."""
+    protocol: BmcProtocol = BmcProtocol("ipmi")
+    """What the board speaks."""
+    fingerprint: str = ""
+    """SHA-256 of the board's certificate, in hexadecimal: nothing is told to a board that shows another one. `redfish` only."""
+    system: str = ""
+    """Id of the host's machine in its Redfish service. `redfish` only."""
     host_name: str = ""
     """The name behind `host_id`; empty without one."""
 
@@ -2201,11 +2218,17 @@ class PutBmc(Model, frozen=True, kw_only=True):
     user: str
     """Who logs in. At most 64 characters."""
     password: str
-    """The password; it is never shown again. At most 20 characters."""
+    """The password; it is never shown again. With `ipmi` of 20 characters at most. At most 128 characters."""
     port: int | UnsetType = UNSET
-    """UDP port. 1..65535. Default: `623`."""
+    """Port: UDP with `ipmi`, TCP with `redfish`; 0: the usual one, 623 or 443. 0..65535. Default: `0`."""
     cipher_suite: int | UnsetType = UNSET
     """Cipher suite of RMCP+: 17 (SHA-256) or 3 (SHA-1). 1..17. Default: `17`."""
+    protocol: BmcProtocol | UnsetType = UNSET
+    """What the board speaks. Default: `ipmi`."""
+    fingerprint: str | UnsetType = UNSET
+    """SHA-256 of the certificate that the board must show, in hexadecimal, with or without colons. Empty: the one that is known of it, or if none is, the one that it shows now. `redfish` only. At most 95 characters."""
+    system: str | UnsetType = UNSET
+    """Id of the host's machine in its Redfish service, needed where it has several. `redfish` only. At most 128 characters."""
 
 
 class RecoveryCodes(Model, frozen=True, kw_only=True):

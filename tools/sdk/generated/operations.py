@@ -617,6 +617,9 @@ class Bmcs(Collection[models.Bmc]):
         password: str,
         port: int | UnsetType = UNSET,
         cipher_suite: int | UnsetType = UNSET,
+        protocol: models.BmcProtocol | UnsetType | str = UNSET,
+        fingerprint: str | UnsetType = UNSET,
+        system: str | UnsetType = UNSET,
         idempotency_key: str = "",
     ) -> models.Bmc:
         """Name the management board of a host, in place of one before; it is asked first.
@@ -625,9 +628,12 @@ class Bmcs(Collection[models.Bmc]):
             host: Name or id of the host whose power it switches.
             address: IP address or name of the board. At most 253 characters.
             user: Who logs in. At most 64 characters.
-            password: The password; it is never shown again. At most 20 characters.
-            port: UDP port. 1..65535. Default: `623`.
+            password: The password; it is never shown again. With `ipmi` of 20 characters at most. At most 128 characters.
+            port: Port: UDP with `ipmi`, TCP with `redfish`; 0: the usual one, 623 or 443. 0..65535. Default: `0`.
             cipher_suite: Cipher suite of RMCP+: 17 (SHA-256) or 3 (SHA-1). 1..17. Default: `17`.
+            protocol: What the board speaks. Default: `ipmi`.
+            fingerprint: SHA-256 of the certificate that the board must show, in hexadecimal, with or without colons. Empty: the one that is known of it, or if none is, the one that it shows now. `redfish` only. At most 95 characters.
+            system: Id of the host's machine in its Redfish service, needed where it has several. `redfish` only. At most 128 characters.
             idempotency_key: A repetition with the same key gives the first result.
         """
         return await self._api.answer(
@@ -641,6 +647,9 @@ class Bmcs(Collection[models.Bmc]):
                     password=password,
                     port=port,
                     cipher_suite=cipher_suite,
+                    protocol=word(models.BmcProtocol, protocol),
+                    fingerprint=fingerprint,
+                    system=system,
                 ),
                 headers={"Idempotency-Key": idempotency_key},
             ),
