@@ -103,14 +103,29 @@ def _open(version: int) -> socket.socket:
 
 async def _is_answered(sock: socket.socket, address: str, echo: Echo) -> bool:
     """Wait for the answer; tell whether it came, rather than too many other packets."""
-    loop, version = asyncio.get_running_loop(), version_of(address)
+    version = version_of(address)
     has_ip_header = version == 4 and sock.type == socket.SOCK_RAW
     for _ in range(PACKETS_PER_PING_MAX):
-        packet, source = await loop.sock_recvfrom(sock, PACKET_BYTES_MAX)
+        try:
+            packet, source = sock.recvfrom(PACKET_BYTES_MAX)
+        except BlockingIOError:
+            await _readable(sock)
+            continue
         message = without_ip_header(packet) if has_ip_header else packet
         if _same(source[0], address) and reply(version, message) == echo:
             return True
     return False
+
+
+async def _readable(sock: socket.socket) -> None:
+    """Wait until a packet is there. By hand, as uvloop has no `sock_recvfrom`."""
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+    loop.add_reader(sock, lambda: ready.done() or ready.set_result(None))
+    try:
+        await ready
+    finally:
+        loop.remove_reader(sock)
 
 
 def _same(one: str, other: str) -> bool:

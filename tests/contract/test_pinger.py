@@ -18,13 +18,16 @@ from netfabric.ping import IcmpPinger, Pinger
 HERE, ALSO_HERE, NOWHERE = "127.0.0.1", "127.0.0.9", "192.0.2.1"
 
 SCRIPT = """
-import asyncio, json, random, subprocess, sys, time
+import json, random, subprocess, sys, time
 from pathlib import Path
+
+import uvloop  # as the agent has it
+
 from netfabric.ping import IcmpPinger
 
 def ping(*addresses):
     begun_s = time.monotonic()
-    found = asyncio.run(IcmpPinger(random.Random(1)).ping(addresses, timeout_s=0.5))
+    found = uvloop.run(IcmpPinger(random.Random(1)).ping(addresses, timeout_s=0.5))
     return sorted(found), time.monotonic() - begun_s
 
 ipv4 = Path("/proc/sys/net/ipv4")
