@@ -120,10 +120,10 @@ async def _is_answered(sock: socket.socket, address: str, echo: Echo) -> bool:
 async def _readable(sock: socket.socket) -> None:
     """Wait until a packet is there. By hand, as uvloop has no `sock_recvfrom`."""
     loop = asyncio.get_running_loop()
-    ready = loop.create_future()
-    loop.add_reader(sock, lambda: ready.done() or ready.set_result(None))
+    ready = asyncio.Event()
+    loop.add_reader(sock, ready.set)
     try:
-        await ready
+        await ready.wait()
     finally:
         loop.remove_reader(sock)
 
