@@ -1,7 +1,8 @@
 """Whether a cluster can take a failure right now, what is wrong if not, and what to do: facts in, verdict out.
 
 Pure. Called by the API (`nodeagent.api.health`) with what `nodeagent.services.health` gathered. Each rule is a function of
-`ha.health_cluster_rules`, `ha.health_room_rules`, `ha.health_vip_rules` or `ha.health_host_rules` and gives findings; the worst of them is the verdict.
+`ha.health_cluster_rules`, `ha.health_room_rules`, `ha.health_vip_rules`, `ha.health_arbitration_rules` or
+`ha.health_host_rules` and gives findings; the worst of them is the verdict.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ha.health_arbitration_rules import ARBITRATION_RULES
 from ha.health_cluster_rules import CLUSTER_RULES
 from ha.health_facts import ClusterFacts
 from ha.health_findings import Finding, Level, Rule, Verdict
@@ -17,7 +19,7 @@ from ha.health_room_rules import ROOM_RULES
 from ha.health_vip_rules import VIP_RULES
 from ha.health_votes import Votes, votes_of
 
-RULES: tuple[Rule, ...] = (*CLUSTER_RULES, *ROOM_RULES, *VIP_RULES, *HOST_RULES)
+RULES: tuple[Rule, ...] = (*CLUSTER_RULES, *ROOM_RULES, *VIP_RULES, *ARBITRATION_RULES, *HOST_RULES)
 
 _ORDER = (Level.FAILING, Level.DEGRADED, Level.NOTICE)
 

@@ -68,6 +68,15 @@ class VipSeen(msgspec.Struct, frozen=True, kw_only=True):
     uncovered: bool = False
 
 
+class ArbitrationSeen(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a host reaches an arbitration address: `state` is of `core.model.Arbitration`. `answering`: those that answered
+    it last. `why` it can't ping at all."""
+
+    state: str
+    answering: tuple[str, ...] = ()
+    why: str = ""
+
+
 class HostReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a host says of itself and of its way to others. `libvirt` is None on a witness, which has none; it is about
     the driver `hypervisor`, libvirt unless the host's settings name another. `driver_fault`: which driver can't be used.
@@ -90,6 +99,7 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True):
     libvirt: Answering | None = None
     storages: tuple[StorageSeen, ...] = ()
     vip: VipSeen | None = None
+    arbitration: ArbitrationSeen | None = None
     renewal_gap_s: float | None = None
 
 
@@ -146,7 +156,8 @@ class ClusterFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     `leader_id` is whom that agent follows, empty for nobody. `voter_ids` are the voters by its log. `blocked` are the first
     few of `blocked_count` VMs. `lease_s` is the length of leases by its `profile`, 0 when not known. `disarmed` says who
-    disarmed failover and why, empty while it is armed. `vip` is the management address that the leader should hold.
+    disarmed failover and why, empty while it is armed. `vip` is the management address that the leader should hold,
+    `arbitration_addresses` what hosts ping.
     """
 
     cluster_name: str
@@ -160,6 +171,7 @@ class ClusterFacts(msgspec.Struct, frozen=True, kw_only=True):
     short_rooms: tuple[ShortRoom, ...] = ()
     broken_rules: tuple[BrokenRule, ...] = ()
     vip: str = ""
+    arbitration_addresses: tuple[str, ...] = ()
     profile: str = "default"
     lease_s: float = 0.0
     disarmed: str = ""

@@ -43,6 +43,15 @@ def vip_is_unheld(facts: ClusterFacts, votes: Votes) -> Iterable[Finding]:
     if vip is not None and vip.phase == Phase.CONFLICT:
         return
     why = vip.why if vip is not None else ""
+    if vip is not None and vip.phase == Phase.VETOED:
+        yield _finding(
+            leader.name,
+            "vip-unheld",
+            f"nobody holds the VIP {facts.vip}: {why}",
+            "mend the network of that host, or restart its agent so that another leads; kvorum arbitration clear ends the "
+            "veto; every host's own address works meanwhile",
+        )
+        return
     yield _finding(
         leader.name,
         "vip-unheld",

@@ -40,10 +40,12 @@ class Action(StrEnum):
 
 
 class Phase(StrEnum):
-    """Where this host stands with the address. `WAITING`: until the former leader's has run out."""
+    """Where this host stands with the address. `WAITING`: until the former leader's has run out. `VETOED`: it leads, but
+    doesn't reach the arbitration address that others do (`ha.arbitration`)."""
 
     NONE = "none"
     WAITING = "waiting"
+    VETOED = "vetoed"
     CONFLICT = "conflict"
     HELD = "held"
 
@@ -52,7 +54,8 @@ class Phase(StrEnum):
 class Seen:
     """What one round found. `leads`: it led in `term` before and after a quorum was asked, or would have been.
 
-    `confirmed`: a quorum said so in that term; it was asked at `began_s`, and now it is `now_s`.
+    `confirmed`: a quorum said so in that term; it was asked at `began_s`, and now it is `now_s`. `vetoed`: it shall neither
+    take nor hold the address though it leads.
     """
 
     vip: str
@@ -61,6 +64,7 @@ class Seen:
     confirmed: bool
     began_s: float
     now_s: float
+    vetoed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,11 @@ class VipRules:
         if (seen.vip, seen.term) != (self._vip, self._term):
             self._forget()
             self._vip, self._term, self.phase = seen.vip, seen.term, Phase.WAITING
+        if seen.vetoed:
+            self._give_up()
+            return Decision(Action.RELEASE)
+        if self.phase is Phase.VETOED:
+            self.phase = Phase.WAITING
         if not seen.confirmed:
             return Decision(Action.LEAVE if self._until_s > seen.now_s else Action.RELEASE)
         if self._since_s is None:
@@ -138,6 +147,12 @@ class VipRules:
         every_s = FIRST_ANNOUNCE_EVERY_S if first else ANNOUNCE_EVERY_S
         announce = seen.now_s - self._announced_s >= every_s
         return Decision(Action.HOLD, until_s, announce)
+
+    def _give_up(self) -> None:
+        """Have it no more while leading on: it is looked for and told anew when the veto ends."""
+        self.phase, self.foreign_mac = Phase.VETOED, ""
+        self._until_s = self._probed_s = self._announced_s = NEVER_S
+        self._announced = 0
 
     def _forget(self) -> None:
         self.phase, self.foreign_mac = Phase.NONE, ""

@@ -34,6 +34,7 @@ from ha.renewal_gaps import RenewalGaps
 from ha.serf.membership import SerfMembership
 from ha.serf.rpc import SerfRpc
 from ha.vip import lifetime_s
+from netfabric.ping import IcmpPinger
 from netfabric.vip import LinuxVip
 from nodeagent.api.plain_http import PlainHttpWarning
 from nodeagent.api.tls import ApiTls
@@ -56,6 +57,7 @@ from nodeagent.plugins.observing import Observing
 from nodeagent.plugins.plugins import Plugins
 from nodeagent.power.drivers import PowerDrivers
 from nodeagent.services.admission import AdmissionControl
+from nodeagent.services.arbitration import ArbitrationService
 from nodeagent.services.bmc_checks import BmcChecks
 from nodeagent.services.bmcs import Bmcs
 from nodeagent.services.callback_sender import CallbackSender
@@ -221,8 +223,11 @@ class Member:
         bmcs = Bmcs(self.node, leases, PowerDrivers(), secrets.keys)
         self._fencing = Fencing(self.node, bmcs, self._events)
         self._bmc_checks = BmcChecks(self.node, bmcs, self._events)
-        vip = VipService(self.node, LinuxVip(clock, lifetime_s), self._events)
-        look = SelfLook(self.node, checks, secrets.kept, self._gaps.worst_s, vip.seen)
+        arbitration = ArbitrationService(self.node, IcmpPinger(rng), leases, self._events)
+        vip = VipService(self.node, LinuxVip(clock, lifetime_s), self._events, arbitration.vetoed)
+        look = SelfLook(
+            self.node, checks, secrets.kept, self._gaps.worst_s, vip.seen, arbitration.seen
+        )
         health = ClusterHealth(self.node, look, leases)
         drills = Drills(self.node, health)
         plain = basics.config.plain_http
@@ -232,6 +237,7 @@ class Member:
             is_own=is_own_address,
         )
         self.services = Services(
+            arbitration=arbitration,
             bmcs=bmcs,
             bus=bus,
             callbacks=Callbacks(
@@ -360,6 +366,7 @@ class Member:
             "incoming": self.services.incoming.run,
             "housekeeping": Housekeeping(self.node).run,
             "vip": self.services.vip.run,
+            "arbitration": self.services.arbitration.run,
             "voters": VoterController(self.node, self.services.states, self._events).run,
             "feed": FeedFollower(self.node).run,
             "audits": self.services.identity.audits.run,

@@ -20,6 +20,7 @@ from core.member_file import MemberRecord
 from core.paths import Paths, write_file
 from ha.lease import RenewalAnswer, answer_to
 from ha.vip import lifetime_s
+from netfabric.memory_ping import MemoryPinger
 from netfabric.memory_vip import MemoryVip, MemoryVipNetwork
 from nodeagent.api.app import build_app, serve_unix
 from nodeagent.api.limits import DEFAULT_LIMITS, ApiLimits
@@ -32,6 +33,7 @@ from nodeagent.joining.doorkeeper import Doorkeeper
 from nodeagent.node import Node
 from nodeagent.plugins.plugins import Plugins
 from nodeagent.power.memory import MemoryPower
+from nodeagent.services.arbitration import ArbitrationService
 from nodeagent.services.bmcs import Bmcs
 from nodeagent.services.callback_sender import CallbackSender
 from nodeagent.services.callback_targets import CallbackPolicy, CallbackTargets
@@ -122,14 +124,24 @@ class FakeAgent:
             ages = Ages()
             self.vip_network = MemoryVipNetwork("192.0.2.0/24")
             driver = MemoryVip(self.vip_network, "02:00:00:00:00:01", member.clock, lifetime_s)
-            self.vip = VipService(member.node, driver, EventLog(member.node))
+            events = EventLog(member.node)
+            self.pinger = MemoryPinger()
+            self.arbitration = ArbitrationService(node, self.pinger, ages, events)
+            self.vip = VipService(member.node, driver, events, self.arbitration.vetoed)
             checks = StorageChecks(driver_of_memory)
             health = ClusterHealth(
                 member.node,
-                SelfLook(member.node, checks, secrets.kept, vip=self.vip.seen),
+                SelfLook(
+                    member.node,
+                    checks,
+                    secrets.kept,
+                    vip=self.vip.seen,
+                    arbitration=self.arbitration.seen,
+                ),
                 Ages(),
             )
             self.services = Services(
+                arbitration=self.arbitration,
                 bmcs=Bmcs(node, ages, self.power, secrets.keys),
                 bus=None,
                 callbacks=Callbacks(

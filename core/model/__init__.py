@@ -29,9 +29,11 @@ from core.model.identity import (
     UsedNonce,
 )
 from core.model.mesh import (
+    ARBITRATION_ADDRESSES_MAX,
     AccessToken,
     Admission,
     ApiCertificate,
+    Arbitration,
     Arming,
     Cluster,
     DataCenter,
@@ -138,6 +140,7 @@ COLLECTIONS: dict[str, type[Resource]] = {
 LINKS = links_of(RESOURCE_TYPES)
 
 __all__ = [
+    "ARBITRATION_ADDRESSES_MAX",
     "COLLECTIONS",
     "FAULT",
     "IPMI_PORT",
@@ -152,6 +155,7 @@ __all__ = [
     "Account",
     "Admission",
     "ApiCertificate",
+    "Arbitration",
     "Arming",
     "Audit",
     "Bmc",

@@ -106,6 +106,9 @@ class Arming(StrEnum):
     DISARMED = "disarmed"
 
 
+ARBITRATION_ADDRESSES_MAX = 3
+
+
 class Mesh(Resource, tag="mesh.v1", frozen=True, kw_only=True):
     """What all agents of one mesh share; exactly one, id `mesh`.
 
@@ -153,6 +156,13 @@ class Mesh(Resource, tag="mesh.v1", frozen=True, kw_only=True):
     vip: Annotated[
         str, attribute("Management address that the leader holds (docs/vip.md); empty: none.")
     ] = ""
+    arbitration_addresses: Annotated[
+        tuple[str, ...],
+        attribute(
+            "Addresses that every host pings: a leader that reaches none while another host does may not hold the VIP.",
+            count_max=ARBITRATION_ADDRESSES_MAX,
+        ),
+    ] = ()
 
 
 class HostState(StrEnum):
@@ -163,6 +173,14 @@ class HostState(StrEnum):
     MEMBER = "member"
     FENCING = "fencing"
     FENCED = "fenced"
+
+
+class Arbitration(StrEnum):
+    """Whether a host reaches an arbitration address. `UNKNOWN`: there is none, it was just begun, or its agent is an older one."""
+
+    UNKNOWN = "unknown"
+    REACHED = "reached"
+    LOST = "lost"
 
 
 class Unmovable(StrEnum):
@@ -319,6 +337,10 @@ class Host(Tagged, tag="host.v1", frozen=True, kw_only=True):
         tuple[str, ...],
         attribute("Data storages that it could not use when it looked last.", by=OWNER),
     ] = ()
+    arbitration: Annotated[
+        Arbitration,
+        attribute("Whether it reaches an arbitration address, as it said last.", by=OWNER),
+    ] = Arbitration.UNKNOWN
     hypervisor: Annotated[
         str,
         attribute("The driver that its guests run under; empty: its agent never said.", by=OWNER),

@@ -14,6 +14,7 @@ from core.clock import Clock
 from nodeagent.api import (
     access_keys,
     accounts,
+    arbitration,
     attaching,
     bmcs,
     bulk,
@@ -74,6 +75,7 @@ AREAS = (
     roles,
     joining,
     vip,
+    arbitration,
     members,
     bmcs,
     drills,

@@ -83,6 +83,7 @@ def _told(facts: ClusterFacts, report: HostReport | None) -> Shown:
     """Return what only the host itself can say; null where it said nothing."""
     guard = report.guard if report is not None else None
     libvirt = report.libvirt if report is not None else None
+    arbitration = report.arbitration if report is not None else None
     said = guard if guard is not None and guard.answers else None
     return {
         "guard_answers": guard.answers if guard is not None else None,
@@ -90,6 +91,7 @@ def _told(facts: ClusterFacts, report: HostReport | None) -> Shown:
         "watchdog": said.watchdog if said is not None else None,
         "watchdog_armed": said.armed if said is not None else None,
         "libvirt_answers": libvirt.answers if libvirt is not None else None,
+        "arbitration": arbitration.state if arbitration is not None else None,
         "secrets_open": not report.secrets_fault if report is not None else None,
         "applied_index": report.applied if report is not None else None,
         "lag": max(0, committed_index(facts) - report.applied) if report is not None else None,

@@ -115,6 +115,8 @@ NEEDS: dict[str, Need] = {
     "PATCH /v1/members/policy": _role("host", CHANGE),
     "GET /v1/members/vip": _role("host", READ),
     "PATCH /v1/members/vip": _role("host", CHANGE),
+    "GET /v1/members/arbitration": _role("host", READ),
+    "PATCH /v1/members/arbitration": _role("host", CHANGE),
     "GET /v1/ha/status": _role("host", READ),
     "GET /v1/ha/profile": _role("host", READ),
     "PATCH /v1/ha/profile": _role("host", CHANGE),

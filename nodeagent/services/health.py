@@ -115,6 +115,7 @@ class ClusterHealth:
             short_rooms=short_rooms(store, self._ages),
             broken_rules=broken_rules(store),
             vip=mesh.vip if mesh is not None else "",
+            arbitration_addresses=mesh.arbitration_addresses if mesh is not None else (),
         )
 
     def _host(

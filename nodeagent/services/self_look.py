@@ -16,7 +16,14 @@ from core.errors import PlatformError, UnavailableError
 from core.identity.keyring import KeptKey
 from core.mesh.client import Nothing
 from core.model import Host
-from ha.health_facts import Answering, GuardSeen, HostReport, PeerSeen, VipSeen
+from ha.health_facts import (
+    Answering,
+    ArbitrationSeen,
+    GuardSeen,
+    HostReport,
+    PeerSeen,
+    VipSeen,
+)
 from nodeagent.compute.missing_hypervisor import MissingHypervisor
 from nodeagent.node import Node
 from nodeagent.services.shared_look import SharedLook
@@ -47,7 +54,7 @@ class _Trip:
 
 class SelfLook:
     """Makes this host's report; `kept` says how it keeps its secrets key, None for nobody knows; `gap_s` how long its lease wasn't renewed lately;
-    `vip` where it stands with the VIP."""
+    `vip` where it stands with the VIP, `arbitration` whether it reaches the arbitration addresses."""
 
     def __init__(
         self,
@@ -56,9 +63,10 @@ class SelfLook:
         kept: Callable[[], KeptKey | None] = lambda: None,
         gap_s: Callable[[], float | None] = lambda: None,
         vip: Callable[[], VipSeen | None] = lambda: None,
+        arbitration: Callable[[], ArbitrationSeen | None] = lambda: None,
     ) -> None:
         self._node, self._checks, self._kept = node, checks, kept
-        self._gap_s, self._vip = gap_s, vip
+        self._gap_s, self._vip, self._arbitration = gap_s, vip, arbitration
         self._look = SharedLook(self._measure, kept_s=LOOK_KEPT_S)
 
     async def report(self) -> HostReport:
@@ -97,6 +105,7 @@ class SelfLook:
             libvirt=libvirt.result(),
             storages=storages.result(),
             vip=self._vip(),
+            arbitration=self._arbitration(),
             renewal_gap_s=self._gap_s(),
         )
 

@@ -10,6 +10,7 @@ from nodeagent.drills.target import DrillTarget
 from nodeagent.identity.identity import Identity
 from nodeagent.joining.doorkeeper import Doorkeeper
 from nodeagent.plugins.plugins import Plugins
+from nodeagent.services.arbitration import ArbitrationService
 from nodeagent.services.bmcs import Bmcs
 from nodeagent.services.callbacks import Callbacks
 from nodeagent.services.certificate_renewal import CertificateRenewal
@@ -34,6 +35,7 @@ from nodeagent.services.vm_service import VmService
 class Services:
     """What a member can do. Made by `nodeagent.lifecycle`."""
 
+    arbitration: ArbitrationService
     bmcs: Bmcs
     bus: Bus
     callbacks: Callbacks

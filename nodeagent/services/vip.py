@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from msgspec.structs import replace
 
@@ -32,15 +32,23 @@ WATCHFUL_ROUND_S = 0.2  # while it isn't held: each moment counts when this host
 BARRIER_TIMEOUT_S = 2.0
 STOP_TIMEOUT_S = 1.5
 TOLD_MAX = 16
+VETO_WHY = "vetoed, as this host reaches no arbitration address while another does"
 
 _Told = tuple[str, str, Severity]
 
 
 class VipService:
-    """One host's part. `seen` is what it says of itself."""
+    """One host's part. `seen` is what it says of itself. `vetoed` says whether it may not have the address though it leads."""
 
-    def __init__(self, node: Node, driver: VipDriver, events: EventLog) -> None:
+    def __init__(
+        self,
+        node: Node,
+        driver: VipDriver,
+        events: EventLog,
+        vetoed: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._node, self._driver, self._events = node, driver, events
+        self._vetoed = vetoed
         self._rules = VipRules()
         self._released = ""
         self._present = ""
@@ -77,6 +85,8 @@ class VipService:
         address = checked_vip(text, str(network), node.store.all(Host))
         if address == mesh.vip:
             return mesh
+        if address in mesh.arbitration_addresses:
+            raise ConflictError(f"{address} is an arbitration address: take a free one")
         if mac := await self._driver.probe(address, near=own):
             raise ConflictError(
                 f"{address} is in use already: the machine with MAC {mac} answers for it"
@@ -100,7 +110,7 @@ class VipService:
             address=vip,
             phase=str(self._rules.phase),
             foreign_mac=self._rules.foreign_mac,
-            why=self._why,
+            why=VETO_WHY if self._rules.phase is Phase.VETOED else self._why,
             uncovered=self._is_uncovered(vip),
         )
 
@@ -139,11 +149,20 @@ class VipService:
         # In one term a host begins to lead once: if it leads in the same one now, it was itself that was confirmed.
         leads = engine.is_leader() and engine.term() == term
         return Seen(
-            self._vip(), leads, term, confirmed and leads, began_s, node.clock.monotonic_s()
+            vip=self._vip(),
+            leads=leads,
+            term=term,
+            confirmed=confirmed and leads,
+            began_s=began_s,
+            now_s=node.clock.monotonic_s(),
+            vetoed=self._vetoed(),
         )
 
     async def _act(self, seen: Seen) -> float:
+        before = self._rules.phase
         decision = self._rules.decide(seen)
+        if self._rules.phase is Phase.VETOED and before is not Phase.VETOED:
+            self._note_veto(seen.vip)
         near, pause_s = self._node.host().address, WATCHFUL_ROUND_S if seen.vip else ROUND_S
         if self._present and self._present != seen.vip:
             await self._release(self._present)
@@ -202,6 +221,14 @@ class VipService:
             log.warning("the kernel will take the VIP away", extra={"error": str(error)})
 
     # -- what is told
+
+    def _note_veto(self, vip: str) -> None:
+        log.warning("the VIP is vetoed", extra={"vip": vip})
+        message = (
+            f"host {self._node.host_name} leads, but may not hold the VIP {vip}: it reaches no arbitration address, "
+            "and another host does"
+        )
+        self._note("vip-vetoed", message, Severity.ALARM)
 
     def _note(self, code: str, message: str, severity: Severity) -> None:
         """Tell it beside the rounds: a slow commit must not cost the address."""

@@ -45,6 +45,7 @@ class Agent:
         self.node = many.node
         self.asked: list[dict[str, object]] = []
         self.services = Services(
+            arbitration=None,
             bmcs=None,
             bus=None,
             callbacks=None,

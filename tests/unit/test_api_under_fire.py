@@ -16,7 +16,7 @@ from tests.api import app_of
 from tests.one_member import ADMIN_TOKEN
 
 # A body can be right by its schema and still be refused: an address in no network, a name that is taken.
-# Of `/v1/members/policy`, `/v1/members/vip` and `/v1/members/{host}` a router's `Allow` can't tell which one is meant.
+# Of `/v1/members/policy`, `/v1/members/vip`, `/v1/members/arbitration` and `/v1/members/{host}` a router's `Allow` can't tell which one is meant.
 NOT_CHECKED = "positive_data_acceptance,allow_header_conformance"
 # What is for the host itself needs a unix socket, joining has tests of its own, and images need a real storage.
 LEFT_OUT = r"^/v1/(local|join|state|images)(/|$)"

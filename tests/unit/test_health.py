@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from ha.health import RULES, judge
 from ha.health_facts import (
     Answering,
+    ArbitrationSeen,
     BlockedVM,
     BrokenRule,
     ClusterFacts,
@@ -123,6 +124,13 @@ def vip(facts: ClusterFacts, number: int, phase: str, **fields):
     """Let there be a VIP, and a host stand so with it."""
     seen = VipSeen(address="192.0.2.100", phase=phase, **fields)
     return say(replace(facts, vip=seen.address), number, vip=seen)
+
+
+def arbitration(facts: ClusterFacts, states: dict[int, str], **fields):
+    """Let there be an arbitration address, and hosts say so of it."""
+    for number, state in states.items():
+        facts = say(facts, number, arbitration=ArbitrationSeen(state=state, **fields))
+    return replace(facts, arbitration_addresses=("192.0.2.254",))
 
 
 CASES = (
@@ -249,6 +257,19 @@ CASES = (
     Case("an imported certificate is not for the VIP", vip(cluster(), 1, "held", uncovered=True), {
         (NOTICE, "h1", "vip-certificate"),
     }),
+    Case("the leader may not hold the VIP", vip(arbitration(cluster(), {1: "lost", 2: "reached"}), 1, "vetoed"), {
+        (DEGRADED, "h1", "vip-unheld"), (DEGRADED, "h1", "arbitration-lost"),
+    }, Verdict.DEGRADED),
+    Case("all reach the arbitration address, or can't know yet", arbitration(cluster(), {1: "reached", 2: "unknown"})),
+    Case("nobody reaches the arbitration address", arbitration(cluster(), {1: "lost", 2: "lost", 3: "unknown"}), {
+        (DEGRADED, "", "arbitration-dead"),
+    }, Verdict.DEGRADED),
+    Case("a host can't ping", arbitration(cluster(), {2: "unknown"}, why="not permitted"), {
+        (DEGRADED, "h2", "arbitration-lost"),
+    }, Verdict.DEGRADED),
+    Case("what was lost doesn't count when the address is cleared", replace(
+        arbitration(cluster(), {1: "lost"}), arbitration_addresses=()
+    )),
     Case("a clock is off", see(cluster(), 1, 3, clock_offset_ms=-1500.0), {(NOTICE, "h3", "clock-off")}),
     Case("a clock is a little off", see(cluster(), 1, 3, clock_offset_ms=900.0)),
 )  # fmt: skip

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from ha.vip import CLAIM_WAIT_S, KERNEL_LATE_S, LEASE_S, Action, Seen, VipRules, lifetime_s
+from ha.vip import CLAIM_WAIT_S, KERNEL_LATE_S, LEASE_S, Action, Phase, Seen, VipRules, lifetime_s
 
 VIP = "192.0.2.100"
 STEP_S = 0.05
@@ -38,6 +38,7 @@ class Host:
     asked_term: int = 0
     answer_at_s: float = 0.0
     prompt: bool = True
+    vetoed: bool = False
     next_s: float = 0.0
     set_at_s: float | None = None
     until_s: float = 0.0
@@ -87,6 +88,8 @@ class World:
                 host.term, host.leads = self.quorum.term, False  # it hears of it at last
             if rng.random() < STEP_S / 15:
                 host.frozen_until_s = self.now_s + rng.choice((0.3, 1.0, 3.0, 8.0))
+            if rng.random() < STEP_S / (3 if host.vetoed else 40):
+                host.vetoed = not host.vetoed
             if rng.random() < STEP_S / 40:  # the agent was killed and starts again
                 host.rules, host.asked_s, host.set_at_s = VipRules(), None, None
                 host.ends_s = -math.inf if rng.random() < 0.5 else host.ends_s
@@ -112,11 +115,12 @@ class World:
         confirmed = host.leads and not any(at_s <= asked_s for at_s in later)
         leads = host.leads and host.term == host.asked_term
         now_s = self.now_s + host.offset_s
-        seen = Seen(
-            VIP, leads, host.asked_term, confirmed and leads, asked_s + host.offset_s, now_s
-        )
+        began_s = asked_s + host.offset_s
+        seen = Seen(VIP, leads, host.asked_term, confirmed and leads, began_s, now_s, host.vetoed)
         decision = host.rules.decide(seen)
         host.asked_s, host.next_s = None, self.now_s + 0.5
+        if host.vetoed:
+            assert decision.action is Action.RELEASE, "whatever else is true"
         match decision.action:
             case Action.RELEASE:
                 host.ends_s = -math.inf
@@ -176,6 +180,35 @@ def test_the_time_runs_from_the_question_and_not_from_its_answer() -> None:
     rules.probed("", CLAIM_WAIT_S)
     decision = rules.decide(Seen(VIP, True, 7, True, CLAIM_WAIT_S, CLAIM_WAIT_S + 1.2))
     assert (decision.action, decision.until_s) == (Action.HOLD, CLAIM_WAIT_S + LEASE_S)
+
+
+def test_a_veto_takes_it_at_once_and_gives_it_back_after_another_look() -> None:
+    rules = VipRules()
+
+    def decide(now_s: float, *, vetoed: bool = False) -> Action:
+        return rules.decide(Seen(VIP, True, 7, True, now_s, now_s, vetoed)).action
+
+    decide(0.0)
+    rules.probed("", CLAIM_WAIT_S)
+    assert decide(CLAIM_WAIT_S) is Action.HOLD
+    rules.held(CLAIM_WAIT_S + LEASE_S, announced_s=CLAIM_WAIT_S)
+    assert decide(4.0, vetoed=True) is Action.RELEASE
+    assert rules.phase is Phase.VETOED
+    assert decide(30.0, vetoed=True) is Action.RELEASE
+    assert decide(30.5) is Action.PROBE, "another machine may have taken it meanwhile"
+    assert rules.phase is Phase.WAITING
+    rules.probed("", 31.0)
+    decision = rules.decide(Seen(VIP, True, 7, True, 31.0, 31.0))
+    assert (decision.action, decision.announce) == (Action.HOLD, True)
+
+
+def test_a_leader_that_was_vetoed_from_the_beginning_waits_once_the_veto_ends() -> None:
+    rules = VipRules()
+    for now_s in (0.0, 10.0):
+        assert rules.decide(Seen(VIP, True, 7, True, now_s, now_s, True)).action is Action.RELEASE
+    assert rules.decide(Seen(VIP, True, 7, True, 10.5, 10.5)).action is Action.RELEASE
+    late_s = 10.5 + CLAIM_WAIT_S
+    assert rules.decide(Seen(VIP, True, 7, True, late_s, late_s)).action is Action.PROBE
 
 
 def test_another_machine_with_the_address_keeps_it_and_is_looked_for_again() -> None:

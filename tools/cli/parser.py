@@ -28,6 +28,10 @@ NOUNS: dict[str, tuple[str, str]] = {
     "members": ("tools.cli.member", "who votes, how far each host is, and whether it is well"),
     "member": ("tools.cli.member", "the same as members"),
     "vip": ("tools.cli.vip", "the one address at which the cluster is managed, whoever leads"),
+    "arbitration": (
+        "tools.cli.arbitration",
+        "addresses that every host pings, for a veto on the VIP",
+    ),
     "token": ("tools.cli.token", "single-use tokens for hosts that shall join"),
     "login": ("tools.cli.login", "log in from elsewhere"),
     "logout": ("tools.cli.login", "end the session of this machine"),

@@ -40,6 +40,7 @@ from nodeagent.api.accounts import (
     LogIn,
     SetPassword,
 )
+from nodeagent.api.arbitration import ChangeArbitration
 from nodeagent.api.attaching import AttachCluster, AttachDataCenter
 from nodeagent.api.bmcs import ConfirmPowerOff, Power, PutBmc
 from nodeagent.api.certificates import ImportCertificate
@@ -312,6 +313,19 @@ FINDING = titled(
 )
 PERHAPS_TEXT: Schema = {"type": ["string", "null"]}
 PERHAPS_FLAG: Schema = {"type": ["boolean", "null"]}
+ARBITRATION = titled(
+    "ArbitrationAddresses",
+    object_of(
+        addresses=list_of(TEXT),
+        hosts=list_of(
+            titled(
+                "HostArbitration",
+                object_of(host_name=TEXT, state=PERHAPS_TEXT, answering=list_of(TEXT)),
+            )
+        ),
+        problems=list_of(TEXT),
+    ),
+)
 HOST_HEALTH = titled(
     "HostHealth",
     object_of(
@@ -333,6 +347,7 @@ HOST_HEALTH = titled(
         watchdog=PERHAPS_TEXT,
         watchdog_armed=PERHAPS_FLAG,
         libvirt_answers=PERHAPS_FLAG,
+        arbitration=PERHAPS_TEXT,
         secrets_open=PERHAPS_FLAG,
         applied_index={"type": ["integer", "null"]},
         lag={"type": ["integer", "null"]},
@@ -582,6 +597,15 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "Set, change or clear the management address (VIP); the leader takes it within seconds.",
         {200: ("The address as it is now.", VIP)},
         body=ChangeVip,
+    ),
+    ("GET", "/v1/members/arbitration"): Operation(
+        "The arbitration addresses, and which host reaches them. Takes two seconds at most.",
+        {200: ("The addresses; none while none is set.", ARBITRATION)},
+    ),
+    ("PATCH", "/v1/members/arbitration"): Operation(
+        "Set, change or clear the arbitration addresses; hosts ping them from the next second on.",
+        {200: ("The addresses as they are now.", ARBITRATION)},
+        body=ChangeArbitration,
     ),
     ("GET", "/v1/ha/status"): Operation(
         "Whether failover acts, who disarmed it and why, and what is not done yet.",

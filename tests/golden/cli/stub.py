@@ -76,6 +76,7 @@ class World:
         }
     )
     vip: str = ""
+    arbitration: list = field(default_factory=list)
     secrets: dict = field(
         default_factory=lambda: {
             "key_id": "0123456789abcdef",
@@ -295,6 +296,20 @@ class StubAgent:
                     self.world.vip = str(asked.json["address"])
                 holder = "h1" if self.world.vip and not asked.body else ""
                 return 200, {"address": self.world.vip, "holder_name": holder, "problems": []}, {}
+            case (("GET" | "PATCH"), ["members", "arbitration"]):
+                if asked.body:
+                    self.world.arbitration = list(asked.json["addresses"])
+                hosts = [
+                    {"host_name": "h1", "state": "reached", "answering": ["10.0.0.1"]},
+                    {"host_name": "h2", "state": "lost", "answering": []},
+                    {"host_name": "h3", "state": None, "answering": []},
+                ]
+                shown = {
+                    "addresses": self.world.arbitration,
+                    "hosts": hosts if self.world.arbitration and not asked.body else [],
+                    "problems": [],
+                }
+                return 200, shown, {}
             case "POST", ["members", name, "actions", verb]:
                 vote = {"promote": "always", "demote": "never", "auto": "auto"}[verb]
                 self._one("members", name)["vote"] = vote

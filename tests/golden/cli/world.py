@@ -54,6 +54,7 @@ def host_health(number, **fields):
         "watchdog": "device",
         "watchdog_armed": True,
         "libvirt_answers": True,
+        "arbitration": None,
         "secrets_open": True,
         "applied_index": 42,
         "lag": 0,

@@ -2373,6 +2373,23 @@ class Members:
             self._calls.promote_many(members=members, q=q, idempotency_key=idempotency_key)
         )
 
+    def get_arbitration(self) -> models.ArbitrationAddresses:
+        """The arbitration addresses, and which host reaches them. Takes two seconds at most."""
+        return self._runner.run(self._calls.get_arbitration())
+
+    def update_arbitration(
+        self, *, addresses: Sequence[str], idempotency_key: str = ""
+    ) -> models.ArbitrationAddresses:
+        """Set, change or clear the arbitration addresses; hosts ping them from the next second on.
+
+        Args:
+            addresses: IPv4 or IPv6 addresses that are not of the cluster, such as the router's; empty: none.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return self._runner.run(
+            self._calls.update_arbitration(addresses=addresses, idempotency_key=idempotency_key)
+        )
+
     def get_policy(self) -> models.VoterPolicy:
         """How many hosts vote."""
         return self._runner.run(self._calls.get_policy())

@@ -25,6 +25,12 @@ class BmcProtocol(OpenEnum):
 
     IPMI = "ipmi"
     REDFISH = "redfish"
+class Arbitration(OpenEnum):
+    """Whether a host reaches an arbitration address. `UNKNOWN`: there is none, it was just begun, or its agent is an older one."""
+
+    LOST = "lost"
+    REACHED = "reached"
+    UNKNOWN = "unknown"
 
 
 class BmcState(OpenEnum):
@@ -367,6 +373,14 @@ class Account(Model, frozen=True, kw_only=True):
     """Networks that it has logged in from."""
 
 
+class ArbitrationAddresses(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    addresses: tuple[str, ...] = ()
+    hosts: tuple[HostArbitration, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
 class AttachCluster(Model, frozen=True, kw_only=True):
     """Which cluster a switch is attached to, or detached from."""
 
@@ -571,6 +585,13 @@ class ChangeAccount(Model, frozen=True, kw_only=True):
     """Whether it is kept out."""
     description: str | UnsetType = UNSET
     """A note for people. At most 1000 characters."""
+
+
+class ChangeArbitration(Model, frozen=True, kw_only=True):
+    """`PATCH /v1/members/arbitration`."""
+
+    addresses: tuple[str, ...]
+    """IPv4 or IPv6 addresses that are not of the cluster, such as the router's; empty: none."""
 
 
 class ChangeCluster(Model, frozen=True, kw_only=True):
@@ -1558,6 +1579,8 @@ class Host(Model, frozen=True, kw_only=True):
     """Collections that plug-ins bring on it."""
     unreachable_storage_ids: tuple[str, ...] = ()
     """Data storages that it could not use when it looked last."""
+    arbitration: Arbitration = Arbitration("unknown")
+    """Whether it reaches an arbitration address, as it said last."""
     hypervisor: str = ""
     """The driver that its guests run under; empty: its agent never said."""
     driver_fault: str = ""
@@ -1566,6 +1589,14 @@ class Host(Model, frozen=True, kw_only=True):
     """The name behind `cluster_id`; empty without one."""
     unreachable_storage_names: tuple[str, ...] = ()
     """The names behind `unreachable_storage_ids`."""
+
+
+class HostArbitration(Model, frozen=True, kw_only=True):
+    """An object of the API."""
+
+    host_name: str = ""
+    state: str | None = None
+    answering: tuple[str, ...] = ()
 
 
 class HostHealth(Model, frozen=True, kw_only=True):
@@ -1589,6 +1620,7 @@ class HostHealth(Model, frozen=True, kw_only=True):
     watchdog: str | None = None
     watchdog_armed: bool | None = None
     libvirt_answers: bool | None = None
+    arbitration: str | None = None
     secrets_open: bool | None = None
     applied_index: int | None = None
     lag: int | None = None

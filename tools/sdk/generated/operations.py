@@ -2830,6 +2830,31 @@ class Members:
             models.Outcome,
         )
 
+    async def get_arbitration(self) -> models.ArbitrationAddresses:
+        """The arbitration addresses, and which host reaches them. Takes two seconds at most."""
+        return await self._api.answer(
+            request("GET", path_of("members", "arbitration")), models.ArbitrationAddresses
+        )
+
+    async def update_arbitration(
+        self, *, addresses: Sequence[str], idempotency_key: str = ""
+    ) -> models.ArbitrationAddresses:
+        """Set, change or clear the arbitration addresses; hosts ping them from the next second on.
+
+        Args:
+            addresses: IPv4 or IPv6 addresses that are not of the cluster, such as the router's; empty: none.
+            idempotency_key: A repetition with the same key gives the first result.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("members", "arbitration"),
+                body=models.ChangeArbitration(addresses=listed(addresses)),
+                headers={"Idempotency-Key": idempotency_key},
+            ),
+            models.ArbitrationAddresses,
+        )
+
     async def get_policy(self) -> models.VoterPolicy:
         """How many hosts vote."""
         return await self._api.answer(
