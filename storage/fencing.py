@@ -33,7 +33,7 @@ class FencingStorage(Protocol):
         ...
 
     async def readmit(self, host_id: str, boot_id: str) -> None:
-        """Let a boot of a host write, after earlier ones were fenced. These stay fenced.
+        """Let a boot of a host write, and later ones, after earlier ones were fenced. These stay fenced.
 
         Called when the host has shown that it runs in another boot than the fenced one.
 
