@@ -122,11 +122,12 @@ MUTATIONS = (
     Mutation(
         "what storages said of one lease is taken for another",
         Rules(word_for_this_lease=False),
-        Setting(vms=4, losses=0.02, migrations=0.0, refusing=frozenset("st")),
+        Setting(vms=6, losses=0.0, migrations=0.0, refusing=frozenset("st")),
         (
-            Fault(Kind.CUT, ("h1",), 12.0, 16.0),
-            Fault(Kind.POWER, ("h1",), 26.0, 0.5),
-            Fault(Kind.CUT, ("h1",), 50.0, 60.0),
+            Fault(Kind.CUT, ("h1",), 8.0, 8.0),
+            Fault(Kind.POWER, ("h1",), 15.0, 0.5),
+            Fault(Kind.CUT, ("h2",), 30.0, 9.0),  # its VMs go to h1, among others
+            Fault(Kind.CUT, ("h1",), 54.0, 60.0),
         ),
     ),
     Mutation(
