@@ -21,6 +21,11 @@ class FencingStorage(Protocol):
     stays fenced for good, whatever comes after; and a boot is not touched by the fence of another.
     """
 
+    @property
+    def fences(self) -> bool:
+        """True: this storage can do it, as it is set up. Said outright, so that nobody is taken for it who merely answers to every name."""
+        ...
+
     async def fence(self, host_id: str, boot_id: str) -> None:
         """Keep a boot of a host from writing to this storage, whatever it has open already, be it in the middle of a write.
 
@@ -45,7 +50,8 @@ class FencingStorage(Protocol):
 
 
 def fencing_of(driver: DataStorageDriver) -> FencingStorage | None:
-    """Return the driver as one that fences, if it has all that takes; None: it can't fence."""
-    if all(callable(getattr(driver, name, None)) for name in METHODS):
+    """Return the driver as one that fences, if it says so and has all that takes; None: it can't fence."""
+    says_so = getattr(driver, "fences", False) is True
+    if says_so and all(callable(getattr(driver, name, None)) for name in METHODS):
         return cast(FencingStorage, driver)
     return None

@@ -137,6 +137,11 @@ class MemoryDriver:
     def close(self) -> None:
         self._disks.clear()
 
+    @property
+    def fences(self) -> bool:
+        """See `FencingStorage`."""
+        return True
+
     async def fence(self, host_id: str, boot_id: str) -> None:
         """See `FencingStorage`."""
         self._require_present()

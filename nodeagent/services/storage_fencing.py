@@ -89,7 +89,8 @@ class StorageFencing:
     def _not_fenced(self, host: Host) -> list[str]:
         lease = self._store.get(Lease, host.id)
         said = lease is not None and host.storage_lease_revision == lease.revision
-        return sorted(set(host.refusing_storage_ids).difference(host.fenced_storage_ids if said else ()))  # fmt: skip
+        fenced = set(host.fenced_storage_ids) if said else set()
+        return sorted(set(host.refusing_storage_ids) - fenced)
 
     async def _fence(self, host: Host) -> None:
         now, lease = await still_being_fenced(self._node, host)
