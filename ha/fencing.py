@@ -43,7 +43,8 @@ def to_fence(
     """Return the hosts to be fenced now, by name.
 
     `movable` are the VMs that would run elsewhere; `by_storage` has, by host, the storages that can free some of these by
-    refusing the host; `suspected` the hosts that were silent a round ago already. Of three
+    refusing the host, which is not done where the guard may let guests live on without a lease: nothing would end them, and
+    the host could never renew; `suspected` the hosts that were silent a round ago already. Of three
     hosts or less one at a time is fenced, of more a third at most: many silent hosts are a fault of the network, or ours.
     None is whose vote is needed: without a quorum it could not be recorded that it is off. `up` are the nodes that the
     leader's log reaches, and the leader.
@@ -59,7 +60,8 @@ def to_fence(
         reliable = bmc is not None and bmc.state is BmcState.OK
         spare = has_quorum_without(host.id, voters=voters, up=up)
         wanted = host.state is HostState.MEMBER and host.id in suspected & worth_it
-        refusing = tuple(sorted(storages.get(host.id, ())))
+        ends = lease is not None and not lease.disarmed
+        refusing = tuple(sorted(storages.get(host.id, ()))) if ends else ()
         if (reliable or refusing) and lease and spare and wanted:
             found.append(Fence(host.id, host.revision, lease.revision, refusing))
     return found
