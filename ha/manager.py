@@ -39,7 +39,7 @@ from ha.placement import (
 )
 from ha.placement_rules import Bounds, RuleBook, bounds_of
 from ha.profile import Profile
-from ha.proofs import Proof, silence_of
+from ha.proofs import Proof, is_refused_by, silence_of
 from ha.start_order import recovery_order
 
 LEADER_AGE_S_MIN = 4.0
@@ -128,7 +128,7 @@ class HAView:
     """What is known to the node that decides. Times are monotonic seconds of its own clock.
 
     `stamps_s` and `booted_s` come from the `LeaseJudge`; `leader_since_s` is None when this node does not lead. `frozen` are
-    hosts that VMs wait for (`ha.shutdown`). `suspected` and
+    hosts that VMs wait for (`ha.shutdown`). `fencing_storages` are those that this node can have refuse a host. `suspected` and
     `lost` are the hosts already told, see `remember`; both begin empty with each leadership.
     """
 
@@ -141,6 +141,7 @@ class HAView:
     leases: Mapping[str, Lease]
     stamps_s: Mapping[str, float]
     bmcs: Mapping[str, Bmc] = field(default_factory=dict)
+    fencing_storages: frozenset[str] = frozenset()
     rules: tuple[PlacementRule, ...] = ()
     voters: frozenset[str] = frozenset()
     up: frozenset[str] = frozenset()
@@ -204,8 +205,14 @@ def _host_events(view: HAView, now_s: float) -> list[Decision]:
     return events
 
 
-def proof_of(view: HAView, vm: VM, host_id: str, now_s: float) -> Proof | None:
-    """Return the proof that `host_id` can no longer write to the VM's disks; None when there is none yet."""
+def proof_of(
+    view: HAView, vm: VM, host_id: str, now_s: float, storage_ids: frozenset[str]
+) -> Proof | None:
+    """Return the proof that `host_id` can no longer write to the VM's disks; None when there is none yet.
+
+    `storage_ids` are the storages of all of these. Their word doesn't count for a VM that is being migrated: its guest may
+    run on both ends, and which one it is must be known, not only that one can't write.
+    """
     lease, stamp_s = view.leases.get(host_id), view.stamps_s.get(host_id)
     host = view.hosts.get(host_id)
     if lease is None or stamp_s is None:
@@ -216,6 +223,9 @@ def proof_of(view: HAView, vm: VM, host_id: str, now_s: float) -> Proof | None:
     waited = age_s >= view.profile.of(lease).safe_s and not lease.disarmed
     if proof in (None, Proof.TIME) and started_before and waited:
         return Proof.BOOT
+    settled = host_id == vm.host_id and not vm.migrating_to_host_id
+    if proof is None and settled and is_refused_by(host, lease, storage_ids):
+        return Proof.STORAGE
     return proof
 
 
@@ -305,9 +315,14 @@ class _Plan:
             return None
         if not vm.host_id:
             return None  # not placed yet: whoever creates it does that
-        if not self._is_lost(vm.host_id) or vm.host_id in self.view.frozen:
+        if vm.host_id in self.view.frozen:
+            return None
+        if not self._is_lost(vm.host_id) and self._proof(vm, vm.host_id) is not Proof.STORAGE:
             return None
         return self._with_lost_owner(vm)
+
+    def _proof(self, vm: VM, host_id: str) -> Proof | None:
+        return proof_of(self.view, vm, host_id, self.now_s, self.storages_of(vm))
 
     def _age_s(self, host_id: str) -> float:
         stamp_s = self.view.stamps_s.get(host_id)
@@ -332,28 +347,41 @@ class _Plan:
         return silence_of(self.view.profile, host, lease, age_s) is Proof.POWER
 
     def fences(self) -> list[Fence]:
-        """Return the hosts whose power is to be taken away."""
+        """Return the hosts whose power is to be taken away, or whose writes are to be refused."""
         view = self.view
-        if not view.recovery_enabled or not view.bmcs:
+        if not view.recovery_enabled or not (view.bmcs or view.fencing_storages):
             return []
+        movable = [
+            vm
+            for vm in view.vms.values()
+            if is_movable(vm)
+            and vm.host_id not in view.frozen
+            and not pinned_host_id(self.disks_of(vm.id), view.storages)
+        ]
         found = to_fence(
             profile=view.profile,
             hosts=view.hosts,
             leases=view.leases,
             bmcs=view.bmcs,
-            movable=[
-                vm
-                for vm in view.vms.values()
-                if is_movable(vm)
-                and vm.host_id not in view.frozen
-                and not pinned_host_id(self.disks_of(vm.id), view.storages)
-            ],
+            movable=movable,
             ages_s={id_: self.now_s - stamp_s for id_, stamp_s in view.stamps_s.items()},
             suspected=view.suspected,
             voters=view.voters,
             up=view.up,
+            by_storage=self._freed_by_storages(movable),
         )
         return [fence for fence in found if self._is_worth_fencing(fence.host_id)]
+
+    def _freed_by_storages(self, movable: list[VM]) -> dict[str, frozenset[str]]:
+        """Return by host the storages of those VMs that are free when these refuse it: all their disks are there."""
+        found: dict[str, frozenset[str]] = {}
+        if not self.view.fencing_storages:
+            return found
+        for vm in movable:
+            storages = self.storages_of(vm)
+            if storages and not vm.migrating_to_host_id and storages <= self.view.fencing_storages:
+                found[vm.host_id] = found.get(vm.host_id, frozenset()) | storages
+        return found
 
     def _is_worth_fencing(self, host_id: str) -> bool:
         """Leave a host on that may still be booting after a cold start, or whose VMs are free already."""
@@ -369,7 +397,7 @@ class _Plan:
     def _with_living_owner(self, vm: VM) -> Decision | None:
         target = vm.migrating_to_host_id
         if target and not self._is_alive(target):
-            proof = proof_of(self.view, vm, target, self.now_s)
+            proof = self._proof(vm, target)
             if proof is not None:
                 revision = self.view.leases[target].revision
                 return EndMigration(vm.id, target, revision, vm.revision, proof)
@@ -390,7 +418,7 @@ class _Plan:
             )
         if not self.view.recovery_enabled:
             return self._block(vm, self.view.recovery_off_why)
-        proof = proof_of(self.view, vm, vm.host_id, self.now_s)
+        proof = self._proof(vm, vm.host_id)
         if proof is None:
             return self._without_proof(vm, vm.host_id)
         return self._recover(vm, proof)
@@ -414,7 +442,7 @@ class _Plan:
         if target and not self._is_alive(target):
             if not self._is_lost(target):
                 return None
-            if proof_of(self.view, vm, target, self.now_s) is None:
+            if self._proof(vm, target) is None:
                 return self._without_proof(vm, target)
             other = LeaseGuard(target, self.view.leases[target].revision)
             target = ""

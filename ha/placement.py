@@ -202,6 +202,8 @@ def why_not_on(
         return "in maintenance"
     if request.storage_ids.intersection(host.unreachable_storage_ids):
         return "can't reach the VM's data storage"
+    if request.storage_ids.intersection(host.refusing_storage_ids):
+        return "the VM's data storage refuses it since it was fenced, until it has booted"
     if host.driver_fault:
         return f"a driver can't be used: {host.driver_fault}"
     if host.down_boot_id:

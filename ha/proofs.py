@@ -6,6 +6,7 @@ is by the judge's own clock.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import StrEnum
 
 from core.model import Host, HostState, Lease
@@ -20,6 +21,7 @@ class Proof(StrEnum):
         "boot"  # the VM wasn't started in the boot that renewed last, so nothing of it runs there
     )
     FENCED = "fenced"  # an operator said that it is off, and a working guard has killed its guests
+    STORAGE = "storage"  # all storages of the VM's disks refuse what it writes, after its renewals were refused
     POWER = "power"  # its management board took its power away, after its renewals were refused
 
 
@@ -38,3 +40,20 @@ def silence_of(profile: Profile, host: Host | None, lease: Lease, age_s: float) 
             return Proof.FENCED
     by_time = lease.watchdog_armed and not lease.disarmed
     return Proof.TIME if by_time and age_s >= profile.safe_s else None
+
+
+def is_refused_by(host: Host | None, lease: Lease, storage_ids: Collection[str]) -> bool:
+    """Tell whether all of these data storages refuse what a host writes, so that a VM with its disks there can't write.
+
+    Their word counts for the boot and the lease that the host held then, like a management board's. Nothing follows for
+    a VM without disks, nor from some of its storages.
+    """
+    return (
+        host is not None
+        and host.state in (HostState.FENCING, HostState.FENCED)
+        and host.storage_lease_revision > 0
+        and host.storage_lease_revision == lease.revision
+        and host.fenced_boot_id == lease.boot_id
+        and len(storage_ids) > 0
+        and set(storage_ids) <= set(host.fenced_storage_ids)
+    )

@@ -93,6 +93,7 @@ from nodeagent.services.secrets_rotation import SecretsRotation
 from nodeagent.services.self_look import SelfLook
 from nodeagent.services.services import Services
 from nodeagent.services.storage_checks import StorageChecks
+from nodeagent.services.storage_fencing import StorageFencing
 from nodeagent.services.storage_loss import StorageLoss
 from nodeagent.services.storage_watch import StorageWatch
 from nodeagent.services.storages import Storages
@@ -222,6 +223,8 @@ class Member:
         )
         bmcs = Bmcs(self.node, leases, PowerDrivers(), secrets.keys)
         self._fencing = Fencing(self.node, bmcs, self._events)
+        self._storage_fencing = StorageFencing(self.node, storages.fencing, self._events)
+        self._fencing_ids = storages.fencing_ids
         self._bmc_checks = BmcChecks(self.node, bmcs, self._events)
         arbitration = ArbitrationService(self.node, IcmpPinger(rng), leases, self._events)
         vip = VipService(self.node, LinuxVip(clock, lifetime_s), self._events, arbitration.vetoed)
@@ -352,11 +355,12 @@ class Member:
                 StepMaker(shop, registry.steps),
                 prepare=before_tasks,
             ).run,
-            "ha": HaController(self.node, self._judge, self._events).run,
+            "ha": HaController(self.node, self._judge, self._events, self._fencing_ids).run,
             "evacuation": Evacuation(self.node, self._judge, self.services.vms, self._events).run,
             "host-shutdown": self.services.shutdown.run,
             "ha-settings": self.services.ha.run,
             "fencing": self._fencing.run,
+            "storage-fencing": self._storage_fencing.run,
             "bmc-checks": self._bmc_checks.run,
             "drill-runner": self._drill_runner.run,
             "drill-target": self.services.drill_target.run,

@@ -28,6 +28,7 @@ class MemoryDriver:
         self.mounted = True
         self.in_use: set[str] = set()
         self.free_bytes = 1 << 40
+        self._fenced: set[tuple[str, str]] = set()
 
     @property
     def storage_id(self) -> str:
@@ -135,6 +136,26 @@ class MemoryDriver:
 
     def close(self) -> None:
         self._disks.clear()
+
+    @property
+    def fences(self) -> bool:
+        """See `FencingStorage`."""
+        return True
+
+    async def fence(self, host_id: str, boot_id: str) -> None:
+        """See `FencingStorage`."""
+        self._require_present()
+        self._fenced.add((host_id, boot_id))
+
+    async def readmit(self, host_id: str, boot_id: str) -> None:
+        """See `FencingStorage`."""
+        self._require_present()
+        if not self.may_write(host_id, boot_id):
+            raise ConflictError("this boot of the host was fenced: boot the host again")
+
+    def may_write(self, host_id: str, boot_id: str) -> bool:
+        """Tell whether the storage takes what a boot of a host writes."""
+        return (host_id, boot_id) not in self._fenced
 
     def _require_present(self) -> None:
         if not self.mounted:

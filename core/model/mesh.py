@@ -244,7 +244,9 @@ class Host(Tagged, tag="host.v1", frozen=True, kw_only=True):
             on_delete=OnDelete.DETACH,
         ),
     )
-    NOT_RELATIONS: ClassVar[frozenset[str]] = frozenset({"down_boot_id"})
+    NOT_RELATIONS: ClassVar[frozenset[str]] = frozenset(
+        {"down_boot_id", "fenced_boot_id", "fenced_storage_ids", "refusing_storage_ids"}
+    )
 
     cluster_id: Annotated[str, attribute("The cluster that it belongs to.")]
     address: Annotated[str, attribute("IP address on the management network.", by=CLUSTER)]
@@ -284,6 +286,31 @@ class Host(Tagged, tag="host.v1", frozen=True, kw_only=True):
             least=0,
         ),
     ] = 0
+    fenced_storage_ids: Annotated[
+        tuple[str, ...],
+        attribute(
+            "Data storages that said, while it was being fenced, that they take nothing any more that it writes.",
+            by=CLUSTER,
+        ),
+    ] = ()
+    storage_lease_revision: Annotated[
+        int,
+        attribute(
+            "Revision of the lease that it held when these data storages said so; 0: none said so.",
+            by=CLUSTER,
+            least=0,
+        ),
+    ] = 0
+    refusing_storage_ids: Annotated[
+        tuple[str, ...],
+        attribute(
+            "Data storages that may refuse what it writes, until it has booted and they have readmitted it.",
+            by=CLUSTER,
+        ),
+    ] = ()
+    fenced_boot_id: Annotated[
+        str, attribute("The boot that these data storages refuse; empty: none.", by=CLUSTER)
+    ] = ""
     maintenance: Annotated[
         bool, attribute("Whether it gets no new VMs, and those on it are moved away.")
     ] = False

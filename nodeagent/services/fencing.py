@@ -96,7 +96,10 @@ class Fencing:
             raise UnavailableError(
                 f"its BMC still says that it is on, {OFF_WITHIN_S:g} s after it was to switch it off"
             ) from None
-        off = replace(found.host, state=HostState.FENCED, off_lease_revision=found.lease.revision)
+        now = self._store.get(Host, host.id)  # its storages may have said something meanwhile
+        if now is None or now.state is not HostState.FENCING:
+            raise ConflictError(f"host {host.name} came back, or was changed")
+        off = replace(now, state=HostState.FENCED, off_lease_revision=found.lease.revision)
         message = f"host {host.name} is off: its BMC took its power away"
         event = self._events.make("host-fenced", host, message, severity=Severity.WARNING)
         await self._store.apply(puts=(off, event), guards=(found.lease, found.bmc))
@@ -109,20 +112,12 @@ class Fencing:
             ConflictError: it is not to be, any more.
             UnavailableError: no quorum, or none without this host; or its board isn't relied on: nothing is done.
         """
-        await self._store.barrier()
-        now, lease = self._store.get(Host, host.id), self._store.get(Lease, host.id)
+        now, lease = await still_being_fenced(self._node, host)
         bmc = self._store.get(Bmc, host.id)
-        if now is None or lease is None or bmc is None or not self._node.engine.is_leader():
+        if bmc is None:
             raise ConflictError(f"host {host.name} is not this agent's to fence any more")
-        if now.state is not HostState.FENCING or now.revision != host.revision:
-            raise ConflictError(f"host {host.name} came back, or was changed")
         if bmc.state is not BmcState.OK:
             raise UnavailableError("its BMC is not relied on: see kvorum bmc list")
-        engine = self._node.engine
-        voters = frozenset(peer.id for peer in engine.voters())
-        up = engine.connected() | {self._node.host_id}
-        if not has_quorum_without(host.id, voters=voters, up=up):
-            raise UnavailableError("without its vote there would be no quorum")
         return _Fenced(now, lease, bmc)
 
     async def _tell_failure(self, host: Host, error: PlatformError) -> None:
@@ -141,3 +136,23 @@ class Fencing:
             )
         except PlatformError as failure:
             log.warning("can't record it", extra={"error": failure.message})
+
+
+async def still_being_fenced(node: Node, host: Host) -> tuple[Host, Lease]:
+    """Return a host that is being fenced and the lease that it held, by a state that is new.
+
+    Raises:
+        ConflictError: it is not to be fenced by this agent, any more, or its record changed.
+        UnavailableError: there is no quorum, or none without this host.
+    """
+    await node.store.barrier()
+    now, lease = node.store.get(Host, host.id), node.store.get(Lease, host.id)
+    if now is None or lease is None or not node.engine.is_leader():
+        raise ConflictError(f"host {host.name} is not this agent's to fence any more")
+    if now.state is not HostState.FENCING or now.revision != host.revision:
+        raise ConflictError(f"host {host.name} came back, or was changed")
+    voters = frozenset(peer.id for peer in node.engine.voters())
+    up = node.engine.connected() | {node.host_id}
+    if not has_quorum_without(host.id, voters=voters, up=up):
+        raise UnavailableError("without its vote there would be no quorum")
+    return now, lease

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from msgspec.structs import replace
 
@@ -16,6 +17,7 @@ from core.model import (
     VM,
     Arming,
     Bmc,
+    BmcState,
     DataStorage,
     Disk,
     Host,
@@ -61,8 +63,15 @@ ROUND_S = 0.5
 class HaController:
     """The leader's failover loop; idle on every other node."""
 
-    def __init__(self, node: Node, judge: LeaseJudge, events: EventLog) -> None:
+    def __init__(
+        self,
+        node: Node,
+        judge: LeaseJudge,
+        events: EventLog,
+        fencing_storages: Callable[[], frozenset[str]] = frozenset,
+    ) -> None:
         self._node = node
+        self._fencing_storages = fencing_storages
         self._store = node.store
         self._judge = judge
         self._events = events
@@ -112,6 +121,7 @@ class HaController:
             stamps_s=self._judge.stamps_s(),
             booted_s=self._judge.booted_s(),
             bmcs={bmc.id: bmc for bmc in store.all(Bmc)},
+            fencing_storages=self._fencing_storages(),
             rules=tuple(store.all(PlacementRule)),
             voters=frozenset(peer.id for peer in self._node.engine.voters()),
             up=self._node.engine.connected() | {self._node.host_id},
@@ -159,15 +169,32 @@ class HaController:
                 )
 
     async def _fence(self, decision: Fence) -> None:
-        """Refuse the host's renewals; `nodeagent.services.fencing` does the rest."""
+        """Refuse the host's renewals; `nodeagent.services.fencing` and `storage_fencing` do the rest.
+
+        Which storages may refuse the host from now on is known before one is asked, so that none is forgotten later.
+        """
         host = self._store.need(Host, decision.host_id)
         if host.revision != decision.host_revision:
             raise ConflictError(f"host {host.name} changed meanwhile")
-        message = f"host {host.name} does not renew its lease: its BMC is to take its power away"
+        lease = self._lease(decision.host_id, decision.lease_revision)
+        bmc = self._store.get(Bmc, host.id)
+        how = ["its BMC is to take its power away"] if bmc and bmc.state is BmcState.OK else []
+        how += ["its data storages are to refuse what it writes"] if decision.storage_ids else []
+        message = f"host {host.name} does not renew its lease: {' and '.join(how)}"
         event = self._events.make("host-fencing", host, message, severity=Severity.WARNING)
+        refusing = {*host.refusing_storage_ids, *decision.storage_ids}
+        fencing = replace(
+            host,
+            state=HostState.FENCING,
+            off_lease_revision=0,
+            fenced_storage_ids=(),
+            storage_lease_revision=0,
+            refusing_storage_ids=tuple(sorted(refusing)),
+            fenced_boot_id=lease.boot_id if refusing else "",
+        )
         await self._store.apply(
-            puts=(replace(host, state=HostState.FENCING, off_lease_revision=0), event),
-            guards=[self._lease(decision.host_id, decision.lease_revision)],
+            puts=(fencing, event),
+            guards=[lease],
         )
 
     async def _recover(self, decision: Recover) -> None:

@@ -101,5 +101,13 @@ class LeaseRelay:
             if host.state is HostState.MEMBER:
                 guards.append(host)
             else:
-                puts.append(replace(host, state=HostState.MEMBER, off_lease_revision=0))
+                puts.append(
+                    replace(
+                        host,
+                        state=HostState.MEMBER,
+                        off_lease_revision=0,
+                        fenced_storage_ids=(),
+                        storage_lease_revision=0,
+                    )
+                )
         return await self._node.store.apply(puts=puts, guards=guards)

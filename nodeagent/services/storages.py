@@ -17,6 +17,7 @@ from nodeagent.plugins.storage_drivers import StorageDrivers
 from nodeagent.services.image_service import ImageService
 from storage.directory_driver import LocalDriver, SharedDriver
 from storage.driver import DataStorageDriver
+from storage.fencing import FencingStorage, fencing_of
 from storage.image_cache import ImageCache
 from storage.seed_store import SeedStore
 
@@ -63,6 +64,27 @@ class Storages:
             PlatformError: there is none here, or the path can't serve; the message says why.
         """
         return self._mount(storage).driver
+
+    def fencing(self, storage: DataStorage) -> FencingStorage | None:
+        """Return what has a data storage refuse a host; None: it can't, or no other host could use it anyway.
+
+        Raises:
+            PlatformError: see `driver_of`.
+        """
+        if storage.kind is not DataStorageKind.SHARED:
+            return None
+        return fencing_of(self.driver_of(storage))
+
+    def fencing_ids(self) -> frozenset[str]:
+        """Return the ids of the data storages that this agent can have refuse a host."""
+        found = set()
+        for storage in self._node.store.all(DataStorage):
+            try:
+                if self.fencing(storage) is not None:
+                    found.add(storage.id)
+            except PlatformError:
+                continue
+        return frozenset(found)
 
     async def sweep(self) -> None:
         """Remove what this host left unfinished when its agent died. Before new work begins, once after a start."""

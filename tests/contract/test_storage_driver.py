@@ -15,6 +15,7 @@ import pytest
 from core.errors import ConflictError, InvalidError, NotFoundError, PermanentError, TemporaryError
 from storage.directory_driver import MARKER_NAME, LocalDriver, SharedDriver
 from storage.driver import DataStorageDriver
+from storage.fencing import fencing_of
 from storage.memory_driver import MemoryDriver
 from storage.whole_files import unfinished_name
 
@@ -342,3 +343,73 @@ async def test_a_damaged_disk_can_be_deleted(shared: SharedDriver) -> None:
         await shared.disk_facts(DISK)
     await shared.delete_disk(DISK)
     assert await shared.list_disks() == ()
+
+
+@dataclass(frozen=True, slots=True)
+class FencingSubject:
+    """A driver that fences, and whether its storage takes what a boot of a host writes."""
+
+    driver: DataStorageDriver
+    may_write: Callable[[str, str], bool]
+    unmount: Callable[[], None]
+
+
+@pytest.fixture(params=["memory"])
+async def fencing(request: pytest.FixtureRequest) -> FencingSubject:
+    """A kind that fences adds itself here."""
+    memory = MemoryDriver(STORAGE)
+    await memory.create_storage()
+    return FencingSubject(memory, memory.may_write, lambda: setattr(memory, "mounted", False))
+
+
+def test_directories_do_not_claim_to_fence(tmp_path: Path) -> None:
+    for kind in (LocalDriver, SharedDriver):
+        driver = kind(STORAGE, tmp_path, host_id=HOST)
+        assert fencing_of(driver) is None
+        driver.close()
+
+
+async def test_a_fenced_boot_writes_no_more_and_all_others_do(fencing: FencingSubject) -> None:
+    driver = fencing_of(fencing.driver)
+    assert driver is not None
+    assert fencing.may_write(HOST, "boot-1")
+    for _ in range(2):
+        await driver.fence(HOST, "boot-1")
+        assert not fencing.may_write(HOST, "boot-1")
+    assert fencing.may_write(OTHER_HOST, "boot-1")
+
+
+async def test_a_new_boot_is_readmitted_and_the_fenced_one_never(fencing: FencingSubject) -> None:
+    driver = fencing_of(fencing.driver)
+    assert driver is not None
+    await driver.fence(HOST, "boot-1")
+    for _ in range(2):
+        await driver.readmit(HOST, "boot-2")
+        assert fencing.may_write(HOST, "boot-2")
+        assert not fencing.may_write(HOST, "boot-1")
+    with pytest.raises(ConflictError):
+        await driver.readmit(HOST, "boot-1")
+    assert not fencing.may_write(HOST, "boot-1")
+
+
+async def test_what_comes_late_changes_nothing(fencing: FencingSubject) -> None:
+    driver = fencing_of(fencing.driver)
+    assert driver is not None
+    await driver.fence(HOST, "boot-1")
+    await driver.readmit(HOST, "boot-2")
+    await driver.fence(HOST, "boot-1")
+    assert fencing.may_write(HOST, "boot-2"), "a late fence of the boot before"
+    await driver.fence(HOST, "boot-2")
+    with pytest.raises(ConflictError):
+        await driver.readmit(HOST, "boot-2")
+    assert not fencing.may_write(HOST, "boot-2"), "a late readmission of a boot fenced since"
+
+
+async def test_a_storage_that_does_not_answer_has_fenced_nothing(fencing: FencingSubject) -> None:
+    driver = fencing_of(fencing.driver)
+    assert driver is not None
+    fencing.unmount()
+    with pytest.raises(TemporaryError):
+        await driver.fence(HOST, "boot-1")
+    with pytest.raises(TemporaryError):
+        await driver.readmit(HOST, "boot-2")

@@ -51,8 +51,17 @@ class Boards:
         host = leader.records.hosts[decision.host_id]
         lease = leader.records.leases[decision.host_id]
         fencing = msgspec.structs.replace(
-            host, state=HostState.FENCING, revision=decision.host_revision, off_lease_revision=0
+            host,
+            state=HostState.FENCING,
+            revision=decision.host_revision,
+            off_lease_revision=0,
+            refusing_storage_ids=tuple(sorted({*host.refusing_storage_ids, *decision.storage_ids})),
+            fenced_boot_id=lease.boot_id,
         )
+        if world.rules.word_for_this_lease:
+            fencing = msgspec.structs.replace(
+                fencing, fenced_storage_ids=(), storage_lease_revision=0
+            )
         if not world.rules.fenced_is_off_later:
             fencing = msgspec.structs.replace(
                 fencing, state=HostState.FENCED, off_lease_revision=decision.lease_revision
@@ -96,6 +105,7 @@ class _Attempt:
             return self._again()
         world.catch_up(self._agent)
         now = self._agent.records.hosts[self._host.id]
+        self._lease = self._agent.records.leases[self._host.id]
         if now.state is not HostState.FENCING or now.revision != self._host.revision:
             return self._over()
         up = world.leadership.up_for(self._agent)
@@ -126,15 +136,16 @@ class _Attempt:
         return self._soon(self._world.pause_s(8.0), self._say)
 
     def _say(self) -> None:
-        records = self._agent.records
-        lease = records.leases[self._host.id]
+        now, lease = self._agent.records.hosts[self._host.id], self._lease
+        if now.state is not HostState.FENCING:
+            return self._over()
         off = msgspec.structs.replace(
-            self._host, state=HostState.FENCED, off_lease_revision=lease.revision
+            now, state=HostState.FENCED, off_lease_revision=lease.revision
         )
         if self._world.commit(self._agent, off, guards=(lease,)) is not None:
             self._world.reached["hosts fenced by their boards"] += 1
             self._world.tell(f"{self._host.name} is off, as its board says")
-        self._over()
+        return self._over()
 
     def _again(self) -> None:
         self._soon(RETRY_S, self._over)

@@ -52,7 +52,8 @@ class Fault:
 
 @dataclass(frozen=True)
 class Setting:
-    """What a world is before anything goes wrong. `nowayout`: hosts whose watchdog can't be disarmed. `late`: how often, if `slow`, a start waits after its claim, or a decision."""
+    """What a world is before anything goes wrong. `nowayout`: hosts whose watchdog can't be disarmed. `late`: how often, if `slow`, a start waits after its claim, or a decision.
+    `refusing`: storages that can refuse a host; all VMs have a disk on `s`, every second one another on `t`."""
 
     hosts: int = 3
     vms: int = 2
@@ -66,6 +67,7 @@ class Setting:
     no_watchdog: frozenset[str] = frozenset()
     boards: frozenset[str] = frozenset()
     nowayout: frozenset[str] = frozenset()
+    refusing: frozenset[str] = frozenset()
 
 
 def names(count: int) -> tuple[str, ...]:

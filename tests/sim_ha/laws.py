@@ -6,7 +6,7 @@ I4 a guard that works, and whose renewals the network carries, loses no guest. A
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from core.model import VM, HostState
 from ha.guard.lease_clock import Phase
@@ -22,16 +22,23 @@ class Violation(Exception):
 
 
 class Laws:
-    """`state` is the log's end."""
+    """`state` is the log's end. A guest none of whose disks takes what it writes doesn't count as running for I1 and I2."""
 
-    def __init__(self, hosts: Mapping[str, SimHost], state: Records) -> None:
-        self._hosts, self._state = hosts, state
+    def __init__(
+        self,
+        hosts: Mapping[str, SimHost],
+        state: Records,
+        can_write: Callable[[SimHost, str], bool],
+    ) -> None:
+        self._hosts, self._state, self._can_write = hosts, state, can_write
 
     def _running(self, vm_id: str) -> list[SimHost]:
         return [
             host
             for host in self._hosts.values()
-            if (guest := host.guests.get(vm_id)) is not None and not guest.paused
+            if (guest := host.guests.get(vm_id)) is not None
+            and not guest.paused
+            and self._can_write(host, vm_id)
         ]
 
     def guest_runs(self, host: SimHost, vm_id: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from core.model import VM, Arming, HostState, Lease, VMPhase
+from core.model import VM, Arming, Disk, Host, HostState, Lease, VMPhase
 from ha.cold_start import waited_for
 from ha.fencing import Fence
 from ha.manager import (
@@ -52,14 +52,19 @@ class Managers:
         view = HAView(
             profile=world.wishes.profile(host),
             leader_since_s=since_s,
-            hosts=records.hosts,
+            hosts=records.hosts
+            if world.rules.word_for_this_lease
+            else _with_words_for_any_lease(records.hosts, records.leases),
             vms=records.vms if world.rules.see_migrations else _without_migrations(records.vms),
-            disks=world.disks,
+            disks=world.disks
+            if world.rules.all_disks_count
+            else _refusing_disks(world.disks, world.setting.refusing),
             storages=world.storages,
             leases=records.leases,
             stamps_s=host.judge.stamps_s(),
             booted_s=host.judge.booted_s(),
             bmcs=world.boards.records,
+            fencing_storages=world.setting.refusing,
             voters=frozenset(world.hosts),
             up=world.leadership.up_for(host),
             suspected=host.suspected,
@@ -188,3 +193,22 @@ class Operator:
 def _without_migrations(vms: dict[str, VM]) -> dict[str, VM]:
     """Return the VMs as one sees them who knows of no migration."""
     return {name: msgspec.structs.replace(vm, migrating_to_host_id="") for name, vm in vms.items()}
+
+
+def _refusing_disks(disks: dict[str, Disk], refusing: frozenset[str]) -> dict[str, Disk]:
+    """Return the disks as one sees them who asks of some of them only whether they can be written."""
+    return {name: disk for name, disk in disks.items() if disk.data_storage_id in refusing}
+
+
+def _with_words_for_any_lease(hosts: dict[str, Host], leases: dict[str, Lease]) -> dict[str, Host]:
+    """Return the hosts as one sees them who takes what storages said once as said of the present lease."""
+    return {
+        name: msgspec.structs.replace(
+            host,
+            storage_lease_revision=leases[name].revision,
+            fenced_boot_id=leases[name].boot_id,
+        )
+        if host.storage_lease_revision and name in leases
+        else host
+        for name, host in hosts.items()
+    }

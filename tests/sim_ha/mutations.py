@@ -114,6 +114,23 @@ MUTATIONS = (
         (CUT,),
     ),
     Mutation(
+        "a VM with one disk that isn't refused is taken for free",
+        Rules(all_disks_count=False),
+        Setting(vms=4, refusing=frozenset("s")),
+        (CUT,),
+    ),
+    Mutation(
+        "what storages said of one lease is taken for another",
+        Rules(word_for_this_lease=False),
+        Setting(vms=6, losses=0.0, migrations=0.0, refusing=frozenset("st")),
+        (
+            Fault(Kind.CUT, ("h1",), 8.0, 8.0),
+            Fault(Kind.POWER, ("h1",), 15.0, 0.5),
+            Fault(Kind.CUT, ("h2",), 30.0, 9.0),  # its VMs go to h1, among others
+            Fault(Kind.CUT, ("h1",), 54.0, 60.0),
+        ),
+    ),
+    Mutation(
         "a host that goes down gives VMs away whose guests still run",
         Rules(end_before_giving=False),
         ROUGH,

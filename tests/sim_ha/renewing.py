@@ -116,7 +116,12 @@ class Renewing:
         puts: list[Record] = [lease_of(renewal, lease)]
         if host.state is not HostState.MEMBER:
             world.tell(f"{host.name} shows that its guests are gone: a member again")
-            puts.append(msgspec.structs.replace(host, state=HostState.MEMBER, off_lease_revision=0))
+            member = msgspec.structs.replace(host, state=HostState.MEMBER, off_lease_revision=0)
+            if world.rules.word_for_this_lease:
+                member = msgspec.structs.replace(
+                    member, fenced_storage_ids=(), storage_lease_revision=0
+                )
+            puts.append(member)
             return world.commit(leader, *puts), False
         return world.commit(leader, *puts, guards=(host,)), False
 

@@ -45,6 +45,8 @@ EXPECTED_PER_100_SEEDS = {
     "guests that died by themselves": 12,
     "hosts fenced by their boards": 12,
     "hosts lost": 160,
+    "hosts readmitted by storages": 4,
+    "hosts refused by storages": 8,
     "hosts reset": 19,
     "hosts suspected": 255,
     "hosts switched off": 10,
@@ -56,10 +58,13 @@ EXPECTED_PER_100_SEEDS = {
     "recoveries by boot": 0.2,
     "recoveries by fenced": 3,
     "recoveries by power": 12,
+    "recoveries by storage": 5,
     "recoveries by time": 20,
     "renewals refused: fenced": 1.5,
     "renewals refused: two-boots": 25,
     "renewals through another agent": 121,
+    "storages that failed to refuse": 2,
+    "storages that refuse a boot": 11,
     "unblocked": 49,
 }
 

@@ -22,7 +22,8 @@ class Rules:
     """One field a rule. `clock` and `terms` are what the guard has; `watchdog_counts` whether P-time waits for W,
     `fenced_is_off_later` whether a host that is being fenced counts as off only when its board said so,
     `by_what_was_said` whether a host is judged by the times in its lease, `refuse_overtaken` whether a renewal of older
-    terms is refused, `end_before_giving` whether a host that goes down takes a guest down before it gives the VM away."""
+    terms is refused, `all_disks_count` whether a VM is
+    free only when all storages of its disks refuse its host, `word_for_this_lease` whether their word counts for one lease only, `end_before_giving` whether a host that goes down takes a guest down before it gives the VM away."""
 
     clock: type[LeaseClock] = LeaseClock
     terms: type[Terms] = Terms
@@ -36,6 +37,8 @@ class Rules:
     guard_vm_revision: bool = True
     fenced_is_off_later: bool = True
     end_before_giving: bool = True
+    all_disks_count: bool = True
+    word_for_this_lease: bool = True
     stamps_after_start: Stamps = Stamps.NOW
 
 

@@ -27,6 +27,7 @@ def random_setting(rng: random.Random) -> Setting:
         no_watchdog=frozenset({unarmed} if rng.random() < 0.2 else ()),
         boards=frozenset(names(count) if rng.random() < 0.35 else ()),
         nowayout=frozenset(name for name in names(count) if rng.random() < 0.3),
+        refusing=frozenset(rng.choice(["", "", "", "s", "s", "st"])),
     )
 
 

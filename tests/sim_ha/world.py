@@ -27,6 +27,7 @@ from tests.sim_ha.log import MESH, Log, Record
 from tests.sim_ha.managing import Managers, Operator
 from tests.sim_ha.migrating import Migrations
 from tests.sim_ha.misfortune import Misfortune
+from tests.sim_ha.refusing import Refusing
 from tests.sim_ha.renewing import Renewing
 from tests.sim_ha.rules import PRODUCT, Rules, Stamps
 from tests.sim_ha.schedule import random_faults, random_setting
@@ -55,12 +56,13 @@ class World:
         self.reached: Counter[str] = Counter()
         self.timeline = Timeline(rng)
         self.log = Log(_records(setting))
-        self.disks, self.storages = _shared_disks(self.log.state.vms)
+        self.disks, self.storages = _shared_disks(self.log.state.vms, bool(setting.refusing))
+        self.refusing = Refusing(self)
         self.links = Links(names(setting.hosts))
         events = Events(self._lease_ended, self._reset, self._guest_killed)
         self.hosts = {name: self._host(name, events) for name in names(setting.hosts)}
         self._eager = {name for name in self.hosts if rng.random() < 0.6}
-        self.laws = Laws(self.hosts, self.log.state)
+        self.laws = Laws(self.hosts, self.log.state, self.refusing.can_write)
         self.leadership = Leadership(self.hosts, self.links, self.timeline, rng, self.reached)
         self.agents, self.migrations = Agents(self), Migrations(self)
         self.managers, self.operator = Managers(self), Operator(self)
@@ -110,6 +112,8 @@ class World:
         every(1.0, lambda: self.managers.tick(host))
         if self.setting.boards:
             every(0.5, lambda: self.boards.tick(host))
+        if self.setting.refusing:
+            every(0.5, lambda: self.refusing.tick(host))
 
     # ---- time and chance
 
@@ -310,14 +314,23 @@ def _records(setting: Setting) -> list[Record]:
     return records
 
 
-def _shared_disks(vms: Iterable[str]) -> tuple[dict[str, Disk], dict[str, DataStorage]]:
-    shared = DataStorage(
-        id="s", name="s", data_center_id="d", kind=DataStorageKind.SHARED, path="/s"
-    )
-    disks = {
-        f"{vm}-disk": Disk(
-            id=f"{vm}-disk", name=f"{vm}-disk", vm_id=vm, data_storage_id="s", size_bytes=1
+def _shared_disks(vms: Iterable[str], two: bool) -> tuple[dict[str, Disk], dict[str, DataStorage]]:
+    """Return a disk on storage `s` for each VM; with `two` every second has another on `t`."""
+    storages = {
+        id_: DataStorage(
+            id=id_, name=id_, data_center_id="d", kind=DataStorageKind.SHARED, path=f"/{id_}"
         )
-        for vm in vms
+        for id_ in "st"
     }
-    return disks, {"s": shared}
+    disks = {
+        f"{vm}-disk-{id_}": Disk(
+            id=f"{vm}-disk-{id_}",
+            name=f"{vm}-disk-{id_}",
+            vm_id=vm,
+            data_storage_id=id_,
+            size_bytes=1,
+        )
+        for number, vm in enumerate(vms)
+        for id_ in ("st" if two and number % 2 == 0 else "s")
+    }
+    return disks, storages

@@ -85,6 +85,11 @@ def test_tie_goes_to_the_first_name() -> None:
             PlacementRequest(cpus=1, memory_mib=1, storage_ids=frozenset({"s1", "s2"})),
             "can't reach the VM's data storage",
         ),
+        (
+            host("h1", refusing_storage_ids=("s1",)),
+            PlacementRequest(cpus=1, memory_mib=1, storage_ids=frozenset({"s1", "s2"})),
+            "the VM's data storage refuses it since it was fenced, until it has booted",
+        ),
     ],
 )
 def test_refusal_says_why(unfit: Host, request_: PlacementRequest, why: str) -> None:

@@ -3,6 +3,7 @@
 A story (tests/golden/ha/*.txt) is a comment, commands, a line `----` and the decisions. Living hosts renew all the time.
 Commands: `host NAME key=value…`, `vm NAME on HOST key=value…`, `leader` (this node begins to lead now, all stamps begin now),
 `follower` and `elected` (it leads no more, leads again; its stamps are its own all the time),
+`fencing STORAGE…` (these storages can refuse a host), `refused HOST by=STORAGE,…` (they say that they do),
 `bmc HOST state=…`, `off HOST` (its board says so), `silent HOST`, `returns HOST`, `reboots HOST`, `fence HOST`, `change VM key=value…`, `recovery off|on`, `run SECONDS`.
 """
 
@@ -125,16 +126,40 @@ class Story:
             priority=VMPriority(pairs.get("priority", "medium")),
             revision=1,
         )
-        storage = pairs.get("disk", "shared")
-        disk = Disk(
-            id=f"{name}-disk",
-            name=f"{name}-disk",
-            vm_id=name,
-            data_storage_id=storage,
-            size_bytes=1,
-            host_id=host if storage == "local" else "",
+        disks = {
+            f"{name}-disk{number}": Disk(
+                id=f"{name}-disk{number}",
+                name=f"{name}-disk{number}",
+                vm_id=name,
+                data_storage_id=storage,
+                size_bytes=1,
+                host_id=host if storage == "local" else "",
+            )
+            for number, storage in enumerate(pairs.get("disk", "shared").split(","))
+            if storage
+        }
+        self.replace(vms=self.view.vms | {name: vm}, disks={**self.view.disks, **disks})
+
+    def do_fencing(self, names: list[str], pairs: dict[str, str]) -> None:
+        shared = {
+            name: DataStorage(
+                id=name, name=name, data_center_id="d", kind=DataStorageKind.SHARED, path="/s"
+            )
+            for name in names
+        }
+        self.replace(storages={**self.view.storages, **shared}, fencing_storages=frozenset(names))
+
+    def do_refused(self, names: list[str], pairs: dict[str, str]) -> None:
+        """Storages say that they take nothing more that the host writes."""
+        host = self.view.hosts[names[0]]
+        assert host.state is HostState.FENCING, "storages are asked while their host is fenced"
+        assert set(pairs["by"].split(",")) <= set(host.refusing_storage_ids)
+        refused = msgspec.structs.replace(
+            host,
+            fenced_storage_ids=tuple(pairs["by"].split(",")),
+            storage_lease_revision=self.view.leases[host.id].revision,
         )
-        self.replace(vms=self.view.vms | {name: vm}, disks=self.view.disks | {disk.id: disk})
+        self.replace(hosts={**self.view.hosts, host.id: refused})
 
     def do_bmc(self, names: list[str], pairs: dict[str, str]) -> None:
         state = BmcState(pairs.get("state", "ok"))
@@ -222,7 +247,13 @@ class Story:
         if host.state is not HostState.MEMBER:
             if boot_id is None:
                 return  # refused: its guests are not known to be gone
-            host = msgspec.structs.replace(host, state=HostState.MEMBER, off_lease_revision=0)
+            host = msgspec.structs.replace(
+                host,
+                state=HostState.MEMBER,
+                off_lease_revision=0,
+                fenced_storage_ids=(),
+                storage_lease_revision=0,
+            )
             self.replace(hosts={**self.view.hosts, host_id: host})
         lease = Lease(
             id=host_id,
@@ -244,11 +275,16 @@ class Story:
 
     def perform(self, decision: Decision) -> str:
         match decision:
-            case Fence(host_id=host, lease_revision=revision):
+            case Fence(host_id=host, lease_revision=revision, storage_ids=storages):
                 assert self.view.leases[host].revision == revision
-                fencing = msgspec.structs.replace(self.view.hosts[host], state=HostState.FENCING)
+                fencing = msgspec.structs.replace(
+                    self.view.hosts[host],
+                    state=HostState.FENCING,
+                    refusing_storage_ids=storages,
+                    fenced_boot_id=self.view.leases[host].boot_id,
+                )
                 self.replace(hosts={**self.view.hosts, host: fencing})
-                return f"fence {host}"
+                return f"fence {host}" + (f" by {', '.join(storages)}" if storages else "")
             case Suspect(host_id=host):
                 return f"suspect {host}"
             case HostLost(host_id=host):

@@ -339,6 +339,40 @@ FAILING_DRIVERS = [
 ]
 
 
+FENCING_DRIVERS = """
+from storage.memory_driver import MemoryDriver
+class SaysNo(MemoryDriver):
+    fences = False
+class AnswersToAll:
+    def __init__(self, storage_id, path): pass
+    def __getattr__(self, name):
+        async def done(*args, **kwargs): return None
+        return done
+def Thing(storage_id, path, *, host_id): return {kind}(storage_id, path)
+"""
+
+
+async def test_only_a_driver_that_says_so_has_a_shared_storage_refuse_a_host(install):
+    for n, kind in enumerate(("MemoryDriver", "SaysNo", "AnswersToAll")):
+        code = FENCING_DRIVERS.format(kind=kind)
+        install(f"fencing{n}", entry("kvorum.storage_drivers", f"fencing{n}", f"fencing{n}"), code)
+    member = await founded()
+    storages = Storages(member.node, NO_IMAGES, Plugins().storage_drivers)
+    center = member.store.all(DataCenter)[0].id
+    for n, (driver, kind) in enumerate(
+        (driver, kind) for driver in ("fencing0", "fencing1", "fencing2", "missing") for kind in DataStorageKind
+    ):  # fmt: skip
+        id_ = f"{UUID[:-1]}{n}"
+        made = DataStorage(id=id_, name=f"{driver}-{kind}", data_center_id=center, kind=kind, path="/x", driver=driver)  # fmt: skip
+        await member.store.apply(puts=(made,))
+    names_of = {storage.id: storage.name for storage in member.store.all(DataStorage)}
+    assert [names_of[id_] for id_ in storages.fencing_ids()] == ["fencing0-shared"]
+    fenced = storages.fencing(member.store.find(DataStorage, "fencing0-shared"))
+    await fenced.fence("h", "boot-1")
+    with pytest.raises(ConflictError):
+        await fenced.readmit("h", "boot-1")
+
+
 async def test_a_storage_driver_that_fails_is_a_storage_that_fails(install):
     for n, (error, make, _) in enumerate(FAILING_DRIVERS):
         code = DRIVER.format(error=error, make=make)

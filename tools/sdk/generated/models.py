@@ -1547,6 +1547,14 @@ class Host(Model, frozen=True, kw_only=True):
     """Whether its renewals are refused, and whether it is known to be off."""
     off_lease_revision: int = 0
     """Revision of the lease that it held when its management board said that it is off; 0: none said so. 0..."""
+    fenced_storage_ids: tuple[str, ...] = ()
+    """Data storages that said, while it was being fenced, that they take nothing any more that it writes."""
+    storage_lease_revision: int = 0
+    """Revision of the lease that it held when these data storages said so; 0: none said so. 0..."""
+    refusing_storage_ids: tuple[str, ...] = ()
+    """Data storages that may refuse what it writes, until it has booted and they have readmitted it."""
+    fenced_boot_id: str = ""
+    """The boot that these data storages refuse; empty: none."""
     maintenance: bool = False
     """Whether it gets no new VMs, and those on it are moved away."""
     maintenance_unmovable: Unmovable = Unmovable("refuse")
