@@ -56,7 +56,9 @@ class IcmpPinger:
                 raise fault
             async with asyncio.TaskGroup() as group:
                 asked = {
-                    address: group.create_task(self._answers(sock, address, timeout_s))
+                    address: group.create_task(
+                        self._answers(sock, address, timeout_s), name=f"ping-{address}"
+                    )
                     for address, sock in sockets.items()
                 }
         return frozenset(address for address, task in asked.items() if task.result())
@@ -67,7 +69,7 @@ class IcmpPinger:
             echo = Echo(self._identifier(sock), self._sequence, self._rng.randbytes(PAYLOAD_BYTES))
             sock.send(request(version_of(address), echo))
             async with asyncio.timeout(timeout_s):
-                return await _is_answered(sock, address, echo)
+                return await is_answered(sock, address, echo)
         except OSError:  # no route, say, or the time is over: TimeoutError is one of them
             return False
 
@@ -101,7 +103,7 @@ def _open(version: int) -> socket.socket:
     raise TemporaryError("the agent may not ping: it needs CAP_NET_RAW")
 
 
-async def _is_answered(sock: socket.socket, address: str, echo: Echo) -> bool:
+async def is_answered(sock: socket.socket, address: str, echo: Echo) -> bool:
     """Wait for the answer; tell whether it came, rather than too many other packets."""
     version = version_of(address)
     has_ip_header = version == 4 and sock.type == socket.SOCK_RAW

@@ -14,7 +14,7 @@ from ha.vip import CLAIM_WAIT_S, lifetime_s
 from netfabric.icmp import Echo, checksum, reply, request, without_ip_header
 from netfabric.memory_ping import MemoryPinger
 from netfabric.memory_vip import MemoryVip, MemoryVipNetwork
-from netfabric.ping import _is_answered
+from netfabric.ping import is_answered
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.services.arbitration import (
     STEP_ASIDE_EVERY_S,
@@ -428,7 +428,7 @@ async def test_the_answers_of_strangers_do_not_count():
             there.sendto(told(wrong), here.getsockname())
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.2):
-                await _is_answered(here, "127.0.0.1", echo)
+                await is_answered(here, "127.0.0.1", echo)
         there.sendto(told(echo), here.getsockname())
         async with asyncio.timeout(5):
-            assert await _is_answered(here, "127.0.0.1", echo)
+            assert await is_answered(here, "127.0.0.1", echo)

@@ -103,7 +103,10 @@ def test_what_is_secret_or_too_long_is_kept_in_no_column_of_json():
     nested = {one.name: one for one in vm_table.nested}
     assert nested.keys() == {"tags", "start_after_ids", "cloud_init"}
     assert set(nested["cloud_init"].fields) == {"hostname", "ssh_keys"}
-    assert {one.name for one in mesh_table.nested} == {"ha_profiles_before", "arbitration_addresses"}
+    assert {one.name for one in mesh_table.nested} == {
+        "ha_profiles_before",
+        "arbitration_addresses",
+    }
     assert not {column.name for column in mesh_table.columns} & Mesh.SECRET
 
 

@@ -20,17 +20,19 @@ class Admission(OpenEnum):
     WARN = "warn"
 
 
-class BmcProtocol(OpenEnum):
-    """What a board speaks: IPMI 2.0 (RMCP+) by UDP, or Redfish (DMTF DSP0266) by HTTPS."""
-
-    IPMI = "ipmi"
-    REDFISH = "redfish"
 class Arbitration(OpenEnum):
     """Whether a host reaches an arbitration address. `UNKNOWN`: there is none, it was just begun, or its agent is an older one."""
 
     LOST = "lost"
     REACHED = "reached"
     UNKNOWN = "unknown"
+
+
+class BmcProtocol(OpenEnum):
+    """What a board speaks: IPMI 2.0 (RMCP+) by UDP, or Redfish (DMTF DSP0266) by HTTPS."""
+
+    IPMI = "ipmi"
+    REDFISH = "redfish"
 
 
 class BmcState(OpenEnum):
