@@ -22,7 +22,7 @@ class Violation(Exception):
 
 
 class Laws:
-    """`state` is the log's end. A guest none of whose disks takes what it writes doesn't count as running for I1 and I2."""
+    """`state` is the log's end. A guest none of whose disks takes what it writes doesn't count as running."""
 
     def __init__(
         self,
@@ -48,7 +48,8 @@ class Laws:
             raise Violation(f"I1: {vm_id} runs on {' and '.join(where)}")
         vm, generation = self._state.vms[vm_id], host.guests[vm_id].generation
         at_home = host.name in (vm.host_id, vm.migrating_to_host_id)
-        if not at_home or generation != vm.generation:
+        current = at_home and generation == vm.generation
+        if not current and self._can_write(host, vm_id):
             raise Violation(
                 f"I3: {vm_id} begins to run on {host.name} in generation {generation}; "
                 f"committed is {vm.host_id} in {vm.generation}"
