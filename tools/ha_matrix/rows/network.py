@@ -191,7 +191,7 @@ async def link_of_two(ground: Ground) -> Seen:
     if ground.qemus() != before:
         raise Missed("a guest was touched after the fault was over")
     return Seen(
-        f"with a witness that sees both (an address that is only pinged isn't built): {QUIET_S:g} s without the link, no "
+        f"with a witness that sees both (a pinged address has no part in it): {QUIET_S:g} s without the link, no "
         "guest killed or started, nobody took over"
     )
 
