@@ -19,6 +19,7 @@ from ha.fencing import has_quorum_without
 from nodeagent.node import Node
 from nodeagent.services.bmcs import Bmcs
 from nodeagent.services.event_log import EventLog
+from nodeagent.services.leader_rounds import leader_rounds
 
 log = logging.getLogger(__name__)
 
@@ -49,19 +50,7 @@ class Fencing:
 
     async def run(self) -> None:
         """Fence until cancelled."""
-        watch = self._store.watch(Host, Bmc)
-        try:
-            async with asyncio.TaskGroup() as group:
-                while True:
-                    if self._node.engine.is_leader():
-                        self._begin(group)
-                    try:
-                        async with asyncio.timeout(LOOK_S):
-                            await watch.next()
-                    except TimeoutError:
-                        continue
-        finally:
-            self._store.unwatch(watch)
+        await leader_rounds(self._node, self._begin, Host, Bmc, every_s=LOOK_S)
 
     def _begin(self, group: asyncio.TaskGroup) -> None:
         for host in self._store.all(Host):

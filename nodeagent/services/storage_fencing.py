@@ -18,6 +18,7 @@ from core.model import DataStorage, Host, HostState, Lease, Severity
 from nodeagent.node import Node
 from nodeagent.services.event_log import EventLog
 from nodeagent.services.fencing import still_being_fenced
+from nodeagent.services.leader_rounds import leader_rounds
 from storage.fencing import FencingStorage
 
 log = logging.getLogger(__name__)
@@ -46,19 +47,7 @@ class StorageFencing:
 
     async def run(self) -> None:
         """Fence and readmit until cancelled."""
-        watch = self._store.watch(Host)
-        try:
-            async with asyncio.TaskGroup() as group:
-                while True:
-                    if self._node.engine.is_leader():
-                        self._begin(group)
-                    try:
-                        async with asyncio.timeout(LOOK_S):
-                            await watch.next()
-                    except TimeoutError:
-                        continue
-        finally:
-            self._store.unwatch(watch)
+        await leader_rounds(self._node, self._begin, Host, every_s=LOOK_S)
 
     def _begin(self, group: asyncio.TaskGroup) -> None:
         for host in self._store.all(Host):
