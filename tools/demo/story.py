@@ -150,8 +150,9 @@ class Story:
         async with self._timeline.step("web1 has finished its first boot") as step:
             await until(
                 "cloud-init is done",
+                # What a guest made a moment ago and didn't sync, its SSH host keys too, is lost with its host's power.
                 lambda: probe.ssh(
-                    self._key, ip, "test -e /run/cloud-init/result.json && echo done"
+                    self._key, ip, "test -e /run/cloud-init/result.json && sync && echo done"
                 ),
                 deadline_s=BOOT_DEADLINE_S,
                 every_s=1.0,
