@@ -53,7 +53,8 @@ class _File(msgspec.Struct, frozen=True, kw_only=True):
     retry_interval: str
     snapshot_path: str
     profile: str = "lan"
-    reconnect_interval: str = "10s"
+    reconnect_interval: str = "5s"
+    """Serf tries one lost member each time, and in a small cluster only by chance; until then a host that is back looks lost."""
     reconnect_timeout: str = "72h"
     rejoin_after_leave: bool = True
     leave_on_terminate: bool = False

@@ -23,6 +23,8 @@ AGENT = "agent"
 CA = "/var/lib/kvorum/identity/ca.pem"
 TAKEN_AWAY_S = 4.5
 """The kernel's 2.5 s, its lateness, and a machine with other things to do."""
+LAG_MAX = 10
+"""A host asked a moment before another may lack what was committed meanwhile."""
 AGAIN_S = 9.0
 """Six seconds are meant; the rest is this machine's."""
 
@@ -123,12 +125,12 @@ async def test_the_vip_answers_again_soon_whatever_becomes_of_its_holder(
         (holder,) = await poll(watcher.holders, 5.0)
         assert holder != lost
 
-        async def all_lead_or_follow() -> bool:
-            """Tell whether every host is back in."""
+        async def all_are_back() -> bool:
+            """Tell whether every host follows again."""
             members = await operator.asks(holder, "member", "list")
-            return all(m["gossip"] == "alive" and m["lag"] == 0 for m in members)
+            return all(m["health"] == "ok" and m["lag"] in range(LAG_MAX) for m in members)
 
-        await poll(all_lead_or_follow, 30.0, every_s=0.3)
+        await poll(all_are_back, 30.0, every_s=0.3)
 
         await lab.cut(holder)
         cut_s = now()
@@ -141,7 +143,7 @@ async def test_the_vip_answers_again_soon_whatever_becomes_of_its_holder(
         print(f"answered again {await watcher.answers_again(cut_s + 0.2):.1f} s after the cut")
         await lab.heal(holder)
         (holder,) = await poll(watcher.holders, 5.0)
-        await poll(all_lead_or_follow, 30.0, every_s=0.3)
+        await poll(all_are_back, 30.0, every_s=0.3)
 
         lab.kill(holder, AGENT, signal.SIGSTOP)
         stopped_s = now()
