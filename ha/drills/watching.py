@@ -1,6 +1,6 @@
 """What is seen during a drill becomes its timeline: looks at the state in, events and each VM's times out.
 
-Pure: the observer (`nodeagent.drills.runner`) looks several times a second, by its own monotonic clock. All times are
+Pure: the observer (`nodeagent.drills.observation`) looks several times a second, by its own monotonic clock. All times are
 therefore upper bounds, late by a look's distance at most.
 """
 
