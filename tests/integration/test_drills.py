@@ -17,7 +17,7 @@ from tools.lab.diskreader import read_records, took_turns
 from tools.lab.lab import Lab
 from tools.lab.observer import Observer
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.alone, pytest.mark.timeout(300)]
 
 DRILL_S = 180.0
 
