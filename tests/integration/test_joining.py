@@ -281,10 +281,7 @@ async def _came_in(cluster: Cluster, token: str, host: str) -> bool:
     """Tell whether a host whose join was killed is in: it went on by itself, or comes in by its token now."""
     try:
         answer = await ask(cluster.lab, host, "GET", "/v1/local/status")
-    except (
-        aiohttp.ClientError,
-        OSError,
-    ):  # the socket of the killed agent is there before its successor
+    except (aiohttp.ClientError, OSError):  # it starts again; the socket is still the killed one's
         return False
     return answer.body["state"] == "member" or await _tries_to_join(cluster, token, host)
 
