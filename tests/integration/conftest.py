@@ -30,7 +30,10 @@ _standing: list[Lab] = []
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that may take longest: side by side, the short ones at the end come out even."""
+    """Begin with the files that may take longest, as their timeouts say: the short ones at the end come out even.
+
+    So the two that begin together are bad input and disturbed workflows, which load the machine and measure no time.
+    """
     may_take_s: dict[Path, float] = {}
     for item in items:
         limit = item.get_closest_marker("timeout")

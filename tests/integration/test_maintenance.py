@@ -14,7 +14,7 @@ from tests.integration.conftest import in_own_loop, poll
 from tools.demo.outside import hosts_running, last_write
 from tools.lab.lab import Lab
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
 MOVED_S = 120.0
 
