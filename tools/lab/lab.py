@@ -31,7 +31,7 @@ from tools.lab.spawn import start
 from tools.lab.wire import Wire
 
 CONTROLLER_DEADLINE_S = 10.0
-READY_DEADLINE_S = 30.0
+READY_DEADLINE_S = 60.0
 MTU = 1500
 SERVICES_FILE = "run/kvorum-lab/services.json"
 
@@ -135,7 +135,7 @@ class Lab:
                 for service in self.plan.services[host]
                 if service.ready is not None
                 and service.after is None
-                and not (self._booted(host) and self.inside(host, service.ready).exists())
+                and not (self._booted(host) and self._can_be_used(host, service.ready))
             ]
 
         try:
@@ -143,6 +143,11 @@ class Lab:
         except UnavailableError as error:
             names = ", ".join(missing())
             raise UnavailableError(f"{error.message}: {names} (see kvorum-lab logs)") from None
+
+    def _can_be_used(self, host: str, place: str) -> bool:
+        """Tell whether a service is ready; a killed one leaves its socket, at which nobody listens."""
+        path = self.inside(host, place)
+        return processes.listens(self._pid(host), place) if path.is_socket() else path.exists()
 
     # ------------------------------------------------------------ looking in
 
