@@ -54,8 +54,8 @@ async def create_vm(request: web.Request) -> web.Response:
     groups = ((SecurityGroup, ref) for ref in body.security_groups)
     before = ((VM, ref) for ref in body.start_after)
     rules = ((PlacementRule, ref) for ref in body.placement_rules)
-    used = (*named, *groups, *before, (Host, body.host), *rules)
-    check_named(request, node_of(request).store, *used)
+    store = node_of(request).store
+    check_named(request, store, *named, *groups, *before, *rules, (Host, body.host))
     try:
         opened = await services_of(request).vms.create(
             body, ids_of(request), lambda rule: check_changeable(request, rule)
