@@ -269,7 +269,7 @@ class OnlyHost:
     def __init__(self, host_id: str) -> None:
         self.host_id = host_id
 
-    def choose(self, vm: VM, disks, *, only: str = "", never: str = "") -> str:
+    def choose(self, vm: VM, disks, *, only: str = "", never: str = "", joined=()) -> str:
         del vm, disks, only, never
         return self.host_id
 

@@ -28,6 +28,7 @@ from core.model import (
     ImageState,
     LogLine,
     Nic,
+    PlacementRule,
     PortGroup,
     PowerState,
     Resource,
@@ -43,7 +44,7 @@ from netfabric.port_group import free_ip
 from nodeagent.node import Node
 from nodeagent.services.admission import takes_room
 from nodeagent.services.cascade import fences_absent, plan_of, refuse_if_used
-from nodeagent.services.placement_rules import bounds_in, rule_guards
+from nodeagent.services.placement_rules import bounds_in, joined_by, rule_guards
 from nodeagent.services.places import cluster_of
 from nodeagent.services.reach import needed_for
 from nodeagent.services.start_after import start_after_ids
@@ -76,19 +77,36 @@ class IdSource(Protocol):
 class Placer(Protocol):
     """Chooses hosts (`nodeagent.services.placing`)."""
 
-    def choose(self, vm: VM, disks: tuple[Disk, ...], *, only: str = "", never: str = "") -> str:
+    def choose(
+        self,
+        vm: VM,
+        disks: tuple[Disk, ...],
+        *,
+        only: str = "",
+        never: str = "",
+        joined: tuple[PlacementRule, ...] = (),
+    ) -> str:
         """Return a host id, or raise ConflictError that says why each host will not do."""
         ...
 
 
-Admit = Callable[[VM, tuple[Disk, ...]], str]
+Admit = Callable[[VM, tuple[Disk, ...], tuple[PlacementRule, ...]], str]
 """Judges the room that a VM, as it shall be, leaves after the loss of hosts (`nodeagent.services.admission`)."""
 
 
-def admit_all(vm: VM, disks: tuple[Disk, ...]) -> str:
+def admit_all(vm: VM, disks: tuple[Disk, ...], joined: tuple[PlacementRule, ...]) -> str:
     """Let every VM start, without a warning."""
-    del vm, disks
+    del vm, disks, joined
     return ""
+
+
+Judge = Callable[[PlacementRule], None]
+"""Raises when a rule isn't the caller's to change."""
+
+
+def anybodys(rule: PlacementRule) -> None:
+    """Let every rule be changed."""
+    del rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +119,13 @@ class Opened:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Plan:
-    """All of a new VM. `uses`: what must still be as it was when the plan was made."""
+    """All of a new VM, and the rules that it joins. `uses`: what must still be as it was when the plan was made."""
 
     vm: VM
     disk: Disk
     nic: Nic
     task: Task
+    rules: tuple[PlacementRule, ...]
     uses: tuple[Resource, ...]
 
 
@@ -119,8 +138,8 @@ class VmService:
         self._placer = placer
         self._admit = admit
 
-    async def create(self, body: CreateVM, ids: IdSource) -> Opened:
-        """Record VM, disk, NIC and task in one transaction.
+    async def create(self, body: CreateVM, ids: IdSource, judge: Judge = anybodys) -> Opened:
+        """Record VM, disk, NIC and task in one transaction, and the VM in the rules that are named; `judge` judges these.
 
         Raises:
             InvalidError, NotFoundError, ConflictError: refused, nothing changed; `AdmissionError` for lack of spare room.
@@ -130,10 +149,10 @@ class VmService:
             return Opened(before, self._store.get(Task, ids.id_for("task")))
         lost_to = ""
         for attempt in range(CREATE_TRIES):
-            plan = await self._plan(body, ids, attempt)
+            plan = await self._plan(body, ids, attempt, judge)
             beside, guards = ids.beside(plan.task)
             txn = self._store.change(
-                puts=(plan.vm, plan.disk, plan.nic, plan.task, *beside),
+                puts=(plan.vm, plan.disk, plan.nic, plan.task, *plan.rules, *beside),
                 guards=(*plan.uses, *guards),
                 request_id=ids.request_id if attempt == 0 else f"{ids.request_id}#{attempt}",
             )
@@ -284,7 +303,7 @@ class VmService:
 
     # -- parts
 
-    async def _plan(self, body: CreateVM, ids: IdSource, attempt: int) -> _Plan:
+    async def _plan(self, body: CreateVM, ids: IdSource, attempt: int, judge: Judge) -> _Plan:
         """Return what a new VM would be, made with what is in the store now; raises like `create`."""
         image = self._checked(body)
         now_ms = self._node.clock.wall_ms()
@@ -321,19 +340,22 @@ class VmService:
             image_sha256=image.sha256,
             created_ms=now_ms,
         )
-        host_id = self._placer.choose(vm, (disk,), only=body.host)
+        rules = joined_by(self._store, vm, self._rules(body.placement_rules, judge))
+        host_id = self._placer.choose(vm, (disk,), only=body.host, joined=rules)
         vm = replace(vm, host_id=host_id)
         if storage.kind is DataStorageKind.LOCAL:
             disk = replace(disk, host_id=host_id)
         host = self._store.need(Host, host_id)
         members_of = (self._store.need(SecurityGroup, id_) for id_ in groups)
         places = needed_for(self._store, vm.cluster_id, image, storage, port_group)
-        uses = (image, storage, port_group, host, *members_of, *places)
+        made_from = rule_guards(self._store, vm, rules)
+        uses = (image, storage, port_group, host, *members_of, *places, *made_from)
         return _Plan(
             vm=vm,
             disk=disk,
             nic=await self._nic(vm, port_group, groups, ids, attempt),
-            task=self._task("create-vm", vm, ids, warning=self._admitted(None, vm, (disk,))),
+            task=self._task("create-vm", vm, ids, warning=self._admitted(None, vm, (disk,), rules)),
+            rules=rules,
             uses=uses,
         )
 
@@ -390,6 +412,13 @@ class VmService:
     def _groups(self, refs: tuple[str, ...]) -> tuple[str, ...]:
         """Return the ids of security groups, each once."""
         return tuple(dict.fromkeys(self._store.find(SecurityGroup, ref).id for ref in refs))
+
+    def _rules(self, refs: tuple[str, ...], judge: Judge) -> tuple[PlacementRule, ...]:
+        """Return placement rules, each once; raises what `judge` does."""
+        found = {rule.id: rule for rule in (self._store.find(PlacementRule, ref) for ref in refs)}
+        for rule in found.values():
+            judge(rule)
+        return tuple(found.values())
 
     async def _nic(
         self,
@@ -465,9 +494,15 @@ class VmService:
             raise UnavailableError("the task was opened but is gone again: look at the VM")
         return Opened(self._store.get(VM, vm.id) or vm, opened)
 
-    def _admitted(self, before: VM | None, after: VM, disks: tuple[Disk, ...]) -> str:
+    def _admitted(
+        self,
+        before: VM | None,
+        after: VM,
+        disks: tuple[Disk, ...],
+        joined: tuple[PlacementRule, ...] = (),
+    ) -> str:
         """Return a warning if a VM leaves too little room; raises when that is forbidden."""
-        return self._admit(after, disks) if takes_room(before, after) else ""
+        return self._admit(after, disks, joined) if takes_room(before, after) else ""
 
     def _task(
         self,

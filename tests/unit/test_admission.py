@@ -22,6 +22,7 @@ from core.model import (
     HostState,
     Lease,
     PlacementPolicy,
+    PlacementRule,
     PowerState,
     TaskState,
     VMPhase,
@@ -45,7 +46,7 @@ from nodeagent.services.admission import AdmissionControl, short_rooms, storages
 from nodeagent.services.vm_requests import ChangeVM, CreateVM
 from nodeagent.services.vm_service import VmService
 from tests.api import ADMIN, FakeAgent, app_of
-from tests.one_member import HOST_ID, OTHER_ID, OneMember, founded
+from tests.one_member import HOST_ID, OTHER_ID, THIRD_ID, OneMember, founded
 from tests.placement_worlds import placement_rules, rule
 
 GIB = 1024
@@ -310,7 +311,7 @@ class Ages:
 class Here:
     """A placer that chooses h1."""
 
-    def choose(self, vm, disks, *, only="", never="") -> str:
+    def choose(self, vm, disks, *, only="", never="", joined=()) -> str:
         del vm, disks, only, never
         return HOST_ID
 
@@ -346,6 +347,30 @@ async def test_enforced_room_refuses_a_new_vm_and_changes_nothing():
     assert refused.value.http_status == 409
     assert member.store.digest() == digest
     await create(service, "less", memory_mib=512)
+
+
+async def test_room_is_judged_by_the_rules_that_a_new_vm_is_put_into():
+    """When h1 is lost, the new VM comes first and takes the room of `low` on h3, unless a rule sends it to h2."""
+    member, service = await small_cluster(admission=Admission.ENFORCE)
+    large = member.store.find(VM, "large")
+    await member.change_vm(large.id, ha=False)
+    await member.add_host(THIRD_ID, "h3", "192.0.2.3")
+    on_third = {"host_id": THIRD_ID, "memory_mib": 11 * GIB, "ha": False}
+    await member.add_vm("wide", **on_third, phase=VMPhase.RUNNING)
+    low = {"memory_mib": 4 * GIB, "priority": VMPriority.LOW}
+    await member.add_vm("low", **low, phase=VMPhase.RUNNING)
+    rule = PlacementRule(
+        id="not-h3",
+        name="not-h3",
+        cluster_id=large.cluster_id,
+        policy=PlacementPolicy.HOST_ANTI_AFFINITY,
+        host_ids=(THIRD_ID,),
+    )
+    await member.store.apply(puts=(rule,))
+    high = {"ha": True, "memory_mib": 3 * GIB, "priority": VMPriority.HIGH}
+    with pytest.raises(AdmissionError, match="if h1 was lost, 1 of 2"):
+        await create(service, "anywhere", **high)
+    await create(service, "elsewhere", **high, placement_rules=("not-h3",))
 
 
 async def test_a_warning_stands_in_the_task_and_in_the_health():

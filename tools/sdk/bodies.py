@@ -211,6 +211,7 @@ class VMBody(Body, frozen=True, kw_only=True):
     security_groups: tuple[str, ...] | UnsetType = UNSET
     cluster: str | UnsetType = UNSET
     host: str | UnsetType = UNSET
+    placement_rules: tuple[str, ...] | UnsetType = UNSET
     ha: bool = True
     priority: str | UnsetType = UNSET
     start_after: tuple[str, ...] | UnsetType = UNSET

@@ -3494,6 +3494,7 @@ class Vms(BlockingCollection[models.VM]):
         security_groups: Sequence[str] | UnsetType = UNSET,
         cluster: str | UnsetType = UNSET,
         host: str | UnsetType = UNSET,
+        placement_rules: Sequence[str] | UnsetType = UNSET,
         ha: bool | UnsetType = UNSET,
         priority: models.VMPriority | UnsetType | str = UNSET,
         start_after: Sequence[str] | UnsetType = UNSET,
@@ -3519,6 +3520,7 @@ class Vms(BlockingCollection[models.VM]):
             security_groups: Names or ids of the firewalls of its NIC. Default: `['default']`.
             cluster: Name or id of its cluster; empty: that of `host`, else the first.
             host: Name or id of the host that it starts on; empty: the one with most room.
+            placement_rules: Names or ids of placement rules of its cluster that it is put into; needs the right to change them.
             ha: Whether it is started elsewhere when its host is lost. Default: `True`.
             priority: Which VMs come first when many are to be started, or room is short. Default: `medium`.
             start_after: Names or ids of VMs that it waits for when many are started.
@@ -3543,6 +3545,7 @@ class Vms(BlockingCollection[models.VM]):
                 security_groups=security_groups,
                 cluster=cluster,
                 host=host,
+                placement_rules=placement_rules,
                 ha=ha,
                 priority=priority,
                 start_after=start_after,

@@ -1009,6 +1009,8 @@ class CreateVM(Model, frozen=True, kw_only=True):
     """Name or id of its cluster; empty: that of `host`, else the first."""
     host: str | UnsetType = UNSET
     """Name or id of the host that it starts on; empty: the one with most room."""
+    placement_rules: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of placement rules of its cluster that it is put into; needs the right to change them."""
     ha: bool | UnsetType = UNSET
     """Whether it is started elsewhere when its host is lost. Default: `True`."""
     priority: VMPriority | UnsetType = UNSET
