@@ -6,23 +6,32 @@ import asyncio
 import json
 import os
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from core.command import run
-from ha.placement import CPU_OVERCOMMIT
+from core.model.mesh import CPU_OVERCOMMIT, CPU_OVERCOMMIT_MAX
+from tools.demo.outside import last_write
 from tools.ha_matrix import sightings
 from tools.ha_matrix.ground import SHARED, Ground, Guest
 from tools.ha_matrix.numbers import percentile
 from tools.ha_matrix.verdict import THREE, Missed, Row, Seen
 
-COUNT = int(os.environ.get("VMS", "0")) or min(100, CPU_OVERCOMMIT * (os.cpu_count() or 1))
-"""Placement puts no more virtual CPUs on a host; hosts of the lab have the machine's cores each."""
 PROMISED = 100
+COUNT = int(os.environ.get("VMS", "0")) or PROMISED
+REAL_OF = 5
+"""One VM of so many has a guest that boots and writes; more would be a test of how fast two cores translate."""
 AT_ONCE = 4
+"""As many as a small host starts side by side; more only wait in its queue."""
 MEMORY_MIB = 64
 EMPTY = "empty"
+TINY, TINY_MIB = "tiny", 128
+WRITES_DEADLINE_S = 300.0
 DEADLINE_S = 180.0
+ROW30_DEADLINE_S = 1500.0
 RULE = "row32-apart"
 
 
@@ -37,9 +46,45 @@ async def _upload_empty(ground: Ground) -> None:
         await ground.types("image", "upload", EMPTY, "--file", str(file))
 
 
-async def _many(ground: Ground, host: str, count: int) -> list[Guest]:
+def real_of(count: int) -> int:
+    """Return how many of so many VMs get a guest that boots: 20 of 100, and one at least."""
+    return max(1, count // REAL_OF)
+
+
+def overcommit_for(count: int, cpus: int) -> int:
+    """Return how many virtual CPUs a processor thread has to take so that so many VMs fit on one host.
+
+    Raises:
+        Missed: no cluster may be set to that.
+    """
+    needed = max(CPU_OVERCOMMIT, -(-count // cpus))
+    if needed > CPU_OVERCOMMIT_MAX:
+        raise Missed(
+            f"{count} VMs need {needed} virtual CPUs on a thread, {CPU_OVERCOMMIT_MAX} may be set: give fewer with VMS="
+        )
+    return needed
+
+
+@asynccontextmanager
+async def _dense(ground: Ground, count: int, *, by: str) -> AsyncIterator[None]:
+    """Let a host take so many VMs; the operator sits at host `by`, and sets back what was set before."""
+    (cluster,) = await _all(ground, by, "clusters")
+    cpus = (await ground.shown(f"/v1/hosts/{by}", host=by))["cpus"]
+
+    async def allow(overcommit: int) -> None:
+        words = ("cluster", "set", cluster["name"], "--cpu-overcommit", str(overcommit))
+        await ground.types(*words, host=by)
+
+    await allow(overcommit_for(count, cpus))
+    try:
+        yield
+    finally:
+        await allow(cluster["cpu_overcommit"])
+
+
+async def _many(ground: Ground, host: str, count: int, image: str, memory_mib: int) -> list[Guest]:
     """Create VMs through the API, a few at a time; all run on return."""
-    names = [f"row30-{number:03}" for number in range(count)]
+    names = [f"row30-{image}-{number:03}" for number in range(count)]
     host_id = (await ground.shown(f"/v1/hosts/{host}"))["id"]
     ground.made.extend(names)
     gate = asyncio.Semaphore(AT_ONCE)
@@ -47,8 +92,8 @@ async def _many(ground: Ground, host: str, count: int) -> list[Guest]:
     async def create(name: str) -> None:
         body = {
             "name": name,
-            "image": EMPTY,
-            "memory_mib": MEMORY_MIB,
+            "image": image,
+            "memory_mib": memory_mib,
             "data_storage": SHARED,
             "host": host_id,
         }
@@ -81,48 +126,105 @@ async def _many(ground: Ground, host: str, count: int) -> list[Guest]:
     ]
 
 
-async def _all(ground: Ground, host: str, plural: str) -> list[dict[str, str]]:
+async def _all(ground: Ground, host: str, plural: str) -> list[dict[str, Any]]:
     shown = await ground.shown(f"/v1/{plural}?limit=1000", host=host)
-    found: list[dict[str, str]] = shown["items"]
+    found: list[dict[str, Any]] = shown["items"]
     return found
 
 
-async def very_many(ground: Ground) -> Seen:
-    """Row 30: the host of very many VMs loses power. QEMUs are real; their guests have no operating system."""
-    lost = ground.hosts[1]
-    await _upload_empty(ground)
-    guests = await _many(ground, lost, COUNT)
-    since_s = time.monotonic()
-    await ground.lab.power_off(lost)
-    others = ground.others(lost)
+async def _write_s(
+    ground: Ground, guests: list[Guest], *hosts: str, since_s: float, deadline_s: float
+) -> list[float]:
+    """Wait until each guest has written from one of these hosts; return the seconds since a moment, up to a look late.
+
+    One disk is read after the other: reading all at once would take the processors from those who shall write.
+    """
+    times: dict[str, float] = {}
+
+    async def all_write() -> bool:
+        for guest in guests:
+            if guest.name in times:
+                continue
+            record = await last_write(guest.disk)
+            if record is not None and record.host in hosts:
+                times[guest.name] = time.monotonic() - since_s
+        return len(times) == len(guests)
+
+    left_s = since_s + deadline_s - time.monotonic()
+    try:
+        await ground.until("all write", all_write, deadline_s=left_s, every_s=0.5)
+    except Missed:
+        missing = [guest.name for guest in guests if guest.name not in times]
+        raise Missed(
+            f"after {deadline_s:g} s {len(missing)} of {len(guests)} guests don't write from {' or '.join(hosts)}: "
+            f"{', '.join(missing)}"
+        ) from None
+    return list(times.values())
+
+
+async def _run_s(
+    ground: Ground, guests: list[Guest], *hosts: str, since_s: float, deadline_s: float
+) -> list[float]:
+    """Wait until a QEMU on one of these hosts holds each guest's disk; return the seconds since a moment."""
     times: dict[str, float] = {}
 
     async def all_run() -> bool:
         seen = list(ground.observer.sightings)
         for guest in guests:
-            at_s = sightings.ran_at_s(seen, guest.disk.name, since_s, hosts=others)
+            at_s = sightings.ran_at_s(seen, guest.disk.name, since_s, hosts=hosts)
             if at_s is not None:
                 times[guest.name] = at_s - since_s
         return len(times) == len(guests)
 
     try:
-        await ground.until("all run elsewhere", all_run, deadline_s=DEADLINE_S, every_s=0.5)
+        await ground.until("all run elsewhere", all_run, deadline_s=deadline_s, every_s=0.5)
     except Missed:
         raise Missed(
-            f"after {DEADLINE_S:g} s {len(times)} of {len(guests)} VMs run elsewhere"
+            f"after {deadline_s:g} s {len(times)} of {len(guests)} VMs run elsewhere"
         ) from None
-    p95_s, last_s = percentile(list(times.values()), 0.95), max(times.values())
+    return list(times.values())
+
+
+def figures_of(run_s: list[float], write_s: list[float]) -> dict[str, float]:
+    """Return the figures of row 30. The promise is about a hundred: of fewer VMs it isn't this number that was measured."""
+    return {
+        "p95_s" if len(run_s) >= PROMISED else "p95_of_fewer_s": percentile(run_s, 0.95),
+        "first_s": min(run_s),
+        "last_s": max(run_s),
+        "vms": float(len(run_s)),
+        "real_guests": float(len(write_s)),
+        "real_guests_write_again_s": max(write_s),
+    }
+
+
+async def very_many(ground: Ground) -> Seen:
+    """Row 30: the host of very many VMs loses power. All QEMUs are real; one guest of five boots, and writes."""
+    lost = ground.hosts[1]
+    others = ground.others(lost)
+    real = real_of(COUNT)
+    await _upload_empty(ground)
+    async with _dense(ground, COUNT, by=others[0]):
+        began_s = time.monotonic()
+        guests = await _many(ground, lost, COUNT - real, EMPTY, MEMORY_MIB)
+        booting = await _many(ground, lost, real, TINY, TINY_MIB)
+        created_s = time.monotonic() - began_s
+        await _write_s(
+            ground, booting, lost, since_s=time.monotonic(), deadline_s=WRITES_DEADLINE_S
+        )
+        since_s = time.monotonic()
+        await ground.lab.power_off(lost)
+        run_s = await _run_s(
+            ground, guests + booting, *others, since_s=since_s, deadline_s=DEADLINE_S
+        )
+        write_s = await _write_s(ground, booting, *others, since_s=since_s, deadline_s=DEADLINE_S)
+        await ground.check_writes(*booting)
+    p95_s = percentile(run_s, 0.95)
     return Seen(
-        f"{len(guests)} QEMUs without an operating system: the first after {min(times.values()):.1f} s, p95 {p95_s:.1f} s, "
-        f"the last after {last_s:.1f} s, on two hosts that share 2 cores",
+        f"{len(guests)} QEMUs without an operating system and {len(booting)} with a guest that writes: the first runs after "
+        f"{min(run_s):.1f} s, p95 {p95_s:.1f} s, the last after {max(run_s):.1f} s, on two hosts that share "
+        f"{os.cpu_count()} cores; all that wrote write again after {max(write_s):.1f} s",
         p95_s,
-        {
-            # The promise is about a hundred; with fewer, it is not this number that was measured.
-            "p95_s" if len(guests) >= PROMISED else "p95_of_fewer_s": p95_s,
-            "first_s": min(times.values()),
-            "last_s": last_s,
-            "vms": float(len(guests)),
-        },
+        figures_of(run_s, write_s) | {"created_s": created_s},
     )
 
 
@@ -208,11 +310,12 @@ ROWS = (
     Row(
         30,
         f"a host with {COUNT} VMs loses power",
-        "limits are kept, 95 of 100 run again within 30 s",
+        "limits are kept, 95 of 100 run again within 30 s; guests that wrote write again",
         30.0,
         THREE,
         very_many,
         spoils=True,
+        deadline_s=ROW30_DEADLINE_S,
     ),
     Row(
         31,
