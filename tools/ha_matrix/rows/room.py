@@ -29,9 +29,10 @@ AT_ONCE = 4
 MEMORY_MIB = 64
 EMPTY = "empty"
 TINY, TINY_MIB = "tiny", 128
-WRITES_DEADLINE_S = 300.0
+BOOT_DEADLINE_S = 900.0
+"""Of all real guests together, before the fault: they share the cores, and those that run already write."""
 DEADLINE_S = 180.0
-ROW30_DEADLINE_S = 1500.0
+ROW30_DEADLINE_S = 1800.0
 RULE = "row32-apart"
 
 
@@ -208,21 +209,27 @@ async def very_many(ground: Ground) -> Seen:
         guests = await _many(ground, lost, COUNT - real, EMPTY, MEMORY_MIB)
         booting = await _many(ground, lost, real, TINY, TINY_MIB)
         created_s = time.monotonic() - began_s
-        await _write_s(
-            ground, booting, lost, since_s=time.monotonic(), deadline_s=WRITES_DEADLINE_S
-        )
+        await _write_s(ground, booting, lost, since_s=time.monotonic(), deadline_s=BOOT_DEADLINE_S)
         since_s = time.monotonic()
         await ground.lab.power_off(lost)
         run_s = await _run_s(
             ground, guests + booting, *others, since_s=since_s, deadline_s=DEADLINE_S
         )
-        write_s = await _write_s(ground, booting, *others, since_s=since_s, deadline_s=DEADLINE_S)
+        p95_s = percentile(run_s, 0.95)
+        ran = (
+            f"{len(guests)} QEMUs without an operating system and {real} with a guest that writes: the first runs after "
+            f"{min(run_s):.1f} s, p95 {p95_s:.1f} s, the last after {max(run_s):.1f} s, on two hosts that share "
+            f"{os.cpu_count()} cores"
+        )
+        try:
+            write_s = await _write_s(
+                ground, booting, *others, since_s=since_s, deadline_s=DEADLINE_S
+            )
+        except Missed as missed:
+            raise Missed(f"{missed}; {ran}") from None
         await ground.check_writes(*booting)
-    p95_s = percentile(run_s, 0.95)
     return Seen(
-        f"{len(guests)} QEMUs without an operating system and {len(booting)} with a guest that writes: the first runs after "
-        f"{min(run_s):.1f} s, p95 {p95_s:.1f} s, the last after {max(run_s):.1f} s, on two hosts that share "
-        f"{os.cpu_count()} cores; all that wrote write again after {max(write_s):.1f} s",
+        f"{ran}; all guests that wrote write again after {max(write_s):.1f} s",
         p95_s,
         figures_of(run_s, write_s) | {"created_s": created_s},
     )
