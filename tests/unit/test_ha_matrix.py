@@ -14,7 +14,7 @@ from tools.ha_matrix.numbers import TARGETS, numbers, percentile
 from tools.ha_matrix.probe import longest_gap
 from tools.ha_matrix.report import Machine, Report, table, write
 from tools.ha_matrix.rows import ROWS
-from tools.ha_matrix.rows.room import figures_of, overcommit_for, real_of
+from tools.ha_matrix.rows.room import check_memory, figures_of, overcommit_for, real_of
 from tools.ha_matrix.run import in_order
 from tools.ha_matrix.shapes import ORDER
 from tools.ha_matrix.sightings import gone_at_s, last_began_s, ran_at_s, runs_of
@@ -163,6 +163,13 @@ def test_row_30_asks_for_the_over_commit_that_it_needs_and_never_for_less_than_u
     assert overcommit_for(100, 64) == 8
     with pytest.raises(Missed, match="100 virtual CPUs on a thread, 64 may be set"):
         overcommit_for(100, 1)
+
+
+def test_row_30_says_at_once_when_its_vms_do_not_fit_on_a_host() -> None:
+    check_memory(100, 13_632)
+    with pytest.raises(Missed, match="100 VMs need a host with 13632 MiB, and it has 10074"):
+        check_memory(100, 10_074)
+    check_memory(70, 10_074)
 
 
 def test_percentile_is_the_nearest_rank() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from core.command import run
 from core.model.mesh import CPU_OVERCOMMIT, CPU_OVERCOMMIT_MAX
+from ha.placement import HOST_RESERVE_MIB, VM_OVERHEAD_MIB
 from tools.demo.outside import last_write
 from tools.ha_matrix import sightings
 from tools.ha_matrix.ground import SHARED, Ground, Guest
@@ -31,7 +32,8 @@ EMPTY = "empty"
 HALT = bytes.fromhex("faf4ebfd")
 """A boot sector's whole program: no interrupts, halt, and again. A BIOS that looks for more to boot costs a hundredth of a core."""
 EMPTY_BYTES = 16 << 20
-TINY, TINY_MIB = "tiny", 128
+TINY, TINY_MIB = "tiny", 80
+"""A hundred VMs, a fifth of these, fill 13 GiB of a host with what placement adds for each QEMU."""
 BOOT_DEADLINE_S = 900.0
 """Of all real guests together, before the fault: they share the cores, and those that run already write."""
 DEADLINE_S = 180.0
@@ -71,11 +73,29 @@ def overcommit_for(count: int, cpus: int) -> int:
     return needed
 
 
+def check_memory(count: int, memory_mib: int) -> None:
+    """See that so many VMs fit on a host of this memory.
+
+    Raises:
+        Missed: they don't.
+    """
+    real = real_of(count)
+    needed_mib = (
+        (count - real) * MEMORY_MIB + real * TINY_MIB + count * VM_OVERHEAD_MIB + HOST_RESERVE_MIB
+    )
+    if needed_mib > memory_mib:
+        raise Missed(
+            f"{count} VMs need a host with {needed_mib} MiB, and it has {memory_mib}: give fewer with VMS="
+        )
+
+
 @asynccontextmanager
 async def _dense(ground: Ground, count: int, *, by: str) -> AsyncIterator[None]:
     """Let a host take so many VMs; the operator sits at host `by`, and sets back what was set before."""
     (cluster,) = await _all(ground, by, "clusters")
-    cpus = (await ground.shown(f"/v1/hosts/{by}", host=by))["cpus"]
+    shown = await ground.shown(f"/v1/hosts/{by}", host=by)
+    cpus = shown["cpus"]
+    check_memory(count, shown["memory_mib"])
 
     async def allow(overcommit: int) -> None:
         words = ("cluster", "set", cluster["name"], "--cpu-overcommit", str(overcommit))
