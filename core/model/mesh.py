@@ -46,6 +46,10 @@ class ShutdownPolicy(StrEnum):
     CLUSTER = "cluster"
 
 
+CPU_OVERCOMMIT = 8
+CPU_OVERCOMMIT_MAX = 64
+
+
 class Cluster(Tagged, tag="cluster.v1", frozen=True, kw_only=True):
     """A logical group of hosts inside a data center.
 
@@ -89,6 +93,14 @@ class Cluster(Tagged, tag="cluster.v1", frozen=True, kw_only=True):
             most=86_400,
         ),
     ] = 900
+    cpu_overcommit: Annotated[
+        int,
+        attribute(
+            "How many virtual CPUs are placed on each processor thread of a host at most.",
+            least=1,
+            most=CPU_OVERCOMMIT_MAX,
+        ),
+    ] = CPU_OVERCOMMIT
 
     def check(self) -> None:
         if self.shutdown_policy is ShutdownPolicy.CLUSTER:

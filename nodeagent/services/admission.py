@@ -82,6 +82,7 @@ def room_view(
             if (age := ages.age_s(host.id)) is not None and age != NEVER
         },
         failures=cluster.host_failures,
+        cpu_overcommit=cluster.cpu_overcommit,
         fresh_s=profile_of(mesh.ha_profile if mesh is not None else "default").lease_s / 2,
     )
 

@@ -18,6 +18,7 @@ from core.model import (
     Arming,
     Bmc,
     BmcState,
+    Cluster,
     DataStorage,
     Disk,
     Host,
@@ -46,6 +47,7 @@ from ha.manager import (
     decide,
     remember,
 )
+from ha.placement import overcommits_of
 from ha.profile import profile_in
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.node import Node
@@ -128,6 +130,7 @@ class HaController:
             suspected=self._suspected,
             lost=self._lost,
             frozen=self._frozen,
+            cpu_overcommits=overcommits_of(store.all(Cluster)),
             recovery_enabled=mesh.ha_arming is not Arming.DISARMED,
             recovery_off_why=f"failover is disarmed by {mesh.ha_disarmed_by} ({mesh.ha_disarm_reason}); "
             "it goes on after: kvorum ha arm",

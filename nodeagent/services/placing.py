@@ -6,7 +6,7 @@ Any agent can place; the host's guard and the transaction's guards decide whethe
 from __future__ import annotations
 
 from core.errors import ConflictError
-from core.model import VM, DataStorage, Disk, Host, Mesh, PlacementRule, VMPhase
+from core.model import VM, Cluster, DataStorage, Disk, Host, Mesh, PlacementRule, VMPhase
 from ha.lease import LeaseJudge
 from ha.placement import (
     NOT_ITS_DISKS,
@@ -15,6 +15,7 @@ from ha.placement import (
     Prefer,
     choose_host,
     most_memory_free,
+    overcommits_of,
     pinned_host_id,
     with_followers,
 )
@@ -83,6 +84,7 @@ class Placing:
             hosts=tuple(hosts),
             vms=tuple(store.all(VM)),
             lease_ages_s=ages,
+            cpu_overcommits=overcommits_of(store.all(Cluster)),
             fresh_s=profile_in(store.get(Mesh, MESH_ID)).lease_s / 2,
         )
         return choose_host(request, view, prefer=prefer or self._prefer).host_id

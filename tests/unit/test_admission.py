@@ -222,7 +222,7 @@ def test_ten_thousand_hosts_with_a_hundred_thousand_vms_are_judged_in_bounded_wo
     assert time.process_time() - began_s < 10.0, "measured 0.5 s; far more would be another order"
 
 
-def failover_of(lost: Host, hosts, vms, disks, rules=()):
+def failover_of(lost: Host, hosts, vms, disks, rules=(), overcommit=8):
     """Let failover itself decide about a host that is dead for certain."""
     profile = PROFILES["default"]
     stamps = {one.id: 1000.0 for one in hosts} | {lost.id: 1000.0 - profile.safe_s - 1}
@@ -244,6 +244,7 @@ def failover_of(lost: Host, hosts, vms, disks, rules=()):
         },
         stamps_s=stamps,
         rules=rules,
+        cpu_overcommits={"c": overcommit},
         recoveries_max=10_000,
     )
     decisions = decide(seen, 1000.0)
@@ -289,9 +290,17 @@ def test_the_verdict_is_what_failover_does(data):
         for one in vms
     ]
     rules = data.draw(placement_rules(vms, hosts))
-    for loss in losses(view(hosts, vms, storages=storages_of_vms(disks), rules=rules)):
+    overcommit = data.draw(st.integers(1, 9))
+    seen = view(
+        hosts,
+        vms,
+        storages=storages_of_vms(disks),
+        rules=rules,
+        cpu_overcommit=overcommit,
+    )
+    for loss in losses(seen):
         (lost,) = loss.hosts
-        placed, blocked = failover_of(lost, hosts, vms, disks, rules)
+        placed, blocked = failover_of(lost, hosts, vms, disks, rules, overcommit)
         assert {one.id for one in (*loss.left_out, *loss.ruled_out)} == blocked
         counted = {id_: list(placed.values()).count(id_) for id_ in placed.values()}
         assert dict(loss.placed) == counted

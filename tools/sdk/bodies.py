@@ -303,6 +303,7 @@ class ClusterPatch(PlacePatch, frozen=True, kw_only=True):
     host_failures: int | UnsetType = UNSET
     shutdown_policy: str | UnsetType = UNSET
     freeze_s_max: int | UnsetType = UNSET
+    cpu_overcommit: int | UnsetType = UNSET
 
 
 class EnterMaintenanceBody(Body, frozen=True, kw_only=True):

@@ -762,6 +762,7 @@ class Clusters(BlockingCollection[models.Cluster]):
         host_failures: int | UnsetType = UNSET,
         shutdown_policy: models.ShutdownPolicy | UnsetType | str = UNSET,
         freeze_s_max: int | UnsetType = UNSET,
+        cpu_overcommit: int | UnsetType = UNSET,
         idempotency_key: str = "",
     ) -> models.Cluster:
         """Make one of the clusters.
@@ -775,6 +776,7 @@ class Clusters(BlockingCollection[models.Cluster]):
             host_failures: The loss of how many hosts at a time is to be borne. 1..4. Default: `1`.
             shutdown_policy: What becomes of the VMs of a host that is shut down in order; not `cluster`. Default: `conditional`.
             freeze_s_max: For how long VMs wait for a host that was shut down with `freeze`; then they are started elsewhere. 60..86400. Default: `900`.
+            cpu_overcommit: How many virtual CPUs are placed on each processor thread of a host at most. 1..64. Default: `8`.
             idempotency_key: A repetition with the same key gives the first result.
         """
         return self._runner.run(
@@ -787,6 +789,7 @@ class Clusters(BlockingCollection[models.Cluster]):
                 host_failures=host_failures,
                 shutdown_policy=shutdown_policy,
                 freeze_s_max=freeze_s_max,
+                cpu_overcommit=cpu_overcommit,
                 idempotency_key=idempotency_key,
             )
         )
@@ -825,6 +828,7 @@ class Clusters(BlockingCollection[models.Cluster]):
         host_failures: int | UnsetType = UNSET,
         shutdown_policy: models.ShutdownPolicy | UnsetType | str = UNSET,
         freeze_s_max: int | UnsetType = UNSET,
+        cpu_overcommit: int | UnsetType = UNSET,
         idempotency_key: str = "",
         if_match: int | str = "",
     ) -> models.Cluster:
@@ -840,6 +844,7 @@ class Clusters(BlockingCollection[models.Cluster]):
             host_failures: The loss of how many hosts at a time is to be borne. 1..4.
             shutdown_policy: What becomes of the VMs of a host that is shut down in order; not `cluster`.
             freeze_s_max: For how long VMs wait for a host that was shut down with `freeze`; then they are started elsewhere. 60..86400.
+            cpu_overcommit: How many virtual CPUs are placed on each processor thread of a host at most. 1..64.
             idempotency_key: A repetition with the same key gives the first result.
             if_match: Do it only if the thing still has this revision.
         """
@@ -854,6 +859,7 @@ class Clusters(BlockingCollection[models.Cluster]):
                 host_failures=host_failures,
                 shutdown_policy=shutdown_policy,
                 freeze_s_max=freeze_s_max,
+                cpu_overcommit=cpu_overcommit,
                 idempotency_key=idempotency_key,
                 if_match=if_match,
             )
