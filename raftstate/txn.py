@@ -58,7 +58,7 @@ class Rejected(msgspec.Struct, frozen=True, kw_only=True, tag="rejected"):
 
 Outcome = Applied | Rejected
 
-_decode_outcome = msgspec.msgpack.Decoder(Applied | Rejected).decode
+_outcomes: msgspec.msgpack.Decoder[Outcome] = msgspec.msgpack.Decoder(Applied | Rejected)
 
 
 def encode_txn(txn: Txn) -> bytes:
@@ -68,4 +68,4 @@ def encode_txn(txn: Txn) -> bytes:
 
 def decode_outcome(payload: bytes) -> Outcome:
     """Return the outcome that the state machine encoded."""
-    return _decode_outcome(payload)
+    return _outcomes.decode(payload)
