@@ -148,7 +148,7 @@ class _Recorded:
         old = show(store, self._before) if self._before else {}
         new = show(store, after) if after else {}
         differing = [f for f in {**old, **new} if old.get(f) != new.get(f) and f != "revision"]
-        return known | {"before": _text(old, differing), "after": _text(new, differing)}
+        return known | {"before": text_of(old, differing), "after": text_of(new, differing)}
 
 
 async def _recorded_after(request: web.Request, need: Need, status: int) -> None:
@@ -218,7 +218,8 @@ def _subject(node: Node, request: web.Request, need: Need) -> Resource | None:
         return None
 
 
-def _text(shown: Shown, fields: list[str]) -> str:
+def text_of(shown: Shown, fields: list[str]) -> str:
+    """Return some attributes as an audit keeps them: JSON, secrets masked, cut off where it gets long."""
     if not shown:
         return ""
     picked = {f: shown[f] for f in fields if f in shown}
