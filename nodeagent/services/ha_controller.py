@@ -52,6 +52,7 @@ from nodeagent.node import Node
 from nodeagent.services.event_log import EventLog
 from nodeagent.services.freezes import Freezes
 from nodeagent.services.ha_alarms import HaAlarms
+from nodeagent.services.host_room import still_room, tried_again
 from nodeagent.services.placement_rules import still_allowed
 from nodeagent.services.vm_parts import disks_of
 
@@ -138,7 +139,7 @@ class HaController:
             case Fence():
                 await self._fence(decision)
             case Recover():
-                await self._recover(decision)
+                await tried_again(lambda: self._recover(decision))
             case EndMigration():
                 await self._end_migration(decision)
             case Block(vm_id=vm_id, vm_revision=revision, reason=reason):
@@ -212,6 +213,7 @@ class HaController:
             guards.append(self._lease(decision.other_lease.host_id, decision.other_lease.revision))
         # A living target of a migration may run the guest already, in its present boot; any other host does not.
         arriving = vm.migrating_to_host_id == target.id
+        room = () if arriving else (still_room(self._store, vm, target),)
         recovered = replace(
             vm,
             host_id=target.id,
@@ -226,7 +228,9 @@ class HaController:
             f"to {target.name} (proof: {decision.proof})"
         )
         event = self._events.make("vm-recovered", vm, message, severity=Severity.WARNING)
-        await self._store.apply(puts=(recovered, event, *self._ended_tasks(vm)), guards=guards)
+        await self._store.apply(
+            puts=(recovered, event, *room, *self._ended_tasks(vm)), guards=guards
+        )
 
     def _rules(self, vm: VM, target: Host) -> tuple[Resource, ...]:
         """Return what placement rules went by; a guest that is on its way to the target may run there already, whatever they say."""

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from core.errors import ConflictError
 from core.model import VM, Host, Lease, VMPhase
+from nodeagent.services.host_room import still_room, tried_again
 from nodeagent.services.placement_rules import leaving, still_allowed
 from nodeagent.workflows.cancelling import stoppable
 from nodeagent.workflows.work import VmWork
@@ -27,6 +28,9 @@ class ReserveTarget:
     name: str = "reserve-target"
 
     async def do(self) -> None:
+        await tried_again(self._reserve)
+
+    async def _reserve(self) -> None:
         vm, target = self.work.vm(), _target(self.work)
         if vm.migrating_to_host_id == target.id or vm.host_id == target.id:
             return
@@ -37,7 +41,8 @@ class ReserveTarget:
         reserved = replace(vm, migrating_to_host_id=target.id, phase=VMPhase.MIGRATING)
         leaves = leaving(node.store, vm, node.host())
         rules = still_allowed(node.store, vm, target, leaves=leaves, moves=True)
-        await node.store.apply(puts=(reserved,), guards=(target, *rules))
+        room = still_room(node.store, vm, target)
+        await node.store.apply(puts=(reserved, room), guards=(target, *rules))
 
     async def undo(self) -> None:
         vm = self.work.maybe_vm()
