@@ -244,16 +244,28 @@ class HaController:
         return still_allowed(self._store, vm, target, leaves=leaves)
 
     async def _end_migration(self, decision: EndMigration) -> None:
+        """Take the move off the record, and have the task that works on it look at once: its host ends the move there."""
         vm = self._vm(decision.vm_id, decision.vm_revision)
+        owner, lost = (self._store.get(Host, id_) for id_ in (vm.host_id, decision.lost_host))
+        task = self._open_task(vm)
+        message = (
+            f"VM {vm.name} stays on {owner.name if owner else vm.host_id}: {lost.name if lost else decision.lost_host}, "
+            f"where it was moving to, is lost (proof: {decision.proof})"
+        )
+        event = self._events.make("migration-ended", vm, message, severity=Severity.WARNING)
+        asked = () if task is None else (replace(task, retries_asked=task.retries_asked + 1),)
         await self._store.apply(
-            puts=(replace(vm, migrating_to_host_id=""),),
+            puts=(replace(vm, migrating_to_host_id=""), event, *asked),
             guards=[self._lease(decision.lost_host, decision.lease_revision)],
         )
 
+    def _open_task(self, vm: VM) -> Task | None:
+        holder = self._store.claim_holder(f"task.subject/vm/{vm.id}")
+        return self._store.get(Task, holder.removeprefix("task/")) if holder else None
+
     def _ended_tasks(self, vm: VM) -> list[Task]:
         """End the open task of a VM whose runner died, so that the VM can be worked on at its new host."""
-        holder = self._store.claim_holder(f"task.subject/vm/{vm.id}")
-        task = self._store.get(Task, holder.removeprefix("task/")) if holder else None
+        task = self._open_task(vm)
         if task is None:
             return []
         ended = replace(
