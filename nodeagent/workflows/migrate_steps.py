@@ -68,9 +68,16 @@ class PrepareTarget:
     name: str = "prepare-target"
 
     async def do(self) -> None:
-        if _is_there(self.work):
+        work = self.work
+        if _is_there(work):
             return
-        await self.work.shop.migration.prepare(self.work.vm(), _target(self.work))
+        try:
+            await stoppable(
+                work.shop.migration.prepare(work.vm(), _target(work)),
+                lambda: _target_is_lost(work),
+            )
+        except CancelledByUserError:
+            raise _lost(work) from None
 
     async def undo(self) -> None:
         work = self.work
