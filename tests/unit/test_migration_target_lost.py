@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from core.errors import ConflictError, TemporaryError, UnavailableError
-from core.model import Event, PowerState, StepMark, Task, TaskState, VMPhase
+from core.model import Event, Host, PowerState, StepMark, Task, TaskState, VMPhase
 from nodeagent.api.requests import Ids
+from nodeagent.services.host_service import confirm_off
 from nodeagent.services.migration import END_TIMEOUT_S, MigrationService
 from nodeagent.services.placing import Placing
 from nodeagent.services.task_runner import TaskRunner
@@ -193,6 +194,22 @@ async def test_without_a_proof_the_move_is_not_ended(cluster):
         assert (now.phase, now.migrating_to_host_id) == (VMPhase.MIGRATING, OTHER_ID)
         assert "kvorum host confirm-off h2" in now.blocked_reason
         assert moving.job and moving.calls == []
+
+
+@cluster_test
+async def test_a_task_that_is_stuck_meanwhile_looks_at_once_when_a_person_gives_the_proof(cluster):
+    cluster.armed = False
+    await cluster.begin()
+    moving, member = Moving(cluster), cluster.member
+    moving.silent_s = 0.1
+    async with cluster.running(), running(agent(cluster, moving)):
+        vm, _ = await begun(cluster, moving)
+        cluster.alive.remove(OTHER_ID)
+        moving.arrives.set()
+        await asyncio.sleep(400)  # it is tried each five minutes by now
+        assert member.store.claim_holder(f"task.subject/vm/{vm.id}")
+        await confirm_off(member.node, member.store.need(Host, OTHER_ID), 400.0)
+        await until(lambda: not member.store.claim_holder(f"task.subject/vm/{vm.id}"), SOON_S)
 
 
 @cluster_test
