@@ -172,6 +172,10 @@ class MemoryMigration:
     async def abort(self, vm_id: str) -> None:
         await self._hypervisor.abort_migration(vm_id)
 
+    async def end(self, vm_id: str) -> None:
+        while await self._hypervisor.abort_migration(vm_id):
+            await asyncio.sleep(0.2)
+
     async def settle(self, vm: VM, target: Host) -> bool:
         del target
         there = await self._target.hypervisor.get(vm.id)

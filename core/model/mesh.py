@@ -429,6 +429,17 @@ class Lease(Resource, tag="lease.v1", frozen=True, kw_only=True):
         return ()
 
 
+class HostRoom(Resource, tag="host-room.v1", frozen=True, kw_only=True):
+    """Stands for the room on a host; id and name = host id. It says nothing by itself: its revision is what counts.
+
+    Whatever brings a VM to a host, or lets one take room there again, stores it at the revision that was seen when the host was
+    chosen. So of two that were chosen without knowing of each other, the log refuses the second.
+    """
+
+    def claims(self) -> tuple[str, ...]:
+        return ()
+
+
 class JoinToken(Tagged, tag="join-token.v1", frozen=True, kw_only=True):
     """A single-use right to join. Only the SHA-256 of its secret is kept; name = id."""
 

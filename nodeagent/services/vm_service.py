@@ -24,6 +24,7 @@ from core.model import (
     DataStorageKind,
     Disk,
     Host,
+    HostRoom,
     Image,
     ImageState,
     LogLine,
@@ -44,6 +45,7 @@ from netfabric.port_group import free_ip
 from nodeagent.node import Node
 from nodeagent.services.admission import takes_room
 from nodeagent.services.cascade import fences_absent, plan_of, refuse_if_used
+from nodeagent.services.host_room import Turns, room_on
 from nodeagent.services.placement_rules import bounds_in, joined_by, rule_guards
 from nodeagent.services.places import cluster_of
 from nodeagent.services.reach import needed_for
@@ -52,6 +54,7 @@ from nodeagent.services.task_journal import TEXT_LENGTH_MAX
 from nodeagent.services.vm_parts import disks_of
 from nodeagent.services.vm_requests import ChangeVM, CreateVM, MigrateVM, StopVM
 from raftstate.state.query import Condition, Op
+from raftstate.store import ROOM_TAKEN, code_of, describe_rejection
 from raftstate.txn import Applied, Rejected
 from storage.seed import check_cloud_init
 
@@ -119,9 +122,10 @@ class Opened:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Plan:
-    """All of a new VM, and the rules that it joins. `uses`: what must still be as it was when the plan was made."""
+    """All of a new VM, and the rules that it joins. `uses`: what must still be as it was when the plan was made, and nobody else may have taken from `room`."""
 
     vm: VM
+    room: HostRoom
     disk: Disk
     nic: Nic
     task: Task
@@ -137,6 +141,7 @@ class VmService:
         self._store = node.store
         self._placer = placer
         self._admit = admit
+        self._turns = Turns(node.rng)
 
     async def create(self, body: CreateVM, ids: IdSource, judge: Judge = anybodys) -> Opened:
         """Record VM, disk, NIC and task in one transaction, and the VM in the rules that are named; `judge` judges these.
@@ -147,14 +152,18 @@ class VmService:
         """
         if (before := self._store.get(VM, ids.id_for("vm"))) is not None:
             return Opened(before, self._store.get(Task, ids.id_for("task")))
+        return await self._turns.placed(lambda turn: self._create(body, ids, turn, judge))
+
+    async def _create(self, body: CreateVM, ids: IdSource, turn: int, judge: Judge) -> Opened:
         lost_to = ""
         for attempt in range(CREATE_TRIES):
-            plan = await self._plan(body, ids, attempt, judge)
+            plan = await self._plan(body, ids, turn + attempt, judge)
             beside, guards = ids.beside(plan.task)
+            again = turn * CREATE_TRIES + attempt
             txn = self._store.change(
-                puts=(plan.vm, plan.disk, plan.nic, plan.task, *plan.rules, *beside),
+                puts=(plan.vm, plan.disk, plan.nic, plan.task, plan.room, *plan.rules, *beside),
                 guards=(*plan.uses, *guards),
-                request_id=ids.request_id if attempt == 0 else f"{ids.request_id}#{attempt}",
+                request_id=f"{ids.request_id}#{again}" if again else ids.request_id,
             )
             match await self._store.commit(txn):
                 case Applied():
@@ -162,6 +171,8 @@ class VmService:
                     return Opened(vm, self._store.get(Task, plan.task.id))
                 case Rejected(subject=subject, reason="claim") if subject.startswith("vm.name/"):
                     raise ConflictError(f"VM name {body.name!r} is already taken: choose another")
+                case Rejected() as rejected if code_of(rejected) == ROOM_TAKEN:
+                    raise ConflictError(describe_rejection(rejected), code=ROOM_TAKEN)
                 case Rejected(subject=subject):
                     lost_to = subject  # an address, or something it uses has changed: plan anew
         raise ConflictError(
@@ -173,13 +184,13 @@ class VmService:
         if vm.power is PowerState.RUNNING and vm.phase is VMPhase.RUNNING:
             return Opened(vm, None)
         self._refuse_if_going(vm)
-        return await self._start(vm, ids, judged=True)
+        return await self._turns.placed(lambda turn: self._start(vm, ids, turn, judged=True))
 
     async def start_again(self, vm: VM, ids: IdSource) -> Opened:
         """Want a VM running that was stopped for a maintenance: it ran before, so its room isn't judged."""
-        return await self._start(vm, ids, judged=False)
+        return await self._turns.placed(lambda turn: self._start(vm, ids, turn, judged=False))
 
-    async def _start(self, vm: VM, ids: IdSource, *, judged: bool) -> Opened:
+    async def _start(self, vm: VM, ids: IdSource, turn: int, *, judged: bool) -> Opened:
         wanted = replace(
             vm,
             power=PowerState.RUNNING,
@@ -187,8 +198,10 @@ class VmService:
             home_host_id="" if vm.starts_after_maintenance else vm.home_host_id,
             starts_after_maintenance=False,
         )
+        room: HostRoom | None = None
         if vm.phase is VMPhase.STOPPED:
             wanted = replace(wanted, host_id=self._host_for_start(vm))
+            room = room_on(self._store, wanted.host_id)
         moves = () if wanted.host_id == vm.host_id else (wanted.host_id,)
         warning = self._admitted(vm, wanted, self.disks_of(vm)) if judged else ""
         return await self._open(
@@ -196,7 +209,8 @@ class VmService:
             wanted,
             ids,
             new_hosts=moves,
-            placed=vm.phase is VMPhase.STOPPED,
+            room=room,
+            turn=turn,
             warning=warning,
         )
 
@@ -342,6 +356,7 @@ class VmService:
         )
         rules = joined_by(self._store, vm, self._rules(body.placement_rules, judge))
         host_id = self._placer.choose(vm, (disk,), only=body.host, joined=rules)
+        room = room_on(self._store, host_id)
         vm = replace(vm, host_id=host_id)
         if storage.kind is DataStorageKind.LOCAL:
             disk = replace(disk, host_id=host_id)
@@ -352,6 +367,7 @@ class VmService:
         uses = (image, storage, port_group, host, *members_of, *places, *made_from)
         return _Plan(
             vm=vm,
+            room=room,
             disk=disk,
             nic=await self._nic(vm, port_group, groups, ids, attempt),
             task=self._task("create-vm", vm, ids, warning=self._admitted(None, vm, (disk,), rules)),
@@ -472,22 +488,23 @@ class VmService:
         ids: IdSource,
         *,
         new_hosts: tuple[str, ...] = (),
-        placed: bool = False,
+        room: HostRoom | None = None,
+        turn: int = 0,
         warning: str = "",
         given: Mapping[str, str] = NO_ARGUMENTS,
         **arguments: str,
     ) -> Opened:
-        """Record wish and task; none of `new_hosts` may be in the middle of leaving. `placed`: a host was chosen just now."""
+        """Record wish and task; none of `new_hosts` may be in the middle of leaving. `room`: a host was chosen just now, in this `turn`."""
         if (before := self._store.get(Task, ids.id_for("task"))) is not None:
             return Opened(self._store.get(VM, vm.id) or vm, before)
         task = self._task(workflow, vm, ids, {**given, **arguments}, warning=warning)
         hosts = [h for id_ in new_hosts if (h := self._store.get(Host, id_)) is not None]
-        rules = rule_guards(self._store, vm) if placed else ()
+        rules = rule_guards(self._store, vm) if room is not None else ()
         beside, guards = ids.beside(task)
         await self._store.apply(
-            puts=(vm, task, *beside),
+            puts=(vm, task, *((room,) if room is not None else ()), *beside),
             guards=(*hosts, *fences_absent(*hosts), *rules, *guards),
-            request_id=ids.request_id,
+            request_id=f"{ids.request_id}#turn-{turn}" if turn else ids.request_id,
         )
         opened = self._store.get(Task, task.id)
         if opened is None:
