@@ -22,6 +22,7 @@ from math import comb
 
 from core.errors import ConflictError
 from core.model import VM, Host, HostState, PlacementRule, PowerState, VMPhase
+from core.model.mesh import CPU_OVERCOMMIT
 from ha.fencing import is_movable
 from ha.placement import (
     HOST_RESERVE_MIB,
@@ -51,7 +52,7 @@ class AdmissionError(ConflictError):
 @dataclass(frozen=True, slots=True)
 class RoomView:
     """One cluster as one agent knows it. `hosts` and `vms` are those of the cluster, `pinned` the ids of VMs with disks on
-    one host only, which can't be started elsewhere, and `storages` the ids of the data storages of each VM's disks, by its id. `rules` are the cluster's placement rules. `fresh_s` as in `PlacementView`."""
+    one host only, which can't be started elsewhere, and `storages` the ids of the data storages of each VM's disks, by its id. `rules` are the cluster's placement rules. `cpu_overcommit` is the cluster's, `fresh_s` as in `PlacementView`."""
 
     hosts: tuple[Host, ...]
     vms: Sequence[VM]
@@ -60,6 +61,7 @@ class RoomView:
     storages: Mapping[str, frozenset[str]] = field(default_factory=dict)
     rules: tuple[PlacementRule, ...] = ()
     failures: int = 1
+    cpu_overcommit: int = CPU_OVERCOMMIT
     fresh_s: float = 6.0
     reserve_mib: int = HOST_RESERVE_MIB
 
@@ -193,6 +195,7 @@ class _Room:
             hosts=view.hosts,
             vms=(),
             lease_ages_s=view.lease_ages_s,
+            cpu_overcommits={host.cluster_id: view.cpu_overcommit for host in view.hosts},
             fresh_s=view.fresh_s,
             reserve_mib=view.reserve_mib,
         )

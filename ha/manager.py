@@ -128,7 +128,7 @@ class HAView:
     """What is known to the node that decides. Times are monotonic seconds of its own clock.
 
     `stamps_s` and `booted_s` come from the `LeaseJudge`; `leader_since_s` is None when this node does not lead. `frozen` are
-    hosts that VMs wait for (`ha.shutdown`). `fencing_storages` are those that this node can have refuse a host. `suspected` and
+    hosts that VMs wait for (`ha.shutdown`). `cpu_overcommits` as in `PlacementView`. `fencing_storages` are those that this node can have refuse a host. `suspected` and
     `lost` are the hosts already told, see `remember`; both begin empty with each leadership.
     """
 
@@ -149,6 +149,7 @@ class HAView:
     lost: frozenset[str] = frozenset()
     booted_s: Mapping[str, float] = field(default_factory=dict)
     frozen: frozenset[str] = frozenset()
+    cpu_overcommits: Mapping[str, int] = field(default_factory=dict)
     recovery_enabled: bool = True
     recovery_off_why: str = "recovery is switched off for this cluster"
     recoveries_max: int = RECOVERIES_MAX
@@ -288,6 +289,7 @@ class _Plan:
             hosts=tuple(self.view.hosts.values()),
             vms=(),
             lease_ages_s={host: self.now_s - stamp for host, stamp in self.view.stamps_s.items()},
+            cpu_overcommits=self.view.cpu_overcommits,
             fresh_s=self.view.profile.lease_s / 2,
         )
         request = PlacementRequest(

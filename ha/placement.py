@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from core.errors import ConflictError
-from core.model import VM, DataStorage, DataStorageKind, Disk, Host, HostState
+from core.model import VM, Cluster, DataStorage, DataStorageKind, Disk, Host, HostState
+from core.model.mesh import CPU_OVERCOMMIT
 from ha.placement_rules import Bounds, is_placed
 
-CPU_OVERCOMMIT = 8
 VM_OVERHEAD_MIB = 64
 HOST_RESERVE_MIB = 512
 NOT_ITS_DISKS = "does not hold the VM's local disks"
@@ -68,13 +68,24 @@ def with_followers(
 @dataclass(frozen=True, slots=True)
 class PlacementView:
     """What the choice is made from. `lease_ages_s` holds hosts that ever renewed; `fresh_s` is the age from which on a
-    lease is too old to start guests under (L/2: the guard's own limit)."""
+    lease is too old to start guests under (L/2: the guard's own limit). `cpu_overcommits` are those of the clusters, by
+    their ids (`overcommits_of`); a host of another cluster has the default."""
 
     hosts: Iterable[Host]
     vms: Iterable[VM]
     lease_ages_s: Mapping[str, float]
+    cpu_overcommits: Mapping[str, int]
     fresh_s: float = 6.0
     reserve_mib: int = HOST_RESERVE_MIB
+
+    def cpus_of(self, host: Host) -> int:
+        """Return how many virtual CPUs may be placed on a host."""
+        return host.cpus * self.cpu_overcommits.get(host.cluster_id, CPU_OVERCOMMIT)
+
+
+def overcommits_of(clusters: Iterable[Cluster]) -> dict[str, int]:
+    """Return how many virtual CPUs each cluster places on a processor thread, by its id."""
+    return {cluster.id: cluster.cpu_overcommit for cluster in clusters}
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +227,6 @@ def why_not_on(
         return why
     if free_mib < needed_mib:
         return f"{max(0, free_mib)} MiB free, {needed_mib} needed"
-    if load.cpus + request.cpus > host.cpus * CPU_OVERCOMMIT:
-        return (
-            f"{load.cpus} of {host.cpus * CPU_OVERCOMMIT} virtual CPUs taken, {request.cpus} needed"
-        )
+    if load.cpus + request.cpus > (most := view.cpus_of(host)):
+        return f"{load.cpus} of {most} virtual CPUs taken, {request.cpus} needed"
     return ""

@@ -16,7 +16,7 @@ import msgspec
 
 from core.clock import Clock, new_ordered_id
 from core.errors import ConflictError, NotFoundError
-from core.model import KINDS, Deletion, Resource, key_of, kind_of
+from core.model import KINDS, Deletion, HostRoom, Resource, key_of, kind_of
 from core.model.additions import stand_in
 from raftstate.relation_guards import (
     Reference,
@@ -37,6 +37,7 @@ R = TypeVar("R", bound=Resource)
 T = TypeVar("T")
 
 COMMIT_TIMEOUT_S = 5.0
+ROOM_TAKEN = "conflict-room"
 QUERY_TIMEOUT_S = 10.0
 
 
@@ -298,9 +299,7 @@ class Store:
             case Applied(index=index):
                 return index
             case Rejected() as rejected:
-                raise ConflictError(
-                    describe_rejection(rejected), code=f"conflict-{rejected.reason}"
-                )
+                raise ConflictError(describe_rejection(rejected), code=code_of(rejected))
 
     async def barrier(self, *, timeout_s: float = COMMIT_TIMEOUT_S) -> int:
         """Return once everything committed before this call can be read here."""
@@ -332,6 +331,12 @@ def not_found(type_: type[Resource], ref: str) -> NotFoundError:
     return NotFoundError(f"{_spoken(type_)} {ref[:80]!r} does not exist")
 
 
+def code_of(rejected: Rejected) -> str:
+    """Return the error code of a refused transaction."""
+    is_room = rejected.subject.startswith(f"{kind_of(HostRoom)}/")
+    return ROOM_TAKEN if is_room else f"conflict-{rejected.reason}"
+
+
 def describe_rejection(rejected: Rejected) -> str:
     """Return one line for a user about why a transaction was refused."""
     if rejected.reason == "claim":
@@ -342,6 +347,8 @@ def describe_rejection(rejected: Rejected) -> str:
         if field in ("name", "address", "vni", "ip", "mac"):
             return f"{kind} {field} {value!r} is already taken: choose another"
         return f"another {kind} has that {field} already, and there can be one only"
+    if code_of(rejected) == ROOM_TAKEN:
+        return "room on the host that was chosen was taken by others in the same moment: try again"
     if rejected.reason == "guard":
         if rejected.subject.startswith(f"{kind_of(Deletion)}/"):
             being = rejected.subject.partition("/")[2].replace(".", " ", 1)

@@ -58,6 +58,8 @@ class Rejected(msgspec.Struct, frozen=True, kw_only=True, tag="rejected"):
 
 Outcome = Applied | Rejected
 
+_outcomes: msgspec.msgpack.Decoder[Outcome] = msgspec.msgpack.Decoder(Applied | Rejected)
+
 
 def encode_txn(txn: Txn) -> bytes:
     """Return the bytes that go into the log."""
@@ -66,4 +68,4 @@ def encode_txn(txn: Txn) -> bytes:
 
 def decode_outcome(payload: bytes) -> Outcome:
     """Return the outcome that the state machine encoded."""
-    return msgspec.msgpack.decode(payload, type=Applied | Rejected)
+    return _outcomes.decode(payload)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 
 from raftstate.state.machine import Change
@@ -27,17 +27,17 @@ class Watch:
     """
 
     def __init__(self, kinds: frozenset[str] | None) -> None:
-        self._kinds = kinds
+        self._kinds = None if kinds is None else kinds | {EVERYTHING}
         self._keys: set[str] = {EVERYTHING}
         self._wake = asyncio.Event()
         self._wake.set()
 
-    def offer(self, keys: frozenset[str]) -> None:
-        """Add the changed keys that this watch is for."""
-        wanted = {k for k in keys if self._kinds is None or _kind(k) in (*self._kinds, EVERYTHING)}
-        if wanted:
-            self._keys |= wanted
-            self._wake.set()
+    def offer(self, changed: Mapping[str, set[str]]) -> None:
+        """Add the changed keys that this watch is for, given by their kinds; `EVERYTHING` is for all watches."""
+        for kind, keys in changed.items():
+            if self._kinds is None or kind in self._kinds:
+                self._keys |= keys
+                self._wake.set()
 
     async def next(self) -> frozenset[str]:
         """Return the keys changed since the last call; at first, and after a snapshot, `{"*"}`."""
@@ -92,18 +92,20 @@ class WatchHub:
             self._floor, self._keys = change.index, 0
             self._everything_at = change.index
             self._changed_at.clear()
-            keys = frozenset({EVERYTHING})
+            changed = {EVERYTHING: {EVERYTHING}}
         else:
-            keys = change.puts | change.deletes
-            if keys:
+            changed = {}
+            for key in change.puts | change.deletes:
+                changed.setdefault(_kind(key), set()).add(key)
+            if changed:
                 self._ring.append(change)
-                self._keys += len(keys)
+                self._keys += len(change.puts) + len(change.deletes)
                 self._trim()
-            for kind in {_kind(key) for key in keys}:
+            for kind in changed:
                 self._changed_at[kind] = change.index
-        if keys:
+        if changed:
             for watch in self._watches:
-                watch.offer(keys)
+                watch.offer(changed)
 
     def changed_at(self, kinds: Iterable[str]) -> int:
         """Return the log index of the last change of any resource of these kinds, or of the beginning of this copy."""

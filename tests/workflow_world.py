@@ -172,6 +172,10 @@ class MemoryMigration:
     async def abort(self, vm_id: str) -> None:
         await self._hypervisor.abort_migration(vm_id)
 
+    async def end(self, vm_id: str) -> None:
+        while await self._hypervisor.abort_migration(vm_id):
+            await asyncio.sleep(0.2)
+
     async def settle(self, vm: VM, target: Host) -> bool:
         del target
         there = await self._target.hypervisor.get(vm.id)
@@ -269,7 +273,7 @@ class OnlyHost:
     def __init__(self, host_id: str) -> None:
         self.host_id = host_id
 
-    def choose(self, vm: VM, disks, *, only: str = "", never: str = "") -> str:
+    def choose(self, vm: VM, disks, *, only: str = "", never: str = "", joined=()) -> str:
         del vm, disks, only, never
         return self.host_id
 

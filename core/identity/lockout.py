@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import lru_cache
 
 FREE_OF_ACCOUNT = 5
 FREE_OF_ADDRESS = 10
@@ -16,6 +17,7 @@ FIRST_DELAY_MS = 30_000
 DELAY_MS_MAX = 900_000
 ADDRESSES_MAX = 10_000
 KNOWN_ADDRESSES_MAX = 8
+NETWORKS_KEPT = 4096
 V6_PREFIX = 64  # what one subscriber has to himself
 
 
@@ -26,8 +28,9 @@ def delay_ms(failures: int, free: int) -> int:
     return min(DELAY_MS_MAX, FIRST_DELAY_MS << min(failures - free, 10))
 
 
+@lru_cache(NETWORKS_KEPT)
 def network_of(address: str) -> str:
-    """Return what counts as one address: an IPv4 address, or the /64 of an IPv6 one."""
+    """Return what counts as one address: an IPv4 address, or the /64 of an IPv6 one. Asked for each request."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

@@ -46,6 +46,10 @@ class ShutdownPolicy(StrEnum):
     CLUSTER = "cluster"
 
 
+CPU_OVERCOMMIT = 8
+CPU_OVERCOMMIT_MAX = 64
+
+
 class Cluster(Tagged, tag="cluster.v1", frozen=True, kw_only=True):
     """A logical group of hosts inside a data center.
 
@@ -89,6 +93,14 @@ class Cluster(Tagged, tag="cluster.v1", frozen=True, kw_only=True):
             most=86_400,
         ),
     ] = 900
+    cpu_overcommit: Annotated[
+        int,
+        attribute(
+            "How many virtual CPUs are placed on each processor thread of a host at most.",
+            least=1,
+            most=CPU_OVERCOMMIT_MAX,
+        ),
+    ] = CPU_OVERCOMMIT
 
     def check(self) -> None:
         if self.shutdown_policy is ShutdownPolicy.CLUSTER:
@@ -412,6 +424,17 @@ class Lease(Resource, tag="lease.v1", frozen=True, kw_only=True):
     disarmed: Annotated[
         bool, attribute("Whether the end of its lease may have no consequence.", by=OWNER)
     ] = False
+
+    def claims(self) -> tuple[str, ...]:
+        return ()
+
+
+class HostRoom(Resource, tag="host-room.v1", frozen=True, kw_only=True):
+    """Stands for the room on a host; id and name = host id. It says nothing by itself: its revision is what counts.
+
+    Whatever brings a VM to a host, or lets one take room there again, stores it at the revision that was seen when the host was
+    chosen. So of two that were chosen without knowing of each other, the log refuses the second.
+    """
 
     def claims(self) -> tuple[str, ...]:
         return ()

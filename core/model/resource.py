@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from typing import Annotated, ClassVar
 
 import msgspec
@@ -131,7 +132,12 @@ class Tagged(Resource, frozen=True, kw_only=True):
 
 def kind_of(resource: Resource | type[Resource]) -> str:
     """Return the store's name of a resource type, e.g. `port-group`."""
-    tag = resource.__struct_config__.tag
+    return _kind_of(resource if isinstance(resource, type) else type(resource))
+
+
+@cache
+def _kind_of(type_: type[Resource]) -> str:
+    tag = type_.__struct_config__.tag
     assert isinstance(tag, str), "every resource type has a tag such as vm.v1"
     return tag.rsplit(".", 1)[0]
 

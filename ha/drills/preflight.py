@@ -76,7 +76,7 @@ class Wish:
 @dataclass(frozen=True, slots=True)
 class DrillView:
     """What the pre-flight check is made from. `target_refuses` is what the host's own agent said against it; empty: nothing.
-    `too_old` are names of hosts whose agents know no drills."""
+    `too_old` are names of hosts whose agents know no drills. `cpu_overcommits` as in `PlacementView`."""
 
     facts: ClusterFacts
     profile: Profile
@@ -90,6 +90,7 @@ class DrillView:
     target_refuses: str = ""
     too_old: tuple[str, ...] = ()
     leases: Mapping[str, Lease] = field(default_factory=dict)
+    cpu_overcommits: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,6 +400,7 @@ def _room(view: DrillView, wish: Wish, vms: tuple[DrillVM, ...]) -> list[Obstacl
         hosts=tuple(host for host in view.hosts.values() if host.state is HostState.MEMBER),
         vms=(),
         lease_ages_s={h.id: h.lease_age_s for h in view.facts.hosts if h.lease_age_s is not None},
+        cpu_overcommits=view.cpu_overcommits,
         fresh_s=view.profile.lease_s / 2,
     )
     found = []

@@ -12,7 +12,7 @@ from typing import TypeVar
 from aiohttp import web
 
 from core.errors import ConflictError, ForbiddenError, PlatformError
-from core.identity.permissions import READ, limits
+from core.identity.permissions import CHANGE, READ, limits
 from core.model import KINDS, Resource, Tagged, kind_of
 from nodeagent.identity.callers import Caller
 from raftstate.state.query_sight import Sight
@@ -92,6 +92,22 @@ def check_named(request: web.Request, store: Store, *named: tuple[type[Resource]
             )
         if not sight.sees(store.find(type_, ref)):
             raise not_found(type_, ref)
+
+
+def check_changeable(request: web.Request, resource: Resource) -> None:
+    """See that the caller may change a resource that a request names beside the one that it is about.
+
+    Raises:
+        NotFoundError: the caller may not even see it.
+        ForbiddenError: its right to change doesn't reach it.
+    """
+    caller, kind = request[CALLER], kind_of(type(resource))
+    if not sight_of(request).sees(resource):
+        raise not_found(type(resource), resource.id)
+    if not Sight(lambda kind: limits(caller.permissions, kind, CHANGE)).sees(resource):
+        raise ForbiddenError(
+            f"{caller.name!r} may not put anything into {resource.name!r}: its roles don't allow 'change' on this '{kind}'"
+        )
 
 
 def without_names(request: web.Request, error: PlatformError, *kinds: str) -> PlatformError:

@@ -23,13 +23,17 @@ def show(store: Store, resource: Resource, sight: Sight = EVERYTHING) -> Shown:
     """Return a resource as JSON-able fields, with `<thing>_name` beside each `<thing>_id` that leads to what is seen."""
     shown = own_fields(resource)
     for relation in resource.RELATIONS:
-        target = KINDS[relation.target]
-        found = (store.get(target, id_) if id_ else None for id_ in ids_behind(shown, relation))
-        names = [one.name if one is not None and sight.sees(one) else None for one in found]
-        add_names(shown, relation, names)
+        ids = ids_behind(shown, relation)
+        names = {id_: _name_seen(store, KINDS[relation.target], id_, sight) for id_ in set(ids)}
+        add_names(shown, relation, [names[id_] for id_ in ids])
     if isinstance(resource, VM):
         shown |= _vm_extras(store, resource)
     return shown
+
+
+def _name_seen(store: Store, type_: type[Resource], id_: str, sight: Sight) -> str | None:
+    found = store.get(type_, id_) if id_ else None
+    return found.name if found is not None and sight.sees(found) else None
 
 
 def belongings(type_: type[Resource]) -> tuple[str, ...]:

@@ -11,9 +11,10 @@ from aiohttp import web
 from msgspec import UNSET
 
 from core.errors import ConflictError
-from core.model import VM, DataStorage, Host, Image, PortGroup, SecurityGroup
+from core.model import VM, DataStorage, Host, Image, PlacementRule, PortGroup, SecurityGroup
 from ha.admission import AdmissionError
 from ha.placement import PlacementError
+from ha.placement_rules import RuleError
 from nodeagent.api.deleting import preview_if_asked
 from nodeagent.api.requests import (
     Ids,
@@ -25,7 +26,7 @@ from nodeagent.api.requests import (
     shown_to,
     target_of,
 )
-from nodeagent.api.rights import check_named, without_names
+from nodeagent.api.rights import check_changeable, check_named, without_names
 from nodeagent.api.tasks import waited
 from nodeagent.services.vm_requests import ChangeVM, CreateVM, MigrateVM, StopVM
 from nodeagent.services.vm_service import Opened
@@ -47,16 +48,22 @@ def add_routes(app: web.Application) -> None:
 
 
 async def create_vm(request: web.Request) -> web.Response:
-    """POST /v1/vms. 202: recorded, being made. 409: name taken, no room, no address. 503: outcome unknown."""
+    """POST /v1/vms. 202: recorded, being made. 409: name taken, no room, no address, rules that contradict each other. 503: outcome unknown."""
     body = await body_of(request, CreateVM)
     named = ((Image, body.image), (PortGroup, body.port_group), (DataStorage, body.data_storage))
     groups = ((SecurityGroup, ref) for ref in body.security_groups)
     before = ((VM, ref) for ref in body.start_after)
-    check_named(request, node_of(request).store, *named, *groups, *before, (Host, body.host))
+    rules = ((PlacementRule, ref) for ref in body.placement_rules)
+    store = node_of(request).store
+    check_named(request, store, *named, *groups, *before, *rules, (Host, body.host))
     try:
-        opened = await services_of(request).vms.create(body, ids_of(request))
+        opened = await services_of(request).vms.create(
+            body, ids_of(request), lambda rule: check_changeable(request, rule)
+        )
     except (AdmissionError, PlacementError) as error:
         raise without_names(request, error, *_named_in(error)) from None
+    except RuleError as error:
+        raise without_names(request, error, "vm", "placement-rule") from None
     return await answer_opened(request, opened)
 
 

@@ -252,8 +252,8 @@ class Hypervisor(Protocol):
         """
         ...
 
-    async def abort_migration(self, vm_id: str) -> None:
-        """Stop a migration; nothing happens when there is none. The VM goes on here."""
+    async def abort_migration(self, vm_id: str) -> bool:
+        """Ask a migration to stop, also one that an agent of before began; the VM goes on here. Return whether one was under way."""
         ...
 
     async def migration_progress(self, vm_id: str) -> MigrationProgress | None:

@@ -238,10 +238,25 @@ class LibvirtHypervisor:
         finally:
             del self._migrations[vm_id]
 
-    async def abort_migration(self, vm_id: str) -> None:
+    async def abort_migration(self, vm_id: str) -> bool:
         migration = self._migrations.get(vm_id)
         if migration is not None:
             migration.abort()
+            return True
+        # libvirt goes on alone with what an agent of before began.
+        under_way = False
+
+        def work(domain: libvirt.virDomain) -> None:
+            nonlocal under_way
+            under_way = read_progress(domain) is not None
+            if under_way:
+                domain.abortJob()
+
+        try:
+            await self._change(vm_id, "aborting a migration of", work)
+        except (NotFoundError, ConflictError):
+            pass  # it is over, or can't be aborted at this very moment
+        return under_way
 
     async def migration_progress(self, vm_id: str) -> MigrationProgress | None:
         if vm_id not in self._migrations:

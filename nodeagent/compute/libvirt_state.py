@@ -88,11 +88,26 @@ def read_host_facts(connection: libvirt.virConnect) -> HostFacts:
     return HostFacts(
         host_name=connection.getHostname(),
         architecture=str(facts[0]),
-        memory_mib=int(facts[1]),
+        memory_mib=_memory_mib(connection) or int(facts[1]),
         cpus=int(facts[2]),
         libvirt_version=_version(connection.getLibVersion()),
         qemu_version=_version(connection.getVersion()),
     )
+
+
+def _memory_mib(connection: libvirt.virConnect) -> int:
+    """Return the whole machine's memory as its kernel counts it; 0 if the driver can't say.
+
+    What `getInfo` says is the sum over the NUMA nodes, and that is less where the kernel
+    counts memory that came later (plugged in, or given back by a balloon) to none of them.
+    """
+    try:
+        counted = connection.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
+            raise
+        return 0
+    return counted["total"] >> 10
 
 
 def _version(number: int) -> str:

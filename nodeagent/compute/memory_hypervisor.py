@@ -203,10 +203,11 @@ class InMemoryHypervisor:
             del self._aborts[vm_id]
             self._progress.pop(vm_id, None)
 
-    async def abort_migration(self, vm_id: str) -> None:
+    async def abort_migration(self, vm_id: str) -> bool:
         abort = self._aborts.get(vm_id)
         if abort is not None:
             abort.set()
+        return abort is not None
 
     async def migration_progress(self, vm_id: str) -> MigrationProgress | None:
         return self._progress.get(vm_id)

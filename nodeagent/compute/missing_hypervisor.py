@@ -98,7 +98,7 @@ class MissingHypervisor:
     ) -> None:
         raise self._missing()
 
-    async def abort_migration(self, vm_id: str) -> None:
+    async def abort_migration(self, vm_id: str) -> bool:
         raise self._missing()
 
     async def migration_progress(self, vm_id: str) -> MigrationProgress | None:

@@ -16,6 +16,7 @@ from core.errors import ConflictError, InvalidError, PlatformError, UnavailableE
 from core.model import (
     VM,
     Bmc,
+    Cluster,
     DataStorage,
     Disk,
     Drill,
@@ -29,6 +30,7 @@ from core.model import (
 )
 from ha.drills.preflight import DrillView, Plan, Wish, preflight
 from ha.drills.report import Report, report_of
+from ha.placement import overcommits_of
 from ha.profile import Profile, profile_of
 from nodeagent.drills.target import READY_PATH, AskReady, Ready
 from nodeagent.joining.founding import MESH_ID
@@ -82,6 +84,7 @@ class Drills:
             target_refuses=refusal,
             too_old=too_old,
             leases={lease.id: lease for lease in store.all(Lease)},
+            cpu_overcommits=overcommits_of(store.all(Cluster)),
         )
         return preflight(view, wish)
 

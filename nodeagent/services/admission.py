@@ -20,6 +20,7 @@ from core.model import (
     Disk,
     Host,
     Mesh,
+    PlacementRule,
     PowerState,
 )
 from ha.admission import AdmissionError, RoomView, can_be_lost, first_shortfall, told
@@ -52,8 +53,16 @@ def storages_of_vms(disks: Iterable[Disk]) -> dict[str, frozenset[str]]:
     return found
 
 
-def room_view(store: Store, ages: Ages, cluster: Cluster, *, instead: VM | None = None) -> RoomView:
-    """Return a cluster as admission control sees it; `instead` stands for the VM of its id as it is stored, if it is."""
+def room_view(
+    store: Store,
+    ages: Ages,
+    cluster: Cluster,
+    *,
+    instead: VM | None = None,
+    joined: tuple[PlacementRule, ...] = (),
+) -> RoomView:
+    """Return a cluster as admission control sees it; `instead` stands for the VM of its id as it is stored, if it is, and
+    `joined` for the rules of their ids."""
     hosts = tuple(host for host in store.all(Host) if host.cluster_id == cluster.id)
     vms = [
         vm
@@ -66,13 +75,14 @@ def room_view(store: Store, ages: Ages, cluster: Cluster, *, instead: VM | None 
         vms=[*vms, instead] if instead is not None else vms,
         pinned=pinned_vms(store),
         storages=storages_of_vms(store.all(Disk)),
-        rules=rules_in(store, cluster.id),
+        rules=rules_in(store, cluster.id, joined),
         lease_ages_s={
             host.id: age
             for host in hosts
             if (age := ages.age_s(host.id)) is not None and age != NEVER
         },
         failures=cluster.host_failures,
+        cpu_overcommit=cluster.cpu_overcommit,
         fresh_s=profile_of(mesh.ha_profile if mesh is not None else "default").lease_s / 2,
     )
 
@@ -96,8 +106,9 @@ class AdmissionControl:
     def __init__(self, store: Store, ages: Ages) -> None:
         self._store, self._ages = store, ages
 
-    def admit(self, vm: VM, disks: tuple[Disk, ...]) -> str:
-        """Judge a VM as it shall be, on the host chosen for it; `disks` are those not stored yet. Return a warning, or nothing.
+    def admit(self, vm: VM, disks: tuple[Disk, ...], joined: tuple[PlacementRule, ...] = ()) -> str:
+        """Judge a VM as it shall be, on the host chosen for it; `disks` are those not stored yet, `joined` rules that
+        are to be about it. Return a warning, or nothing.
 
         Raises:
             AdmissionError: the cluster enforces its room, and the loss of a host could not be borne any more.
@@ -105,7 +116,7 @@ class AdmissionControl:
         cluster = self._store.get(Cluster, vm.cluster_id)
         if cluster is None or cluster.admission is Admission.OFF:
             return ""
-        view = room_view(self._store, self._ages, cluster, instead=vm)
+        view = room_view(self._store, self._ages, cluster, instead=vm, joined=joined)
         if cluster.admission is Admission.WARN and not can_be_lost(view):
             return ""
         view = replace(view, storages={**view.storages, **storages_of_vms(disks)})

@@ -18,6 +18,7 @@ from core.model import (
     Arming,
     Bmc,
     BmcState,
+    Cluster,
     DataStorage,
     Disk,
     Host,
@@ -46,12 +47,14 @@ from ha.manager import (
     decide,
     remember,
 )
+from ha.placement import overcommits_of
 from ha.profile import profile_in
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.node import Node
 from nodeagent.services.event_log import EventLog
 from nodeagent.services.freezes import Freezes
 from nodeagent.services.ha_alarms import HaAlarms
+from nodeagent.services.host_room import still_room, tried_again
 from nodeagent.services.placement_rules import still_allowed
 from nodeagent.services.vm_parts import disks_of
 
@@ -128,6 +131,7 @@ class HaController:
             suspected=self._suspected,
             lost=self._lost,
             frozen=self._frozen,
+            cpu_overcommits=overcommits_of(store.all(Cluster)),
             recovery_enabled=mesh.ha_arming is not Arming.DISARMED,
             recovery_off_why=f"failover is disarmed by {mesh.ha_disarmed_by} ({mesh.ha_disarm_reason}); "
             "it goes on after: kvorum ha arm",
@@ -138,7 +142,7 @@ class HaController:
             case Fence():
                 await self._fence(decision)
             case Recover():
-                await self._recover(decision)
+                await tried_again(lambda: self._recover(decision))
             case EndMigration():
                 await self._end_migration(decision)
             case Block(vm_id=vm_id, vm_revision=revision, reason=reason):
@@ -212,6 +216,7 @@ class HaController:
             guards.append(self._lease(decision.other_lease.host_id, decision.other_lease.revision))
         # A living target of a migration may run the guest already, in its present boot; any other host does not.
         arriving = vm.migrating_to_host_id == target.id
+        room = () if arriving else (still_room(self._store, vm, target),)
         recovered = replace(
             vm,
             host_id=target.id,
@@ -226,7 +231,9 @@ class HaController:
             f"to {target.name} (proof: {decision.proof})"
         )
         event = self._events.make("vm-recovered", vm, message, severity=Severity.WARNING)
-        await self._store.apply(puts=(recovered, event, *self._ended_tasks(vm)), guards=guards)
+        await self._store.apply(
+            puts=(recovered, event, *room, *self._ended_tasks(vm)), guards=guards
+        )
 
     def _rules(self, vm: VM, target: Host) -> tuple[Resource, ...]:
         """Return what placement rules went by; a guest that is on its way to the target may run there already, whatever they say."""
@@ -240,16 +247,28 @@ class HaController:
         return still_allowed(self._store, vm, target, leaves=leaves)
 
     async def _end_migration(self, decision: EndMigration) -> None:
+        """Take the move off the record, and have the task that works on it look at once: its host ends the move there."""
         vm = self._vm(decision.vm_id, decision.vm_revision)
+        owner, lost = (self._store.get(Host, id_) for id_ in (vm.host_id, decision.lost_host))
+        task = self._open_task(vm)
+        message = (
+            f"VM {vm.name} stays on {owner.name if owner else vm.host_id}: {lost.name if lost else decision.lost_host}, "
+            f"where it was moving to, is lost (proof: {decision.proof})"
+        )
+        event = self._events.make("migration-ended", vm, message, severity=Severity.WARNING)
+        asked = () if task is None else (replace(task, retries_asked=task.retries_asked + 1),)
         await self._store.apply(
-            puts=(replace(vm, migrating_to_host_id=""),),
+            puts=(replace(vm, migrating_to_host_id=""), event, *asked),
             guards=[self._lease(decision.lost_host, decision.lease_revision)],
         )
 
+    def _open_task(self, vm: VM) -> Task | None:
+        holder = self._store.claim_holder(f"task.subject/vm/{vm.id}")
+        return self._store.get(Task, holder.removeprefix("task/")) if holder else None
+
     def _ended_tasks(self, vm: VM) -> list[Task]:
         """End the open task of a VM whose runner died, so that the VM can be worked on at its new host."""
-        holder = self._store.claim_holder(f"task.subject/vm/{vm.id}")
-        task = self._store.get(Task, holder.removeprefix("task/")) if holder else None
+        task = self._open_task(vm)
         if task is None:
             return []
         ended = replace(

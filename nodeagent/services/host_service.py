@@ -14,6 +14,7 @@ from core.errors import ConflictError, InvalidError
 from core.model import (
     VM,
     Host,
+    HostRoom,
     HostState,
     Lease,
     Mesh,
@@ -61,9 +62,10 @@ async def remove_host(node: Node, host: Host) -> None:
     async with fenced(node, plan_of(node.store, host).gone) as fences:
         refuse_if_used(node, host)  # once more: from here on no VM can come to it
         lease, plan = node.store.get(Lease, host.id), plan_of(node.store, host)
+        room = node.store.get(HostRoom, host.id)
         await node.store.apply(
             puts=(event, *plan.changed),
-            deletes=[r for r in (*plan.gone, lease, *fences) if r],
+            deletes=[r for r in (*plan.gone, lease, room, *fences) if r],
         )
 
 

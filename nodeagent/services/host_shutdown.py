@@ -36,11 +36,13 @@ from nodeagent.node import Node
 from nodeagent.services.admission import Ages, pinned_vms
 from nodeagent.services.catching_up import caught_up
 from nodeagent.services.event_log import EventLog
+from nodeagent.services.host_room import room_on
 from nodeagent.services.maintenance import enter, leave
 from nodeagent.services.placement_rules import rule_guards
 from nodeagent.services.vm_parts import disks_of
 from nodeagent.services.vm_power import VmPower
 from nodeagent.services.vm_service import Placer
+from raftstate.store import ROOM_TAKEN
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +50,7 @@ MIGRATE_S_MAX = 600.0
 GUEST_S_MAX = 90.0
 STARTS_S_MAX = 20.0
 AT_ONCE = 8
-TRIES = 3
+TRIES = 8
 POLL_S = 0.5
 GIVEN_UP_S = 1800.0
 """A host that still runs so long after its shutdown was to be over isn't going down: it is as before."""
@@ -182,7 +184,7 @@ class HostShutdown:
             try:
                 return await self._record(now, goes=goes and now.ha)
             except PlatformError as error:
-                if error.code != "conflict-guard" or attempt == TRIES - 1:
+                if error.code not in ("conflict-guard", ROOM_TAKEN) or attempt == TRIES - 1:
                     raise
         return False
 
@@ -208,7 +210,8 @@ class HostShutdown:
         message = f"VM {vm.name} goes from {here}, which is shut down, to {taker.name}"
         event = self._events.make("vm-handed-over", vm, message)
         guards = (taker, *rule_guards(self._store, vm))
-        await self._store.apply(puts=(given, event, *self._ended_task(vm)), guards=guards)
+        room = room_on(self._store, taker.id)
+        await self._store.apply(puts=(given, room, event, *self._ended_task(vm)), guards=guards)
         return True
 
     def _ended_task(self, vm: VM) -> tuple[Task, ...]:

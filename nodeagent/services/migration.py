@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 TUNNEL_CHANNEL = "kvorum-tunnel/1"
 PREPARE_TIMEOUT_S = 30.0
 MOVE_TIMEOUT_S = 1800.0
+END_TIMEOUT_S = 20.0
+POLL_S = 0.2
 
 
 class MigrationService:
@@ -88,6 +90,19 @@ class MigrationService:
     async def abort(self, vm_id: str) -> None:
         """Ask a move under way to end without moving; nothing happens when there is none."""
         await self._node.hypervisor.abort_migration(vm_id)
+
+    async def end(self, vm_id: str) -> None:
+        """Have the hypervisor end a move, also one that an agent of before began; returns when none is under way. The guest goes on here.
+
+        Raises:
+            TemporaryError: it doesn't end.
+        """
+        try:
+            async with asyncio.timeout(END_TIMEOUT_S):
+                while await self._node.hypervisor.abort_migration(vm_id):
+                    await asyncio.sleep(POLL_S)
+        except TimeoutError:
+            raise TemporaryError("libvirt's job of the move does not end") from None
 
     async def runs_here(self, vm_id: str) -> bool:
         """Tell whether the guest is on this host."""

@@ -16,6 +16,7 @@ from core.model import VM, Host, Severity, VMPhase
 from ha.placement import next_in_turn
 from nodeagent.node import Node
 from nodeagent.services.event_log import EventLog
+from nodeagent.services.host_room import room_on, tried_again
 from nodeagent.services.placement_rules import leaving, still_allowed
 from nodeagent.services.placing import Placing
 from nodeagent.services.vm_parts import disks_of
@@ -57,7 +58,7 @@ class MovingOn:
         if vm.host_id != self._node.host_id or vm.migrating_to_host_id:
             return False
         try:
-            await self._give(vm, self._next_host(vm), f"can't start it: {why}")
+            await self._give(vm, f"can't start it: {why}")
         except NoOtherHostError:
             return False  # it is tried here again
         self._failed.pop(vm_id, None)
@@ -74,7 +75,7 @@ class MovingOn:
             raise ConflictError(f"VM {vm.name!r} is not to be started elsewhere: its HA is off")
         if vm.host_id != self._node.host_id or vm.migrating_to_host_id:
             raise ConflictError(f"VM {vm.name!r} goes elsewhere already")
-        await self._give(vm, self._next_host(vm), why)
+        await self._give(vm, why)
 
     def _next_host(self, vm: VM) -> str:
         """Return whose turn it is.
@@ -92,21 +93,32 @@ class MovingOn:
         except ConflictError as error:
             raise NoOtherHostError(error.message) from None
 
-    async def _give(self, vm: VM, target: str, why: str) -> None:
+    async def _give(self, vm: VM, why: str) -> None:
+        """Take the guest down and commit the new owner; who that is is judged once more then.
+
+        Raises:
+            NoOtherHostError: nobody can take it; before the guest is taken down, unless that has changed meanwhile.
+        """
+        self._next_host(vm)
         moves = vm.phase is VMPhase.RUNNING  # as the choice was made
         await self._power.destroy(vm.id)
-        taker, here = self._node.store.need(Host, target), self._node.host()
-        leaves = leaving(self._node.store, vm, here)
-        rules = still_allowed(self._node.store, vm, taker, leaves=leaves, moves=moves)
-        given = replace(
-            vm,
-            host_id=target,
-            generation=vm.generation + 1,
-            boot_id="",
-            phase=VMPhase.STARTING,
-            blocked_reason="",
-        )
-        message = f"VM {vm.name} goes to {taker.name}, since {self._node.host_name} {why}"
-        event = self._events.make("vm-moved-on", vm, message, severity=Severity.WARNING)
-        await self._node.store.apply(puts=(given, event), guards=(taker, *rules))
+
+        async def commit() -> None:
+            taker, here = self._node.store.need(Host, self._next_host(vm)), self._node.host()
+            room = room_on(self._node.store, taker.id)
+            leaves = leaving(self._node.store, vm, here)
+            rules = still_allowed(self._node.store, vm, taker, leaves=leaves, moves=moves)
+            given = replace(
+                vm,
+                host_id=taker.id,
+                generation=vm.generation + 1,
+                boot_id="",
+                phase=VMPhase.STARTING,
+                blocked_reason="",
+            )
+            message = f"VM {vm.name} goes to {taker.name}, since {self._node.host_name} {why}"
+            event = self._events.make("vm-moved-on", vm, message, severity=Severity.WARNING)
+            await self._node.store.apply(puts=(given, room, event), guards=(taker, *rules))
+
+        await tried_again(commit)
         log.warning("a VM that can't run here went to another host", extra={"vm": vm.id})

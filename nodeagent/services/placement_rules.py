@@ -10,8 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from core.errors import InvalidError
 from core.model import VM, Cluster, Host, PlacementPolicy, PlacementRule, Resource
+from core.model.placement_rule import RULE_VMS_MAX
 from ha.fencing import is_movable
 from ha.health_facts import BrokenRule
 from ha.placement import RuledOutError
@@ -28,10 +31,17 @@ from ha.placement_rules import (
 from nodeagent.services.vm_parts import disks_of
 from raftstate.store import Store
 
+Rules = tuple[PlacementRule, ...]
 
-def rules_in(store: Store, cluster_id: str) -> tuple[PlacementRule, ...]:
-    """Return the rules of a cluster, by name."""
-    return tuple(rule for rule in store.all(PlacementRule) if rule.cluster_id == cluster_id)
+
+def rules_in(store: Store, cluster_id: str, instead: Rules = ()) -> Rules:
+    """Return the rules of a cluster, by name; those of `instead` stand for the rules of their ids as they are stored."""
+    shall_be = {rule.id: rule for rule in instead}
+    return tuple(
+        shall_be.get(rule.id, rule)
+        for rule in store.all(PlacementRule)
+        if rule.cluster_id == cluster_id
+    )
 
 
 def bounds_in(
@@ -40,9 +50,10 @@ def bounds_in(
     *,
     leaves: Callable[[VM], bool] = nobody_leaves,
     moves: bool = False,
+    instead: Rules = (),
 ) -> Bounds | None:
-    """Return what rules mean for a VM as the state is now; None: it has none. `leaves`, `moves`: as in `bounds_of`."""
-    book = RuleBook.of(rules_in(store, vm.cluster_id))
+    """Return what rules mean for a VM as the state is now; None: it has none. `leaves`, `moves`: as in `bounds_of`; `instead`: as in `rules_in`."""
+    book = RuleBook.of(rules_in(store, vm.cluster_id, instead))
     return bounds_of(book, vm, lambda id_: store.get(VM, id_), leaves=leaves, moves=moves)
 
 
@@ -64,9 +75,9 @@ def leaving(store: Store, vm: VM, host: Host | None) -> Callable[[VM], bool]:
     return leaves
 
 
-def rule_guards(store: Store, vm: VM) -> tuple[Resource, ...]:
+def rule_guards(store: Store, vm: VM, instead: Rules = ()) -> tuple[Resource, ...]:
     """Return what a choice of a host for a VM was made from; call it before anything is waited for after the choice."""
-    book = RuleBook.of(rules_in(store, vm.cluster_id))
+    book = RuleBook.of(rules_in(store, vm.cluster_id, instead))
     others = (store.get(VM, id_) for id_ in sorted(book.concerned(vm.id)))
     return (*book.mandatory(vm.id), *(other for other in others if other is not None))
 
@@ -83,6 +94,32 @@ def still_allowed(
     if bounds is not None and (why := bounds.why_not(host.id)):
         raise RuledOutError(f"host {host.name} can't take VM {vm.name!r} any more: {why}")
     return rule_guards(store, vm)
+
+
+def joined_by(store: Store, vm: VM, rules: Rules) -> Rules:
+    """Return rules as they are with a VM that is about to be created, in the order given.
+
+    Raises:
+        InvalidError: a rule is about another cluster, or has as many VMs as it may.
+        RuleError: with the VM, one contradicts another.
+    """
+    joined: Rules = ()
+    name_of = _names(store)
+    for rule in rules:
+        if rule.cluster_id != vm.cluster_id:
+            raise InvalidError(
+                f"rule {rule.name!r} is about another cluster than that of VM {vm.name!r}: a rule is about one cluster"
+            )
+        if len(rule.vm_ids) >= RULE_VMS_MAX:
+            raise InvalidError(f"rule {rule.name!r} is about {RULE_VMS_MAX} VMs, and takes no more")
+        after = replace(rule, vm_ids=(*rule.vm_ids, vm.id))
+        refuse_contradiction(
+            after,
+            rules_in(store, vm.cluster_id, joined),
+            lambda id_: vm.name if id_ == vm.id else name_of(id_),
+        )
+        joined = (*joined, after)
+    return joined
 
 
 def check_rule(store: Store, after: Resource) -> None:

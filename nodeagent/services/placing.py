@@ -6,7 +6,7 @@ Any agent can place; the host's guard and the transaction's guards decide whethe
 from __future__ import annotations
 
 from core.errors import ConflictError
-from core.model import VM, DataStorage, Disk, Host, Mesh, VMPhase
+from core.model import VM, Cluster, DataStorage, Disk, Host, Mesh, PlacementRule, VMPhase
 from ha.lease import LeaseJudge
 from ha.placement import (
     NOT_ITS_DISKS,
@@ -15,6 +15,7 @@ from ha.placement import (
     Prefer,
     choose_host,
     most_memory_free,
+    overcommits_of,
     pinned_host_id,
     with_followers,
 )
@@ -45,11 +46,12 @@ class Placing:
         *,
         only: str = "",
         never: str = "",
+        joined: tuple[PlacementRule, ...] = (),
         prefer: Prefer | None = None,
     ) -> str:
         """Return the id of the host that is preferred (by default that with most room); `only` and `never` are names or ids.
 
-        `prefer` is used instead of the usual preference. A host is asked for by `only`, also one where a preferred rule doesn't hold.
+        `joined` are rules as they shall be, in the place of those stored. `prefer` is used instead of the usual preference. A host is asked for by `only`, also one where a preferred rule doesn't hold.
 
         Raises:
             ConflictError: no host will do; the message says why for each.
@@ -77,16 +79,19 @@ class Placing:
             except_host_ids=frozenset({never} if never else ()),
             storage_ids=frozenset(disk.data_storage_id for disk in disks),
         )
-        request = self._with_rules(request, vm, never)
+        request = self._with_rules(request, vm, never, joined)
         view = PlacementView(
             hosts=tuple(hosts),
             vms=tuple(store.all(VM)),
             lease_ages_s=ages,
+            cpu_overcommits=overcommits_of(store.all(Cluster)),
             fresh_s=profile_in(store.get(Mesh, MESH_ID)).lease_s / 2,
         )
         return choose_host(request, view, prefer=prefer or self._prefer).host_id
 
-    def _with_rules(self, request: PlacementRequest, vm: VM, never: str) -> PlacementRequest:
+    def _with_rules(
+        self, request: PlacementRequest, vm: VM, never: str, joined: tuple[PlacementRule, ...]
+    ) -> PlacementRequest:
         """Add what placement rules mean. Those that have to leave the host `never` as well go where the VM goes."""
         store = self._node.store
 
@@ -94,5 +99,6 @@ class Placing:
             return frozenset(disk.data_storage_id for disk in disks_of(store, other.id))
 
         leaves = leaving(store, vm, store.get(Host, never) if never else None)
-        bounds = bounds_in(store, vm, leaves=leaves, moves=vm.phase is VMPhase.RUNNING)
+        moves = vm.phase is VMPhase.RUNNING
+        bounds = bounds_in(store, vm, leaves=leaves, moves=moves, instead=joined)
         return with_followers(request, bounds, storages_of)

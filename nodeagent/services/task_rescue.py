@@ -37,6 +37,7 @@ from ha.profile import profile_in
 from ha.proofs import silence_of
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.node import Node
+from nodeagent.services.host_room import room_on, tried_again
 from nodeagent.services.placement_rules import rule_guards
 from nodeagent.services.task_journal import ENDED
 from nodeagent.services.vm_service import Placer, VmService
@@ -147,7 +148,7 @@ class TaskRescue:
             raise ConflictError(
                 f"host {wish.host_id} renewed its lease or left meanwhile: not lost"
             )
-        await self._rescue(task, _Lost(host, lease))
+        await tried_again(lambda: self._rescue(task, _Lost(host, lease)))
         return Nothing()
 
     def _lost(self, host_id: str) -> _Lost | None:
@@ -178,6 +179,7 @@ class TaskRescue:
                 puts = [
                     replace(vm, host_id=target, boot_id="", blocked_reason=""),
                     replace(task, runner_host_id=target),
+                    room_on(self._store, target),
                 ]
             case Rescue.END_STOPPED:
                 assert vm is not None, "only a VM is stopped"

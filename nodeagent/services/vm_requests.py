@@ -15,6 +15,7 @@ from core.model.network import NIC_GROUPS_MAX
 from core.model.storage import DISK_BYTES_MAX
 
 STOP_TIMEOUT_S_MAX = 3600
+JOINED_RULES_MAX = 20
 
 
 class CreateVM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -52,6 +53,13 @@ class CreateVM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     host: Annotated[
         str, attribute("Name or id of the host that it starts on; empty: the one with most room.")
     ] = ""
+    placement_rules: Annotated[
+        tuple[str, ...],
+        attribute(
+            "Names or ids of placement rules of its cluster that it is put into; needs the right to change them.",
+            count_max=JOINED_RULES_MAX,
+        ),
+    ] = ()
     ha: bool = True
     priority: VMPriority = VMPriority.MEDIUM
     start_after: Annotated[

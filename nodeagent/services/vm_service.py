@@ -24,10 +24,12 @@ from core.model import (
     DataStorageKind,
     Disk,
     Host,
+    HostRoom,
     Image,
     ImageState,
     LogLine,
     Nic,
+    PlacementRule,
     PortGroup,
     PowerState,
     Resource,
@@ -43,7 +45,8 @@ from netfabric.port_group import free_ip
 from nodeagent.node import Node
 from nodeagent.services.admission import takes_room
 from nodeagent.services.cascade import fences_absent, plan_of, refuse_if_used
-from nodeagent.services.placement_rules import bounds_in, rule_guards
+from nodeagent.services.host_room import Turns, room_on
+from nodeagent.services.placement_rules import bounds_in, joined_by, rule_guards
 from nodeagent.services.places import cluster_of
 from nodeagent.services.reach import needed_for
 from nodeagent.services.start_after import start_after_ids
@@ -51,6 +54,7 @@ from nodeagent.services.task_journal import TEXT_LENGTH_MAX
 from nodeagent.services.vm_parts import disks_of
 from nodeagent.services.vm_requests import ChangeVM, CreateVM, MigrateVM, StopVM
 from raftstate.state.query import Condition, Op
+from raftstate.store import ROOM_TAKEN, code_of, describe_rejection
 from raftstate.txn import Applied, Rejected
 from storage.seed import check_cloud_init
 
@@ -76,19 +80,36 @@ class IdSource(Protocol):
 class Placer(Protocol):
     """Chooses hosts (`nodeagent.services.placing`)."""
 
-    def choose(self, vm: VM, disks: tuple[Disk, ...], *, only: str = "", never: str = "") -> str:
+    def choose(
+        self,
+        vm: VM,
+        disks: tuple[Disk, ...],
+        *,
+        only: str = "",
+        never: str = "",
+        joined: tuple[PlacementRule, ...] = (),
+    ) -> str:
         """Return a host id, or raise ConflictError that says why each host will not do."""
         ...
 
 
-Admit = Callable[[VM, tuple[Disk, ...]], str]
+Admit = Callable[[VM, tuple[Disk, ...], tuple[PlacementRule, ...]], str]
 """Judges the room that a VM, as it shall be, leaves after the loss of hosts (`nodeagent.services.admission`)."""
 
 
-def admit_all(vm: VM, disks: tuple[Disk, ...]) -> str:
+def admit_all(vm: VM, disks: tuple[Disk, ...], joined: tuple[PlacementRule, ...]) -> str:
     """Let every VM start, without a warning."""
-    del vm, disks
+    del vm, disks, joined
     return ""
+
+
+Judge = Callable[[PlacementRule], None]
+"""Raises when a rule isn't the caller's to change."""
+
+
+def anybodys(rule: PlacementRule) -> None:
+    """Let every rule be changed."""
+    del rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +122,14 @@ class Opened:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Plan:
-    """All of a new VM. `uses`: what must still be as it was when the plan was made."""
+    """All of a new VM, and the rules that it joins. `uses`: what must still be as it was when the plan was made, and nobody else may have taken from `room`."""
 
     vm: VM
+    room: HostRoom
     disk: Disk
     nic: Nic
     task: Task
+    rules: tuple[PlacementRule, ...]
     uses: tuple[Resource, ...]
 
 
@@ -118,9 +141,10 @@ class VmService:
         self._store = node.store
         self._placer = placer
         self._admit = admit
+        self._turns = Turns(node.rng)
 
-    async def create(self, body: CreateVM, ids: IdSource) -> Opened:
-        """Record VM, disk, NIC and task in one transaction.
+    async def create(self, body: CreateVM, ids: IdSource, judge: Judge = anybodys) -> Opened:
+        """Record VM, disk, NIC and task in one transaction, and the VM in the rules that are named; `judge` judges these.
 
         Raises:
             InvalidError, NotFoundError, ConflictError: refused, nothing changed; `AdmissionError` for lack of spare room.
@@ -128,14 +152,18 @@ class VmService:
         """
         if (before := self._store.get(VM, ids.id_for("vm"))) is not None:
             return Opened(before, self._store.get(Task, ids.id_for("task")))
+        return await self._turns.placed(lambda turn: self._create(body, ids, turn, judge))
+
+    async def _create(self, body: CreateVM, ids: IdSource, turn: int, judge: Judge) -> Opened:
         lost_to = ""
         for attempt in range(CREATE_TRIES):
-            plan = await self._plan(body, ids, attempt)
+            plan = await self._plan(body, ids, turn + attempt, judge)
             beside, guards = ids.beside(plan.task)
+            again = turn * CREATE_TRIES + attempt
             txn = self._store.change(
-                puts=(plan.vm, plan.disk, plan.nic, plan.task, *beside),
+                puts=(plan.vm, plan.disk, plan.nic, plan.task, plan.room, *plan.rules, *beside),
                 guards=(*plan.uses, *guards),
-                request_id=ids.request_id if attempt == 0 else f"{ids.request_id}#{attempt}",
+                request_id=f"{ids.request_id}#{again}" if again else ids.request_id,
             )
             match await self._store.commit(txn):
                 case Applied():
@@ -143,6 +171,8 @@ class VmService:
                     return Opened(vm, self._store.get(Task, plan.task.id))
                 case Rejected(subject=subject, reason="claim") if subject.startswith("vm.name/"):
                     raise ConflictError(f"VM name {body.name!r} is already taken: choose another")
+                case Rejected() as rejected if code_of(rejected) == ROOM_TAKEN:
+                    raise ConflictError(describe_rejection(rejected), code=ROOM_TAKEN)
                 case Rejected(subject=subject):
                     lost_to = subject  # an address, or something it uses has changed: plan anew
         raise ConflictError(
@@ -154,13 +184,13 @@ class VmService:
         if vm.power is PowerState.RUNNING and vm.phase is VMPhase.RUNNING:
             return Opened(vm, None)
         self._refuse_if_going(vm)
-        return await self._start(vm, ids, judged=True)
+        return await self._turns.placed(lambda turn: self._start(vm, ids, turn, judged=True))
 
     async def start_again(self, vm: VM, ids: IdSource) -> Opened:
         """Want a VM running that was stopped for a maintenance: it ran before, so its room isn't judged."""
-        return await self._start(vm, ids, judged=False)
+        return await self._turns.placed(lambda turn: self._start(vm, ids, turn, judged=False))
 
-    async def _start(self, vm: VM, ids: IdSource, *, judged: bool) -> Opened:
+    async def _start(self, vm: VM, ids: IdSource, turn: int, *, judged: bool) -> Opened:
         wanted = replace(
             vm,
             power=PowerState.RUNNING,
@@ -168,8 +198,10 @@ class VmService:
             home_host_id="" if vm.starts_after_maintenance else vm.home_host_id,
             starts_after_maintenance=False,
         )
+        room: HostRoom | None = None
         if vm.phase is VMPhase.STOPPED:
             wanted = replace(wanted, host_id=self._host_for_start(vm))
+            room = room_on(self._store, wanted.host_id)
         moves = () if wanted.host_id == vm.host_id else (wanted.host_id,)
         warning = self._admitted(vm, wanted, self.disks_of(vm)) if judged else ""
         return await self._open(
@@ -177,7 +209,8 @@ class VmService:
             wanted,
             ids,
             new_hosts=moves,
-            placed=vm.phase is VMPhase.STOPPED,
+            room=room,
+            turn=turn,
             warning=warning,
         )
 
@@ -284,7 +317,7 @@ class VmService:
 
     # -- parts
 
-    async def _plan(self, body: CreateVM, ids: IdSource, attempt: int) -> _Plan:
+    async def _plan(self, body: CreateVM, ids: IdSource, attempt: int, judge: Judge) -> _Plan:
         """Return what a new VM would be, made with what is in the store now; raises like `create`."""
         image = self._checked(body)
         now_ms = self._node.clock.wall_ms()
@@ -321,19 +354,24 @@ class VmService:
             image_sha256=image.sha256,
             created_ms=now_ms,
         )
-        host_id = self._placer.choose(vm, (disk,), only=body.host)
+        rules = joined_by(self._store, vm, self._rules(body.placement_rules, judge))
+        host_id = self._placer.choose(vm, (disk,), only=body.host, joined=rules)
+        room = room_on(self._store, host_id)
         vm = replace(vm, host_id=host_id)
         if storage.kind is DataStorageKind.LOCAL:
             disk = replace(disk, host_id=host_id)
         host = self._store.need(Host, host_id)
         members_of = (self._store.need(SecurityGroup, id_) for id_ in groups)
         places = needed_for(self._store, vm.cluster_id, image, storage, port_group)
-        uses = (image, storage, port_group, host, *members_of, *places)
+        made_from = rule_guards(self._store, vm, rules)
+        uses = (image, storage, port_group, host, *members_of, *places, *made_from)
         return _Plan(
             vm=vm,
+            room=room,
             disk=disk,
             nic=await self._nic(vm, port_group, groups, ids, attempt),
-            task=self._task("create-vm", vm, ids, warning=self._admitted(None, vm, (disk,))),
+            task=self._task("create-vm", vm, ids, warning=self._admitted(None, vm, (disk,), rules)),
+            rules=rules,
             uses=uses,
         )
 
@@ -391,6 +429,13 @@ class VmService:
         """Return the ids of security groups, each once."""
         return tuple(dict.fromkeys(self._store.find(SecurityGroup, ref).id for ref in refs))
 
+    def _rules(self, refs: tuple[str, ...], judge: Judge) -> tuple[PlacementRule, ...]:
+        """Return placement rules, each once; raises what `judge` does."""
+        found = {rule.id: rule for rule in (self._store.find(PlacementRule, ref) for ref in refs)}
+        for rule in found.values():
+            judge(rule)
+        return tuple(found.values())
+
     async def _nic(
         self,
         vm: VM,
@@ -443,31 +488,38 @@ class VmService:
         ids: IdSource,
         *,
         new_hosts: tuple[str, ...] = (),
-        placed: bool = False,
+        room: HostRoom | None = None,
+        turn: int = 0,
         warning: str = "",
         given: Mapping[str, str] = NO_ARGUMENTS,
         **arguments: str,
     ) -> Opened:
-        """Record wish and task; none of `new_hosts` may be in the middle of leaving. `placed`: a host was chosen just now."""
+        """Record wish and task; none of `new_hosts` may be in the middle of leaving. `room`: a host was chosen just now, in this `turn`."""
         if (before := self._store.get(Task, ids.id_for("task"))) is not None:
             return Opened(self._store.get(VM, vm.id) or vm, before)
         task = self._task(workflow, vm, ids, {**given, **arguments}, warning=warning)
         hosts = [h for id_ in new_hosts if (h := self._store.get(Host, id_)) is not None]
-        rules = rule_guards(self._store, vm) if placed else ()
+        rules = rule_guards(self._store, vm) if room is not None else ()
         beside, guards = ids.beside(task)
         await self._store.apply(
-            puts=(vm, task, *beside),
+            puts=(vm, task, *((room,) if room is not None else ()), *beside),
             guards=(*hosts, *fences_absent(*hosts), *rules, *guards),
-            request_id=ids.request_id,
+            request_id=f"{ids.request_id}#turn-{turn}" if turn else ids.request_id,
         )
         opened = self._store.get(Task, task.id)
         if opened is None:
             raise UnavailableError("the task was opened but is gone again: look at the VM")
         return Opened(self._store.get(VM, vm.id) or vm, opened)
 
-    def _admitted(self, before: VM | None, after: VM, disks: tuple[Disk, ...]) -> str:
+    def _admitted(
+        self,
+        before: VM | None,
+        after: VM,
+        disks: tuple[Disk, ...],
+        joined: tuple[PlacementRule, ...] = (),
+    ) -> str:
         """Return a warning if a VM leaves too little room; raises when that is forbidden."""
-        return self._admit(after, disks) if takes_room(before, after) else ""
+        return self._admit(after, disks, joined) if takes_room(before, after) else ""
 
     def _task(
         self,

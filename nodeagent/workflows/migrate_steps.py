@@ -2,6 +2,10 @@
 
 Until `hand-over` the source owns the VM and every step can be undone. The target's guard holds a grant for the same
 generation meanwhile, given on the committed reservation; QEMU itself runs the guest on one side only.
+
+A target that is lost is waited for until failover has a proof that it holds nothing and takes the reservation off the record
+(`ha.manager.EndMigration`). Then it isn't asked any more: what is left to do is here, to end libvirt's job and to say that the
+guest runs.
 """
 
 from __future__ import annotations
@@ -14,6 +18,8 @@ from msgspec.structs import replace
 
 from core.errors import ConflictError
 from core.model import VM, Host, Lease, VMPhase
+from core.workflow import CancelledByUserError
+from nodeagent.services.host_room import still_room, tried_again
 from nodeagent.services.placement_rules import leaving, still_allowed
 from nodeagent.workflows.cancelling import stoppable
 from nodeagent.workflows.work import VmWork
@@ -27,6 +33,9 @@ class ReserveTarget:
     name: str = "reserve-target"
 
     async def do(self) -> None:
+        await tried_again(self._reserve)
+
+    async def _reserve(self) -> None:
         vm, target = self.work.vm(), _target(self.work)
         if vm.migrating_to_host_id == target.id or vm.host_id == target.id:
             return
@@ -37,11 +46,14 @@ class ReserveTarget:
         reserved = replace(vm, migrating_to_host_id=target.id, phase=VMPhase.MIGRATING)
         leaves = leaving(node.store, vm, node.host())
         rules = still_allowed(node.store, vm, target, leaves=leaves, moves=True)
-        await node.store.apply(puts=(reserved,), guards=(target, *rules))
+        room = still_room(node.store, vm, target)
+        await node.store.apply(puts=(reserved, room), guards=(target, *rules))
 
     async def undo(self) -> None:
         vm = self.work.maybe_vm()
-        if vm is None or vm.host_id != self.work.shop.node.host_id or not vm.migrating_to_host_id:
+        if vm is None or vm.host_id != self.work.shop.node.host_id:
+            return
+        if not vm.migrating_to_host_id and vm.phase is not VMPhase.MIGRATING:
             return
         await self.work.shop.node.store.apply(
             puts=(replace(vm, migrating_to_host_id="", phase=VMPhase.RUNNING),)
@@ -56,43 +68,69 @@ class PrepareTarget:
     name: str = "prepare-target"
 
     async def do(self) -> None:
-        if _is_there(self.work):
+        work = self.work
+        if _is_there(work):
             return
-        await self.work.shop.migration.prepare(self.work.vm(), _target(self.work))
+        try:
+            await stoppable(
+                work.shop.migration.prepare(work.vm(), _target(work)),
+                lambda: _target_is_lost(work),
+            )
+        except CancelledByUserError:
+            raise _lost(work) from None
 
     async def undo(self) -> None:
-        if not _is_there(self.work):
-            await self.work.shop.migration.release(self.work.vm_id, _target(self.work))
+        work = self.work
+        if _is_there(work) or _target_is_lost(work):
+            return
+        try:
+            await stoppable(
+                work.shop.migration.release(work.vm_id, _target(work)),
+                lambda: _target_is_lost(work),
+            )
+        except CancelledByUserError:
+            return
 
 
 @dataclass(frozen=True, slots=True)
 class MoveGuest:
     """Move memory and state. After an agent's crash in the middle, look where the guest is.
 
-    Cancelling aborts the move as long as the guest has not arrived; then it comes too late.
+    Cancelling aborts the move as long as the guest has not arrived; then it comes too late. So does the loss of the target.
     """
 
     work: VmWork
     name: str = "move-guest"
 
     async def do(self) -> None:
-        if not _is_there(self.work):
-            migration = self.work.shop.migration
+        work, migration = self.work, self.work.shop.migration
+        if _is_there(work):
+            return
+        if _target_is_lost(work):
+            raise _lost(work)
+        try:
             await stoppable(
-                migration.move(self.work.vm(), _target(self.work)),
-                self.work.cancel_requested,
-                stop=lambda: migration.abort(self.work.vm_id),
+                migration.move(work.vm(), _target(work)),
+                lambda: work.cancel_requested() or _target_is_lost(work),
+                stop=lambda: migration.abort(work.vm_id),
             )
+        except CancelledByUserError:
+            if work.cancel_requested():
+                raise
+            raise _lost(work) from None
 
     async def undo(self) -> None:
         """A migration that did not complete left the guest here. If it arrived after all, it belongs there.
 
         If it runs on neither side, the owner starts it again. Not knowing is an error: this is tried again.
         """
-        vm = self.work.maybe_vm()
+        vm, migration = self.work.maybe_vm(), self.work.shop.migration
         if vm is None:
             return
-        if _is_there(self.work) or await self.work.shop.migration.settle(vm, _target(self.work)):
+        if _target_is_lost(self.work):
+            await migration.end(vm.id)
+            return
+        if _is_there(self.work) or await migration.settle(vm, _target(self.work)):
             await HandOver(self.work).do()
 
 
@@ -134,3 +172,20 @@ def _target(work: VmWork) -> Host:
 def _is_there(work: VmWork) -> bool:
     vm: VM | None = work.maybe_vm()
     return vm is not None and vm.host_id == work.task.arguments["target_host_id"]
+
+
+def _target_is_lost(work: VmWork) -> bool:
+    """Tell whether failover took the reservation off the record, on a proof: nothing at the target runs or writes any more."""
+    vm: VM | None = work.maybe_vm()
+    return (
+        vm is not None
+        and vm.host_id == work.shop.node.host_id
+        and vm.migrating_to_host_id != work.task.arguments["target_host_id"]
+    )
+
+
+def _lost(work: VmWork) -> ConflictError:
+    return ConflictError(
+        f"host {_target(work).name} was lost while VM {work.vm().name!r} was being moved there: it stays where it is",
+        code="migration-target-lost",
+    )

@@ -12,6 +12,7 @@ from core.errors import ConflictError, PlatformError, TemporaryError
 from core.model import DataStorage, Disk, Host, Leftover, PowerState, Resource, VMPhase
 from core.workflow import CancelledByUserError, RepeatStepError
 from nodeagent.services.cascade import plan_of
+from nodeagent.services.host_room import room_on, tried_again
 from nodeagent.workflows.cancelling import stoppable
 from nodeagent.workflows.work import VmWork
 
@@ -164,10 +165,14 @@ class StopGuest:
             ) from error
 
     async def undo(self) -> None:
-        """Running is what is wanted again: a guest that went down is brought up by the VM controller."""
-        vm = self.work.maybe_vm()
+        """Running is what is wanted again: a guest that went down is brought up by the VM controller, whatever room others took."""
+        await tried_again(self._want_running)
+
+    async def _want_running(self) -> None:
+        vm, store = self.work.maybe_vm(), self.work.shop.node.store
         if vm is not None and vm.power is PowerState.STOPPED:
-            await self.work.shop.node.store.apply(puts=(replace(vm, power=PowerState.RUNNING),))
+            wanted = replace(vm, power=PowerState.RUNNING)
+            await store.apply(puts=(wanted, room_on(store, vm.host_id)))
 
     async def _shut_down(self) -> None:
         timeout_s = float(self.work.task.arguments.get("timeout_s", "90"))

@@ -182,7 +182,7 @@ async def test_unknown_vms_are_not_found(subject: Subject) -> None:
     with pytest.raises(NotFoundError):
         await subject.hypervisor.set_generation(OTHER_VM, 1)
     assert await subject.hypervisor.migration_progress(OTHER_VM) is None
-    await subject.hypervisor.abort_migration(OTHER_VM)
+    assert not await subject.hypervisor.abort_migration(OTHER_VM)
 
 
 async def test_an_id_that_is_no_uuid_never_reaches_libvirt(subject: Subject) -> None:

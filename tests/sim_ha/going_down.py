@@ -92,6 +92,7 @@ class Shutdowns:
             lease_ages_s={
                 id_: age for id_ in records.hosts if (age := judge.age_s(id_)) is not None
             },
+            cpu_overcommits={},
             fresh_s=self._world.profile.lease_s / 2,
         )
         request = PlacementRequest(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from core.model import VM, HostState
+from core.model import VM, HostState, VMPhase
 from ha.guard.lease_clock import Phase
 from ha.manager import REASON
 from tests.sim_ha.host import SimHost
@@ -106,7 +106,8 @@ class Laws:
             return "" if told else f"{vm.id} may be on {vm.migrating_to_host_id}: nobody is told"
         if guest is None or guest.paused:
             return f"{vm.id} does not run on {vm.host_id}"
-        if guest.generation != vm.generation or vm.migrating_to_host_id:
+        moves = vm.migrating_to_host_id or vm.phase is VMPhase.MIGRATING
+        if guest.generation != vm.generation or moves:
             return f"{vm.id} is unsettled on {vm.host_id}"
         return f"{vm.id} is blocked: {vm.blocked_reason}" if vm.blocked_reason else ""
 

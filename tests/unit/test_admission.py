@@ -22,6 +22,7 @@ from core.model import (
     HostState,
     Lease,
     PlacementPolicy,
+    PlacementRule,
     PowerState,
     TaskState,
     VMPhase,
@@ -45,7 +46,7 @@ from nodeagent.services.admission import AdmissionControl, short_rooms, storages
 from nodeagent.services.vm_requests import ChangeVM, CreateVM
 from nodeagent.services.vm_service import VmService
 from tests.api import ADMIN, FakeAgent, app_of
-from tests.one_member import HOST_ID, OTHER_ID, OneMember, founded
+from tests.one_member import HOST_ID, OTHER_ID, THIRD_ID, OneMember, founded
 from tests.placement_worlds import placement_rules, rule
 
 GIB = 1024
@@ -221,7 +222,7 @@ def test_ten_thousand_hosts_with_a_hundred_thousand_vms_are_judged_in_bounded_wo
     assert time.process_time() - began_s < 10.0, "measured 0.5 s; far more would be another order"
 
 
-def failover_of(lost: Host, hosts, vms, disks, rules=()):
+def failover_of(lost: Host, hosts, vms, disks, rules=(), overcommit=8):
     """Let failover itself decide about a host that is dead for certain."""
     profile = PROFILES["default"]
     stamps = {one.id: 1000.0 for one in hosts} | {lost.id: 1000.0 - profile.safe_s - 1}
@@ -243,6 +244,7 @@ def failover_of(lost: Host, hosts, vms, disks, rules=()):
         },
         stamps_s=stamps,
         rules=rules,
+        cpu_overcommits={"c": overcommit},
         recoveries_max=10_000,
     )
     decisions = decide(seen, 1000.0)
@@ -288,9 +290,17 @@ def test_the_verdict_is_what_failover_does(data):
         for one in vms
     ]
     rules = data.draw(placement_rules(vms, hosts))
-    for loss in losses(view(hosts, vms, storages=storages_of_vms(disks), rules=rules)):
+    overcommit = data.draw(st.integers(1, 9))
+    seen = view(
+        hosts,
+        vms,
+        storages=storages_of_vms(disks),
+        rules=rules,
+        cpu_overcommit=overcommit,
+    )
+    for loss in losses(seen):
         (lost,) = loss.hosts
-        placed, blocked = failover_of(lost, hosts, vms, disks, rules)
+        placed, blocked = failover_of(lost, hosts, vms, disks, rules, overcommit)
         assert {one.id for one in (*loss.left_out, *loss.ruled_out)} == blocked
         counted = {id_: list(placed.values()).count(id_) for id_ in placed.values()}
         assert dict(loss.placed) == counted
@@ -310,7 +320,7 @@ class Ages:
 class Here:
     """A placer that chooses h1."""
 
-    def choose(self, vm, disks, *, only="", never="") -> str:
+    def choose(self, vm, disks, *, only="", never="", joined=()) -> str:
         del vm, disks, only, never
         return HOST_ID
 
@@ -346,6 +356,30 @@ async def test_enforced_room_refuses_a_new_vm_and_changes_nothing():
     assert refused.value.http_status == 409
     assert member.store.digest() == digest
     await create(service, "less", memory_mib=512)
+
+
+async def test_room_is_judged_by_the_rules_that_a_new_vm_is_put_into():
+    """When h1 is lost, the new VM comes first and takes the room of `low` on h3, unless a rule sends it to h2."""
+    member, service = await small_cluster(admission=Admission.ENFORCE)
+    large = member.store.find(VM, "large")
+    await member.change_vm(large.id, ha=False)
+    await member.add_host(THIRD_ID, "h3", "192.0.2.3")
+    on_third = {"host_id": THIRD_ID, "memory_mib": 11 * GIB, "ha": False}
+    await member.add_vm("wide", **on_third, phase=VMPhase.RUNNING)
+    low = {"memory_mib": 4 * GIB, "priority": VMPriority.LOW}
+    await member.add_vm("low", **low, phase=VMPhase.RUNNING)
+    rule = PlacementRule(
+        id="not-h3",
+        name="not-h3",
+        cluster_id=large.cluster_id,
+        policy=PlacementPolicy.HOST_ANTI_AFFINITY,
+        host_ids=(THIRD_ID,),
+    )
+    await member.store.apply(puts=(rule,))
+    high = {"ha": True, "memory_mib": 3 * GIB, "priority": VMPriority.HIGH}
+    with pytest.raises(AdmissionError, match="if h1 was lost, 1 of 2"):
+        await create(service, "anywhere", **high)
+    await create(service, "elsewhere", **high, placement_rules=("not-h3",))
 
 
 async def test_a_warning_stands_in_the_task_and_in_the_health():

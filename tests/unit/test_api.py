@@ -680,7 +680,7 @@ async def test_events_are_listed_oldest_first(member, api):
 
 async def test_a_request_that_fails_by_our_mistake_is_seen_with_the_host_and_others_go_on(member):
     class Broken(FirstHost):
-        def choose(self, vm, disks, *, only="", never="") -> str:
+        def choose(self, vm, disks, *, only="", never="", joined=()) -> str:
             raise ZeroDivisionError("secret-of-the-house")
 
     app = app_of(member)

@@ -28,6 +28,7 @@ from core.model import (
     Host,
     Image,
     Permission,
+    PlacementRule,
     PortGroup,
     PowerState,
     Role,
@@ -517,11 +518,29 @@ async def test_nothing_is_made_use_of_that_one_may_not_see(member, api, people, 
     assert (await api.post("/v1/vms", json=body, headers=head)).status == 202
 
 
+async def test_a_vm_is_put_only_into_rules_that_one_may_change(member, api, people):
+    body = {"name": "apart", "cluster": "test", "policy": "vm-anti-affinity"}
+    made = await api.post("/v1/placement-rules", json=body, headers=ADMIN)
+    rule_id = (await made.json())["id"]
+    uses = ("vm:create,read", "image,port-group,security-group:read")
+    reader = await people.may(*uses, "placement-rule:read")
+    changer = await people.may(*uses, f"placement-rule:read,change@{MINE}")
+    blind = await people.may(*uses, f"placement-rule:read@{MINE}", "placement-rule:change")
+    new = {"name": "new", "image": "debian", "placement_rules": ["apart"]}
+    for head, status, code in ((reader, 403, "forbidden"), (changer, 403, "forbidden"), (blind, 404, "not-found")):  # fmt: skip
+        await problem_of(await api.post("/v1/vms", json=new, headers=head), status, code)
+    await retag(member, PlacementRule, rule_id, (MINE,))
+    for head, status in ((reader, 403), (changer, 202)):
+        assert (await api.post("/v1/vms", json=new, headers=head)).status == status
+    rule = member.store.need(PlacementRule, rule_id)
+    assert rule.vm_ids == (member.store.find(VM, "new").id,)
+
+
 async def test_a_refusal_to_place_a_vm_names_no_hosts_to_who_may_not_see_them(member, people, vms):
     agent = FakeAgent(member)
 
     class Full:
-        def choose(self, vm, disks, *, only="", never=""):
+        def choose(self, vm, disks, *, only="", never="", joined=()):
             raise PlacementError("no host can take the VM: h1: secret-reason")
 
     object.__setattr__(agent.services, "vms", VmService(member.node, Full()))

@@ -1,4 +1,4 @@
-"""The reading of h2load's words in `make bench-api`, and how soon subscribers of other agents are told."""
+"""The reading of h2load's words in `make bench-api`, the load of creates, and how soon subscribers of other agents are told."""
 
 import asyncio
 import json
@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 
 from core.errors import UnavailableError
+from tools.bench.api.creates import WRITERS, Order, answer_from, carry_out
 from tools.bench.api.delays import EVENT_CODE, measure_delays
 from tools.bench.api.load import read
 
@@ -107,3 +108,72 @@ async def test_a_refused_change_ends_the_measurement(tmp_path):
         mesh.refuse = True
         with pytest.raises(UnavailableError, match="under way"):
             await measure_delays(sockets, "h2")
+
+
+@asynccontextmanager
+async def maker_of(socket, *, answer):
+    """Serve creates on a unix socket; gives the names that came, and with which token."""
+    came = []
+
+    async def create(request):
+        came.append(((await request.json())["name"], request.headers["Authorization"]))
+        return await answer(request, len(came))
+
+    app = web.Application()
+    app.router.add_post("/v1/things", create)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.UnixSite(runner, str(socket)).start()
+    try:
+        yield came
+    finally:
+        await runner.cleanup()
+
+
+def order_of(socket, seconds):
+    return Order(
+        base="http://host",
+        path="/v1/things",
+        prefix="made",
+        seconds=seconds,
+        socket=str(socket),
+        headers={"Authorization": "Bearer t"},
+    )
+
+
+async def answered(request, number):
+    """Answer in both ways in which a body may come."""
+    if number % 2:
+        return web.json_response({"id": "x" * 300}, status=201)
+    response = web.StreamResponse(status=201)
+    response.enable_chunked_encoding()
+    await response.prepare(request)
+    await response.write(b"{}" * 200)
+    await response.write(b"\r\n0\r\n")
+    await response.write_eof()
+    return response
+
+
+async def test_creates_have_names_of_their_own_and_are_all_counted(tmp_path):
+    async with maker_of(tmp_path / "s", answer=answered) as came:
+        rate = await carry_out(order_of(tmp_path / "s", 0.3))
+    names = [name for name, _ in came]
+    assert len(set(names)) == len(names) > WRITERS
+    assert {token for _, token in came} == {"Bearer t"}
+    assert 0 < rate <= len(came) / 0.3
+
+
+async def test_a_refused_create_ends_the_load(tmp_path):
+    async def refused(request, number):
+        return web.Response(status=503 if number > 40 else 201, text="no quorum")
+
+    async with maker_of(tmp_path / "s", answer=refused):
+        with pytest.raises(UnavailableError, match="no quorum"):
+            await carry_out(order_of(tmp_path / "s", 30.0))
+
+
+async def test_an_answer_of_unknown_length_is_no_measurement():
+    reader = asyncio.StreamReader()
+    reader.feed_data(b"HTTP/1.1 201 Created\r\nConnection: close\r\n\r\n{}")
+    with pytest.raises(UnavailableError):
+        await answer_from(reader)

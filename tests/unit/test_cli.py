@@ -237,7 +237,7 @@ def test_a_vm_is_created_of_files_and_options(agent, tmp_path):
     (tmp_path / "id.pub").write_text("# mine\nssh-ed25519 AAAA me\n\nssh-rsa BBBB you\n")
     done = kvorum(
         "vm create db1 --image debian-12 --cpus 4 --memory 8GiB --disk-size 100GiB --no-ha --no-start"
-        " --security-group a --security-group b --user-data - --no-wait"
+        " --security-group a --security-group b --rule web --rule near --user-data - --no-wait"
         f" --ssh-key {tmp_path}/id.pub",
         agent.address,
         stdin="#cloud-config\n",
@@ -250,6 +250,7 @@ def test_a_vm_is_created_of_files_and_options(agent, tmp_path):
         "memory_mib": 8192,
         "disk_size_bytes": 100 << 30,
         "security_groups": ["a", "b"],
+        "placement_rules": ["web", "near"],
         "ha": False,
         "ssh_keys": ["ssh-ed25519 AAAA me", "ssh-rsa BBBB you"],
         "user_data": "#cloud-config\n",

@@ -216,5 +216,9 @@ def test_every_code_of_an_error_is_explained_and_no_other():
     text = (ROOT / "docs/api.md").read_text().partition("## Errors")[2]
     rows = [row.split("|")[1] for row in text.splitlines() if row.startswith("| `")]
     explained = set(re.findall(r"`([a-z-]+)`", " ".join((*rows, text.rpartition("\n\n")[2]))))
-    from_rejections = {"conflict-guard", "conflict-claim"}  # put together from the reason
+    from_rejections = {
+        "conflict-guard",
+        "conflict-claim",
+        "conflict-room",
+    }  # put together from the reason
     assert error_codes() | from_rejections == explained

@@ -139,11 +139,18 @@ def test_a_cluster_that_is_well_can_take_any_drill(kind: DrillKind) -> None:
         (view(vm("web", "h1", migrating_to_host_id="h2", phase=VMPhase.MIGRATING)), DrillKind.POWER_OFF, "vm-busy"),
         (view(vm("web", blocked_reason="no room")), DrillKind.POWER_OFF, "vm-blocked"),
         (view(vm("big", memory_mib=16_000)), DrillKind.POWER_OFF, "no-room"),
+        (view(vm("wide", cpus=9), cpu_overcommits={"c": 1}), DrillKind.POWER_OFF, "no-room"),
         (view(facts=cluster(of=2)), DrillKind.AGENT_KILL, "vote-needed"),
     ],
 )  # fmt: skip
 def test_every_obstacle_is_named(seen: DrillView, kind: DrillKind, code: str) -> None:
     assert code in codes(check(seen, kind))
+
+
+def test_a_cluster_that_puts_more_on_a_thread_has_more_room() -> None:
+    assert codes(check(view(vm("wide", cpus=65)), DrillKind.POWER_OFF)) == {"no-room"}
+    more = view(vm("wide", cpus=65), cpu_overcommits={"c": 9})
+    assert codes(check(more, DrillKind.POWER_OFF)) == set()
 
 
 def test_a_vm_that_stays_needs_no_room_elsewhere() -> None:

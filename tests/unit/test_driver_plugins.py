@@ -164,7 +164,7 @@ async def test_such_a_host_says_so_and_gets_no_vms(bench):
         await until(lambda: member.store.need(Host, HOST_ID).driver_fault)
     host = member.store.need(Host, HOST_ID)
     assert (host.hypervisor, host.memory_mib) == ("libvirt", 16384)  # what was true stays
-    view = PlacementView(hosts=(host,), vms=(), lease_ages_s={HOST_ID: 0.1})
+    view = PlacementView(hosts=(host,), vms=(), lease_ages_s={HOST_ID: 0.1}, cpu_overcommits={})
     with pytest.raises(PlacementError, match="'gone' names what this host lacks"):
         choose_host(PlacementRequest(cpus=1, memory_mib=64), view)
     assert choose_host(

@@ -14,6 +14,7 @@ from tools.ha_matrix.numbers import TARGETS, numbers, percentile
 from tools.ha_matrix.probe import longest_gap
 from tools.ha_matrix.report import Machine, Report, table, write
 from tools.ha_matrix.rows import ROWS
+from tools.ha_matrix.rows.room import check_memory, figures_of, overcommit_for, real_of
 from tools.ha_matrix.run import in_order
 from tools.ha_matrix.shapes import ORDER
 from tools.ha_matrix.sightings import gone_at_s, last_began_s, ran_at_s, runs_of
@@ -138,6 +139,37 @@ def test_numbers_are_met_missed_or_unknown_but_never_guessed() -> None:
 def test_every_number_is_measured_by_a_row_that_exists() -> None:
     known = {(it.number, it.variant) for it in ROWS}
     assert {(it.row, it.variant) for it in TARGETS} <= known
+
+
+def test_only_a_hundred_vms_measure_what_is_promised_of_a_hundred() -> None:
+    run_s = [float(n) for n in range(1, 101)]
+    found = figures_of(run_s, [40.0, 60.0])
+    assert (found["p95_s"], found["first_s"], found["last_s"]) == (95.0, 1.0, 100.0)
+    assert (found["vms"], found["real_guests"]) == (100.0, 2.0)
+    assert found["real_guests_write_again_s"] == 60.0, "of its own: no part of the p95"
+    fewer = figures_of(run_s[:99], [40.0])
+    assert "p95_s" not in fewer
+    assert fewer["p95_of_fewer_s"] == 95.0
+    target = next(it for it in TARGETS if it.row == 30)
+    assert (target.figure, target.target) == ("p95_s", 30.0)
+
+
+def test_one_vm_of_five_of_row_30_has_a_guest_that_boots() -> None:
+    assert [real_of(count) for count in (1, 4, 10, 100)] == [1, 1, 2, 20]
+
+
+def test_row_30_asks_for_the_over_commit_that_it_needs_and_never_for_less_than_usual() -> None:
+    assert [overcommit_for(count, 2) for count in (10, 16, 17, 100)] == [8, 8, 9, 50]
+    assert overcommit_for(100, 64) == 8
+    with pytest.raises(Missed, match="100 virtual CPUs on a thread, 64 may be set"):
+        overcommit_for(100, 1)
+
+
+def test_row_30_says_at_once_when_its_vms_do_not_fit_on_a_host() -> None:
+    check_memory(100, 13_632)
+    with pytest.raises(Missed, match="100 VMs need a host with 13632 MiB, and it has 10074"):
+        check_memory(100, 10_074)
+    check_memory(70, 10_074)
 
 
 def test_percentile_is_the_nearest_rank() -> None:

@@ -32,7 +32,7 @@ def view(
     *hosts: Host, vms: tuple[VM, ...] = (), ages_s: dict[str, float] | None = None
 ) -> PlacementView:
     ages = {one.id: 0.5 for one in hosts} if ages_s is None else ages_s
-    return PlacementView(hosts=hosts, vms=vms, lease_ages_s=ages)
+    return PlacementView(hosts=hosts, vms=vms, lease_ages_s=ages, cpu_overcommits={})
 
 
 SMALL = PlacementRequest(cpus=1, memory_mib=512)

@@ -29,6 +29,9 @@ class FakeMigration:
         self.calls.append("move")
         self.here, self.there = False, True
 
+    async def end(self, vm_id) -> None:
+        self.calls.append("end")
+
     async def settle(self, vm, target) -> bool:
         for found in (self.here, self.there):
             if isinstance(found, Exception):
@@ -129,3 +132,28 @@ async def test_only_a_running_vm_is_reserved_for_a_move(move: Move) -> None:
     with pytest.raises(ConflictError, match="not running"):
         await ReserveTarget(move.work).do()
     assert move.vm.migrating_to_host_id == ""
+
+
+async def test_a_move_whose_target_is_lost_is_ended_here_and_the_lost_host_is_not_asked(
+    move: Move,
+) -> None:
+    await ReserveTarget(move.work).do()
+    await move.member.change_vm(move.vm_id, migrating_to_host_id="")  # as failover does, on a proof
+    with pytest.raises(ConflictError, match="h2 was lost while VM 'web1' was being moved") as lost:
+        await MoveGuest(move.work).do()
+    assert lost.value.code == "migration-target-lost"
+    move.migration.there = UnavailableError("host h2 does not answer")
+    for step in (MoveGuest, PrepareTarget, ReserveTarget):
+        await step(move.work).undo()
+    assert move.migration.calls == ["end"], "libvirt's job is ended before the VM is free"
+    assert (move.vm.host_id, move.vm.phase) == (HOST_ID, VMPhase.RUNNING)
+
+
+async def test_a_guest_that_was_lost_with_the_target_is_not_waited_for(move: Move) -> None:
+    """It had arrived: nothing runs here, and a proof says that nothing runs there."""
+    await ReserveTarget(move.work).do()
+    move.migration.here = False
+    move.migration.there = UnavailableError("host h2 does not answer")
+    await move.member.change_vm(move.vm_id, migrating_to_host_id="")
+    await MoveGuest(move.work).undo()
+    assert (move.vm.host_id, move.vm.migrating_to_host_id) == (HOST_ID, "")

@@ -5,11 +5,12 @@ import asyncio
 import pytest
 from msgspec.structs import replace
 
-from core.errors import ConflictError
+from core.errors import ConflictError, InvalidError, NotFoundError
 from core.model import (
     KINDS,
     LINKS,
     VM,
+    Cluster,
     Event,
     Host,
     PlacementPolicy,
@@ -20,12 +21,14 @@ from core.model import (
     VMPhase,
     plan_delete,
 )
+from core.model.placement_rule import RULE_VMS_MAX
 from ha.placement import PlacementError
+from ha.placement_rules import RuleError
 from nodeagent.api.requests import Ids
 from nodeagent.services.evacuation import Ids as MotionIds
 from nodeagent.services.placement_rules import broken_rules
 from nodeagent.services.placing import Placing
-from nodeagent.services.vm_requests import MigrateVM
+from nodeagent.services.vm_requests import CreateVM, MigrateVM
 from nodeagent.services.vm_service import VmService
 from nodeagent.workflows.migrate_steps import ReserveTarget
 from tests.one_member import HOST_ID, OTHER_ID, THIRD_ID, OneMember, founded
@@ -173,6 +176,81 @@ async def test_a_group_leaves_a_host_in_maintenance_and_comes_home_one_by_one(me
         )
         assert chosen == HOST_ID
         await member.change_vm(vm.id, host_id=HOST_ID)
+
+
+# -- creating into rules
+
+
+async def create(member: OneMember, name: str, *rules: str, **fields) -> VM:
+    body = CreateVM(name=name, image="debian", placement_rules=rules, **fields)
+    return (await service(member).create(body, Ids(f"create-{name}"))).vm
+
+
+async def refused(member: OneMember, error: type[Exception], words: str, *rules: str) -> None:
+    digest = member.store.digest()
+    with pytest.raises(error, match=words):
+        await create(member, "new", *rules)
+    assert member.store.digest() == digest, "a refusal changes nothing"
+
+
+async def test_a_vm_is_created_into_rules_and_placed_by_them_the_first_time(member):
+    await member.add_image()
+    await member.add_shared_storage()
+    first = await member.add_vm("a", host_id=OTHER_ID, phase=VMPhase.RUNNING, memory_mib=64)
+    await member.add_vm("large", phase=VMPhase.RUNNING, memory_mib=4096)
+    near = await add_rule(member, TOGETHER, first)
+    far = await add_rule(member, ON, hosts=(HOST_ID, OTHER_ID), strength=RuleStrength.PREFERRED)
+    await add_rule(member, APART, first, strength=RuleStrength.PREFERRED)
+    made = await create(member, "b", near.name, far.id, near.id)
+    assert made.host_id == OTHER_ID
+    for rule, vm_ids in ((near, (first.id, made.id)), (far, (made.id,))):
+        after = member.store.need(PlacementRule, rule.id)
+        assert after.vm_ids == vm_ids
+        assert after.revision == made.revision, "with the VM, in one transaction"
+    alone = await create(member, "c")
+    apart = await create(member, "d", str(APART))
+    assert (alone.host_id, apart.host_id) == (OTHER_ID, HOST_ID)
+
+
+async def test_a_vm_is_not_created_into_rules_that_leave_it_no_host(member):
+    await member.add_image()
+    vms = [await member.add_vm(host, host_id=host, **RUNNING) for host in (HOST_ID, OTHER_ID)]
+    rule = await add_rule(member, APART, *vms)
+    await refused(member, PlacementError, f"h1: rule {rule.name!r} keeps it apart", rule.name)
+
+
+async def test_a_vm_is_not_created_into_rules_that_contradict_each_other_or_are_full(member):
+    await member.add_image()
+    other = await member.add_vm("a", **RUNNING)
+    await add_rule(member, APART, other)
+    await add_rule(member, TOGETHER, other)
+    both = (str(APART), str(TOGETHER))
+    await refused(member, RuleError, "a and new would have to be together and apart", *both)
+    await refused(member, NotFoundError, "nowhere", "nowhere")
+    full = await add_rule(member, ON, hosts=(HOST_ID,))
+    await member.store.apply(puts=(replace(full, vm_ids=(other.id,) * RULE_VMS_MAX),))
+    await refused(member, InvalidError, "takes no more", full.name)
+
+
+async def test_a_vm_is_not_created_into_a_rule_of_another_cluster(member):
+    await member.add_image()
+    here = member.store.need(Cluster, member.store.need(Host, HOST_ID).cluster_id)
+    there = replace(here, id="there", name="there", revision=0)
+    await member.store.apply(puts=(there,))
+    rule = await add_rule(member, APART)
+    await member.store.apply(puts=(replace(rule, cluster_id="there"),))
+    await refused(member, InvalidError, "about another cluster", rule.name)
+
+
+async def test_vms_that_are_created_into_a_rule_at_the_same_moment_do_not_meet(member):
+    await member.add_image()
+    await member.add_shared_storage()
+    await add_rule(member, APART)
+    slow_log(member)
+    made = await asyncio.gather(*(create(member, name, str(APART)) for name in "ab"))
+    assert {vm.host_id for vm in made} == {HOST_ID, OTHER_ID}
+    (rule,) = member.store.all(PlacementRule)
+    assert set(rule.vm_ids) == {vm.id for vm in made}
 
 
 # -- failover

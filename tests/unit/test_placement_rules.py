@@ -54,7 +54,9 @@ def choose(wanted: VM, hosts, vms, rules, **about) -> str:
     known = {one.id: one for one in (*vms, wanted)}
     bounds = bounds_of(RuleBook.of(rules), wanted, known.get, **about)
     request = PlacementRequest(cpus=1, memory_mib=wanted.memory_mib, vm_id=wanted.id)
-    view = PlacementView(hosts=hosts, vms=vms, lease_ages_s={one.id: 0.5 for one in hosts})
+    view = PlacementView(
+        hosts=hosts, vms=vms, lease_ages_s={one.id: 0.5 for one in hosts}, cpu_overcommits={}
+    )
     return choose_host(with_followers(request, bounds, lambda _: frozenset()), view).host_id
 
 

@@ -79,7 +79,7 @@ def test_what_becomes_of_a_lost_hosts_task(workflow, vm, shared, decision):
 class Chooser:
     """A placer that always chooses this host."""
 
-    def choose(self, vm, disks, *, only="", never="") -> str:
+    def choose(self, vm, disks, *, only="", never="", joined=()) -> str:
         assert never == OTHER_ID
         return HOST_ID
 

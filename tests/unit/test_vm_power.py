@@ -879,7 +879,7 @@ class Ages:
 class OnOther:
     """A placer that knows one other host."""
 
-    def choose(self, vm, disks, *, only="", never="") -> str:
+    def choose(self, vm, disks, *, only="", never="", joined=()) -> str:
         del vm, disks, only
         assert never == HOST_ID
         return OTHER_ID

@@ -46,7 +46,7 @@ class Chooser:
         self.asked: list[tuple[str, str]] = []
         self.full: set[str] = set()
 
-    def choose(self, vm: VM, disks, *, only: str = "", never: str = "") -> str:
+    def choose(self, vm: VM, disks, *, only: str = "", never: str = "", joined=()) -> str:
         del vm, disks
         self.asked.append((only, never))
         names = {"h1": HOST_ID, "h2": OTHER_ID}

@@ -39,6 +39,10 @@ CLUSTERS = Kind(
         text("host failures borne", "host_failures"),
         text("shutdown policy", "shutdown_policy"),
         Column("freeze at most", lambda item: shown_duration(item.integer("freeze_s_max", 900))),
+        Column(
+            "virtual CPUs per thread",
+            lambda item: f"{item.integer('cpu_overcommit', 8)} at most",
+        ),
         text("description", "description"),
     ),
 )
@@ -74,7 +78,7 @@ def _add_change(verbs: Verbs, kind: Kind) -> Parser:
         if body in (PlacePatch(), ClusterPatch()):
             options = "--name or --description"
             if kind is CLUSTERS:
-                options = "--name, --description, --admission, --host-failures, --shutdown-policy or --freeze-at-most"
+                options = "--name, --description, --admission, --host-failures, --cpu-overcommit, --shutdown-policy or --freeze-at-most"
             raise UsageError(f"nothing to change: give {options}")
         changed = await ctx.client.update(kind.plural, args.name, body)
         write_done(ctx, changed, f"{changed.text('name')}: changed")
@@ -102,6 +106,7 @@ def _patch(args: Namespace) -> PlacePatch:
         description=description,
         admission=UNSET if args.admission is None else args.admission,
         host_failures=UNSET if args.host_failures is None else args.host_failures,
+        cpu_overcommit=UNSET if args.cpu_overcommit is None else args.cpu_overcommit,
         shutdown_policy=UNSET if args.shutdown_policy is None else args.shutdown_policy,
         freeze_s_max=UNSET if args.freeze_at_most is None else args.freeze_at_most,
     )
@@ -152,6 +157,12 @@ def _add_cluster(root: Root, parser: Parser) -> None:
         choices=(1, 2, 3, 4),
         metavar="N",
         help="the loss of how many hosts at a time is to be borne, 1 to 4 (default: 1)",
+    )
+    changed.add_argument(
+        "--cpu-overcommit",
+        type=int,
+        metavar="N",
+        help="virtual CPUs placed on each processor thread of a host at most, 1 to 64 (default: 8)",
     )
     changed.add_argument(
         "--shutdown-policy",

@@ -32,6 +32,7 @@ async def create(args: Namespace, ctx: Context) -> int:
         security_groups=tuple(args.security_group) or UNSET,
         cluster=args.cluster or UNSET,
         host=args.host or UNSET,
+        placement_rules=tuple(args.rule) or UNSET,
         ha=args.ha,
         priority=args.priority or UNSET,
         start_after=awaited(args),
@@ -165,6 +166,14 @@ def _add_places(parser: Parser) -> None:
         metavar="NAME",
         names_of="hosts",
         help="where it starts (default: the best one)",
+    )
+    parser.add_argument(
+        "--rule",
+        action="append",
+        default=[],
+        metavar="NAME",
+        names_of="placement-rules",
+        help="placement rule that it is put into, by which its host is chosen, too; may be given several times",
     )
 
 

@@ -20,7 +20,7 @@ from ha.profile import Profile, profile_of
 from tools.demo.operator import Operator
 from tools.demo.outside import hosts_running, last_write
 from tools.guests.build import guest_image
-from tools.ha_matrix import sightings
+from tools.ha_matrix import sightings, wall_clock
 from tools.ha_matrix.services import services_of
 from tools.ha_matrix.verdict import Missed, Shape
 from tools.lab import processes
@@ -68,6 +68,8 @@ class Ground:
         Raises:
             PlatformError: it didn't come up.
         """
+        if shape.clock:
+            await wall_clock.build()
         return await cls.form(await Lab.up(name, shape.hosts, services=services_of(shape)), shape)
 
     @classmethod

@@ -15,7 +15,6 @@ from tools.ha_matrix.verdict import Missed, Result, Row, Seen, Verdict, Watch, j
 from tools.lab import cleanup
 from tools.lab.observer import Observer
 
-ROW_DEADLINE_S = 420.0
 WATCH_S = 0.1
 LOG_LINES = 12
 
@@ -111,11 +110,11 @@ async def play(row: Row, ground: Ground) -> tuple[Seen | str, Watch]:
         try:
             async with asyncio.TaskGroup() as group:
                 watching = group.create_task(_watch(row, observer), name="double writers")
-                async with asyncio.timeout(ROW_DEADLINE_S):
+                async with asyncio.timeout(row.deadline_s):
                     outcome = await row.play(ground)
                 watching.cancel()
         except* TimeoutError:
-            outcome = f"not over within {ROW_DEADLINE_S:g} s"
+            outcome = f"not over within {row.deadline_s:g} s"
         except* DoubleWriterSeen:
             outcome = "ended at once"
         except* (Missed, PlatformError) as errors:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from msgspec.structs import replace
 
+from tools.ha_matrix import wall_clock
 from tools.ha_matrix.verdict import Shape
 from tools.lab.layout import VENV_BIN
 from tools.lab.services import AGENT, GUARD, PRODUCT, SERF, Service
 
 CLOCK_FILE = "/etc/kvorum/wall-clock"
-FAKETIME = tuple(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 
 
 def services_of(shape: Shape) -> dict[str, Sequence[Service]]:
@@ -33,11 +32,7 @@ def _chosen(service: Service, shape: Shape) -> Service:
         argv = (str(VENV_BIN / "python"), "-m", module, shape.profile)
         return replace(service, argv=argv)
     if shape.clock and service in (AGENT, GUARD):
-        settings = (
-            f"LD_PRELOAD={FAKETIME[0]}",
-            f"FAKETIME_TIMESTAMP_FILE={CLOCK_FILE}",
-            "FAKETIME_CACHE_DURATION=1",
-            "FAKETIME_DONT_FAKE_MONOTONIC=1",
+        return replace(
+            service, argv=("/usr/bin/env", *wall_clock.settings(CLOCK_FILE), *service.argv)
         )
-        return replace(service, argv=("/usr/bin/env", *settings, *service.argv))
     return service

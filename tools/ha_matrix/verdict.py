@@ -57,7 +57,7 @@ class Seen:
 class Row:
     """One fault and what must come of it. Rows that can't be played have no `play`, and say `why_not`.
 
-    `spoils` marks rows after which the cluster is made anew, `trusted` the one whose
+    `spoils` marks rows after which the cluster is made anew, `deadline_s` is for all of a row, also what comes before the fault, `trusted` marks the one whose
     fault breaks what is trusted, so that two writers don't fail it: they are told in what was seen.
     """
 
@@ -70,6 +70,7 @@ class Row:
     why_not: str = ""
     variant: str = ""
     spoils: bool = False
+    deadline_s: float = 420.0
     trusted: bool = False
 
     @property

@@ -211,6 +211,7 @@ class VMBody(Body, frozen=True, kw_only=True):
     security_groups: tuple[str, ...] | UnsetType = UNSET
     cluster: str | UnsetType = UNSET
     host: str | UnsetType = UNSET
+    placement_rules: tuple[str, ...] | UnsetType = UNSET
     ha: bool = True
     priority: str | UnsetType = UNSET
     start_after: tuple[str, ...] | UnsetType = UNSET
@@ -302,6 +303,7 @@ class ClusterPatch(PlacePatch, frozen=True, kw_only=True):
     host_failures: int | UnsetType = UNSET
     shutdown_policy: str | UnsetType = UNSET
     freeze_s_max: int | UnsetType = UNSET
+    cpu_overcommit: int | UnsetType = UNSET
 
 
 class EnterMaintenanceBody(Body, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""Rows 28, 29: source or target of a live migration lose power in the middle of it."""
+"""Rows 28, 29: source or target of a live migration lose power in the middle of it, and come back or don't."""
 
 from __future__ import annotations
 
@@ -79,6 +79,42 @@ async def target_dies(ground: Ground) -> Seen:
     )
 
 
+async def target_never_back(ground: Ground) -> Seen:
+    """Row 29, and the target stays away: the VM is shown as running again while it is off, and can be stopped."""
+    guest = await ground.writing("row29n", host=ground.hosts[1])
+    target = ground.hosts[2]
+    (before,) = ground.qemus_of(guest)
+    await _midway(ground, guest, target)
+    since_s = time.monotonic()
+    await ground.lab.power_off(target)
+
+    async def shown_as_running() -> bool:
+        vm = await ground.shown(f"/v1/vms/{guest.name}")
+        return vm is not None and (vm["phase"], vm["host_name"]) == ("running", guest.host)
+
+    await ground.until(
+        f"{guest.name} is shown as running on {guest.host}",
+        shown_as_running,
+        deadline_s=90.0,
+        every_s=0.2,
+    )
+    again_s = time.monotonic() - since_s
+    if [it.pid for it in ground.qemus_of(guest)] != [before.pid]:
+        raise Missed("the guest was touched")
+    await ground.writes_from(guest, guest.host)
+    await ground.check_writes(guest)
+    await ground.types("vm", "stop", guest.name, "--force")
+    await ground.types("vm", "start", guest.name)
+    await ground.lab.power_on(target)
+    await ground.healthy()
+    if len(ground.homes(guest)) != 1:
+        raise Missed(f"it runs on {ground.homes(guest)} after the target's return")
+    return Seen(
+        f"the guest went on at the source; shown as running again after {again_s:.1f} s, stopped and started while the target was off",
+        again_s,
+    )
+
+
 ROWS = (
     Row(
         28,
@@ -95,5 +131,13 @@ ROWS = (
         None,
         THREE,
         target_dies,
+    ),
+    Row(
+        29,
+        "the target of a live migration loses power and never comes back",
+        "the guest goes on at the source, and is shown as running within the bound",
+        24.0,
+        THREE,
+        target_never_back,
     ),
 )

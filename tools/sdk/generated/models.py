@@ -615,6 +615,8 @@ class ChangeCluster(Model, frozen=True, kw_only=True):
     """What becomes of the VMs of a host that is shut down in order; not `cluster`."""
     freeze_s_max: int | UnsetType = UNSET
     """For how long VMs wait for a host that was shut down with `freeze`; then they are started elsewhere. 60..86400."""
+    cpu_overcommit: int | UnsetType = UNSET
+    """How many virtual CPUs are placed on each processor thread of a host at most. 1..64."""
 
 
 class ChangeDataCenter(Model, frozen=True, kw_only=True):
@@ -781,6 +783,8 @@ class Cluster(Model, frozen=True, kw_only=True):
     """What becomes of the VMs of a host that is shut down in order; not `cluster`."""
     freeze_s_max: int = 900
     """For how long VMs wait for a host that was shut down with `freeze`; then they are started elsewhere. 60..86400."""
+    cpu_overcommit: int = 8
+    """How many virtual CPUs are placed on each processor thread of a host at most. 1..64."""
     data_center_name: str = ""
     """The name behind `data_center_id`; empty without one."""
 
@@ -868,6 +872,8 @@ class CreateCluster(Model, frozen=True, kw_only=True):
     """What becomes of the VMs of a host that is shut down in order; not `cluster`. Default: `conditional`."""
     freeze_s_max: int | UnsetType = UNSET
     """For how long VMs wait for a host that was shut down with `freeze`; then they are started elsewhere. 60..86400. Default: `900`."""
+    cpu_overcommit: int | UnsetType = UNSET
+    """How many virtual CPUs are placed on each processor thread of a host at most. 1..64. Default: `8`."""
 
 
 class CreateDataCenter(Model, frozen=True, kw_only=True):
@@ -1009,6 +1015,8 @@ class CreateVM(Model, frozen=True, kw_only=True):
     """Name or id of its cluster; empty: that of `host`, else the first."""
     host: str | UnsetType = UNSET
     """Name or id of the host that it starts on; empty: the one with most room."""
+    placement_rules: tuple[str, ...] | UnsetType = UNSET
+    """Names or ids of placement rules of its cluster that it is put into; needs the right to change them."""
     ha: bool | UnsetType = UNSET
     """Whether it is started elsewhere when its host is lost. Default: `True`."""
     priority: VMPriority | UnsetType = UNSET

@@ -902,6 +902,7 @@ class Clusters(Collection[models.Cluster]):
         host_failures: int | UnsetType = UNSET,
         shutdown_policy: models.ShutdownPolicy | UnsetType | str = UNSET,
         freeze_s_max: int | UnsetType = UNSET,
+        cpu_overcommit: int | UnsetType = UNSET,
         idempotency_key: str = "",
     ) -> models.Cluster:
         """Make one of the clusters.
@@ -915,6 +916,7 @@ class Clusters(Collection[models.Cluster]):
             host_failures: The loss of how many hosts at a time is to be borne. 1..4. Default: `1`.
             shutdown_policy: What becomes of the VMs of a host that is shut down in order; not `cluster`. Default: `conditional`.
             freeze_s_max: For how long VMs wait for a host that was shut down with `freeze`; then they are started elsewhere. 60..86400. Default: `900`.
+            cpu_overcommit: How many virtual CPUs are placed on each processor thread of a host at most. 1..64. Default: `8`.
             idempotency_key: A repetition with the same key gives the first result.
         """
         return await self._api.answer(
@@ -930,6 +932,7 @@ class Clusters(Collection[models.Cluster]):
                     host_failures=host_failures,
                     shutdown_policy=word(models.ShutdownPolicy, shutdown_policy),
                     freeze_s_max=freeze_s_max,
+                    cpu_overcommit=cpu_overcommit,
                 ),
                 headers={"Idempotency-Key": idempotency_key},
             ),
@@ -978,6 +981,7 @@ class Clusters(Collection[models.Cluster]):
         host_failures: int | UnsetType = UNSET,
         shutdown_policy: models.ShutdownPolicy | UnsetType | str = UNSET,
         freeze_s_max: int | UnsetType = UNSET,
+        cpu_overcommit: int | UnsetType = UNSET,
         idempotency_key: str = "",
         if_match: int | str = "",
     ) -> models.Cluster:
@@ -993,6 +997,7 @@ class Clusters(Collection[models.Cluster]):
             host_failures: The loss of how many hosts at a time is to be borne. 1..4.
             shutdown_policy: What becomes of the VMs of a host that is shut down in order; not `cluster`.
             freeze_s_max: For how long VMs wait for a host that was shut down with `freeze`; then they are started elsewhere. 60..86400.
+            cpu_overcommit: How many virtual CPUs are placed on each processor thread of a host at most. 1..64.
             idempotency_key: A repetition with the same key gives the first result.
             if_match: Do it only if the thing still has this revision.
         """
@@ -1009,6 +1014,7 @@ class Clusters(Collection[models.Cluster]):
                     host_failures=host_failures,
                     shutdown_policy=word(models.ShutdownPolicy, shutdown_policy),
                     freeze_s_max=freeze_s_max,
+                    cpu_overcommit=cpu_overcommit,
                 ),
                 headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
             ),
@@ -4190,6 +4196,7 @@ class Vms(Collection[models.VM]):
         security_groups: Sequence[str] | UnsetType = UNSET,
         cluster: str | UnsetType = UNSET,
         host: str | UnsetType = UNSET,
+        placement_rules: Sequence[str] | UnsetType = UNSET,
         ha: bool | UnsetType = UNSET,
         priority: models.VMPriority | UnsetType | str = UNSET,
         start_after: Sequence[str] | UnsetType = UNSET,
@@ -4215,6 +4222,7 @@ class Vms(Collection[models.VM]):
             security_groups: Names or ids of the firewalls of its NIC. Default: `['default']`.
             cluster: Name or id of its cluster; empty: that of `host`, else the first.
             host: Name or id of the host that it starts on; empty: the one with most room.
+            placement_rules: Names or ids of placement rules of its cluster that it is put into; needs the right to change them.
             ha: Whether it is started elsewhere when its host is lost. Default: `True`.
             priority: Which VMs come first when many are to be started, or room is short. Default: `medium`.
             start_after: Names or ids of VMs that it waits for when many are started.
@@ -4242,6 +4250,7 @@ class Vms(Collection[models.VM]):
                     security_groups=listed(security_groups),
                     cluster=cluster,
                     host=host,
+                    placement_rules=listed(placement_rules),
                     ha=ha,
                     priority=word(models.VMPriority, priority),
                     start_after=listed(start_after),
