@@ -8,6 +8,8 @@ PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
 JOBS ?= $(shell nproc)
 SIDE_BY_SIDE := -n $(JOBS) --dist worksteal
+LABS ?= 2
+INTEGRATION = $(sort $(shell grep -rl --include='test_*.py' 'mark\.integration' tests))
 SHELL := /bin/bash
 N ?= 3
 SEEDS ?= $(if $(filter sim-long,$(MAKECMDGOALS)),20000,$(if $(filter sim-ha-long,$(MAKECMDGOALS)),50000,300))
@@ -73,9 +75,10 @@ sim-ha: setup
 sim-ha-long: setup
 	$(PY) -m tests.sim_ha.long --seeds $(SEEDS) --from $(FROM)
 
-## make integration   real serf, libvirt and qemu in network namespaces (root)
+## make integration   real serf, libvirt and qemu in network namespaces (root), two labs at a time; LABS=1: one
 integration: setup
-	$(PYTEST) -q -m integration tests
+	$(PYTEST) -q -n $(LABS) --dist loadfile --no-loadscope-reorder -m "integration and not alone" $(INTEGRATION)
+	$(PYTEST) -q -m "integration and alone" $(INTEGRATION)
 
 ## make garbage     kill agents, fail and cancel work at every point on real hosts, and look for what is left (root)
 garbage: setup

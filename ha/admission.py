@@ -101,6 +101,12 @@ def first_shortfall(view: RoomView) -> Loss | None:
     return next((loss for loss in losses(view) if loss.left_out), None)
 
 
+def lost_alone(view: RoomView, host: Host) -> Loss:
+    """Return what would become of the VMs of one host if it alone were lost."""
+    room = _Room.of(view)
+    return room.without((host,), room.at_home.get(host.id, []))
+
+
 def left_out_elsewhere(view: RoomView, host: Host, vms: list[VM]) -> tuple[VM, ...]:
     """Return which of these VMs would find no host if all of them left theirs together, for want of room or by their rules."""
     room = _Room.of(view)

@@ -26,7 +26,7 @@ from core.model import (
     Lease,
     VMPhase,
 )
-from ha.drills.preflight import Wish
+from ha.drills.obstacles import Wish
 from ha.health_facts import ClusterFacts, GuardSeen, HostFacts, HostReport, PeerSeen, StorageSeen
 from ha.lease import LeaseJudge, Renewal
 from ha.profile import PROFILES

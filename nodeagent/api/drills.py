@@ -10,7 +10,8 @@ from aiohttp import web
 from core.attributes import attribute
 from core.errors import InvalidError
 from core.model import DataStorage, Drill, DrillKind, DrillVM, Host
-from ha.drills.preflight import Obstacle, Plan, Wish
+from ha.drills.obstacles import Obstacle, Wish
+from ha.drills.preflight import Plan
 from ha.drills.promises import CUT_S_MAX
 from nodeagent.api.requests import (
     body_of,

@@ -25,10 +25,12 @@ from core.model import (
     Host,
     Lease,
     Mesh,
+    PlacementRule,
     Severity,
     Task,
 )
-from ha.drills.preflight import DrillView, Plan, Wish, preflight
+from ha.drills.obstacles import DrillView, Wish
+from ha.drills.preflight import Plan, preflight
 from ha.drills.report import Report, report_of
 from ha.placement import overcommits_of
 from ha.profile import Profile, profile_of
@@ -85,6 +87,7 @@ class Drills:
             too_old=too_old,
             leases={lease.id: lease for lease in store.all(Lease)},
             cpu_overcommits=overcommits_of(store.all(Cluster)),
+            rules=tuple(store.all(PlacementRule)),
         )
         return preflight(view, wish)
 

@@ -24,7 +24,7 @@ from core.model import (
     PowerState,
     Severity,
 )
-from ha.drills.preflight import Wish
+from ha.drills.obstacles import Wish
 from ha.drills.verdict import judged
 from ha.drills.watching import Watching
 from ha.profile import profile_of

@@ -7,10 +7,12 @@ of either kind can use it. A failed test shows the ends of the services' logs.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import inspect
 import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
@@ -23,7 +25,21 @@ from tools.lab.services import PRODUCT, Service
 POLL_S = 0.05
 LOG_TAIL_LINES = 15
 LAB_NAME = "t{pid}-{number}"
+SWEEP_LOCK = Path("/run/lock/kvorum-tests.lock")
 _standing: list[Lab] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that may take longest, as their timeouts say: the short ones at the end come out even.
+
+    So the two that begin together are bad input and disturbed workflows, which load the machine and measure no time.
+    """
+    may_take_s: dict[Path, float] = {}
+    for item in items:
+        limit = item.get_closest_marker("timeout")
+        limit_s = float(limit.args[0]) if limit else 0.0
+        may_take_s[item.path] = max(limit_s, may_take_s.get(item.path, 0.0))
+    items.sort(key=lambda item: may_take_s[item.path], reverse=True)
 
 
 async def poll(
@@ -74,11 +90,17 @@ class LabFactory(Protocol):
 
 
 def remove_labs_of_dead_tests() -> None:
-    """Remove what test runs left that were killed: their labs carry the number of their process."""
-    for name in cleanup.known_labs():
-        number = name.removeprefix("t").split("-")[0]
-        if name.startswith("t") and number.isdigit() and not os.path.exists(f"/proc/{number}"):
-            in_own_loop(cleanup.remove(name))
+    """Remove what test runs left that were killed: their labs carry the number of their process.
+
+    One test process at a time: two that remove the same lab get in each other's way.
+    """
+    SWEEP_LOCK.parent.mkdir(parents=True, exist_ok=True)
+    with SWEEP_LOCK.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        for name in cleanup.known_labs():
+            number = name.removeprefix("t").split("-")[0]
+            if name.startswith("t") and number.isdigit() and not os.path.exists(f"/proc/{number}"):
+                in_own_loop(cleanup.remove(name))
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from tests.integration.stranger import (
 from tools.lab.api import API_SOCKET
 from tools.lab.lab import Lab
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 MIB = 1 << 20
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBHPX4wwjDZyWJ0Zr7kTnsYjaXFLTNxEGAlvRDkYK3jR someone"

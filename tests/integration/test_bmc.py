@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.integration.cluster import Cluster
+from tests.integration.cluster import BOOTED_S, Cluster
 from tests.integration.conftest import in_own_loop, poll
 from tests.integration.test_main_job import _disk_of
 from tools.demo.outside import hosts_running, last_write
@@ -57,7 +57,7 @@ async def test_a_cut_host_is_switched_off_and_its_guest_runs_elsewhere_long_befo
     lab = cluster.lab
     vm = await cluster.create("fenced", "--host", "h3")
     disk = await _disk_of(cluster, vm)
-    await poll(lambda: last_write(disk), 60.0, every_s=0.3)
+    await poll(lambda: last_write(disk), BOOTED_S, every_s=0.3)
     with Observer(lab) as observer:
         await lab.cut("h3")
         began_s = time.monotonic()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from core.command import CommandError
-from tests.integration.cluster import Cluster
+from tests.integration.cluster import BOOTED_S, Cluster
 from tests.integration.conftest import in_own_loop, poll
 from tests.integration.test_main_job import _disk_of
 from tools.demo.outside import hosts_running, last_write
@@ -17,7 +17,7 @@ from tools.lab.diskreader import read_records, took_turns
 from tools.lab.lab import Lab
 from tools.lab.observer import Observer
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.alone, pytest.mark.timeout(300)]
 
 DRILL_S = 180.0
 
@@ -50,7 +50,7 @@ async def test_a_drill_takes_the_power_measures_and_gives_it_back(cluster: Clust
     lab = cluster.lab
     vm = await cluster.create("drilled", "--host", "h2")
     disk = await _disk_of(cluster, vm)
-    await poll(lambda: last_write(disk), 60.0, every_s=0.3)
+    await poll(lambda: last_write(disk), BOOTED_S, every_s=0.3)
     refused = await cluster.refusal("h1", "drill", "run", "power-off", "h2")
     assert "--confirm h2" in refused.line
     assert (await lab.status("h2")).power == "on"

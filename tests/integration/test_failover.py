@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from core.command import CommandError
-from tests.integration.cluster import Cluster
+from tests.integration.cluster import BOOTED_S, Cluster
 from tests.integration.conftest import in_own_loop, poll
 from tests.integration.test_main_job import _disk_of
 from tools.demo.outside import hosts_running, last_write
@@ -61,7 +61,7 @@ async def test_a_guest_whose_storage_fails_waits_and_goes_on_or_starts_where_it_
     await lab.glaze(host)
     vm = await cluster.create("patient", "--host", host)
     disk = await _disk_of(cluster, vm)
-    await poll(lambda: last_write(disk), 60.0, every_s=0.3)
+    await poll(lambda: last_write(disk), BOOTED_S, every_s=0.3)
     (qemu,) = lab.qemus(host)
 
     def phase(*wanted: str) -> Callable[[], Awaitable[bool]]:

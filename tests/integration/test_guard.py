@@ -27,7 +27,7 @@ import pytest
 
 from tests.mesh_identity import Authority
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.alone]
 
 ROOT = Path(__file__).resolve().parents[2]
 LEASE_S = 2.0

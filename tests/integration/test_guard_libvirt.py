@@ -21,7 +21,7 @@ from ha.guard_client import GuardClient
 from tests.integration.compute_hosts import ComputeHost
 from tests.integration.test_guard import HOST, ROOT, FakeAgent, UnixServer, wait_until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.integration, pytest.mark.alone, pytest.mark.timeout(60)]
 
 LEASE_S = 3.0
 DOMAIN = """

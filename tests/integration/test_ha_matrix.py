@@ -14,7 +14,7 @@ from tools.ha_matrix.run import play
 from tools.ha_matrix.verdict import THREE, Row, Verdict, judge
 from tools.lab.lab import Lab
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.alone, pytest.mark.timeout(300)]
 
 QUICK = ("1", "2", "17", "26")
 

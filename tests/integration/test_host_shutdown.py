@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from core.command import CommandError
-from tests.integration.cluster import Cluster
+from tests.integration.cluster import BOOTED_S, Cluster
 from tests.integration.conftest import in_own_loop, poll
 from tools.demo.outside import hosts_running, last_write
 from tools.lab.lab import Lab
@@ -44,7 +44,7 @@ async def test_a_host_that_is_powered_off_hands_its_vms_over(cluster: Cluster) -
     h1, h2, _ = lab.hosts
     await poll(cluster.every_lease_is_fresh, 30.0, every_s=0.5)
     vm = await cluster.create("handed", "--host", h2)
-    await poll(lambda: _writes(cluster, vm), 60.0, every_s=0.3)
+    await poll(lambda: _writes(cluster, vm), BOOTED_S, every_s=0.3)
     told = await goes_down(lab, h2, "power-off")
     assert told["given"] == ["handed"]
     # The other hosts needed no proof: it was given to them before the host was off.
@@ -65,7 +65,7 @@ async def test_vms_of_a_host_that_reboots_wait_for_it(cluster: Cluster) -> None:
     lab = cluster.lab
     h1, h2, _ = lab.hosts
     vm = await cluster.create("waits", "--host", h2)
-    await poll(lambda: _writes(cluster, vm), 60.0, every_s=0.3)
+    await poll(lambda: _writes(cluster, vm), BOOTED_S, every_s=0.3)
     told = await goes_down(lab, h2, "reboot")
     assert told["waiting"] == ["waits"]
 

@@ -13,6 +13,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from msgspec.structs import replace
 
@@ -278,7 +279,10 @@ async def _tries_to_join(cluster: Cluster, token: str, host: str) -> bool:
 
 async def _came_in(cluster: Cluster, token: str, host: str) -> bool:
     """Tell whether a host whose join was killed is in: it went on by itself, or comes in by its token now."""
-    answer = await ask(cluster.lab, host, "GET", "/v1/local/status")
+    try:
+        answer = await ask(cluster.lab, host, "GET", "/v1/local/status")
+    except (aiohttp.ClientError, OSError):  # it starts again; the socket is still the killed one's
+        return False
     return answer.body["state"] == "member" or await _tries_to_join(cluster, token, host)
 
 

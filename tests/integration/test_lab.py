@@ -24,13 +24,25 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 
 SLEEPER = Service(name="sleeper", argv=("/usr/bin/sleep", "3600"))
 ONCE = Service(name="once", argv=("/usr/bin/sleep", "3600"), restart=False)
+SOCKET = "/run/late.sock"
+LISTENS_LATE = f"""
+import os, socket, time
+time.sleep(1)
+if os.path.exists({SOCKET!r}):
+    os.unlink({SOCKET!r})
+with socket.socket(socket.AF_UNIX) as listener:
+    listener.bind({SOCKET!r})
+    listener.listen()
+    time.sleep(3600)
+"""
+LATE = Service(name="late", argv=("/usr/bin/python3", "-I", "-c", LISTENS_LATE), ready=SOCKET)
 
 
 @pytest.fixture(scope="module")
 def plain(lab_factory: LabFactory) -> Lab:
-    """Three hosts with libvirtd, serf and two harmless services."""
-    hosts = ("h1", "h2", "h3")
-    return lab_factory(3, {host: (LIBVIRTD, plain_serf(host), SLEEPER, ONCE) for host in hosts})
+    """Three hosts with libvirtd, serf and two harmless services; h1 has one more, which takes its time to start."""
+    usual = {host: (LIBVIRTD, plain_serf(host), SLEEPER, ONCE) for host in ("h1", "h2", "h3")}
+    return lab_factory(3, usual | {"h1": (*usual["h1"], LATE)})
 
 
 @pytest.fixture
@@ -140,6 +152,16 @@ async def test_a_killed_service_comes_back_unless_it_must_not(healed: Lab) -> No
     lab.kill("h1", "once")
     await poll(lambda: lab.service_pid("h1", "sleeper") not in (None, before), 5)
     assert lab.service_pid("h1", "once") is None
+
+
+async def test_a_killed_service_is_not_ready_before_it_listens_again(healed: Lab) -> None:
+    lab = healed
+    before = lab.service_pid("h1", "late")
+    lab.kill("h1", "late")
+    await poll(lambda: lab.service_pid("h1", "late") not in (None, before), 5)
+    await lab.wait_ready("h1")
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.connect(str(lab.inside("h1", SOCKET)))
 
 
 async def test_a_frozen_host_does_nothing_until_thawed(healed: Lab) -> None:

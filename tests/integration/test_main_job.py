@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from core.command import CommandError
-from tests.integration.cluster import SHARED, Cluster
+from tests.integration.cluster import BOOTED_S, SHARED, Cluster
 from tests.integration.conftest import in_own_loop, poll
 from tools.demo.outside import hosts_running, last_write
 from tools.lab.lab import Lab
@@ -48,7 +48,7 @@ async def test_a_stopped_vm_stays_stopped_and_a_started_one_keeps_its_disk(
 ) -> None:
     vm = await cluster.create("updown")
     disk = await _disk_of(cluster, vm)
-    before = await poll(lambda: last_write(disk), 60.0, every_s=0.3)
+    before = await poll(lambda: last_write(disk), BOOTED_S, every_s=0.3)
     await cluster.operator.types(cluster.lab.hosts[1], "vm", "stop", "updown", "--force")
     assert hosts_running(cluster.lab, vm["id"]) == []
     assert (await cluster.vm("updown"))["phase"] == "stopped"
@@ -58,14 +58,14 @@ async def test_a_stopped_vm_stays_stopped_and_a_started_one_keeps_its_disk(
         record = await last_write(disk)
         return record is not None and record.boot != before.boot and record.counter > before.counter
 
-    await poll(wrote_on, 60.0, every_s=0.3)
+    await poll(wrote_on, BOOTED_S, every_s=0.3)
     await cluster.delete("updown")
 
 
 async def test_a_guest_shuts_down_on_request_within_its_time(cluster: Cluster) -> None:
     vm = await cluster.create("polite")
     disk = await _disk_of(cluster, vm)
-    await poll(lambda: last_write(disk), 60.0, every_s=0.3)
+    await poll(lambda: last_write(disk), BOOTED_S, every_s=0.3)
     await cluster.operator.types(cluster.lab.hosts[0], "vm", "stop", "polite")
     assert hosts_running(cluster.lab, vm["id"]) == []
     await cluster.delete("polite")
@@ -78,7 +78,7 @@ async def test_an_agent_killed_comes_back_and_its_guests_were_never_touched(
     (host,) = hosts_running(cluster.lab, vm["id"])
     (qemu,) = cluster.lab.qemus(host)
     disk = await _disk_of(cluster, vm)
-    boot = (await poll(lambda: last_write(disk), 60.0, every_s=0.3)).boot
+    boot = (await poll(lambda: last_write(disk), BOOTED_S, every_s=0.3)).boot
     agent = cluster.lab.service_pid(host, "agent")
     for _ in range(3):
         cluster.lab.kill(host, "agent", signal.SIGKILL)
@@ -176,7 +176,7 @@ async def test_libvirtd_killed_leaves_guests_running_and_is_followed_again(
 async def test_a_vm_moves_live_and_keeps_running(cluster: Cluster) -> None:
     vm = await cluster.create("mover")
     disk = await _disk_of(cluster, vm)
-    boot = (await poll(lambda: last_write(disk), 60.0, every_s=0.3)).boot
+    boot = (await poll(lambda: last_write(disk), BOOTED_S, every_s=0.3)).boot
     (source,) = hosts_running(cluster.lab, vm["id"])
     target = next(h for h in cluster.lab.hosts if h != source)
     await cluster.operator.types(source, "vm", "migrate", "mover", "--host", target)

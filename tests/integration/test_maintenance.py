@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from core.command import CommandError
-from tests.integration.cluster import Cluster
+from tests.integration.cluster import BOOTED_S, Cluster
 from tests.integration.conftest import in_own_loop, poll
 from tools.demo.outside import hosts_running, last_write
 from tools.lab.lab import Lab
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
 MOVED_S = 120.0
 
@@ -33,7 +33,7 @@ async def test_a_host_is_emptied_rebooted_and_filled_again(cluster: Cluster) -> 
     await operator.types(h1, "vm", "create", "pinned", *words)
     pinned = await cluster.vm("pinned")
     disk = await _disk_of(cluster, vms[0])
-    boot = (await poll(lambda: last_write(disk), 60.0, every_s=0.3)).boot
+    boot = (await poll(lambda: last_write(disk), BOOTED_S, every_s=0.3)).boot
 
     with pytest.raises(CommandError, match="pinned: its disks are on local storage"):
         await operator.types(h1, "host", "enter-maintenance", h2)

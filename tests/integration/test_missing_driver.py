@@ -7,7 +7,7 @@ import signal
 import msgspec
 import pytest
 
-from tests.integration.cluster import Cluster
+from tests.integration.cluster import BOOTED_S, Cluster
 from tests.integration.conftest import in_own_loop, poll
 from tests.integration.test_main_job import _disk_of
 from tools.demo.outside import hosts_running, last_write
@@ -42,7 +42,7 @@ async def test_a_guest_outlives_its_driver_and_is_found_again(cluster: Cluster) 
     lab = cluster.lab
     vm = await cluster.create("orphan", "--host", "h2")
     disk = await _disk_of(cluster, vm)
-    await poll(lambda: last_write(disk), 60.0, every_s=0.3)
+    await poll(lambda: last_write(disk), BOOTED_S, every_s=0.3)
     (qemu,) = lab.qemus("h2")
     file = lab.inside("h2", SETTINGS)
     before = file.read_text()

@@ -15,7 +15,7 @@ from tests.integration.netfabric_hosts import PREFIX, lab_of, sh
 from tests.integration.test_netfabric_services import OPEN
 from tests.unit.test_netfabric_texts import WEB, world
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 
 
 @pytest.fixture

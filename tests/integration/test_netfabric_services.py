@@ -15,7 +15,7 @@ from core.model.network import Direction, Rule, SecurityGroup
 from netfabric.firewall import bridge_ct_available
 from tests.integration.netfabric_hosts import PREFIX, Guest, Lab, lab_of, open_socket, poll, sh
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 
 OPEN = SecurityGroup(
     id="open",

@@ -15,7 +15,7 @@ from netfabric.names import link_local
 from netfabric.security_group import default_rules
 from tests.integration.netfabric_hosts import PREFIX, Guest, Lab, lab_of, open_socket, poll, sh
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 
 FRIENDS = SecurityGroup(
     id="friends",

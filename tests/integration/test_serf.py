@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import ctypes
+import os
 import select
 import shutil
 import signal
@@ -29,7 +30,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 HOSTS = ("h1", "h2", "h3")
 KEY, NEW_KEY = bytes(range(32)), bytes(range(1, 33))
 AUTH = "not-a-real-secret"
-WIRE = "kvt-serf-wire"
+PREFIX = f"kvt-serf-{os.getpid()}"  # other tests on this machine have namespaces too
+WIRE = f"{PREFIX}-wire"
 
 
 async def poll(ready: Callable[[], bool], what: str, deadline_s: float = 15.0) -> None:
@@ -55,7 +57,7 @@ class Lan:
         ip("-n", WIRE, "link", "add", "br0", "type", "bridge")
         ip("-n", WIRE, "link", "set", "br0", "up")
         for number, name in enumerate(HOSTS, 1):
-            space = f"kvt-serf-{name}"
+            space = f"{PREFIX}-{name}"
             ip("netns", "add", space)
             ip(
                 "-n",
@@ -77,7 +79,7 @@ class Lan:
             ip("-n", space, "link", "set", "lo", "up")
 
     def remove_namespaces(self) -> None:
-        for space in (WIRE, *(f"kvt-serf-{name}" for name in HOSTS)):
+        for space in (WIRE, *(f"{PREFIX}-{name}" for name in HOSTS)):
             if Path(f"/run/netns/{space}").exists():
                 ip("netns", "del", space)
 
@@ -102,7 +104,7 @@ class Lan:
             "ip",
             "netns",
             "exec",
-            f"kvt-serf-{name}",
+            f"{PREFIX}-{name}",
             "serf",
             "agent",
             f"-config-file={folder}/serf.json",
@@ -134,7 +136,7 @@ class Doorway(threading.Thread):
 
     def __init__(self, name: str) -> None:
         super().__init__(daemon=True)
-        self._space = f"/run/netns/kvt-serf-{name}"
+        self._space = f"/run/netns/{PREFIX}-{name}"
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._ends: list[socket.socket] = []
         self.port: int = self._listener.getsockname()[1]

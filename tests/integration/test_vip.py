@@ -16,7 +16,7 @@ from tests.integration.conftest import poll
 from tools.demo.operator import Operator
 from tools.lab.lab import Lab
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.alone, pytest.mark.timeout(240)]
 
 LAST = "250"
 AGENT = "agent"

@@ -82,7 +82,7 @@ def test_a_value_has_the_size_that_is_compared(size: int) -> None:
 
 
 @pytest.mark.integration
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 async def test_a_quick_run_reports_every_part_and_leaves_nothing_behind(tmp_path: Path) -> None:
     out = tmp_path / "report.json"
     argv = (sys.executable, "-m", "tools.bench.raft", *SHORT, "--out", str(out))

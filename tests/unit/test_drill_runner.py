@@ -19,7 +19,7 @@ from core.model import (
     Lease,
     VMPhase,
 )
-from ha.drills.preflight import Wish
+from ha.drills.obstacles import Wish
 from nodeagent.drills.target import BeginFault, DrillTarget
 from nodeagent.services.housekeeping import Housekeeping
 from tests.drill_world import ADDRESSES, HOST_ID, OTHER_ID, RUNS, THIRD_ID, DrillWorld, drill_test

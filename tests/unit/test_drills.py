@@ -25,11 +25,15 @@ from core.model import (
     Host,
     HostState,
     Lease,
+    PlacementPolicy,
+    PlacementRule,
     PowerState,
+    RuleStrength,
     Task,
     VMPhase,
 )
-from ha.drills.preflight import DrillView, Plan, Wish, preflight
+from ha.drills.obstacles import DrillView, Wish
+from ha.drills.preflight import Plan, preflight
 from ha.drills.report import report_of
 from ha.drills.verdict import judged
 from ha.drills.watching import Seen, Watching
@@ -151,6 +155,28 @@ def test_a_cluster_that_puts_more_on_a_thread_has_more_room() -> None:
     assert codes(check(view(vm("wide", cpus=65)), DrillKind.POWER_OFF)) == {"no-room"}
     more = view(vm("wide", cpus=65), cpu_overcommits={"c": 9})
     assert codes(check(more, DrillKind.POWER_OFF)) == set()
+
+
+def apart(strength: RuleStrength, *names: str) -> PlacementRule:
+    """A rule that keeps VMs apart."""
+    return PlacementRule(
+        id="r",
+        name="apart",
+        cluster_id="c",
+        policy=PlacementPolicy.VM_ANTI_AFFINITY,
+        strength=strength,
+        vm_ids=tuple(f"id-{name}" for name in names),
+    )
+
+
+def test_a_vm_that_no_other_host_may_have_by_its_rules_is_named() -> None:
+    vms = (vm("one", "h1"), vm("two", "h2"), vm("three", "h3"))
+    names = [one.name for one in vms]
+    strict = check(view(*vms, rules=(apart(RuleStrength.MANDATORY, *names),)), DrillKind.POWER_OFF)
+    assert codes(strict) == {"ruled-out"}
+    assert "VM two" in strict.obstacles[0].what
+    mild = check(view(*vms, rules=(apart(RuleStrength.PREFERRED, *names),)), DrillKind.POWER_OFF)
+    assert codes(mild) == set()
 
 
 def test_a_vm_that_stays_needs_no_room_elsewhere() -> None:

@@ -6,12 +6,13 @@ import random
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from core.errors import ConflictError, PlatformError
-from core.model import VM, Event, Host, HostRoom, PowerState, Task, VMPhase
+from core.model import VM, Cluster, Event, Host, HostRoom, PowerState, Task, VMPhase
 from ha.placement import CPU_OVERCOMMIT, HOST_RESERVE_MIB, PlacementError, loads_of
 from nodeagent.api.requests import Ids
-from nodeagent.services.host_room import TRIES, Turns
+from nodeagent.services.host_room import TRIES, Turns, still_room
 from nodeagent.services.host_service import remove_host
 from nodeagent.services.placing import Placing
 from nodeagent.services.vm_requests import CreateVM, MigrateVM
@@ -117,6 +118,16 @@ async def test_a_migration_whose_target_filled_up_meanwhile_is_refused_with_the_
     with pytest.raises(PlacementError, match="VM 'a' can't be taken any more: h2: 7308 MiB free"):
         await ReserveTarget(Move(member, moving.id).work).do()
     assert member.vm(moving.id).migrating_to_host_id == ""
+
+
+async def test_a_target_is_judged_anew_by_its_own_clusters_over_commit(member):
+    (cluster,) = member.store.all(Cluster)
+    host = member.store.need(Host, OTHER_ID)
+    vm = await member.add_vm("wide", host_id=HOST_ID, cpus=host.cpus * CPU_OVERCOMMIT)
+    assert still_room(member.store, vm, host)
+    await member.store.apply(puts=(replace(cluster, cpu_overcommit=1),))
+    with pytest.raises(PlacementError, match=rf"h2: 0 of {host.cpus} virtual CPUs taken"):
+        still_room(member.store, vm, host)
 
 
 async def test_the_wish_to_stop_that_is_taken_back_is_seen_by_who_places(member):

@@ -24,14 +24,14 @@ SOON_S = 5.0
 
 
 class Moving:
-    """The source's side of a move: the guest leaves when `arrives`; a host that has no power answers nothing, not even with an error."""
+    """The source's side of a move: the guest leaves when told to `arrive`; a host that has no power answers nothing, not even with an error."""
 
     def __init__(self, cluster) -> None:
         self.cluster = cluster
         self.job = False
         self.here = True
-        self.arrives = asyncio.Event()
-        self.aborted = asyncio.Event()
+        self.arrived = self.aborted = False
+        self._over = asyncio.Event()
         self.calls: list[str] = []
         self.silent_s = 10.0
 
@@ -44,22 +44,25 @@ class Moving:
 
     async def move(self, vm, target) -> None:
         self.job = True
-        self.aborted.clear()
-        first = [asyncio.ensure_future(it.wait()) for it in (self.aborted, self.arrives)]
-        try:
-            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for one in first:
-                one.cancel()
+        self.aborted = False
+        if not self.arrived:
+            self._over.clear()
+        await self._over.wait()
         self.job = False
-        if self.aborted.is_set():
+        if self.aborted:
             raise ConflictError("aborted on request")
         self.here = False
         raise TemporaryError("the connection is lost")
 
+    def arrive(self) -> None:
+        """Let the guest reach its target."""
+        self.arrived = True
+        self._over.set()
+
     async def abort(self, vm_id) -> None:
         self.calls.append("abort")
-        self.aborted.set()
+        self.aborted = True
+        self._over.set()
 
     async def end(self, vm_id) -> None:
         assert not self.job, "the move's own call ends first"
@@ -140,7 +143,7 @@ async def test_a_move_that_failed_before_the_proof_stops_asking_the_lost_host_wi
         await asyncio.sleep(1)
         task = member.store.need(Task, task_id)
         moving.job = False
-        moving.aborted.set()
+        await moving.abort("")
         await until(lambda: "release" in moving.calls)
         assert member.vm(vm.id).phase is VMPhase.MIGRATING
         await until(lambda: member.vm(vm.id).phase is VMPhase.RUNNING)
@@ -158,7 +161,7 @@ async def test_a_guest_that_died_with_its_target_is_free_to_be_started_at_its_so
         vm, _ = await begun(cluster, moving)
         cluster.alive.remove(OTHER_ID)
         lost_s = member.clock.monotonic_s()
-        moving.arrives.set()
+        moving.arrive()
         await until(lambda: not member.store.claim_holder(f"task.subject/vm/{vm.id}"))
         took_s = member.clock.monotonic_s() - lost_s
     assert SAFE_S - 1 <= took_s <= SAFE_S + 10 + SOON_S, "one question to the lost host may be open"
@@ -205,7 +208,7 @@ async def test_a_task_that_is_stuck_meanwhile_looks_at_once_when_a_person_gives_
     async with cluster.running(), running(agent(cluster, moving)):
         vm, _ = await begun(cluster, moving)
         cluster.alive.remove(OTHER_ID)
-        moving.arrives.set()
+        moving.arrive()
         await asyncio.sleep(400)  # it is tried each five minutes by now
         assert member.store.claim_holder(f"task.subject/vm/{vm.id}")
         await confirm_off(member.node, member.store.need(Host, OTHER_ID), 400.0)

@@ -25,9 +25,10 @@ LOCK = Path("/run/lock/kvorum-lab.lock")
 
 def known_labs() -> tuple[str, ...]:
     """Return the names of all labs that left files behind or are running."""
-    names = {
-        path.name for root in (STATE_ROOT, RUN_ROOT) if root.exists() for path in root.iterdir()
-    }
+    names: set[str] = set()
+    for root in (STATE_ROOT, RUN_ROOT):
+        with contextlib.suppress(FileNotFoundError):  # whoever removes the last lab removes it too
+            names.update(path.name for path in root.iterdir())
     return tuple(sorted(names))
 
 

@@ -30,8 +30,8 @@ from tools.lab.services import PRODUCT, Service
 from tools.lab.spawn import start
 from tools.lab.wire import Wire
 
-CONTROLLER_DEADLINE_S = 10.0
-READY_DEADLINE_S = 30.0
+CONTROLLER_DEADLINE_S = 30.0
+READY_DEADLINE_S = 60.0
 MTU = 1500
 SERVICES_FILE = "run/kvorum-lab/services.json"
 
@@ -117,8 +117,12 @@ class Lab:
         argv = [sys.executable, "-m", "tools.lab.power", self.layout.lab, *self.hosts]
         start(argv, env=env, log=self.layout.power_log)
         what = f"the power controller of lab {self.layout.lab} starts ({self.layout.power_log})"
-        path = self.layout.power_socket
-        await poll(path.exists, deadline_s=CONTROLLER_DEADLINE_S, what=what)
+        place = str(self.layout.power_socket)
+        await poll(
+            lambda: processes.listens(os.getpid(), place),  # it is there a moment before that
+            deadline_s=CONTROLLER_DEADLINE_S,
+            what=what,
+        )
 
     async def _all(self, verb: Verb) -> None:
         async with asyncio.TaskGroup() as group:
@@ -135,7 +139,7 @@ class Lab:
                 for service in self.plan.services[host]
                 if service.ready is not None
                 and service.after is None
-                and not (self._booted(host) and self.inside(host, service.ready).exists())
+                and not (self._booted(host) and self._can_be_used(host, service.ready))
             ]
 
         try:
@@ -143,6 +147,11 @@ class Lab:
         except UnavailableError as error:
             names = ", ".join(missing())
             raise UnavailableError(f"{error.message}: {names} (see kvorum-lab logs)") from None
+
+    def _can_be_used(self, host: str, place: str) -> bool:
+        """Tell whether a service is ready; a killed one leaves its socket, at which nobody listens."""
+        path = self.inside(host, place)
+        return processes.listens(self._pid(host), place) if path.is_socket() else path.exists()
 
     # ------------------------------------------------------------ looking in
 

@@ -17,6 +17,7 @@ from core.errors import UnavailableError
 from tools.lab.layout import ENVIRONMENT_MARK, HOST_MARK
 
 PROC = Path("/proc")
+_LISTENS = "00010000"  # __SO_ACCEPTCON among the flags of a line of /proc/net/unix
 POLL_S = 0.05
 
 
@@ -41,6 +42,12 @@ def _read(pid: int, name: str) -> bytes:
         return (PROC / str(pid) / name).read_bytes()
     except OSError:
         return b""
+
+
+def listens(pid: int, place: str) -> bool:
+    """Tell whether somebody in the network namespace of a process takes connections at a unix socket."""
+    lines = (line.split() for line in _read(pid, "net/unix").decode(errors="replace").splitlines())
+    return any(words[3] == _LISTENS and words[-1] == place for words in lines)
 
 
 def pids() -> Iterator[int]:

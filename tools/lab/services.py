@@ -16,7 +16,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     """One process that is kept running.
 
     `after` is a file: the service starts once it exists. A service with `restart` false is started
-    once per boot. `ready` is a unix socket or file that exists once the service can be used.
+    once per boot. `ready` is a file that exists once the service can be used, or its unix socket.
     """
 
     name: str

@@ -139,5 +139,6 @@ ROWS = (
         24.0,
         THREE,
         target_never_back,
+        variant="never back",
     ),
 )
