@@ -80,7 +80,7 @@ async def delete_host(request: web.Request) -> web.Response:
     if (preview := preview_if_asked(request, host)) is not None:
         return preview
     try:
-        await remove_host(node, host)
+        await remove_host(node, host, exactly="If-Match" in request.headers)
     except ConflictError as error:
         raise without_names(request, error) from None
     return web.Response(status=204)

@@ -35,23 +35,37 @@ from raftstate.voters import VOTERS_MAX_CHOICES, may_vote, voters_for
 CHANGE_VOTERS_TIMEOUT_S = 15.0
 HAND_ON_TIMEOUT_S = 10.0
 POLL_S = 0.1
+REMOVE_TRIES = 8
 REPLACE_AFTER_S_MIN, REPLACE_AFTER_S_MAX = 10, 7 * 86_400
 
 
-async def remove_host(node: Node, host: Host) -> None:
+async def remove_host(node: Node, host: Host, *, exactly: bool = False) -> None:
     """Take a host out of the cluster. Its vote ends first, its record and with it its right to connect last.
 
     Its vote is pinned to never, which makes the leader find a successor before the vote is given up, and keeps it from
-    giving the vote back meanwhile. Repeatable.
+    giving the vote back meanwhile. Repeatable. A host's agent changes its record, too: that is no reason to refuse, unless the
+    host shall go `exactly` as it was read.
 
     Raises:
-        ConflictError: VMs or local disks are on it, or it is this very host.
+        ConflictError: VMs or local disks are on it, or it is this very host, or it was changed.
         UnavailableError: no quorum.
     """
     if host.id == node.host_id:
         raise ConflictError(
             f"this agent runs on {host.name}: run 'kvorum leave' there, or remove it through another member"
         )
+    for tries_left in reversed(range(REMOVE_TRIES)):
+        try:
+            await _remove(node, host)
+        except ConflictError as error:
+            if exactly or error.code != "conflict-guard" or not tries_left:
+                raise
+        else:
+            return
+        host = node.store.need(Host, host.id)
+
+
+async def _remove(node: Node, host: Host) -> None:
     refuse_if_used(node, host)
     if host.vote is not Vote.NEVER:
         await node.store.apply(puts=(replace(host, vote=Vote.NEVER),))
