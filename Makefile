@@ -30,14 +30,14 @@ setup:
 demo: setup
 	$(PY) -m tools.demo
 
-## make test          set-up and every default test (< 20 minutes on 2 cores)
+## make test          set-up and every default test (about half an hour on 2 cores; 20 minutes are meant)
 test: setup
 	$(MAKE) --no-print-directory check
 	$(MAKE) --no-print-directory sim
 	$(MAKE) --no-print-directory sim-ha
 	$(MAKE) --no-print-directory integration
 
-## make check         format, lint, layers, types, tidy, unit, golden, contract (about 4 minutes on 2 cores)
+## make check         format, lint, layers, types, tidy, unit, golden, contract (6 to 10 minutes on 2 cores)
 check: setup format-check lint layers types unit sizes
 
 format-check: setup
