@@ -30,7 +30,6 @@ from core.model import (
     Severity,
     Task,
     TaskState,
-    VMPhase,
 )
 from ha.fencing import Fence, is_movable
 from ha.lease import LeaseJudge
@@ -47,6 +46,7 @@ from ha.manager import (
     decide,
     remember,
 )
+from ha.ownership import given_to
 from ha.placement import overcommits_of
 from ha.profile import profile_in
 from nodeagent.joining.founding import MESH_ID
@@ -217,15 +217,8 @@ class HaController:
         # A living target of a migration may run the guest already, in its present boot; any other host does not.
         arriving = vm.migrating_to_host_id == target.id
         room = () if arriving else (still_room(self._store, vm, target),)
-        recovered = replace(
-            vm,
-            host_id=target.id,
-            generation=vm.generation + 1,
-            boot_id=self._store.need(Lease, target.id).boot_id if arriving else "",
-            migrating_to_host_id="",
-            blocked_reason="",
-            phase=VMPhase.STARTING,
-        )
+        boot_id = self._store.need(Lease, target.id).boot_id if arriving else ""
+        recovered = given_to(vm, target.id, boot_id=boot_id)
         message = (
             f"VM {vm.name} moves from lost host {lost.name if lost else decision.from_host} "
             f"to {target.name} (proof: {decision.proof})"

@@ -29,6 +29,7 @@ from core.model import (
     Unmovable,
     VMPhase,
 )
+from ha.ownership import given_to
 from ha.placement import PlacementError
 from ha.shutdown import Going, policy_for
 from ha.start_order import rank
@@ -199,19 +200,13 @@ class HostShutdown:
             )
             await self._store.apply(puts=(waits,))
             return False
-        given = replace(
-            vm,
-            host_id=taker.id,
-            generation=vm.generation + 1,
-            boot_id="",
-            phase=VMPhase.STARTING,
-            blocked_reason="",
-        )
         message = f"VM {vm.name} goes from {here}, which is shut down, to {taker.name}"
         event = self._events.make("vm-handed-over", vm, message)
         guards = (taker, *rule_guards(self._store, vm))
         room = room_on(self._store, taker.id)
-        await self._store.apply(puts=(given, room, event, *self._ended_task(vm)), guards=guards)
+        await self._store.apply(
+            puts=(given_to(vm, taker.id), room, event, *self._ended_task(vm)), guards=guards
+        )
         return True
 
     def _ended_task(self, vm: VM) -> tuple[Task, ...]:

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import logging
 
-from msgspec.structs import replace
-
 from core.errors import ConflictError
 from core.model import VM, Host, Severity, VMPhase
+from ha.ownership import given_to
 from ha.placement import next_in_turn
 from nodeagent.node import Node
 from nodeagent.services.event_log import EventLog
@@ -108,17 +107,11 @@ class MovingOn:
             room = room_on(self._node.store, taker.id)
             leaves = leaving(self._node.store, vm, here)
             rules = still_allowed(self._node.store, vm, taker, leaves=leaves, moves=moves)
-            given = replace(
-                vm,
-                host_id=taker.id,
-                generation=vm.generation + 1,
-                boot_id="",
-                phase=VMPhase.STARTING,
-                blocked_reason="",
-            )
             message = f"VM {vm.name} goes to {taker.name}, since {self._node.host_name} {why}"
             event = self._events.make("vm-moved-on", vm, message, severity=Severity.WARNING)
-            await self._node.store.apply(puts=(given, room, event), guards=(taker, *rules))
+            await self._node.store.apply(
+                puts=(given_to(vm, taker.id), room, event), guards=(taker, *rules)
+            )
 
         await tried_again(commit)
         log.warning("a VM that can't run here went to another host", extra={"vm": vm.id})

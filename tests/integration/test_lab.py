@@ -79,6 +79,15 @@ async def test_each_host_is_a_machine_of_its_own(healed: Lab) -> None:
     assert await lab.text("h1", "ls", "/run/netns") == ""
 
 
+async def test_a_service_is_not_starved_by_guests_each_of_which_is_a_session(healed: Lab) -> None:
+    lab = healed
+    pid = (await lab.text("h1", "pgrep", "-x", "libvirtd")).strip()
+    service = await lab.text("h1", "cat", f"/proc/{pid}/autogroup")
+    session = await lab.text("h1", "setsid", "--wait", "cat", "/proc/self/autogroup")
+    assert service.split()[-1] == "-15"
+    assert session.split()[-1] == "0"
+
+
 async def test_gossip_sees_a_cut_host_fail_and_come_back(healed: Lab) -> None:
     lab = healed
     await poll(lambda: _all_alive(lab), 20)

@@ -6,6 +6,7 @@ it the host. Guests are not its business: QEMU daemons belong to PID 1, as on a 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -18,6 +19,9 @@ TICK_S = 0.25
 RESTART_DELAY_S = 1.0
 STOP_S = 10.0
 STATUS = "/run/kvorum-lab/services.json"
+WEIGHT_NICE = -15
+"""On a real host systemd gives the services together as much of the processors as all guests together. Here each QEMU is a
+session of its own, and the kernel shares between sessions: so a service has the weight of 28 of them."""
 
 
 @dataclass(slots=True)
@@ -47,6 +51,7 @@ def start(unit: Unit, log_directory: str) -> None:
         return
     try:
         os.setsid()
+        weigh()
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         output = f"{log_directory}/{unit.service['name']}.log"
         log = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -59,6 +64,12 @@ def start(unit: Unit, log_directory: str) -> None:
         os.write(2, f"hostinit: {unit.service['name']}: {error}\n".encode())
     finally:
         os._exit(127)
+
+
+def weigh() -> None:
+    """Give this process' session the weight of a service; a kernel that doesn't group by session has nothing to set."""
+    with contextlib.suppress(FileNotFoundError), open("/proc/self/autogroup", "w") as file:
+        file.write(str(WEIGHT_NICE))
 
 
 def reap(units: list[Unit], now_s: float) -> bool:
