@@ -57,7 +57,7 @@ class LeaseGuard:
 
 @dataclass(frozen=True, slots=True)
 class Recover:
-    """Make `to_host` the owner: generation + 1, boot_id and blocked_reason empty, migrating_to_host_id empty.
+    """Make `to_host` the owner (`ha.ownership.given_to`).
 
     Guards: `vm_revision`, the old owner's `lease_revision`, and `other_lease` when a migration's target died too.
     """

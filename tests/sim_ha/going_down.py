@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from core.model import VM, Cluster, PowerState, VMPhase
+from ha.ownership import given_to
 from ha.placement import PlacementError, PlacementRequest, PlacementView, choose_host
 from ha.shutdown import frozen_hosts
 from tests.sim_ha.faults import HEAL_S
@@ -73,14 +74,7 @@ class Shutdowns:
             if self._world.commit(host, waits) is not None:
                 self._world.reached["VMs that wait for a shutdown"] += 1
             return
-        given = msgspec.structs.replace(
-            vm,
-            host_id=taker,
-            generation=vm.generation + 1,
-            boot_id="",
-            phase=VMPhase.STARTING,
-            blocked_reason="",
-        )
+        given = given_to(vm, taker)
         if self._world.commit(host, given, guards=(host.records.hosts[taker],)) is not None:
             self._world.reached["VMs given away at a shutdown"] += 1
 

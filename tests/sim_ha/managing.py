@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from core.model import VM, Arming, Disk, Host, HostState, Lease, VMPhase
+from core.model import VM, Arming, Disk, Host, HostState, Lease
 from ha.cold_start import waited_for
 from ha.fencing import Fence
 from ha.manager import (
@@ -25,6 +25,7 @@ from ha.manager import (
     decide,
     remember,
 )
+from ha.ownership import given_to
 from ha.profile import profile_in
 from tests.sim_ha.faults import HEAL_S
 from tests.sim_ha.host import SimHost
@@ -113,23 +114,23 @@ class Managers:
             leases.append(self._lease(host, other.host_id, other.revision))
         arriving = vm.migrating_to_host_id == target.id
         guards = (target, *(leases if self._world.rules.guard_lease_revision else ()))
-        self._put(
-            host,
-            vm,
-            guards,
-            f"recoveries by {decision.proof}",
-            host_id=target.id,
-            generation=vm.generation + 1,
-            boot_id=host.records.leases[target.id].boot_id if arriving else "",
-            migrating_to_host_id="",
-            blocked_reason="",
-            phase=VMPhase.STARTING,
-        )
+        boot_id = host.records.leases[target.id].boot_id if arriving else ""
+        owned = given_to(vm, target.id, boot_id=boot_id)
+        self._propose(host, vm, owned, guards, f"recoveries by {decision.proof}")
 
     def _put(
         self, host: SimHost, vm: VM, guards: tuple[object, ...], what: str, **changes: object
     ) -> None:
-        changed = msgspec.structs.replace(vm, **changes)
+        self._propose(host, vm, msgspec.structs.replace(vm, **changes), guards, what)
+
+    def _propose(
+        self, host: SimHost, vm: VM, changed: VM, guards: tuple[object, ...], what: str
+    ) -> None:
+        changes = {
+            name: value
+            for name in VM.__struct_fields__
+            if (value := getattr(changed, name)) != getattr(vm, name)
+        }
         self._world.tell(f"{host.name} proposes: {vm.id} of {vm.host_id}, {what} {changes}")
         if self._world.commit(host, changed, guards=guards) is not None:  # type: ignore[arg-type]
             self._world.reached[what] += 1

@@ -123,6 +123,12 @@ def test_set_up_with_nothing_to_do_is_silent_and_quick():
     assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
 
 
+@pytest.mark.parametrize("name", ["kvorum-agent.service", "kvorum-serf.service"])
+def test_who_keeps_the_cluster_together_goes_before_other_services(name):
+    of_others = 100  # systemd's default
+    assert int(Unit(name)["Service"]["CPUWeight"]) > of_others
+
+
 def test_a_dry_run_of_the_installer_changes_nothing(tmp_path):
     copy = tmp_path / "packaging"
     shutil.copytree(ROOT / "packaging", copy)

@@ -47,9 +47,9 @@ requests_burst = 1_000_000
 """
 # Root user and no security driver: the lab's files have no owners to protect. No cgroups and no
 # device namespaces: they would reach outside the host's namespaces. Without the capability that is left out, libvirt reads
-# which processor features a new guest got with one question to QEMU for all instead of one for each, which was half of what a start
-# costs (0.9 s of a core: 0.4). Only features kept in MSRs are missing then, and a translated processor has none that matter.
-# A real host keeps the capability: `host-model` needs those features.
+# which processor features a new guest got with two questions to QEMU instead of one for each, over 150, and a start costs
+# half (0.4 s of a core instead of 0.9). Features kept in MSRs are not among the answers, which is nothing to a translated
+# processor of a named model; a real host keeps the capability, as `host-model` wants them.
 QEMU_CONF = """\
 user = "root"
 group = "root"
