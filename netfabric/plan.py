@@ -38,6 +38,16 @@ class NetworkView:
     security_groups: tuple[SecurityGroup, ...] = ()
 
 
+def read_of_vm(vm: VM | None) -> tuple[str, ...] | None:
+    """Return all of a VM that a plan is made of: when it is the same as before, so is the plan."""
+    return None if vm is None else (vm.name, vm.host_id, vm.migrating_to_host_id)
+
+
+def read_of_host(host: Host | None) -> tuple[str, ...] | None:
+    """Return all of a host that a plan is made of."""
+    return None if host is None else (host.address, host.cluster_id)
+
+
 @dataclass(frozen=True, slots=True)
 class LocalPort:
     """A NIC that is, or may any moment be, plugged in on this host."""

@@ -37,7 +37,8 @@ run "$prefix/venv/bin/python" -m pip install --quiet --no-deps --no-build-isolat
 run ln -sfn "$prefix/venv/bin/kvorum" /usr/local/bin/kvorum
 
 run install -d /etc/libvirt/hooks
-run install -m 755 ha/guard/qemu_hook.py /etc/libvirt/hooks/qemu
+run install -m 755 ha/guard/qemu_hook_ask.py /etc/libvirt/hooks/qemu_hook_ask.py # before who needs it
+run install -m 755 ha/guard/qemu_hook.sh /etc/libvirt/hooks/qemu
 # Where AppArmor confines QEMU, it may also use the sockets that a migration comes in by.
 profile=/etc/apparmor.d/local/abstractions/libvirt-qemu
 rule='/run/kvorum/migrate/** rw,'

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from core.clock import Clock
 from core.errors import PlatformError, TemporaryError
 from core.model import VM, DistributedSwitch, Host, Nic, PortGroup, SecurityGroup, kind_of
 from netfabric.driver import NetworkDriver, NetworkReport
-from netfabric.plan import NetworkPlan, NetworkView, desired_network
+from netfabric.plan import NetworkPlan, NetworkView, desired_network, read_of_host, read_of_vm
 from nodeagent.services.catching_up import caught_up_within
 from raftstate.store import Store
 from raftstate.watch import Watch
@@ -24,7 +25,17 @@ log = logging.getLogger(__name__)
 DRIFT_CHECK_S = 15.0
 RETRY_S = 2.0
 CATCH_UP_S = 5.0
-_GROUP = kind_of(SecurityGroup)
+PAUSE_S_MAX = 0.5
+_GROUP, _VM, _HOST = kind_of(SecurityGroup), kind_of(VM), kind_of(Host)
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What a plan was made of, as far as it changes often: groups that a NIC is in, and what is read of VMs and hosts, by id."""
+
+    groups: frozenset[str]
+    vms: Mapping[str, tuple[str, ...] | None]
+    hosts: Mapping[str, tuple[str, ...] | None]
 
 
 class NetworkController:
@@ -36,20 +47,22 @@ class NetworkController:
         self._driver = driver
         self._clock = clock
         self._applied_index = 0
-        self._groups_read: frozenset[str] | None = None  # None: the last plan isn't in place
+        self._read: _Read | None = None  # None: the last plan isn't in place
         self._last_plan: NetworkPlan | None = None
-        self._last_apply_s = float("-inf")
         self._problem = ""
         self._report = NetworkReport()
         self._progress = asyncio.Condition()
 
     async def run(self) -> None:
-        """Reconcile until cancelled."""
+        """Reconcile until cancelled, at most half of the time: many changes at once come into few plans."""
+        loop = asyncio.get_running_loop()
         await caught_up_within(self._store, CATCH_UP_S)
         watch = self._store.watch(Host, VM, Nic, DistributedSwitch, PortGroup, SecurityGroup)
         try:
             while True:
+                began_s = loop.time()
                 await self._reconcile()
+                await asyncio.sleep(min(loop.time() - began_s, PAUSE_S_MAX))
                 await self._wait_for_work(watch)
         finally:
             self._store.unwatch(watch)
@@ -66,12 +79,18 @@ class NetworkController:
             self._last_plan = None
 
     def _matters(self, changed: frozenset[str]) -> bool:
-        """Tell whether a change can lead to another plan. Rules of groups that no NIC is in can't."""
-        read = self._groups_read
-        return read is None or any(
-            kind != _GROUP or id_ in read
-            for kind, _, id_ in (key.partition("/") for key in changed)
-        )
+        """Tell whether a change can lead to another plan: not if the last one didn't read what changed."""
+        return self._read is None or any(self._was_read(self._read, key) for key in changed)
+
+    def _was_read(self, read: _Read, key: str) -> bool:
+        kind, _, id_ = key.partition("/")
+        if kind == _GROUP:
+            return id_ in read.groups
+        if kind == _VM:
+            return read_of_vm(self._store.get(VM, id_)) != read.vms.get(id_)
+        if kind == _HOST:
+            return read_of_host(self._store.get(Host, id_)) != read.hosts.get(id_)
+        return True
 
     async def ensure(self, index: int, vnis: Iterable[int], *, timeout_s: float) -> None:
         """Return when the plan of that log index, or a later one, is in place here for these port groups.
@@ -96,7 +115,7 @@ class NetworkController:
 
     async def _reconcile(self) -> None:
         index = self._store.index
-        self._groups_read = None
+        self._read = None
         try:
             view = self._view()
             plan = desired_network(view, self._host_id)
@@ -107,7 +126,11 @@ class NetworkController:
         except (PlatformError, OSError) as error:
             self._note(str(error))
             return
-        self._groups_read = _groups_of(view.nics)
+        self._read = _Read(
+            groups=_groups_of(view.nics),
+            vms={vm.id: read_of_vm(vm) for vm in view.vms},
+            hosts={host.id: read_of_host(host) for host in view.hosts},
+        )
         await self._in_place(index)
 
     async def _in_place(self, index: int) -> None:

@@ -28,6 +28,10 @@ log = logging.getLogger(__name__)
 
 POLL_S = 5.0
 QUICK_S = 1.0
+LOOKS_SHARE = 0.2
+"""The part of the time in which guests are looked at: each look asks libvirt about every guest of the host, and while many are
+started, every one of their changes would be a reason to look again."""
+PAUSE_S_MAX = 1.0
 LEASE_GRACE_S = 30.0  # a host that has just booted has a lease within this, and isn't blocked
 COUNTED = (
     Action.START,
@@ -94,6 +98,7 @@ class VmController:
     async def _reconcile_forever(self, group: asyncio.TaskGroup) -> None:
         while True:
             self._wake.clear()
+            began_s = self._node.clock.monotonic_s()
             try:
                 domains = {d.vm_id: d for d in await self._node.hypervisor.list_domains()}
             except PlatformError as error:
@@ -101,6 +106,8 @@ class VmController:
                 await asyncio.sleep(QUICK_S)
                 continue
             waiting = self._reconcile_all(group, domains)
+            took_s = self._node.clock.monotonic_s() - began_s
+            await asyncio.sleep(min(took_s * (1 / LOOKS_SHARE - 1), PAUSE_S_MAX))
             try:
                 async with asyncio.timeout(QUICK_S if waiting else POLL_S):
                     await self._wake.wait()
@@ -144,6 +151,8 @@ class VmController:
         return waiting
 
     def _decide(self, vm: VM | None, domain: DomainState | None) -> Action:
+        if domain is None and (vm is None or vm.host_id != self._node.host_id):
+            return Action.NOTHING
         vm_id = vm.id if vm else domain.vm_id if domain else ""
         has_task = bool(self._store.claim_holder(f"task.subject/vm/{vm_id}"))
         action = next_action(vm, domain, host_id=self._node.host_id, has_task=has_task)

@@ -86,6 +86,8 @@ class LabFactory(Protocol):
         self,
         hosts: int = 3,
         services: Sequence[Service] | dict[str, Sequence[Service]] = PRODUCT,
+        *,
+        hollow: bool = False,
     ) -> Lab: ...
 
 
@@ -112,10 +114,12 @@ def lab_factory() -> Iterator[LabFactory]:
     def make(
         hosts: int = 3,
         services: Sequence[Service] | dict[str, Sequence[Service]] = PRODUCT,
+        *,
+        hollow: bool = False,
     ) -> Lab:
         name = LAB_NAME.format(pid=os.getpid(), number=len(_standing) + 1)
         made.append(name)
-        lab = in_own_loop(Lab.up(name, hosts, services=services))
+        lab = in_own_loop(Lab.up(name, hosts, services=services, hollow=hollow))
         _standing.append(lab)
         return lab
 

@@ -209,7 +209,7 @@ class GuardHost:
     def hook(
         self, domain: str, operation: str = "prepare", sub: str = "begin"
     ) -> subprocess.CompletedProcess[str]:
-        hook = str(ROOT / "ha/guard/qemu_hook.py")
+        hook = str(ROOT / "ha/guard/qemu_hook.sh")
         return subprocess.run(
             ["nsenter", "-t", str(self._init), "-m", "-p", "--", hook, domain, operation, sub, "-"],
             capture_output=True, text=True, timeout=10, check=False,

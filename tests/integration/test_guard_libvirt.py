@@ -20,6 +20,7 @@ from core.errors import ConflictError
 from ha.guard_client import GuardClient
 from tests.integration.compute_hosts import ComputeHost
 from tests.integration.test_guard import HOST, ROOT, FakeAgent, UnixServer, wait_until
+from tools.lab.provision import HOOK_SOURCES
 
 pytestmark = [pytest.mark.integration, pytest.mark.alone, pytest.mark.timeout(60)]
 
@@ -41,8 +42,9 @@ class GuardedHost:
         self.compute = ComputeHost(base, "g1")
         hooks = self.compute.root / "etc/libvirt/hooks"
         hooks.mkdir()
-        shutil.copyfile(ROOT / "ha/guard/qemu_hook.py", hooks / "qemu")
-        (hooks / "qemu").chmod(0o755)
+        for name, source in HOOK_SOURCES.items():
+            shutil.copyfile(source, hooks / name)
+            (hooks / name).chmod(0o755)
         self.restart_libvirtd()  # it looks for hooks when it starts
         self.run_dir = self.compute.root / "run/kvorum"
         self.state_dir = base / "state"

@@ -1,16 +1,24 @@
 """What a host's network shall look like, as a function of the store."""
 
+import dataclasses
 import random
+from enum import Enum
 
 import msgspec
 import pytest
 
 from core.errors import InvalidError
-from core.model.compute import VM
+from core.model.compute import VM, CloudInit
 from core.model.mesh import Host
 from core.model.network import Direction, DistributedSwitch, Nic, PortGroup, Rule, SecurityGroup
 from netfabric.names import link_local
-from netfabric.plan import NetworkView, desired_network, host_label
+from netfabric.plan import (
+    NetworkView,
+    desired_network,
+    host_label,
+    read_of_host,
+    read_of_vm,
+)
 from netfabric.security_group import default_rules
 from netfabric.switch import FLOOD_MAC, Forwarding, forwarding_changes, wanted_forwarding
 
@@ -101,6 +109,47 @@ def test_a_nic_on_the_move_is_local_on_both_hosts_and_flooded_by_others():
     changes = forwarding_changes(third, after)
     assert changes.set_ends == (("52:4b:00:00:00:0a", "10.77.0.2"),)
     assert changes.count == 1
+
+
+def other_value(value):
+    """Return another value of the same type, or the same where this test knows none."""
+    if isinstance(value, Enum):
+        return next((one for one in type(value) if one is not value), value)
+    match value:
+        case bool():
+            return not value
+        case int() | float():
+            return value + 1
+        case str():
+            return f"{value}x" if value else "h3"
+        case tuple():
+            return (*value, "h3")
+        case CloudInit():
+            return CloudInit(hostname="other")
+    return value
+
+
+@pytest.mark.parametrize("type_", [VM, Host])
+def test_a_plan_reads_no_more_of_vms_and_hosts_than_is_said(type_):
+    """Changes of anything else are passed over, so nothing else may make another plan."""
+    read = {VM: read_of_vm, Host: read_of_host}[type_]
+    before = view([vm(10, "h1"), vm(11, "h2")], [nic(10), nic(11)])
+    plan = desired_network(before, "h1")
+    passed_over = []
+    for field in msgspec.structs.fields(type_):
+        if field.name == "id":
+            continue
+        changed = {VM: before.vms, Host: before.hosts}[type_][1]
+        after = msgspec.structs.replace(
+            changed, **{field.name: other_value(getattr(changed, field.name))}
+        )
+        assert after != changed, field.name
+        if read(after) == read(changed):
+            passed_over.append(field.name)
+            part = "vms" if type_ is VM else "hosts"
+            all_of_it = tuple(after if one is changed else one for one in getattr(before, part))
+            assert desired_network(dataclasses.replace(before, **{part: all_of_it}), "h1") == plan
+    assert {VM: "phase", Host: "memory_mib"}[type_] in passed_over
 
 
 def test_vms_that_are_nowhere_and_nics_without_vm_are_left_out():

@@ -145,9 +145,9 @@ def test_what_the_installer_copies_exists():
     text = (ROOT / "packaging" / "install.sh").read_text()
     parts = re.search(r'cp -a ([\w. -]+) "\$prefix/lib\.new/"', text)
     assert parts
-    hook = re.search(r"install -m 755 (\S+) /etc/libvirt/hooks/qemu", text)
-    assert hook
-    missing = [p for p in [*parts[1].split(), hook[1]] if not (ROOT / p).exists()]
+    hooks = dict(re.findall(r"install -m 755 (\S+) /etc/libvirt/hooks/(\S+)", text))
+    assert set(hooks.values()) == {"qemu", "qemu_hook_ask.py"}
+    missing = [p for p in [*parts[1].split(), *hooks] if not (ROOT / p).exists()]
     assert not missing
 
 

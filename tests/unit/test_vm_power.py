@@ -740,6 +740,39 @@ async def test_a_change_that_does_not_concern_the_network_is_not_applied(bench):
 
 
 @bench_test
+async def test_a_vm_that_is_placed_elsewhere_is_a_change_that_concerns_the_network(bench):
+    await bench.member.add_host(OTHER_ID, "h2", "192.0.2.2")
+    vm = await bench.member.add_vm()
+    async with running(bench.network.run):
+        await bench.network.ensure(bench.member.store.index, {100}, timeout_s=5)
+        assert [group.ports for group in bench.driver.plans[-1].port_groups] != [()]
+        await bench.member.change_vm(vm.id, host_id=OTHER_ID)
+        await bench.network.ensure(bench.member.store.index, {100}, timeout_s=5)
+        assert [group.ports for group in bench.driver.plans[-1].port_groups] == [()]
+
+
+@bench_test
+async def test_very_many_changes_at_once_come_into_few_plans(bench):
+    vm = await bench.member.add_vm()
+    apply = bench.driver.apply
+
+    async def slowly(plan):
+        await asyncio.sleep(0.2)
+        return await apply(plan)
+
+    async with running(bench.network.run):
+        await bench.network.ensure(bench.member.store.index, {100}, timeout_s=5)
+        bench.driver.apply = slowly
+        before = len(bench.driver.plans)
+        for number in range(40):
+            await bench.member.change_vm(vm.id, name=f"web{number}")
+            await asyncio.sleep(0.05)
+        await bench.network.ensure(bench.member.store.index, {100}, timeout_s=5)
+        assert bench.driver.plans[-1].port_groups[0].endpoints[0].name == "web39"
+        assert len(bench.driver.plans) - before <= 7, "two seconds, of which half are for plans"
+
+
+@bench_test
 async def test_rules_count_on_this_host_from_the_moment_a_card_is_in_their_group(bench):
     """Groups that no card is in aren't even read, so nothing of one may be missed when a card joins it."""
     store = bench.member.store

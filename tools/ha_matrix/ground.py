@@ -70,7 +70,8 @@ class Ground:
         """
         if shape.clock:
             await wall_clock.build()
-        return await cls.form(await Lab.up(name, shape.hosts, services=services_of(shape)), shape)
+        lab = await Lab.up(name, shape.hosts, services=services_of(shape), hollow=shape.hollow)
+        return await cls.form(lab, shape)
 
     @classmethod
     async def form(cls, lab: Lab, shape: Shape) -> Ground:

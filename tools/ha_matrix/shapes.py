@@ -9,6 +9,7 @@ WITNESS = Shape("two hosts and a witness", witness=("h3",))
 FOUR = Shape("four hosts", hosts=4)
 BOARDS = Shape("three hosts with BMCs", boards=True)
 CLOCK = Shape("three hosts with clocks of their own", clock=True)
+HOLLOW = Shape("three hosts with hollow guests", hollow=True)
 
-ORDER = (THREE, WITNESS, FOUR, BOARDS, CLOCK, MOONSHOT)
+ORDER = (THREE, WITNESS, FOUR, BOARDS, CLOCK, HOLLOW, MOONSHOT)
 """In this order they are made, each once if no row spoils it."""

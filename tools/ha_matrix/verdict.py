@@ -31,7 +31,7 @@ class Missed(Exception):
 @dataclass(frozen=True, slots=True)
 class Shape:
     """The cluster that a row is played on. `witness` names hosts that vote only, `boards` gives each host a BMC,
-    `clock` lets the wall clocks of agents and guards be set."""
+    `clock` lets the wall clocks of agents and guards be set, `hollow` makes guests of 64 MiB of which only the outside is there."""
 
     name: str = "three hosts"
     hosts: int = 3
@@ -39,6 +39,7 @@ class Shape:
     profile: str = "default"
     boards: bool = False
     clock: bool = False
+    hollow: bool = False
 
 
 THREE = Shape()

@@ -63,11 +63,13 @@ class Lab:
         *,
         services: Sequence[Service] | dict[str, Sequence[Service]] = PRODUCT,
         mtu: int = MTU,
+        hollow: bool = False,
     ) -> Lab:
         """Make a lab of that name, after removing any that is left over; all hosts are on and ready.
 
-        `services` are the same for all hosts, or chosen per host. When this fails, what was made is
-        removed by the next `up` or `remove`, and stays until then for a look.
+        `services` are the same for all hosts, or chosen per host. With `hollow`, guests of 64 MiB are processes that look like
+        guests and run nothing (`hollow_qemu`). When this fails, what was made is removed by the next `up` or `remove`, and
+        stays until then for a look.
 
         Raises:
             InvalidError: a bad name or number of hosts.
@@ -88,7 +90,15 @@ class Lab:
         layout.plan.write_bytes(msgspec.json.encode(plan))
         rng = system_random()
         for host in names:
-            provision(layout, host, hosts=names, services=chosen[host], mtu=mtu, rng=rng)
+            provision(
+                layout,
+                host,
+                hosts=names,
+                services=chosen[host],
+                mtu=mtu,
+                rng=rng,
+                hollow=hollow,
+            )
         lab = cls(layout, plan)
         await lab.wire.create(mtu=mtu)
         await lab._start_controller()

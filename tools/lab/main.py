@@ -18,6 +18,7 @@ from core.errors import PlatformError
 from tools.lab import cleanup
 from tools.lab.boards import CIPHER_SUITE, PASSWORD, USER
 from tools.lab.cluster import form_cluster, give_boards
+from tools.lab.hollow_qemu import HOLLOW_MIB
 from tools.lab.lab import Lab
 from tools.lab.layout import VENV_BIN
 
@@ -46,7 +47,7 @@ def _say(text: str) -> None:
 async def _up(args: argparse.Namespace) -> int:
     loop = asyncio.get_running_loop()
     began_s = loop.time()
-    lab = await Lab.up(args.lab, args.hosts)
+    lab = await Lab.up(args.lab, args.hosts, hollow=args.hollow)
     command = (
         "kvorum-lab" if shutil.which("kvorum-lab") else os.path.relpath(VENV_BIN / "kvorum-lab")
     )
@@ -206,6 +207,11 @@ def _parser() -> argparse.ArgumentParser:
     up = command("up", _up, "make a lab, after removing a leftover of the same name")
     up.add_argument("hosts", type=int, nargs="?", default=3)
     up.add_argument("--cluster", action="store_true", help="also make the hosts one cluster")
+    up.add_argument(
+        "--hollow",
+        action="store_true",
+        help=f"guests of {HOLLOW_MIB} MiB only look like guests and run nothing: for very many",
+    )
     down = command("down", _down, "remove every trace of a lab")
     down.add_argument("--all", action="store_true", help="of every lab on this machine")
     command("status", _status, "what is on, and why")

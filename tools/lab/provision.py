@@ -17,7 +17,12 @@ from core.clock import new_id
 from tools.lab.layout import PREFIX_LENGTH, REPOSITORY, Layout, host_address
 from tools.lab.services import Service
 
-HOOK_SOURCE = REPOSITORY / "ha/guard/qemu_hook.py"
+HOOK_SOURCES = {
+    "qemu": REPOSITORY / "ha/guard/qemu_hook.sh",
+    "qemu_hook_ask.py": REPOSITORY / "ha/guard/qemu_hook_ask.py",
+}
+QEMU = "/usr/bin/qemu-system-x86_64"
+HOLLOW_QEMU = REPOSITORY / "tools/lab/hollow_qemu.py"
 # Directory of the machine -> private directory of the host shown there.
 PRIVATE = {
     "/etc/kvorum": "etc-kvorum",
@@ -72,9 +77,9 @@ def _write_libvirt(directory: Path, host_uuid: str) -> None:
     (directory / "hooks").mkdir(parents=True)
     (directory / "libvirtd.conf").write_text(LIBVIRTD_CONF.format(host_uuid=host_uuid))
     (directory / "qemu.conf").write_text(QEMU_CONF)
-    if HOOK_SOURCE.exists():
-        shutil.copyfile(HOOK_SOURCE, directory / "hooks/qemu")
-        (directory / "hooks/qemu").chmod(0o755)
+    for name, source in HOOK_SOURCES.items():
+        shutil.copyfile(source, directory / "hooks" / name)
+        (directory / "hooks" / name).chmod(0o755)
 
 
 def _identity_files(state: Path, host: str, hosts: Sequence[str], host_uuid: str) -> dict[str, str]:
@@ -102,8 +107,9 @@ def provision(
     services: Sequence[Service],
     mtu: int,
     rng: random.Random,
+    hollow: bool = False,
 ) -> None:
-    """Write everything `host` boots with. The host must not exist yet."""
+    """Write everything `host` boots with. The host must not exist yet. With `hollow` it may have guests that nothing runs in."""
     state = layout.host_state(host)
     host_uuid = new_id(rng)
     for name in (*PRIVATE.values(), "log"):
@@ -115,6 +121,8 @@ def provision(
     binds = {place: str(state / name) for place, name in PRIVATE.items()}
     binds[SHARED_MOUNT] = str(layout.shared)
     binds |= _identity_files(state, host, hosts, host_uuid)
+    if hollow:
+        binds[QEMU] = str(HOLLOW_QEMU)
     boot = {
         "host": host,
         "wire": layout.wire,

@@ -19,17 +19,17 @@ from tools.demo.outside import last_write
 from tools.ha_matrix import sightings
 from tools.ha_matrix.ground import SHARED, Ground, Guest
 from tools.ha_matrix.numbers import percentile
+from tools.ha_matrix.shapes import HOLLOW
 from tools.ha_matrix.verdict import THREE, Missed, Row, Seen
+from tools.lab.hollow_qemu import HOLLOW_MIB
 
 PROMISED = 100
-VMS_OF_CORE = 8
-"""Each VM that starts again takes about a second of a core where QEMU translates: with more, the row measures this machine."""
-COUNT = int(os.environ.get("VMS", "0")) or min(PROMISED, VMS_OF_CORE * (os.cpu_count() or 1))
+COUNT = int(os.environ.get("VMS", "0")) or PROMISED
 REAL_OF = 5
 """One VM of so many has a guest that boots and writes; more would be a test of how fast two cores translate."""
 AT_ONCE = 4
 """As many as a small host starts side by side; more only wait in its queue."""
-MEMORY_MIB = 64
+MEMORY_MIB = HOLLOW_MIB
 EMPTY = "empty"
 HALT = bytes.fromhex("faf4ebfd")
 """A boot sector's whole program: no interrupts, halt, and again. A BIOS that looks for more to boot costs a hundredth of a core."""
@@ -229,9 +229,9 @@ def figures_of(run_s: list[float], write_s: list[float]) -> dict[str, float]:
 
 
 async def very_many(ground: Ground) -> Seen:
-    """Row 30: the host of very many VMs loses power. All QEMUs are real; one guest of five boots, and writes.
+    """Row 30: the host of very many VMs loses power. One of five is a real guest that boots and writes, the others are hollow.
 
-    These have a low priority, so they are started last: the cores that start the others have to translate them.
+    The real ones have a low priority, so they are started last: the cores that start the others have to translate them.
     """
     lost = ground.hosts[1]
     others = ground.others(lost)
@@ -253,7 +253,7 @@ async def very_many(ground: Ground) -> Seen:
         run_s = list(times.values())
         p95_s = percentile(run_s, 0.95)
         ran = (
-            f"{len(guests)} QEMUs without an operating system and {real} with a guest that writes: the first runs after "
+            f"{len(guests)} hollow guests and {real} that write: the first runs after "
             f"{min(run_s):.1f} s, p95 {p95_s:.1f} s, the last after {max(run_s):.1f} s, on two hosts that share "
             f"{os.cpu_count()} cores"
         )
@@ -357,7 +357,7 @@ ROWS = (
         f"a host with {COUNT} VMs loses power",
         "95 of 100 run again within 30 s, low priority last; guests that wrote write again",
         30.0,
-        THREE,
+        HOLLOW,
         very_many,
         spoils=True,
         deadline_s=ROW30_DEADLINE_S,

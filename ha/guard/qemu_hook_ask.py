@@ -1,9 +1,7 @@
 #!/usr/bin/python3 -IS
-"""libvirt's QEMU hook: no guest of ours starts, and none comes in by migration, unless the guard allows it.
+"""Ask the guard whether a guest may start here now. Run by the hook beside it as qemu_hook_ask.py NAME; exit code 1 means no.
 
-Run by libvirtd as /etc/libvirt/hooks/qemu NAME OPERATION SUB-OPERATION EXTRA. It closes the side doors: `virsh start`,
-autostart, a thread that comes late. No answer of the guard within a second means no. Guests that are not ours, and
-everything that is no start (`reconnect`, `started`, `stopped`, `release`, …), always pass.
+It closes the side doors: `virsh start`, autostart, a thread that comes late. No answer of the guard within a second means no.
 """
 
 from __future__ import annotations
@@ -15,7 +13,6 @@ import sys
 
 GUARD_SOCKET = "/run/kvorum/guard.sock"
 TIMEOUT_S = 1.0
-GATED = {("prepare", "begin"), ("migrate", "begin"), ("restore", "begin")}
 OURS = re.compile(r"kvorum-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
 
 
@@ -35,14 +32,10 @@ def ask_guard(vm_id: str) -> str:
         return f"the guard does not answer for vm {vm_id} ({error}): is kvorum-guard running?"
 
 
-def main(argv: list[str]) -> int:
+def main(name: str) -> int:
     """Return 0 to let libvirt go on, 1 to stop it."""
-    if len(argv) < 3 or (argv[1], argv[2]) not in GATED or not argv[0].startswith("kvorum-"):
-        return 0
-    match = OURS.fullmatch(argv[0])
-    refusal = (
-        ask_guard(match.group(1)) if match else f"{argv[0]!r} is not a domain that kvorum made"
-    )
+    match = OURS.fullmatch(name)
+    refusal = ask_guard(match.group(1)) if match else f"{name!r} is not a domain that kvorum made"
     if refusal:
         sys.stderr.write(refusal + "\n")
         return 1
@@ -50,4 +43,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1]))
