@@ -7,18 +7,21 @@ the whole process group on timeout or cancellation, and keeps secrets out of the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
-from collections.abc import Sequence
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from core.errors import PlatformError
 
 log = logging.getLogger(__name__)
 
 STDERR_TAIL_BYTES = 4096
-STREAM_LIMIT_BYTES = 1 << 16
+CHUNK_BYTES = 1 << 16
 
 
 class CommandError(PlatformError):
@@ -67,11 +70,101 @@ def _kill_group(pid: int) -> None:
         return
 
 
-async def _end(process: asyncio.subprocess.Process, transport: asyncio.SubprocessTransport) -> None:
-    """Kill the process group. What left the group keeps the pipes open, so they are closed before waiting."""
-    _kill_group(process.pid)
-    transport.close()
-    await process.wait()
+def _given(content: bytes) -> BinaryIO:
+    """Return a file in memory that holds what a program is to read."""
+    file = os.fdopen(os.memfd_create("input"), "w+b")
+    file.write(content)
+    file.seek(0)
+    return file
+
+
+class _Program:
+    """A running program and the pipes it writes to.
+
+    It isn't started by the event loop: that copies the memory map of the agent (`fork`), for which an agent stands still for 10 ms
+    and more. The standard library doesn't (`vfork`). Nor are the pipes read by transports: those of uvloop close a pipe twice, and
+    the second time the number may be another thread's file.
+    """
+
+    def __init__(
+        self, argv: Sequence[str], given: bytes | None, env: Mapping[str, str] | None
+    ) -> None:
+        with contextlib.ExitStack() as stack:
+            stdin = subprocess.DEVNULL if given is None else stack.enter_context(_given(given))
+            self._process = subprocess.Popen(
+                argv,
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+                env=env,
+            )
+        assert self._process.stdout is not None and self._process.stderr is not None
+        self._stdout, self._stderr = self._process.stdout, self._process.stderr
+
+    async def output(self) -> tuple[bytes, bytes]:
+        """Return all it wrote, once it has ended; when this is cancelled, call `end`."""
+        stdout, stderr = await asyncio.gather(
+            _all_of(self._stdout.fileno()), _all_of(self._stderr.fileno())
+        )
+        await self._ended()
+        return stdout, stderr
+
+    async def end(self) -> None:
+        """Kill the process group, and wait for the program; not for what left the group, which may hold the pipes for long."""
+        _kill_group(self._process.pid)
+        await self._ended()
+
+    def close(self) -> None:
+        """Close the pipes."""
+        self._stdout.close()
+        self._stderr.close()
+
+    @property
+    def code_number(self) -> int:
+        """With what it ended; minus a signal's number if it was killed."""
+        return self._process.wait()
+
+    async def _ended(self) -> None:
+        descriptor = os.pidfd_open(self._process.pid)
+        try:
+            await _until_readable(descriptor, lambda: True)
+        finally:
+            os.close(descriptor)
+        self._process.wait()
+
+
+async def _all_of(descriptor: int) -> bytes:
+    """Return what comes through a pipe until nobody holds its other end any more."""
+    os.set_blocking(descriptor, False)
+    chunks: list[bytes] = []
+
+    def read_some() -> bool:
+        try:
+            chunks.append(os.read(descriptor, CHUNK_BYTES))
+        except BlockingIOError:
+            return False
+        return not chunks[-1]
+
+    await _until_readable(descriptor, read_some)
+    return b"".join(chunks)
+
+
+async def _until_readable(descriptor: int, enough: Callable[[], bool]) -> None:
+    """Call `enough` each time when there is something to read, until it says so."""
+    loop = asyncio.get_running_loop()
+    done = asyncio.Event()
+
+    def look() -> None:
+        if not done.is_set() and enough():
+            loop.remove_reader(descriptor)
+            done.set()
+
+    loop.add_reader(descriptor, look)
+    try:
+        await done.wait()
+    finally:
+        loop.remove_reader(descriptor)
 
 
 async def run(
@@ -94,31 +187,24 @@ async def run(
     loop = asyncio.get_running_loop()
     began_s = loop.time()
     try:
-        transport, protocol = await loop.subprocess_exec(
-            lambda: asyncio.subprocess.SubprocessStreamProtocol(STREAM_LIMIT_BYTES, loop),
-            *argv,
-            stdin=asyncio.subprocess.PIPE if input is not None else asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-            env=env,
-        )
+        program = _Program(argv, input, env)
     except FileNotFoundError:
         raise CommandError(shown, 127, "no such program") from None
     except OSError as error:
         raise CommandError(shown, 126, error.strerror or "can't be run") from None
-    process = asyncio.subprocess.Process(transport, protocol, loop)
     try:
         async with asyncio.timeout(timeout_s):
-            stdout, stderr = await process.communicate(input)
+            stdout, stderr = await program.output()
     except TimeoutError:
-        await _end(process, transport)
+        await program.end()
         raise CommandTimeoutError(f"{shown[0]} did not end within {timeout_s:g} s") from None
-    except asyncio.CancelledError:
-        await _end(process, transport)
+    except BaseException:
+        await program.end()
         raise
+    finally:
+        program.close()
     log.debug("command ended", extra={"argv": shown, "seconds": round(loop.time() - began_s, 3)})
-    if process.returncode != 0:
+    if program.code_number != 0:
         tail = _without(stderr[-STDERR_TAIL_BYTES:].decode("utf-8", "replace"), secret_args)
-        raise CommandError(shown, process.returncode or 0, tail)
+        raise CommandError(shown, program.code_number, tail)
     return CommandResult(stdout, stderr)

@@ -34,13 +34,18 @@ PAUSE_REASON: dict[int, str] = {
 def read_domain_states(
     connection: libvirt.virConnect, leaving: frozenset[str]
 ) -> tuple[DomainState, ...]:
-    """Return all running domains of ours. `leaving`: ids that this process migrates away."""
+    """Return all running domains of ours. `leaving`: ids that this process migrates away.
+
+    What all of them do comes in one answer; what we wrote into each has to be asked for one by one.
+    """
     states = []
-    for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
+    for domain, stats in connection.getAllDomainStats(
+        libvirt.VIR_DOMAIN_STATS_STATE, libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE
+    ):
         if vm_id_of(domain.name()) is None:
             continue
         try:
-            states.append(read_state(domain, leaving))
+            states.append(_state(domain, stats["state.state"], stats["state.reason"], leaving))
         except libvirt.libvirtError as error:
             if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # it has just ended
                 raise
@@ -50,6 +55,12 @@ def read_domain_states(
 def read_state(domain: libvirt.virDomain, leaving: frozenset[str]) -> DomainState:
     """Return what one domain does."""
     number, reason_number = domain.state()
+    return _state(domain, number, reason_number, leaving)
+
+
+def _state(
+    domain: libvirt.virDomain, number: int, reason_number: int, leaving: frozenset[str]
+) -> DomainState:
     status = STATUS.get(number, DomainStatus.UNKNOWN)
     reason = (
         PAUSE_REASON.get(reason_number, str(reason_number)) if status is DomainStatus.PAUSED else ""

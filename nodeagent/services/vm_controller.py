@@ -12,7 +12,7 @@ import logging
 from msgspec.structs import replace
 
 from core.errors import PlatformError
-from core.model import VM, Lease, Severity, Task, VMPhase
+from core.model import VM, Event, Lease, Severity, Task, VMPhase
 from ha.start_order import StartGate, rank
 from nodeagent.compute.hypervisor import IO_ERROR, DomainState
 from nodeagent.node import Node
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 POLL_S = 5.0
 QUICK_S = 1.0
-LOOKS_SHARE = 0.2
+LOOKS_SHARE = 0.1
 """The part of the time in which guests are looked at: each look asks libvirt about every guest of the host, and while many are
 started, every one of their changes would be a reason to look again."""
 PAUSE_S_MAX = 1.0
@@ -205,11 +205,7 @@ class VmController:
         match action:
             case Action.START:
                 async with self._starts:
-                    await self._power.start(vm_id)
-                vm = self._store.need(VM, vm_id)
-                await self._events.record(
-                    "vm-started", vm, f"VM {vm.name} was started on {self._node.host_name}"
-                )
+                    await self._power.start(vm_id, tell=self._started)
             case Action.DESTROY:
                 await self._power.destroy(vm_id)
                 log.warning("a guest that is not wanted here was stopped", extra={"vm": vm_id})
@@ -225,6 +221,10 @@ class VmController:
                 await self._storage_loss.leave(vm_id)
             case _:
                 return
+
+    def _started(self, vm: VM) -> tuple[Event, ...]:
+        message = f"VM {vm.name} was started on {self._node.host_name}"
+        return (self._events.make("vm-started", vm, message),)
 
     async def _report_paused(self, vm_id: str) -> None:
         vm = self._store.need(VM, vm_id)

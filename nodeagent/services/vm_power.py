@@ -14,7 +14,16 @@ from collections.abc import Awaitable, Callable
 from msgspec.structs import replace
 
 from core.errors import ConflictError, PlatformError, TemporaryError
-from core.model import VM, DataStorage, DataStorageKind, Nic, PortGroup, PowerState, VMPhase
+from core.model import (
+    VM,
+    DataStorage,
+    DataStorageKind,
+    Event,
+    Nic,
+    PortGroup,
+    PowerState,
+    VMPhase,
+)
 from netfabric.names import bridge_name, tap_name
 from nodeagent.compute.domain_spec import (
     Accelerator,
@@ -44,6 +53,15 @@ def unshaped(spec: DomainSpec, tags: tuple[str, ...]) -> DomainSpec:
     """Return the spec as it is."""
     del tags
     return spec
+
+
+Telling = Callable[[VM], tuple[Event, ...]]
+
+
+def untold(vm: VM) -> tuple[Event, ...]:
+    """Tell nobody that a VM runs."""
+    del vm
+    return ()
 
 
 StoragesAnswer = Callable[[tuple[DataStorage, ...]], Awaitable[None]]
@@ -81,8 +99,10 @@ class VmPower:
         self._busy: set[str] = set()
         self.closing = False  # the host goes down: nothing is started here any more
 
-    async def start(self, vm_id: str) -> None:
+    async def start(self, vm_id: str, *, tell: Telling = untold) -> None:
         """Make the VM run here; nothing happens when it does. Its host must be this one.
+
+        `tell` gives the events that are recorded together with it.
 
         Raises:
             ConflictError: it belongs elsewhere, is wanted stopped, or the guard refuses (no lease).
@@ -96,7 +116,7 @@ class VmPower:
             raise TemporaryError("the VM is being started or stopped already")
         self._busy.add(vm_id)
         try:
-            await self._start(vm_id)
+            await self._start(vm_id, tell)
         finally:
             self._busy.discard(vm_id)
 
@@ -177,7 +197,7 @@ class VmPower:
             for nic in nics_of(self._store, vm.id)
         }
 
-    async def _start(self, vm_id: str) -> None:
+    async def _start(self, vm_id: str, tell: Telling) -> None:
         vm = self._store.need(VM, vm_id)
         if vm.host_id != self._node.host_id:
             raise ConflictError(f"VM {vm.name!r} belongs to another host now")
@@ -185,7 +205,7 @@ class VmPower:
             raise ConflictError(f"VM {vm.name!r} is wanted stopped")
         domain = await self._node.hypervisor.get(vm_id)
         current = domain is not None and domain.generation == vm.generation
-        if domain is not None and current and await self._adopt(vm, domain):
+        if domain is not None and current and await self._adopt(vm, domain, tell):
             return
         if domain is not None:
             await self.destroy(vm_id)
@@ -207,7 +227,7 @@ class VmPower:
             async with asyncio.timeout(30):
                 await self._take_back(vm_id, spec.generation)
             raise
-        await self.report_running(vm_id)
+        await self.report_running(vm_id, tell=tell)
 
     async def _take_back(self, vm_id: str, generation: int) -> None:
         """Take down what a start has left, but not a guest of another generation, that arrived while the start hung."""
@@ -232,7 +252,7 @@ class VmPower:
         if now.host_id != self._node.host_id or now.generation != generation:
             raise ConflictError(f"VM {now.name!r} was taken over while it was being started")
 
-    async def _adopt(self, vm: VM, domain: DomainState) -> bool:
+    async def _adopt(self, vm: VM, domain: DomainState, tell: Telling) -> bool:
         """Go on with a guest of this generation that runs or waits here, e.g. after the agent was killed."""
         await self._node.guard.check(vm.id, generation=vm.generation)
         match domain.status:
@@ -244,7 +264,7 @@ class VmPower:
                 await self._node.hypervisor.resume(vm.id)
             case _:
                 return False
-        await self.report_running(vm.id)
+        await self.report_running(vm.id, tell=tell)
         return True
 
     async def _claimed(self, vm: VM) -> DomainSpec:
@@ -267,16 +287,13 @@ class VmPower:
         await self._network.ensure(index, self.networks_of(vm), timeout_s=NETWORK_TIMEOUT_S)
         return self._spec(claimed)
 
-    async def report_running(self, vm_id: str) -> None:
-        """Record that the guest runs here."""
+    async def report_running(self, vm_id: str, *, tell: Telling = untold) -> None:
+        """Record that the guest runs here, if that is news, with the events that `tell` gives."""
         vm = self._store.need(VM, vm_id)
         done = vm.phase is VMPhase.RUNNING and not vm.blocked_reason and not vm.migrating_to_host_id
         if vm.host_id == self._node.host_id and not done:
-            await self._store.apply(
-                puts=(
-                    replace(vm, phase=VMPhase.RUNNING, blocked_reason="", migrating_to_host_id=""),
-                )
-            )
+            runs = replace(vm, phase=VMPhase.RUNNING, blocked_reason="", migrating_to_host_id="")
+            await self._store.apply(puts=(runs, *tell(vm)))
 
     def _spec(self, vm: VM) -> DomainSpec:
         disks, nics = disks_of(self._store, vm.id), nics_of(self._store, vm.id)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -53,6 +54,80 @@ async def test_a_program_without_input_reads_nothing_of_ours():
 async def test_output_larger_than_any_buffer_is_whole():
     result = await run(["head", "-c", "3000000", "/dev/zero"], timeout_s=10)
     assert len(result.stdout) == 3_000_000
+
+
+async def test_input_larger_than_any_buffer_is_whole_and_need_not_be_read():
+    given = os.urandom(3_000_000)
+    assert (await run(["cat"], timeout_s=10, input=given)).stdout == given
+    assert (await run(["true"], timeout_s=10, input=given)).stdout == b""
+
+
+async def _run_in_every_way() -> None:
+    await run(["cat"], timeout_s=5, input=b"x")
+    with pytest.raises(CommandError):
+        await run(["false"], timeout_s=5)
+    with pytest.raises(CommandError):
+        await run(["no-such-program"], timeout_s=5, input=b"x")
+    with pytest.raises(CommandTimeoutError):
+        await run(["sleep", "60"], timeout_s=0.05)
+    task = asyncio.create_task(run(["sleep", "60"], timeout_s=5), name="cancelled")
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.sleep(0)
+
+
+def _left_open() -> tuple[int, list[str]]:
+    """Return how many files this process has open, and its children."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return len(os.listdir("/proc/self/fd")), children
+
+
+@pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_nothing_stays_open_and_no_zombie_is_left(factory):
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(_run_in_every_way())
+        before = _left_open()
+        for _ in range(3):
+            runner.run(_run_in_every_way())
+        assert _left_open() == before
+
+
+class _OthersFiles(threading.Thread):
+    """Opens and closes files all the time, and notes when one was closed by somebody else."""
+
+    def __init__(self) -> None:
+        super().__init__(name="others-files", daemon=True)
+        self.enough = threading.Event()
+        self.problem = ""
+
+    def run(self) -> None:
+        while not (self.problem or self.enough.is_set()):
+            mine = [os.open("/dev/null", os.O_RDONLY) for _ in range(8)]
+            for descriptor in mine:
+                try:
+                    os.close(descriptor)
+                except OSError as error:
+                    self.problem = str(error)
+
+
+async def _run_many() -> None:
+    for _ in range(150):
+        await run(["true"], timeout_s=5)
+
+
+def test_files_of_other_threads_are_not_closed():
+    """uvloop's transports close a pipe twice; the number may be another thread's by the second time."""
+    others = [_OthersFiles() for _ in range(3)]
+    for thread in others:
+        thread.start()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_run_many())
+    for thread in others:
+        thread.enough.set()
+        thread.join()
+    assert [thread.problem for thread in others] == ["", "", ""]
 
 
 async def test_arguments_reach_the_program_as_they_are():

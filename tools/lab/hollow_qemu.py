@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
-import signal
 import socket
 import sys
 from typing import Any, NoReturn
@@ -216,16 +214,13 @@ _COUNTERS = (
 class Monitor:
     """The guest's end of libvirt's monitor, one connection at a time; libvirtd comes again after a restart."""
 
-    def __init__(self, listener: socket.socket, guest: Hollow, ending: int) -> None:
+    def __init__(self, listener: socket.socket, guest: Hollow) -> None:
         self._listener = listener
         self._guest = guest
-        self._ending = ending
 
     def serve(self) -> None:
-        """Answer until the guest is asked or told to end."""
+        """Answer until the guest is asked to end."""
         while True:
-            if self._ending in select.select([self._listener.fileno(), self._ending], [], [])[0]:
-                return
             connection, _ = self._listener.accept()
             with connection:
                 if self._talk(connection):
@@ -235,9 +230,6 @@ class Monitor:
         _say(connection, {"QMP": {"version": VERSION, "capabilities": []}})
         heard = b""
         while True:
-            if self._ending in select.select([connection.fileno(), self._ending], [], [])[0]:
-                _tell(connection, "SHUTDOWN", guest=False, reason="host-signal")
-                return True
             received = connection.recv(1 << 16)
             heard += received
             if not received or len(heard) > LINE_MAX:
@@ -294,12 +286,8 @@ def main(argv: list[str]) -> None:
     for path, writable in disks(blockdevs(argv)).items():
         os.open(path, os.O_RDWR if writable else os.O_RDONLY)
     _, terminal = os.openpty()
-    ending, told = os.pipe()
-    os.set_blocking(told, False)
-    signal.set_wakeup_fd(told)
-    signal.signal(signal.SIGTERM, lambda *_: None)
     listener = socket.socket(fileno=monitor_fd(argv))
-    Monitor(listener, Hollow(argv, os.ttyname(terminal)), ending).serve()
+    Monitor(listener, Hollow(argv, os.ttyname(terminal))).serve()
 
 
 if __name__ == "__main__":
