@@ -69,7 +69,9 @@ async def test_libvirt_pauses_and_ends_it_and_finds_it_again(lab: Lab) -> None:
     assert await virsh(lab, "domstate", "kept") == "running"
     await virsh(lab, "suspend", "kept")
     assert await virsh(lab, "domstate", "kept") == "paused"
+    before = lab.service_pid("h1", "libvirtd")
     lab.kill("h1", "libvirtd")
+    await poll(lambda: lab.service_pid("h1", "libvirtd") not in (None, before), 20)
     await lab.wait_ready("h1")
     assert await virsh(lab, "domstate", "kept") == "paused"
     await virsh(lab, "resume", "kept")

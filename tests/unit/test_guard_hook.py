@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from ha.guard.control import answer
+from ha.guard.lease_clock import Refusal
+from ha.guard.qemu_hook_ask import YES
 
 ROOT = Path(__file__).resolve().parents[2]
 HOOK, ASK = ROOT / "ha/guard/qemu_hook.sh", ROOT / "ha/guard/qemu_hook_ask.py"
@@ -31,6 +36,24 @@ def test_no_answer_of_the_guard_means_no(hooks, operation):
     refused = hook(hooks, OURS, operation, "begin", "-")
     assert refused.returncode == 1
     assert "does not answer" in refused.stderr
+
+
+def test_the_hook_tells_the_guards_answers_apart_by_how_they_begin():
+    """It doesn't parse them, for speed, so the guard may not begin its answers otherwise."""
+
+    def refuse(request):
+        raise Refusal("not-granted", "not granted")
+
+    yes = json.dumps(answer(b'{"op": "check"}', lambda request: {"generation": 3})).encode()
+    no = json.dumps(answer(b'{"op": "check"}', refuse)).encode()
+    broken = json.dumps(answer(b"{", refuse)).encode()
+    assert [line.startswith(YES) for line in (yes, no, broken, b"", b"{}")] == [
+        True,
+        False,
+        False,
+        False,
+        False,
+    ]
 
 
 @pytest.mark.parametrize(
