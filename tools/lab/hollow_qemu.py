@@ -4,7 +4,7 @@
 A lab that asks for hollow guests shows this file to its hosts as `qemu-system-x86_64`. libvirt runs it with QEMU's arguments. A
 guest of `HOLLOW_MIB` becomes hollow: a process that has the guest's name, its disks open and its card's tap, answers libvirt's
 monitor (QMP, as QEMU 7.2 and libvirt 9.0 speak it), and runs no instruction of the guest. So guard, agent, libvirt and observer
-see a guest, and it costs a tenth of one. Everything else, libvirt's questions about QEMU among them, is handed to the real QEMU.
+see a guest, and it costs an eighth of one to start. Everything else, libvirt's questions about QEMU among them, is handed to the real QEMU.
 """
 
 from __future__ import annotations
@@ -223,8 +223,11 @@ class Monitor:
         while True:
             connection, _ = self._listener.accept()
             with connection:
-                if self._talk(connection):
-                    return
+                try:
+                    if self._talk(connection):
+                        return
+                except OSError:
+                    continue  # libvirtd was killed in the middle of a word
 
     def _talk(self, connection: socket.socket) -> bool:
         _say(connection, {"QMP": {"version": VERSION, "capabilities": []}})
@@ -242,8 +245,7 @@ class Monitor:
     def _obey(self, connection: socket.socket, asked: dict[str, Any]) -> bool:
         """Answer one command; return whether it ends the guest."""
         command = asked["execute"]
-        ends = command in ("quit", "system_powerdown")
-        if ends:
+        if command in ("quit", "system_powerdown"):
             reason = "host-qmp-quit" if command == "quit" else "guest-shutdown"
             _say(connection, {"return": {}, "id": asked.get("id")})
             _tell(connection, "SHUTDOWN", guest=command != "quit", reason=reason)
