@@ -773,6 +773,26 @@ async def test_very_many_changes_at_once_come_into_few_plans(bench):
 
 
 @bench_test
+async def test_guests_are_looked_at_a_tenth_of_the_time_however_much_changes(bench):
+    vm = await bench.member.add_vm()
+    list_domains, looks = bench.hypervisor.list_domains, []
+
+    async def slowly():
+        looks.append(vm.id)
+        await asyncio.sleep(0.05)
+        return await list_domains()
+
+    bench.hypervisor.list_domains = slowly
+    async with bench.with_controller():
+        await until(bench.phase_is(vm.id, VMPhase.RUNNING))
+        looks.clear()
+        for number in range(200):
+            await bench.member.change_vm(vm.id, description=str(number))
+            await asyncio.sleep(0.05)
+    assert 10 <= len(looks) <= 22, "ten seconds of changes"
+
+
+@bench_test
 async def test_rules_count_on_this_host_from_the_moment_a_card_is_in_their_group(bench):
     """Groups that no card is in aren't even read, so nothing of one may be missed when a card joins it."""
     store = bench.member.store
