@@ -15,12 +15,12 @@ import msgspec
 
 from core.errors import ConflictError, InvalidError, NotFoundError, PermanentError, TemporaryError
 from storage import qemu_img
+from storage.directory_layers import SUFFIX, DirectoryLayers, base_of
 from storage.driver import DISKS, IMAGES, SEEDS, DiskFacts
 from storage.file_thread import CALL_TIMEOUT_S, FileThread
 from storage.ids import check_id, check_sha256, check_storage_path, is_id, is_sha256
 from storage.image_bytes import SECTOR_BYTES
 from storage.image_check import ImageFormat, check_image
-from storage.image_qcow2 import linked_base
 from storage.sizes import Capacity, capacity_of, format_size
 from storage.verified_copy import marker_path
 from storage.whole_files import (
@@ -39,7 +39,6 @@ from storage.whole_files import (
 MARKER_NAME = "kvorum-storage.json"
 DISK_MAX_BYTES = 64 << 40
 CHECKED = b"kvorum"
-SUFFIX = ".qcow2"
 
 T = TypeVar("T")
 
@@ -52,7 +51,7 @@ class StorageMarker(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _DirectoryDriver:
-    """What local and shared directories have in common; see `DataStorageDriver`."""
+    """What local and shared directories have in common; see `DataStorageDriver`. They keep `layers`."""
 
     def __init__(
         self, storage_id: str, path: str | Path, *, host_id: str, timeout_s: float = CALL_TIMEOUT_S
@@ -61,6 +60,7 @@ class _DirectoryDriver:
         self._path = check_storage_path(str(path))
         self._host_id = check_id(host_id, "host")
         self._files = FileThread(str(path), timeout_s=timeout_s)
+        self.layers = DirectoryLayers(self)
 
     @property
     def storage_id(self) -> str:
@@ -69,6 +69,11 @@ class _DirectoryDriver:
     @property
     def path(self) -> Path:
         return self._path
+
+    @property
+    def host_id(self) -> str:
+        """The host whose view of the directory this is."""
+        return self._host_id
 
     def disk_path(self, disk_id: str) -> Path:
         return self._path / DISKS / f"{check_id(disk_id, 'disk')}{SUFFIX}"
@@ -84,7 +89,7 @@ class _DirectoryDriver:
         raise NotImplementedError
 
     async def ensure_ready(self) -> None:
-        await self._at("use the data storage", self._probe)
+        await self.at("use the data storage", self._probe)
 
     def check(self) -> None:
         """Write a few bytes, read them back and remove them. Blocks, perhaps for ever: for a thread of the caller's.
@@ -109,7 +114,7 @@ class _DirectoryDriver:
             raise OSError("what was written did not come back")
 
     async def capacity(self) -> Capacity:
-        return await self._at("measure the data storage", lambda: capacity_of(self._path))
+        return await self.at("measure the data storage", lambda: capacity_of(self._path))
 
     async def create_disk(
         self, disk_id: str, size_bytes: int, base_sha256: str | None = None
@@ -120,19 +125,19 @@ class _DirectoryDriver:
             raise InvalidError(
                 "a disk has a multiple of 512 bytes, at most 64 TiB: choose another size"
             )
-        await self._at("create the disk", lambda: self._check_base(base, size_bytes))
+        await self.at("create the disk", lambda: self._check_base(base, size_bytes))
         if await self.disk_exists(disk_id):
             return await self._accept_existing(disk_id, size_bytes, base)
         unfinished = final.parent / unfinished_name(self._host_id)
         try:
             await qemu_img.create(unfinished, size_bytes, base)
-            await self._at("create the disk", lambda: publish_new(unfinished, final, PRIVATE_MODE))
+            await self.at("create the disk", lambda: publish_new(unfinished, final, PRIVATE_MODE))
         except PermanentError as error:
             if not isinstance(error.__cause__, FileExistsError):
                 raise
             return await self._accept_existing(disk_id, size_bytes, base)
         finally:
-            await self._files.clean_up("remove an unfinished disk", lambda: discard(unfinished))
+            await self.clean_up("remove an unfinished disk", lambda: discard(unfinished))
         return final
 
     async def delete_disk(self, disk_id: str) -> None:
@@ -145,11 +150,11 @@ class _DirectoryDriver:
             path.unlink(missing_ok=True)
             sync_path(path.parent)
 
-        await self._at("delete the disk", remove)
+        await self.at("delete the disk", remove)
 
     async def disk_exists(self, disk_id: str) -> bool:
         path = self.disk_path(disk_id)
-        return await self._at("look for the disk", path.exists)
+        return await self.at("look for the disk", path.exists)
 
     async def resize_disk(self, disk_id: str, size_bytes: int) -> None:
         found = await self.disk_facts(disk_id)
@@ -165,20 +170,20 @@ class _DirectoryDriver:
                 "a disk has a multiple of 512 bytes, at most 64 TiB: choose another size"
             )
         await qemu_img.resize(found.path, size_bytes)
-        await self._at("resize the disk", lambda: sync_path(found.path))
+        await self.at("resize the disk", lambda: sync_path(found.path))
 
     async def list_disks(self) -> tuple[str, ...]:
-        return await self._at("list the disks", lambda: self._stems(DISKS, is_id))
+        return await self.at("list the disks", lambda: self._stems(DISKS, is_id))
 
     async def list_images(self) -> tuple[str, ...]:
-        return await self._at("list the images", lambda: self._stems(IMAGES, is_sha256))
+        return await self.at("list the images", lambda: self._stems(IMAGES, is_sha256))
 
     async def delete_image(self, sha256: str) -> None:
         path = self.image_path(sha256)
 
         def remove() -> None:
             for disk in (self._path / DISKS).glob(f"*{SUFFIX}"):
-                if self._base_of(disk) == path:
+                if base_of(disk) == path:
                     raise ConflictError(
                         f"image {sha256} is used by disk {disk.stem}: delete the disk first"
                     )
@@ -186,7 +191,7 @@ class _DirectoryDriver:
             path.unlink(missing_ok=True)
             sync_path(path.parent)
 
-        await self._at("delete the cached image", remove)
+        await self.at("delete the cached image", remove)
 
     async def disk_facts(self, disk_id: str) -> DiskFacts:
         if not await self.disk_exists(disk_id):
@@ -197,7 +202,7 @@ class _DirectoryDriver:
 
     async def sweep(self, host_id: str = "") -> int:
         gone = host_id or self._host_id
-        return await self._at(
+        return await self.at(
             "clean the data storage",
             lambda: sum(
                 sweep_unfinished(self._path / name, gone) for name in ("", IMAGES, DISKS, SEEDS)
@@ -207,7 +212,7 @@ class _DirectoryDriver:
     def close(self) -> None:
         self._files.close()
 
-    async def _at(self, what: str, work: Callable[[], T]) -> T:
+    async def at(self, what: str, work: Callable[[], T]) -> T:
         """Run blocking work, after making sure in the same breath that it will happen on the storage."""
 
         def checked() -> T:
@@ -215,6 +220,10 @@ class _DirectoryDriver:
             return work()
 
         return await self._files.call(what, checked)
+
+    async def clean_up(self, what: str, work: Callable[[], object]) -> None:
+        """Have something left over removed, behind all that was called so far; see `FileThread.clean_up`."""
+        await self._files.clean_up(what, work)
 
     def _make_directories(self) -> None:
         for name in (IMAGES, DISKS, SEEDS):
@@ -253,15 +262,6 @@ class _DirectoryDriver:
                 f"{found.base_path or 'no image'}: delete it first, or use another id"
             )
         return found.path
-
-    @staticmethod
-    def _base_of(disk: Path) -> Path | None:
-        try:
-            with disk.open("rb") as file:
-                base = linked_base(file)
-        except FileNotFoundError:  # deleted meanwhile
-            return None
-        return Path(base) if base else None
 
     def _stems(self, name: str, wanted: Callable[[str], bool]) -> tuple[str, ...]:
         return tuple(

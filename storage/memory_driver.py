@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from core.errors import ConflictError, InvalidError, NotFoundError, TemporaryError
-from storage.directory_driver import DISK_MAX_BYTES, SUFFIX
+from storage.directory_driver import DISK_MAX_BYTES
+from storage.directory_layers import SUFFIX
 from storage.driver import DISKS, IMAGES, SEEDS, DiskFacts
 from storage.errors import NoSpaceError
 from storage.ids import check_id, check_sha256
 from storage.image_bytes import SECTOR_BYTES
+from storage.layers import Sure
 from storage.sizes import Capacity
 
 
@@ -29,6 +31,7 @@ class MemoryDriver:
         self.in_use: set[str] = set()
         self.free_bytes = 1 << 40
         self._fenced: set[tuple[str, str]] = set()
+        self.layers = MemoryLayers(self, self._disks)
 
     @property
     def storage_id(self) -> str:
@@ -43,13 +46,13 @@ class MemoryDriver:
         self._images[check_sha256(sha256)] = virtual_size_bytes
 
     async def create_storage(self) -> None:
-        self._require_present()
+        self.require_present()
 
     async def ensure_ready(self) -> None:
-        self._require_present()
+        self.require_present()
 
     async def capacity(self) -> Capacity:
-        self._require_present()
+        self.require_present()
         return Capacity(total_bytes=1 << 40, free_bytes=self.free_bytes)
 
     async def create_disk(
@@ -61,7 +64,7 @@ class MemoryDriver:
             raise InvalidError(
                 "a disk has a multiple of 512 bytes, at most 64 TiB: choose another size"
             )
-        self._require_present()
+        self.require_present()
         if base_sha256 is not None:
             if base_sha256 not in self._images:
                 raise NotFoundError(
@@ -80,8 +83,8 @@ class MemoryDriver:
 
     async def delete_disk(self, disk_id: str) -> None:
         self.disk_path(disk_id)
-        self._require_present()
-        self._require_unused(disk_id)
+        self.require_present()
+        self.require_unused(disk_id)
         self._disks.pop(disk_id, None)
 
     def disk_path(self, disk_id: str) -> Path:
@@ -95,7 +98,7 @@ class MemoryDriver:
 
     async def disk_exists(self, disk_id: str) -> bool:
         self.disk_path(disk_id)
-        self._require_present()
+        self.require_present()
         return disk_id in self._disks
 
     async def resize_disk(self, disk_id: str, size_bytes: int) -> None:
@@ -107,20 +110,20 @@ class MemoryDriver:
                 "a disk has a multiple of 512 bytes, at most 64 TiB: choose another size"
             )
         if size_bytes != found.virtual_size_bytes:
-            self._require_unused(disk_id)
+            self.require_unused(disk_id)
             self._disks[disk_id] = replace(found, virtual_size_bytes=size_bytes)
 
     async def list_disks(self) -> tuple[str, ...]:
-        self._require_present()
+        self.require_present()
         return tuple(sorted(self._disks))
 
     async def list_images(self) -> tuple[str, ...]:
-        self._require_present()
+        self.require_present()
         return tuple(sorted(self._images))
 
     async def delete_image(self, sha256: str) -> None:
         path = self.image_path(sha256)
-        self._require_present()
+        self.require_present()
         if any(disk.base_path == path for disk in self._disks.values()):
             raise ConflictError(f"image {sha256} is used by a disk: delete the disk first")
         self._images.pop(sha256, None)
@@ -131,7 +134,7 @@ class MemoryDriver:
         return self._disks[disk_id]
 
     async def sweep(self, host_id: str = "") -> int:
-        self._require_present()
+        self.require_present()
         return 0
 
     def close(self) -> None:
@@ -144,12 +147,12 @@ class MemoryDriver:
 
     async def fence(self, host_id: str, boot_id: str) -> None:
         """See `FencingStorage`."""
-        self._require_present()
+        self.require_present()
         self._fenced.add((host_id, boot_id))
 
     async def readmit(self, host_id: str, boot_id: str) -> None:
         """See `FencingStorage`."""
-        self._require_present()
+        self.require_present()
         if not self.may_write(host_id, boot_id):
             raise ConflictError("this boot of the host was fenced: boot the host again")
 
@@ -157,10 +160,61 @@ class MemoryDriver:
         """Tell whether the storage takes what a boot of a host writes."""
         return (host_id, boot_id) not in self._fenced
 
-    def _require_present(self) -> None:
+    def require_present(self) -> None:
+        """Raise TemporaryError unless it is mounted."""
         if not self.mounted:
             raise TemporaryError("the data storage is not mounted on this host: mount it")
 
-    def _require_unused(self, disk_id: str) -> None:
+    def require_unused(self, disk_id: str) -> None:
+        """Raise ConflictError if a VM has the disk open."""
         if disk_id in self.in_use:
             raise ConflictError("the disk is in use by a running VM: stop the VM first")
+
+
+class MemoryLayers:
+    """See `LayeredStorage`: only what lies on what is remembered, not what is in it."""
+
+    def __init__(self, driver: MemoryDriver, disks: dict[str, DiskFacts]) -> None:
+        self._driver = driver
+        self._disks = disks
+
+    async def add_layer(self, layer_id: str, below_id: str) -> None:
+        below = await self._driver.disk_facts(below_id)
+        path = self._driver.disk_path(layer_id)
+        if (found := self._disks.get(layer_id)) is not None:
+            if found.base_path != below.path:
+                raise ConflictError(f"layer {layer_id} exists on another one: use another id")
+            return
+        self._driver.require_unused(below_id)
+        if self._driver.free_bytes <= 0:
+            raise NoSpaceError("cannot add a layer: no space left")
+        self._disks[layer_id] = replace(below, path=path, base_path=below.path)
+
+    async def merge_layer(self, layer_id: str, below_id: str, *, into_id: str, sure: Sure) -> None:
+        into = self._driver.disk_path(into_id)
+        self._driver.require_present()
+        if into_id != layer_id and into_id in self._disks:
+            return
+        upper = await self._driver.disk_facts(layer_id)
+        below = await self._driver.disk_facts(below_id)
+        if into_id == layer_id and upper.base_path == below.base_path:
+            return
+        if upper.base_path != below.path:
+            raise ConflictError(f"layer {layer_id} lies on {upper.base_path}, not on {below_id}")
+        self._driver.require_unused(layer_id)
+        if self._driver.free_bytes <= 0:
+            raise NoSpaceError("cannot merge layers: no space left")
+        await sure()
+        self._disks[into_id] = replace(upper, path=into, base_path=below.base_path)
+
+    async def drop_layer(self, layer_id: str) -> None:
+        if above := await self.layers_on(layer_id):
+            raise ConflictError(
+                f"layer {layer_id} is needed by {above[0]}, which lies on it: it stays"
+            )
+        await self._driver.delete_disk(layer_id)
+
+    async def layers_on(self, layer_id: str) -> tuple[str, ...]:
+        below = self._driver.disk_path(layer_id)
+        self._driver.require_present()
+        return tuple(sorted(id_ for id_, disk in self._disks.items() if disk.base_path == below))

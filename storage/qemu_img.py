@@ -16,7 +16,9 @@ from storage.driver import DiskFacts
 from storage.errors import NoSpaceError
 
 QEMU_IMG = "/usr/bin/qemu-img"
+CP = "/usr/bin/cp"
 TIMEOUT_S = 60.0
+COPY_TIMEOUT_S = 6 * 3600.0
 FORMAT = "qcow2"
 
 
@@ -48,6 +50,17 @@ async def resize(path: Path, size_bytes: int) -> None:
     await _run(["resize", "-q", "-f", FORMAT, str(path), str(size_bytes)])
 
 
+async def copy(path: Path, to: Path) -> None:
+    """Copy a disk's file that nobody writes, byte for byte, with the holes it has; shared blocks where the file system can."""
+    await _run(["--sparse=always", "--reflink=auto", str(path), str(to)], CP, COPY_TIMEOUT_S)
+
+
+async def rebase(path: Path, base: Path | None) -> None:
+    """Put a disk that nobody has open on another base, or on none; what it shows stays, so it takes over what differs."""
+    link = ["-b", str(base), "-F", FORMAT] if base is not None else ["-b", ""]
+    await _run(["rebase", "-q", "-f", FORMAT, *link, str(path)], timeout_s=COPY_TIMEOUT_S)
+
+
 async def facts(path: Path) -> DiskFacts:
     """Read the header of a disk, whoever has it open."""
     found = await _run(["info", "-U", "-f", FORMAT, "--output=json", str(path)])
@@ -69,12 +82,15 @@ async def require_unused(path: Path) -> None:
         return
 
 
-async def _run(arguments: list[str]) -> command.CommandResult:
+async def _run(
+    arguments: list[str], program: str = QEMU_IMG, timeout_s: float = TIMEOUT_S
+) -> command.CommandResult:
+    name = "cp" if program == CP else f"qemu-img {arguments[0]}"
     try:
-        return await command.run([QEMU_IMG, *arguments], timeout_s=TIMEOUT_S)
+        return await command.run([program, *arguments], timeout_s=timeout_s)
     except command.CommandTimeoutError:
         raise TemporaryError(
-            f"qemu-img {arguments[0]} has not ended within {TIMEOUT_S:g} s: is the storage reachable?"
+            f"{name} has not ended within {timeout_s:g} s: is the storage reachable?"
         ) from None
     except command.CommandError as error:
         said = error.stderr_tail.strip().replace("\n", " ")[-300:]
@@ -84,4 +100,4 @@ async def _run(arguments: list[str]) -> command.CommandResult:
             raise NoSpaceError(
                 "cannot write the disk: no space left on its storage; free some space"
             ) from error
-        raise PermanentError(f"qemu-img {arguments[0]} failed: {said or 'no message'}") from error
+        raise PermanentError(f"{name} failed: {said or 'no message'}") from error

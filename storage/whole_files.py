@@ -24,9 +24,17 @@ def unfinished_prefix(host_id: str) -> str:
     return f".unfinished-{check_id(host_id, 'host')}-"
 
 
-def unfinished_name(host_id: str) -> str:
-    """Return a new temporary name; no other host or call gets the same."""
-    return f"{unfinished_prefix(host_id)}{os.urandom(8).hex()}"
+def unfinished_name(host_id: str, purpose: str = "") -> str:
+    """Return a new temporary name; no other host or call gets the same. See `unfinished_of` for `purpose`."""
+    end = f"-{purpose}" if purpose else ""
+    return f"{unfinished_prefix(host_id)}{os.urandom(8).hex()}{end}"
+
+
+def unfinished_of(directory: Path, purpose: str) -> tuple[Path, ...]:
+    """Return what any host has unfinished in a directory for that purpose."""
+    begin, end = ".unfinished-", f"-{purpose}"
+    names = (path for path in directory.iterdir() if path.name.startswith(begin))
+    return tuple(path for path in names if path.name.endswith(end))
 
 
 def create_file(path: Path) -> int:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,60 +16,18 @@ from storage.driver import DataStorageDriver
 from storage.fencing import fencing_of
 from storage.memory_driver import MemoryDriver
 from storage.whole_files import unfinished_name
-
-MIB = 1 << 20
-STORAGE = "22222222-2222-4333-8444-555555555555"
-HOST = "11111111-2222-4333-8444-555555555555"
-OTHER_HOST = "99999999-2222-4333-8444-555555555555"
-DISK = "aaaaaaaa-2222-4333-8444-555555555555"
-OTHER_DISK = "bbbbbbbb-2222-4333-8444-555555555555"
-SHA256 = "ab" * 32
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """A driver, and what the outside can do to its storage."""
-
-    driver: DataStorageDriver
-    add_image: Callable[[str, int], None]
-    unmount: Callable[[], None] | None
-
-
-def qemu_img(*arguments: object) -> str:
-    argv = ["qemu-img", *map(str, arguments)]
-    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
-
-
-def make_image(driver: DataStorageDriver) -> Callable[[str, int], None]:
-    def make(sha256: str, size: int) -> None:
-        qemu_img("create", "-f", "qcow2", driver.image_path(sha256), size)
-
-    return make
-
-
-@pytest.fixture(params=["local", "shared", "memory"])
-async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Subject:
-    match request.param:
-        case "local":
-            driver: LocalDriver | SharedDriver = LocalDriver(
-                STORAGE, tmp_path / "new" / "local", host_id=HOST
-            )
-            found = Subject(driver, make_image(driver), None)
-        case "shared":
-            (tmp_path / "mnt").mkdir()
-            driver = SharedDriver(STORAGE, tmp_path / "mnt", host_id=HOST)
-            found = Subject(driver, make_image(driver), lambda: move_away(tmp_path / "mnt"))
-        case _:
-            memory = MemoryDriver(STORAGE)
-            found = Subject(memory, memory.add_image, lambda: setattr(memory, "mounted", False))
-    await found.driver.create_storage()
-    return found
-
-
-def move_away(mounted: Path) -> None:
-    """What an unmounted directory looks like: there, and empty."""
-    mounted.rename(mounted.with_name("elsewhere"))
-    mounted.mkdir()
+from tests.storages import (
+    DISK,
+    HOST,
+    MIB,
+    OTHER_DISK,
+    OTHER_HOST,
+    SHA256,
+    STORAGE,
+    Subject,
+    make_image,
+    qemu_img,
+)
 
 
 async def test_a_new_storage_is_empty_and_measured(subject: Subject) -> None:
@@ -289,38 +245,6 @@ async def test_the_backing_format_is_written_down(shared: SharedDriver) -> None:
     path = await shared.create_disk(DISK, 10 * MIB, SHA256)
     told = qemu_img("info", path)
     assert "backing file format: qcow2" in told
-
-
-HOLDER = """
-import subprocess, sys
-qemu = subprocess.Popen(
-    ["qemu-system-x86_64", "-S", "-machine", "none", "-display", "none", "-monitor", "stdio",
-     "-blockdev", "driver=qcow2,node-name=d,file.driver=file,file.filename=" + sys.argv[1]],
-    stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-qemu.stdout.readline()
-print("open", flush=True)
-sys.stdin.read()
-qemu.kill()
-qemu.wait()
-"""
-
-
-@pytest.fixture
-def hold() -> Iterator[Callable[[Path], None]]:
-    """Open a disk as a running VM does."""
-    holders: list[subprocess.Popen[bytes]] = []
-
-    def start(path: Path) -> None:
-        holder = subprocess.Popen(
-            [sys.executable, "-c", HOLDER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        holders.append(holder)
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == b"open\n"
-
-    yield start
-    for holder in holders:
-        holder.communicate()
 
 
 @pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="a QEMU holds the disk")
