@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 from msgspec.structs import replace
 
-from core.errors import ConflictError, PlatformError
+from core.errors import ConflictError, PlatformError, UnavailableError
 from core.model import (
     VM,
     Arming,
@@ -30,6 +32,7 @@ from core.model import (
     Severity,
     Task,
     TaskState,
+    key_of,
 )
 from ha.fencing import Fence, is_movable
 from ha.lease import LeaseJudge
@@ -61,6 +64,35 @@ from nodeagent.services.vm_parts import disks_of
 log = logging.getLogger(__name__)
 
 ROUND_S = 0.5
+TOGETHER_MAX = 16
+"""So many VMs of a lost host are given away in one transaction: each costs a write to the disks of a majority."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Recovery:
+    """What the recovery of one VM stores, the VM with its new owner among it, and what that guards."""
+
+    vm: VM
+    puts: tuple[Resource, ...]
+    guards: tuple[Resource, ...]
+
+
+def in_batches(
+    decisions: Iterable[Decision], is_plain: Callable[[Decision], bool]
+) -> Iterator[list[Decision]]:
+    """Yield the decisions in their order: plain ones that follow each other together, `TOGETHER_MAX` at most, others alone."""
+    batch: list[Decision] = []
+    for decision in decisions:
+        plain = is_plain(decision)
+        if batch and (not plain or len(batch) == TOGETHER_MAX):
+            yield batch
+            batch = []
+        if plain:
+            batch.append(decision)
+        else:
+            yield [decision]
+    if batch:
+        yield batch
 
 
 class HaController:
@@ -101,14 +133,49 @@ class HaController:
             view = self._view()
             decisions = decide(view, now_s)
             self._suspected, self._lost = remember(view, decisions)
-            for decision in decisions:
-                try:
-                    await self._perform(decision)
-                except ConflictError as error:
-                    log.info("a failover decision was overtaken", extra={"error": error.message})
-                except PlatformError as error:
-                    log.warning("a failover decision failed", extra={"error": error.message})
+            ruled = {vm_id for rule in view.rules for vm_id in rule.vm_ids}
+            for together in in_batches(decisions, partial(self._is_plain, ruled=ruled)):
+                if len(together) == 1 or not await self._done_together(together):
+                    await self._do_each(together)
             await self._alarms.look(view, now_s)
+
+    async def _do_each(self, decisions: Sequence[Decision]) -> None:
+        for decision in decisions:
+            try:
+                await self._perform(decision)
+            except ConflictError as error:
+                log.info("a failover decision was overtaken", extra={"error": error.message})
+            except PlatformError as error:
+                log.warning("a failover decision failed", extra={"error": error.message})
+
+    def _is_plain(self, decision: Decision, ruled: Collection[str]) -> bool:
+        """Tell whether a VM's recovery has nothing to do with that of others but the room that they take."""
+        if not isinstance(decision, Recover) or decision.other_lease is not None:
+            return False
+        vm = self._store.get(VM, decision.vm_id)
+        return vm is not None and vm.id not in ruled and not vm.migrating_to_host_id
+
+    async def _done_together(self, decisions: Sequence[Decision]) -> bool:
+        """Recover VMs in one transaction; False: something stands in the way of one of them, and nothing was changed."""
+        puts: dict[str, Resource] = {}
+        guards: dict[str, Resource] = {}
+        given: dict[str, list[VM]] = {}
+        try:
+            for decision in decisions:
+                assert isinstance(decision, Recover), "only recoveries are plain"
+                beside = given.setdefault(decision.to_host, [])
+                parts = self._recovery(decision, beside=beside)
+                beside.append(parts.vm)
+                puts |= {key_of(one): one for one in parts.puts}
+                guards |= {key_of(one): one for one in parts.guards}
+            await self._store.apply(puts=puts.values(), guards=guards.values())
+        except UnavailableError as error:  # nobody knows what became of it: decided anew
+            log.warning("failover decisions failed", extra={"error": error.message})
+        except PlatformError as error:
+            about = {"vms": len(decisions), "error": error.message}
+            log.info("VMs are recovered one by one", extra=about)
+            return False
+        return True
 
     def _view(self) -> HAView:
         store = self._store
@@ -202,6 +269,15 @@ class HaController:
         )
 
     async def _recover(self, decision: Recover) -> None:
+        parts = self._recovery(decision)
+        await self._store.apply(puts=parts.puts, guards=parts.guards)
+
+    def _recovery(self, decision: Recover, *, beside: Iterable[VM] = ()) -> _Recovery:
+        """Return what a recovery stores, `beside` others that come to the same host.
+
+        Raises:
+            ConflictError: what it was decided from isn't so any more.
+        """
         vm = self._vm(decision.vm_id, decision.vm_revision)
         target = self._store.need(Host, decision.to_host)
         if target.cluster_id != vm.cluster_id:
@@ -216,7 +292,7 @@ class HaController:
             guards.append(self._lease(decision.other_lease.host_id, decision.other_lease.revision))
         # A living target of a migration may run the guest already, in its present boot; any other host does not.
         arriving = vm.migrating_to_host_id == target.id
-        room = () if arriving else (still_room(self._store, vm, target),)
+        room = () if arriving else (still_room(self._store, vm, target, beside=beside),)
         boot_id = self._store.need(Lease, target.id).boot_id if arriving else ""
         recovered = given_to(vm, target.id, boot_id=boot_id)
         message = (
@@ -224,8 +300,10 @@ class HaController:
             f"to {target.name} (proof: {decision.proof})"
         )
         event = self._events.make("vm-recovered", vm, message, severity=Severity.WARNING)
-        await self._store.apply(
-            puts=(recovered, event, *room, *self._ended_tasks(vm)), guards=guards
+        return _Recovery(
+            vm=recovered,
+            puts=(recovered, event, *room, *self._ended_tasks(vm)),
+            guards=tuple(guards),
         )
 
     def _rules(self, vm: VM, target: Host) -> tuple[Resource, ...]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 from core.errors import ConflictError
@@ -39,10 +39,11 @@ def room_on(store: Store, host_id: str) -> HostRoom:
     return store.get(HostRoom, host_id) or HostRoom(id=host_id, name=host_id)
 
 
-def still_room(store: Store, vm: VM, host: Host) -> HostRoom:
+def still_room(store: Store, vm: VM, host: Host, *, beside: Iterable[VM] = ()) -> HostRoom:
     """See that a host that was chosen for a VM a while ago still has room for it; return what to store, so that it has.
 
-    Looks at the VMs of that host only. The age of its lease isn't judged again.
+    Looks at the VMs of that host only, and at those that come to it `beside`, in the same transaction. The age of its lease
+    isn't judged again.
 
     Raises:
         PlacementError: it hasn't any more, or takes no VMs.
@@ -52,6 +53,7 @@ def still_room(store: Store, vm: VM, host: Host) -> HostRoom:
         for field in ("host_id", "migrating_to_host_id")
         for one in store.with_value(VM, field, host.id)
     }
+    there |= {one.id: one for one in beside}
     request = PlacementRequest(
         cpus=vm.cpus, memory_mib=vm.memory_mib, vm_id=vm.id, cluster_id=vm.cluster_id
     )

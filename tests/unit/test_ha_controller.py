@@ -20,9 +20,11 @@ from core.model import (
     VMPhase,
 )
 from ha.lease import LeaseJudge
+from ha.placement import HOST_RESERVE_MIB, VM_OVERHEAD_MIB
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.services.event_log import EventLog
-from nodeagent.services.ha_controller import HaController
+from nodeagent.services.ha_controller import TOGETHER_MAX, HaController
+from nodeagent.services.host_room import room_on
 from nodeagent.services.host_service import confirm_off
 from tests.one_member import (
     HOST_ID,
@@ -222,6 +224,76 @@ async def test_a_vm_stopped_while_another_was_being_recovered_stays_where_it_is(
         await until(lambda: cluster.member.vm(first.id).host_id != OTHER_ID)
         await asyncio.sleep(30)
     assert cluster.member.vm(second.id).host_id == OTHER_ID
+
+
+@cluster_test
+async def test_many_vms_of_a_lost_host_are_given_away_in_few_transactions(cluster):
+    await cluster.begin()
+    count = 2 * TOGETHER_MAX + 3
+    vms = [await cluster.member.add_vm(f"vm{n}", host_id=OTHER_ID, **RUNNING) for n in range(count)]
+    cluster.alive.remove(OTHER_ID)
+    engine, commits = cluster.member.engine, []
+    commit = engine.propose
+
+    async def propose(payload: bytes, *, timeout_s: float) -> bytes:
+        commits.append(payload.count(b"vm-recovered"))
+        return await commit(payload, timeout_s=timeout_s)
+
+    engine.propose = propose
+    async with cluster.running():
+        await until(lambda: all(cluster.member.vm(v.id).host_id != OTHER_ID for v in vms))
+    moved = [cluster.member.vm(vm.id) for vm in vms]
+    assert {vm.generation for vm in moved} == {5}
+    assert {vm.host_id for vm in moved} == {HOST_ID, THIRD_ID}
+    assert len([n for n in commits if n]) == 3
+    assert cluster.codes().count("vm-recovered") == count
+
+
+@cluster_test
+async def test_one_vm_that_can_not_be_given_away_holds_up_none_of_the_others(cluster):
+    await cluster.begin()
+    vms = [await cluster.member.add_vm(f"vm{n}", host_id=OTHER_ID, **RUNNING) for n in range(6)]
+    cluster.alive.remove(OTHER_ID)
+    engine, commit = cluster.member.engine, cluster.member.engine.propose
+
+    async def propose(payload: bytes, *, timeout_s: float) -> bytes:
+        if b"vm-recovered" in payload:
+            engine.propose = commit
+            await cluster.member.change_vm(vms[3].id, description="changed in this moment")
+        return await commit(payload, timeout_s=timeout_s)
+
+    engine.propose = propose
+    async with cluster.running():
+        await until(lambda: all(cluster.member.vm(v.id).host_id != OTHER_ID for v in vms), 25)
+    assert {cluster.member.vm(vm.id).generation for vm in vms} == {5}
+    assert cluster.codes().count("vm-recovered") == len(vms)
+
+
+@cluster_test
+async def test_vms_that_are_given_away_together_take_no_more_room_than_there_is(cluster):
+    """Both hosts have room for two; between the decision and the commit somebody else takes that for one of them."""
+    await cluster.begin()
+    for host_id in (HOST_ID, THIRD_ID):
+        host = cluster.store.need(Host, host_id)
+        memory_mib = HOST_RESERVE_MIB + 2 * (512 + VM_OVERHEAD_MIB)
+        await cluster.store.apply(puts=[replace(host, memory_mib=memory_mib)])
+    vms = [await cluster.member.add_vm(f"vm{n}", host_id=OTHER_ID, **RUNNING) for n in range(4)]
+    cluster.alive.remove(OTHER_ID)
+    engine, commit = cluster.member.engine, cluster.member.engine.propose
+
+    async def propose(payload: bytes, *, timeout_s: float) -> bytes:
+        if b"vm-recovered" in payload:
+            engine.propose = commit
+            await cluster.member.add_vm("late", host_id=HOST_ID, **RUNNING)
+            await cluster.store.apply(puts=[room_on(cluster.store, HOST_ID)])
+        return await commit(payload, timeout_s=timeout_s)
+
+    engine.propose = propose
+    async with cluster.running():
+        await until(lambda: engine.propose is commit)
+        await asyncio.sleep(20)
+    homes = [cluster.member.vm(vm.id).host_id for vm in vms]
+    assert sorted(homes) == sorted([HOST_ID, THIRD_ID, THIRD_ID, OTHER_ID])
 
 
 @cluster_test
