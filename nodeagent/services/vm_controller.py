@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 POLL_S = 5.0
 QUICK_S = 1.0
-LOOKS_SHARE = 0.1
+LOOKS_SHARE = 0.05
 """The part of the time in which guests are looked at: each look asks libvirt about every guest of the host, and while many are
 started, every one of their changes would be a reason to look again."""
 PAUSE_S_MAX = 1.0
