@@ -92,6 +92,7 @@ from nodeagent.services.revocation import Revocation
 from nodeagent.services.secrets_rotation import SecretsRotation
 from nodeagent.services.self_look import SelfLook
 from nodeagent.services.services import Services
+from nodeagent.services.snapshots import SnapshotService
 from nodeagent.services.storage_checks import StorageChecks
 from nodeagent.services.storage_fencing import StorageFencing
 from nodeagent.services.storage_loss import StorageLoss
@@ -272,6 +273,7 @@ class Member:
             ),
             secrets=secrets,
             shutdown=HostShutdown(self.node, self._power, self._placing, self._judge, self._events),
+            snapshots=SnapshotService(self.node),
             states=MemberStates(
                 self.node, secrets.kept, plain_http=plain.url if plain is not None else ""
             ),

@@ -20,7 +20,6 @@ from storage.whole_files import (
     discard,
     publish,
     publish_new,
-    sync_path,
     unfinished_name,
     unfinished_of,
 )
@@ -104,6 +103,9 @@ class DirectoryLayers:
             raise ConflictError(
                 f"layer {layer_id} is needed by {above[0]}, which lies on it: it stays"
             )
+        layer = self._in.disk_path(layer_id)
+        # What is being made on it, by whoever stood still since, would be of no use.
+        await self._in.at("drop a layer", lambda: self._discard_on(layer))
         await self._in.delete_disk(layer_id)
 
     async def layers_on(self, layer_id: str) -> tuple[str, ...]:
@@ -131,11 +133,14 @@ class DirectoryLayers:
 
     @staticmethod
     def _discard_all(directory: Path, purpose: str) -> None:
-        left = unfinished_of(directory, purpose)
-        for path in left:
+        for path in unfinished_of(directory, purpose):
             discard(path)
-        if left:
-            sync_path(directory)
+
+    @staticmethod
+    def _discard_on(layer: Path) -> None:
+        for path in unfinished_of(layer.parent):
+            if path.is_file() and base_of(path) == layer:
+                discard(path)
 
 
 def base_of(disk: Path) -> Path | None:

@@ -172,11 +172,26 @@ class MemoryDriver:
 
 
 class MemoryLayers:
-    """See `LayeredStorage`: only what lies on what is remembered, not what is in it."""
+    """See `LayeredStorage`. `written` is what was written into each layer, in words of the tests; `shown` what it shows."""
 
     def __init__(self, driver: MemoryDriver, disks: dict[str, DiskFacts]) -> None:
         self._driver = driver
         self._disks = disks
+        self.written: dict[str, frozenset[str]] = {}
+
+    def write(self, layer_id: str, word: str) -> None:
+        """Write a word, as a running VM does."""
+        self.written[layer_id] = self.written.get(layer_id, frozenset()) | {word}
+
+    def shown(self, layer_id: str) -> frozenset[str]:
+        """Return all words of a layer and of those below it."""
+        words: frozenset[str] = frozenset()
+        ids = {disk.path: id_ for id_, disk in self._disks.items()}
+        at: str | None = layer_id
+        while at is not None and (disk := self._disks.get(at)) is not None:
+            words |= self.written.get(at, frozenset())
+            at = ids.get(disk.base_path) if disk.base_path is not None else None
+        return words
 
     async def add_layer(self, layer_id: str, below_id: str) -> None:
         below = await self._driver.disk_facts(below_id)
@@ -205,6 +220,8 @@ class MemoryLayers:
         if self._driver.free_bytes <= 0:
             raise NoSpaceError("cannot merge layers: no space left")
         await sure()
+        words = (self.written.get(id_, frozenset()) for id_ in (layer_id, below_id))
+        self.written[into_id] = frozenset().union(*words)
         self._disks[into_id] = replace(upper, path=into, base_path=below.base_path)
 
     async def drop_layer(self, layer_id: str) -> None:
@@ -213,6 +230,7 @@ class MemoryLayers:
                 f"layer {layer_id} is needed by {above[0]}, which lies on it: it stays"
             )
         await self._driver.delete_disk(layer_id)
+        self.written.pop(layer_id, None)
 
     async def layers_on(self, layer_id: str) -> tuple[str, ...]:
         below = self._driver.disk_path(layer_id)

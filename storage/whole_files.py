@@ -19,9 +19,12 @@ PRIVATE_MODE = 0o600
 DIRECTORY_MODE = 0o711  # QEMU's user may pass through, and needs to know a name to open it
 
 
+_UNFINISHED = ".unfinished-"
+
+
 def unfinished_prefix(host_id: str) -> str:
     """Return what all temporary names of a host start with."""
-    return f".unfinished-{check_id(host_id, 'host')}-"
+    return f"{_UNFINISHED}{check_id(host_id, 'host')}-"
 
 
 def unfinished_name(host_id: str, purpose: str = "") -> str:
@@ -30,10 +33,10 @@ def unfinished_name(host_id: str, purpose: str = "") -> str:
     return f"{unfinished_prefix(host_id)}{os.urandom(8).hex()}{end}"
 
 
-def unfinished_of(directory: Path, purpose: str) -> tuple[Path, ...]:
-    """Return what any host has unfinished in a directory for that purpose."""
-    begin, end = ".unfinished-", f"-{purpose}"
-    names = (path for path in directory.iterdir() if path.name.startswith(begin))
+def unfinished_of(directory: Path, purpose: str = "") -> tuple[Path, ...]:
+    """Return what any host has unfinished in a directory, for that purpose or for all."""
+    end = f"-{purpose}" if purpose else ""
+    names = (path for path in directory.iterdir() if path.name.startswith(_UNFINISHED))
     return tuple(path for path in names if path.name.endswith(end))
 
 

@@ -47,6 +47,7 @@ from nodeagent.services.own_certificates import OwnCertificates
 from nodeagent.services.secrets_rotation import SecretsRotation
 from nodeagent.services.self_look import SelfLook
 from nodeagent.services.services import Services
+from nodeagent.services.snapshots import SnapshotService
 from nodeagent.services.storage_checks import StorageChecks
 from nodeagent.services.vip import VipService
 from nodeagent.services.vm_service import VmService
@@ -180,6 +181,7 @@ class FakeAgent:
                 renewal=None,
                 secrets=secrets,
                 shutdown=None,
+                snapshots=SnapshotService(member.node),
                 states=MemberStates(member.node),
                 storages=NoStorages(),
                 thin=None,

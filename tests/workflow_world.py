@@ -25,6 +25,8 @@ from core.model import (
     Nic,
     PortGroup,
     SecurityGroup,
+    Snapshot,
+    SnapshotState,
     Task,
     TaskState,
     VMPhase,
@@ -38,18 +40,20 @@ from nodeagent.compute.memory_hypervisor import InMemoryHypervisor
 from nodeagent.services.event_log import EventLog
 from nodeagent.services.moving_on import MovingOn
 from nodeagent.services.network_controller import NetworkController
+from nodeagent.services.snapshots import SnapshotService
 from nodeagent.services.storage_checks import StorageChecks
 from nodeagent.services.storage_loss import StorageLoss
 from nodeagent.services.storage_watch import StorageWatch
 from nodeagent.services.task_runner import TaskRunner
 from nodeagent.services.vm_controller import VmController
+from nodeagent.services.vm_parts import layers_of, snapshots_of
 from nodeagent.services.vm_power import VmPower
 from nodeagent.services.vm_requests import CreateVM
 from nodeagent.services.vm_service import VmService
 from nodeagent.workflows.registry import Registry, StepMaker
 from nodeagent.workflows.work import Workshop
 from raftstate.txn import encode_txn
-from storage.memory_driver import MemoryDriver
+from storage.memory_driver import MemoryDriver, MemoryLayers
 from tests.one_member import HOST_ID, OTHER_ID, FakeGuard, OneMember, running, until
 
 ENDED = (TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED)
@@ -90,7 +94,9 @@ class Faults:
         return result
 
 
-READS = frozenset({"get", "list_domains", "status", "check", "runs_here", "settle"})
+READS = frozenset(
+    {"get", "list_domains", "status", "check", "runs_here", "settle", "layers_on", "stored_bytes"}
+)
 
 
 class Faulty:
@@ -115,10 +121,14 @@ class MemoryStorages:
     """The part of `Storages` that steps use, on in-memory drivers; shared ones are the same on both hosts."""
 
     def __init__(
-        self, driver_of: Callable[[Disk], MemoryDriver], seeds: set[tuple[str, str]]
+        self,
+        driver_of: Callable[[Disk], MemoryDriver],
+        seeds: set[tuple[str, str]],
+        faults: Faults,
     ) -> None:
         self._driver_of = driver_of
         self._seeds = seeds
+        self._faults = faults
 
     async def ensure_image(self, disk: Disk) -> None:
         self._driver_of(disk).add_image(disk.image_sha256, 1 << 30)
@@ -127,8 +137,15 @@ class MemoryStorages:
         driver = self._driver_of(disk)
         await driver.create_disk(disk.id, disk.size_bytes, disk.image_sha256 or None)
 
-    async def delete_disk(self, disk: Disk) -> None:
-        await self._driver_of(disk).delete_disk(disk.id)
+    async def delete_disk(self, disk: Disk, layers) -> None:
+        for layer_id in layers:
+            await self._driver_of(disk).delete_disk(layer_id)
+
+    def layers(self, disk: Disk) -> Faulty:
+        return Faulty(self._driver_of(disk).layers, self._faults)
+
+    async def stored_bytes(self, disk: Disk, layer_id: str) -> int:
+        return (await self._driver_of(disk).disk_facts(layer_id)).allocated_bytes
 
     async def write_seed(self, disk: Disk, vm: VM) -> None:
         self._seeds.add((str(self._driver_of(disk).path), vm.id))
@@ -137,7 +154,7 @@ class MemoryStorages:
         self._seeds.discard((str(self._driver_of(disk).path), disk.vm_id))
 
     def disk_path(self, disk: Disk) -> Path:
-        return self._driver_of(disk).disk_path(disk.id)
+        return self._driver_of(disk).disk_path(disk.top_layer_id)
 
     def seed_path(self, disk: Disk) -> Path:
         return self._driver_of(disk).seed_path(disk.vm_id)
@@ -205,8 +222,8 @@ class HostWorld:
             guard=Faulty(self.guard, faults),
         )
 
-    def storages(self) -> MemoryStorages:
-        return MemoryStorages(self.driver_of, self.world.seeds)
+    def storages(self, faults: Faults) -> MemoryStorages:
+        return MemoryStorages(self.driver_of, self.world.seeds, faults)
 
     def driver_of(self, disk: Disk) -> MemoryDriver:
         drivers = self.disks if disk.host_id else self.world.shared_disks
@@ -216,7 +233,7 @@ class HostWorld:
     def power(self, faults: Faults) -> VmPower:
         return VmPower(
             self.node(faults),
-            self.storages(),
+            self.storages(faults),
             self.network,
             accelerator=Accelerator.TCG,
             cache=DiskCache.NONE,
@@ -228,7 +245,7 @@ class HostWorld:
         shop = Workshop(
             node=node,
             power=self.power(faults),
-            storages=Faulty(self.storages(), faults),
+            storages=Faulty(self.storages(faults), faults),
             migration=Faulty(
                 MemoryMigration(Faulty(self.hypervisor, faults), self.world.other_than(self)),
                 faults,
@@ -286,6 +303,7 @@ class World:
         self.migration_s = migration_s
         self.faults = Faults()
         self.seeds: set[tuple[str, str]] = set()
+        self.shown_then: dict[str, frozenset[str]] = {}
         self.shared_disks: dict[str, MemoryDriver] = {}
         targets: dict[str, InMemoryHypervisor] = {}
         self.h1 = HostWorld(self, HOST_ID, "h1", targets)
@@ -332,6 +350,25 @@ class World:
     def ids(self) -> Ids:
         return Ids(new_id(self.member.rng))
 
+    def write(self, word: str) -> None:
+        """Write a word to the VM's disk."""
+        self._layers().write(self.disk().top_layer_id, word)
+
+    def shown(self, layer_id: str = "") -> frozenset[str]:
+        """Return what a layer of the VM's disk shows, by default what the disk does."""
+        return self._layers().shown(layer_id or self.disk().top_layer_id)
+
+    def disk(self) -> Disk:
+        """Return the one disk."""
+        (disk,) = self.store.all(Disk)
+        return disk
+
+    def _layers(self) -> MemoryLayers:
+        return self.h1.driver_of(self.disk()).layers
+
+    def snapshots(self) -> SnapshotService:
+        return SnapshotService(self.member.node)
+
     def service(self, target: str = HOST_ID) -> VmService:
         return VmService(self.member.node, OnlyHost(target))
 
@@ -361,7 +398,7 @@ class World:
 
     async def clear(self) -> None:
         """Remove what this story left in the records, and stop listening to them."""
-        left = (r for kind in (VM, Disk, Nic, Task) for r in self.store.all(kind))
+        left = (r for kind in (VM, Disk, Nic, Snapshot, Task) for r in self.store.all(kind))
         await self.store.apply(deletes=left)
         self.member.machine._listeners.clear()
         self.member.machine._change_listeners.clear()
@@ -410,6 +447,7 @@ class World:
         for host in (self.h1, self.h2):
             lines += await self._garbage_on(host, vms)
         lines += await self._stray_files(disks, vms)
+        lines += await self._bad_trees(disks)
         lines += self._stray_claims()
         return lines
 
@@ -444,15 +482,41 @@ class World:
         for disk in disks.values():
             host = self.h1 if disk.host_id == HOST_ID else self.h2
             place = str(host.driver_of(disk).path)
-            wanted.add((place, disk.id))
+            wanted |= {(place, layer) for layer in layers_of(self.store, disk)}
             seeds.add((place, disk.vm_id))
         return [f"disk file {f}" for f in found ^ wanted] + [
             f"seed {s}" for s in self.seeds ^ {s for s in seeds if s[1] in vms}
         ]
 
+    async def _bad_trees(self, disks: dict[str, Disk]) -> list[str]:
+        """Return what of the snapshots isn't ready, or lies on something else than the records say."""
+        lines = [
+            f"snapshot {s.name} is {s.state} of disk {s.disk_id}"
+            for s in self.store.all(Snapshot)
+            if s.state is not SnapshotState.READY or s.disk_id not in disks
+        ]
+        for disk in disks.values():
+            host = self.h1 if disk.host_id == HOST_ID else self.h2
+            driver = host.driver_of(disk)
+            layer_of = {s.id: s.layer_id for s in snapshots_of(self.store, disk.id)}
+            parent_of = {s.id: s.parent_id for s in snapshots_of(self.store, disk.id)}
+            links = [(disk.top_layer_id, disk.current_snapshot_id)]
+            links += [(layer_of[id_], parent) for id_, parent in parent_of.items()]
+            for layer, parent in links:
+                # What was merged before a deletion was undone lies on one further down, and shows the same.
+                below = {driver.image_path(disk.image_sha256)}
+                at = parent
+                while at:
+                    below.add(driver.disk_path(layer_of[at]))
+                    at = parent_of[at]
+                facts = await driver.disk_facts(layer)
+                if facts.base_path not in below:
+                    lines.append(f"layer {layer} lies on {facts.base_path}, none of {below}")
+        return lines
+
     def _stray_claims(self) -> list[str]:
         rows = self.member.machine._db.execute("SELECT claim, holder FROM claim").fetchall()
-        kinds = {"vm": VM, "disk": Disk, "nic": Nic, "task": Task}
+        kinds = {"vm": VM, "disk": Disk, "nic": Nic, "snapshot": Snapshot, "task": Task}
         return [
             f"claim {claim} of {holder}"
             for claim, holder in rows

@@ -20,6 +20,7 @@ WORKLOAD_KINDS = (
     "vm",
     "image",
     "disk",
+    "snapshot",
     "nic",
     "port-group",
     "security-group",

@@ -79,6 +79,8 @@ from core.model.storage import (
     Image,
     ImageState,
     ImageStorage,
+    Snapshot,
+    SnapshotState,
 )
 from core.model.tags import changed_tags, check_tag, is_system, system_parts
 from core.model.work import (
@@ -120,6 +122,7 @@ RESOURCE_TYPES: tuple[type[Resource], ...] = (
     ImageStorage,
     Image,
     Disk,
+    Snapshot,
     DistributedSwitch,
     PortGroup,
     Nic,
@@ -219,6 +222,8 @@ __all__ = [
     "Session",
     "Severity",
     "ShutdownPolicy",
+    "Snapshot",
+    "SnapshotState",
     "StepMark",
     "Tagged",
     "Task",

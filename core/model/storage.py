@@ -1,4 +1,4 @@
-"""Data storages, image storages, images and disks.
+"""Data storages, image storages, images, disks and their snapshots.
 
 Written by the storage services of `nodeagent`; `storage` turns them into files.
 """
@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Annotated, ClassVar
 
 from core.attributes import CLUSTER, OWNER, attribute
-from core.model.resource import OnDelete, Relation, Tagged
+from core.model.resource import DESCRIPTION_LENGTH_MAX, OnDelete, Relation, Tagged
 
 ATTACHED_MAX = 1000
 DISK_BYTES_MAX = 64 << 40
@@ -130,9 +130,11 @@ class Disk(Tagged, tag="disk.v1", frozen=True, kw_only=True):
     """A virtual disk: qcow2, linked to its image's cached copy on the same data storage (or empty: no image).
 
     `index` orders the disks of a VM, 0 is the one it boots from. `host_id` is set for local storage only.
+    With snapshots it consists of several files, its layers (`storage.layers`), of which `top_layer_id` is written.
     """
 
     PLURAL: ClassVar[str] = "disks"
+    NOT_RELATIONS: ClassVar[frozenset[str]] = frozenset({"layer_id"})
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
         Relation(
             "vm_id",
@@ -151,6 +153,13 @@ class Disk(Tagged, tag="disk.v1", frozen=True, kw_only=True):
         ),
         Relation("image_id", target="image", name="image", reverse="disks"),
         Relation("host_id", target="host", name="host", reverse="disks"),
+        Relation(
+            "current_snapshot_id",
+            target="snapshot",
+            name="current_snapshot",
+            reverse="current_disks",
+            on_delete=OnDelete.DETACH,
+        ),
     )
 
     vm_id: Annotated[str, attribute("The VM that it belongs to.")]
@@ -169,3 +178,77 @@ class Disk(Tagged, tag="disk.v1", frozen=True, kw_only=True):
             "Its place among the VM's disks; 0 is the one that it boots from.", by=CLUSTER, least=0
         ),
     ] = 0
+    layer_id: Annotated[
+        str,
+        attribute(
+            "The layer that it is written to; empty: the first, which has the disk's id.",
+            by=CLUSTER,
+        ),
+    ] = ""
+    current_snapshot_id: Annotated[
+        str,
+        attribute("The snapshot that it goes on from; empty: none.", by=CLUSTER),
+    ] = ""
+
+    @property
+    def top_layer_id(self) -> str:
+        """The id of the file that is written, and that the VM starts from."""
+        return self.layer_id or self.id
+
+
+class SnapshotState(StrEnum):
+    """A snapshot can be gone back to only when ready."""
+
+    TAKING = "taking"
+    READY = "ready"
+    DELETING = "deleting"
+
+
+class Snapshot(Tagged, tag="snapshot.v1", frozen=True, kw_only=True):
+    """What a disk held at a moment. The snapshots of a disk are a tree: each goes on from its parent.
+
+    `layer_id` is the frozen layer that holds what was written between the parent and this one.
+    """
+
+    PLURAL: ClassVar[str] = "snapshots"
+    NOT_RELATIONS: ClassVar[frozenset[str]] = frozenset({"layer_id"})
+    RELATIONS: ClassVar[tuple[Relation, ...]] = (
+        Relation(
+            "disk_id",
+            target="disk",
+            name="disk",
+            reverse="snapshots",
+            on_delete=OnDelete.ALONG,
+            required=True,
+        ),
+        Relation(
+            "parent_id",
+            target="snapshot",
+            name="parent",
+            reverse="children",
+            on_delete=OnDelete.DETACH,
+        ),
+    )
+
+    disk_id: Annotated[str, attribute("The disk that it is of.", by=CLUSTER)]
+    parent_id: Annotated[
+        str, attribute("The snapshot that the disk went on from then; empty: none.", by=CLUSTER)
+    ] = ""
+    state: Annotated[SnapshotState, attribute("Whether it can be used.", by=CLUSTER)] = (
+        SnapshotState.TAKING
+    )
+    layer_id: Annotated[str, attribute("The layer that holds it.", by=CLUSTER)]
+    size_bytes: Annotated[
+        int, attribute("Size of the disk that a guest sees.", by=CLUSTER, least=0)
+    ]
+    stored_bytes: Annotated[
+        int,
+        attribute(
+            "What its layer takes on the data storage: the changes since its parent.",
+            by=CLUSTER,
+            least=0,
+        ),
+    ] = 0
+    description: Annotated[
+        str, attribute("A note for people.", length_max=DESCRIPTION_LENGTH_MAX)
+    ] = ""

@@ -2,7 +2,7 @@
 
 Nothing is written down a kind: which verbs there are follows from the routes about one resource (`permissions.MANY`), and
 what is done to each is that route's own handler, asked in its own name. So rights, refusals, idempotency and audits of
-each are what they are when it is asked for alone. VMs, whose verbs start tasks, have `nodeagent.api.bulk`.
+each are what they are when it is asked for alone; a task that it starts is in its outcome. VMs have `nodeagent.api.bulk`.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from multidict import CIMultiDict, MultiDict
 
 from core.errors import NotFoundError, PlatformError, UnavailableError
 from core.logs import REQUEST_ID
-from core.model import KINDS, Resource, kind_of
+from core.model import KINDS, Resource, Task, kind_of
 from nodeagent.api import declared
 from nodeagent.api.auditing import recorded_item
 from nodeagent.api.bodies import many_body, names_field
 from nodeagent.api.collections import type_of
-from nodeagent.api.description.operations import OPERATIONS
+from nodeagent.api.description.operations import OPERATIONS, STARTING_TASKS
 from nodeagent.api.permissions import MANY, Audited, Gate, ManyVerb, Need
 from nodeagent.api.problems import problem_of, unexpected
-from nodeagent.api.requests import CONTENT, body_of, json_answer, node_of
+from nodeagent.api.requests import CONTENT, body_of, json_answer, node_of, shown_to
 from nodeagent.api.rights import sight_of
 from nodeagent.api.selecting import checked, selected
+from nodeagent.api.tasks import waited
 from raftstate.store import not_found
 
 log = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ async def _act(
     errors = [item.error for item in items.values()]
     if errors and all(isinstance(error, UnavailableError) for error in errors):
         raise next(error for error in errors if error is not None)
-    shown = [_shown(item.ref, items[item.key]) for item in named]
+    shown = [_shown(request, item.ref, items[item.key]) for item in named]
     return json_answer({"items": shown, "index": node_of(request).store.index})
 
 
@@ -118,6 +119,7 @@ class _Item:
     ref: str
     resource: Resource | None = None
     status: int = 0
+    task: Task | None = None
     error: PlatformError | None = None
 
     @property
@@ -152,17 +154,34 @@ async def _one(
             assert item.error is not None, "what was not found says so"
             raise item.error
         alone = cast(web.Request, _Alone(request, many, item.resource.id, content))
-        return (await single(alone)).status
+        answer = await single(alone)
+        if (many.method, many.path) in STARTING_TASKS:
+            item.task = _task_in(request, answer)
+        return answer.status
 
     try:
         async with at_once:
             within = many.need.audited is Audited.WITHIN
             item.status = await recorded_item(request, item.ref, item.resource, work, within=within)
+        if item.task is not None:
+            item.task = await waited(request, item.task)
     except PlatformError as error:
         item.error = error
     except Exception:
         log.exception("one of many failed unexpectedly", extra={"request_id": REQUEST_ID.get()})
         item.error = unexpected(REQUEST_ID.get())
+
+
+class _StartedTask(msgspec.Struct, frozen=True):
+    """What an answer says of a task, as far as it is needed here."""
+
+    id: str
+
+
+class _Started(msgspec.Struct, frozen=True):
+    """What an answer says that has started a task."""
+
+    task: _StartedTask | None = None
 
 
 class _Alone:
@@ -212,7 +231,14 @@ def _around(path: str) -> Sequence[str]:
     return before, variable, after
 
 
-def _shown(ref: str, item: _Item) -> dict[str, Any]:
+def _task_in(request: web.Request, answer: web.StreamResponse) -> Task | None:
+    """Return the task that the answer for one says it has started."""
+    assert isinstance(answer, web.Response) and isinstance(answer.body, bytes), "it is JSON"
+    started = msgspec.json.decode(answer.body, type=_Started).task
+    return node_of(request).store.get(Task, started.id) if started is not None else None
+
+
+def _shown(request: web.Request, ref: str, item: _Item) -> dict[str, Any]:
     resource, problem = item.resource, None
     if item.error is not None:
         problem = problem_of(item.error, REQUEST_ID.get())
@@ -221,6 +247,6 @@ def _shown(ref: str, item: _Item) -> dict[str, Any]:
         "id": resource.id if resource is not None else "",
         "name": resource.name if resource is not None else "",
         "status": problem.status if problem is not None else item.status,
-        "task": None,
+        "task": shown_to(request, item.task) if item.task is not None else None,
         "problem": problem,
     }

@@ -23,6 +23,7 @@ PREVIEWED = frozenset(
         "/v1/hosts/{host}",
         "/v1/members/{host}",
         "/v1/vms/{vm}",
+        "/v1/snapshots/{snapshot}",
         "/v1/images/{image}",
         "/v1/data-storages/{storage}",
         "/v1/port-groups/{group}",

@@ -12,8 +12,8 @@ from typing import TypeVar
 from aiohttp import web
 
 from core.errors import ConflictError, ForbiddenError, PlatformError
-from core.identity.permissions import CHANGE, READ, limits
-from core.model import KINDS, Resource, Tagged, kind_of
+from core.identity.permissions import CHANGE, OPERATE, READ, limits
+from core.model import KINDS, VM, Resource, Tagged, kind_of
 from nodeagent.identity.callers import Caller
 from raftstate.state.query_sight import Sight
 from raftstate.store import Store, not_found
@@ -107,6 +107,20 @@ def check_changeable(request: web.Request, resource: Resource) -> None:
     if not Sight(lambda kind: limits(caller.permissions, kind, CHANGE)).sees(resource):
         raise ForbiddenError(
             f"{caller.name!r} may not put anything into {resource.name!r}: its roles don't allow 'change' on this '{kind}'"
+        )
+
+
+def check_operable(request: web.Request, vm: VM) -> None:
+    """See that the caller may operate a VM that a request is about beside its own resource.
+
+    Raises:
+        ForbiddenError: its right doesn't reach it.
+    """
+    caller = request[CALLER]
+    if not caller.may("vm", OPERATE, vm.tags):
+        named = repr(vm.name) if sight_of(request).sees(vm) else "its VM"
+        raise ForbiddenError(
+            f"{caller.name!r} may not do this to {named}: its roles don't allow 'operate' on 'vm' there"
         )
 
 

@@ -12,13 +12,12 @@ import msgspec
 from aiohttp import web
 
 from core.attributes import attribute
-from core.errors import ForbiddenError, NotFoundError
-from core.identity.permissions import OPERATE
+from core.errors import NotFoundError
 from core.model import VM
 from core.workflow_definition import Definition
 from nodeagent.api.computed import answer_of
 from nodeagent.api.requests import body_of, ids_of, json_answer, node_of, services_of
-from nodeagent.api.rights import CALLER, check_named
+from nodeagent.api.rights import check_named, check_operable
 from nodeagent.api.vms import act, answer_opened
 
 
@@ -62,11 +61,8 @@ async def run_workflow(request: web.Request) -> web.Response:
     check_named(request, node.store, (VM, body.vm))
 
     def vm() -> VM:
-        found, caller = node.store.find(VM, body.vm), request[CALLER]
-        if not caller.may("vm", OPERATE, found.tags):
-            raise ForbiddenError(
-                f"{caller.name!r} may not do this to {found.name!r}: its roles don't allow 'operate' on 'vm' there"
-            )
+        found = node.store.find(VM, body.vm)
+        check_operable(request, found)
         return found
 
     opened = await act(

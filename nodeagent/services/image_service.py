@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from core.errors import ConflictError, InvalidError, NotFoundError, PlatformError
 from core.model import Host, Image, ImageState, ImageStorage, check_name, key_of
 from nodeagent.node import Node
-from nodeagent.services.vm_service import IdSource
+from nodeagent.services.vm_tasks import IdSource
 from nodeagent.services.whereabouts import LeaseAges, Whereabouts
 from nodeagent.services.work_kinds import WorkKind
 from storage.image_check import ImageFormat

@@ -25,6 +25,7 @@ from nodeagent.services.member_states import MemberStates
 from nodeagent.services.network_controller import NetworkController
 from nodeagent.services.own_certificates import OwnCertificates
 from nodeagent.services.secrets_rotation import SecretsRotation
+from nodeagent.services.snapshots import SnapshotService
 from nodeagent.services.storages import Storages
 from nodeagent.services.thin_feeds import ThinFeeds
 from nodeagent.services.vip import VipService
@@ -55,6 +56,7 @@ class Services:
     renewal: CertificateRenewal
     shutdown: HostShutdown
     secrets: SecretsRotation
+    snapshots: SnapshotService
     states: MemberStates
     storages: Storages
     thin: ThinFeeds

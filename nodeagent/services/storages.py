@@ -7,10 +7,11 @@ only what needs it.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.errors import NotFoundError, PlatformError
+from core.errors import ConflictError, NotFoundError, PlatformError
 from core.model import VM, DataStorage, DataStorageKind, Disk
 from nodeagent.node import Node
 from nodeagent.plugins.storage_drivers import StorageDrivers
@@ -19,6 +20,7 @@ from storage.directory_driver import LocalDriver, SharedDriver
 from storage.driver import DataStorageDriver
 from storage.fencing import FencingStorage, fencing_of
 from storage.image_cache import ImageCache
+from storage.layers import LayeredStorage, layered
 from storage.seed_store import SeedStore
 
 log = logging.getLogger(__name__)
@@ -114,9 +116,28 @@ class Storages:
         await mounted.driver.ensure_ready()
         await mounted.driver.create_disk(disk.id, disk.size_bytes, disk.image_sha256 or None)
 
-    async def delete_disk(self, disk: Disk) -> None:
-        """Remove the disk's file. Idempotent."""
-        await self._of(disk).driver.delete_disk(disk.id)
+    async def delete_disk(self, disk: Disk, layers: Iterable[str]) -> None:
+        """Remove all files of the disk. Idempotent."""
+        for layer_id in layers:
+            await self._of(disk).driver.delete_disk(layer_id)
+
+    def layers(self, disk: Disk) -> LayeredStorage:
+        """Return what keeps the layers of the disk.
+
+        Raises:
+            ConflictError: its storage can't keep any.
+        """
+        found = layered(self._of(disk).driver)
+        if found is None:
+            storage = self._node.store.need(DataStorage, disk.data_storage_id)
+            raise ConflictError(
+                f"data storage {storage.name!r} is driven by {storage.driver!r}, which can't make snapshots"
+            )
+        return found
+
+    async def stored_bytes(self, disk: Disk, layer_id: str) -> int:
+        """Return what a layer of the disk takes on its storage."""
+        return (await self._of(disk).driver.disk_facts(layer_id)).allocated_bytes
 
     async def check_disk(self, disk: Disk) -> None:
         """Make sure that this host can use the disk.
@@ -126,15 +147,15 @@ class Storages:
         """
         driver = self._of(disk).driver
         await driver.ensure_ready()
-        if not await driver.disk_exists(disk.id):
+        if not await driver.disk_exists(disk.top_layer_id):
             raise NotFoundError(
-                f"disk {disk.name!r} is not at {driver.disk_path(disk.id)} on host "
+                f"disk {disk.name!r} is not at {driver.disk_path(disk.top_layer_id)} on host "
                 f"{self._node.host_name}: is the shared storage mounted there?"
             )
 
     def disk_path(self, disk: Disk) -> Path:
-        """Return the path of the disk's file, the same on every host that has the storage."""
-        return self._of(disk).driver.disk_path(disk.id)
+        """Return the path of the file that the disk is written to, the same on every host that has the storage."""
+        return self._of(disk).driver.disk_path(disk.top_layer_id)
 
     def seed_path(self, disk: Disk) -> Path:
         """Return where the VM's cloud-init seed lies, beside its first disk."""

@@ -78,7 +78,7 @@ def rescue(task: Task, vm: VM | None, *, disks_are_shared: bool) -> Rescue:
     if vm.host_id != task.runner_host_id:
         return Rescue.END_FAILED  # failover gave the VM to another host already
     match task.workflow:
-        case "create-vm" | "delete-vm":
+        case "create-vm" | "delete-vm" | "take-snapshot" | "revert-snapshot" | "delete-snapshot":
             return Rescue.MOVE if disks_are_shared else Rescue.WAIT
         case "stop-vm":
             return Rescue.END_STOPPED

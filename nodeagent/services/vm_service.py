@@ -15,7 +15,6 @@ from msgspec.structs import replace
 
 from core.attributes import check_bounds
 from core.errors import ConflictError, InvalidError, UnavailableError
-from core.logs import REQUEST_ID
 from core.model import (
     VM,
     CloudInit,
@@ -27,7 +26,6 @@ from core.model import (
     HostRoom,
     Image,
     ImageState,
-    LogLine,
     Nic,
     PlacementRule,
     PortGroup,
@@ -50,9 +48,9 @@ from nodeagent.services.placement_rules import bounds_in, joined_by, rule_guards
 from nodeagent.services.places import cluster_of
 from nodeagent.services.reach import needed_for
 from nodeagent.services.start_after import start_after_ids
-from nodeagent.services.task_journal import TEXT_LENGTH_MAX
 from nodeagent.services.vm_parts import disks_of
 from nodeagent.services.vm_requests import ChangeVM, CreateVM, MigrateVM, StopVM
+from nodeagent.services.vm_tasks import NO_ARGUMENTS, IdSource, new_task
 from raftstate.state.query import Condition, Op
 from raftstate.store import ROOM_TAKEN, code_of, describe_rejection
 from raftstate.txn import Applied, Rejected
@@ -61,20 +59,6 @@ from storage.seed import check_cloud_init
 CREATE_TRIES = 8
 CHANGEABLE = tuple(ChangeVM.__struct_fields__)
 ADDRESSES_MAX = 1 << 24
-
-
-NO_ARGUMENTS: Mapping[str, str] = {}
-
-
-class IdSource(Protocol):
-    """Where the ids of one request come from (`nodeagent.api.requests.Ids`)."""
-
-    @property
-    def request_id(self) -> str: ...
-
-    def id_for(self, purpose: str) -> str: ...
-
-    def beside(self, task: Task) -> tuple[tuple[Resource, ...], tuple[Resource, ...]]: ...
 
 
 class Placer(Protocol):
@@ -370,7 +354,13 @@ class VmService:
             room=room,
             disk=disk,
             nic=await self._nic(vm, port_group, groups, ids, attempt),
-            task=self._task("create-vm", vm, ids, warning=self._admitted(None, vm, (disk,), rules)),
+            task=new_task(
+                self._node,
+                "create-vm",
+                vm,
+                ids,
+                warning=self._admitted(None, vm, (disk,), rules),
+            ),
             rules=rules,
             uses=uses,
         )
@@ -497,7 +487,7 @@ class VmService:
         """Record wish and task; none of `new_hosts` may be in the middle of leaving. `room`: a host was chosen just now, in this `turn`."""
         if (before := self._store.get(Task, ids.id_for("task"))) is not None:
             return Opened(self._store.get(VM, vm.id) or vm, before)
-        task = self._task(workflow, vm, ids, {**given, **arguments}, warning=warning)
+        task = new_task(self._node, workflow, vm, ids, {**given, **arguments}, warning=warning)
         hosts = [h for id_ in new_hosts if (h := self._store.get(Host, id_)) is not None]
         rules = rule_guards(self._store, vm) if room is not None else ()
         beside, guards = ids.beside(task)
@@ -520,28 +510,3 @@ class VmService:
     ) -> str:
         """Return a warning if a VM leaves too little room; raises when that is forbidden."""
         return self._admit(after, disks, joined) if takes_room(before, after) else ""
-
-    def _task(
-        self,
-        workflow: str,
-        vm: VM,
-        ids: IdSource,
-        arguments: Mapping[str, str] = NO_ARGUMENTS,
-        *,
-        warning: str = "",
-    ) -> Task:
-        task_id, now_ms = ids.id_for("task"), self._node.clock.wall_ms()
-        said = LogLine(after=0, at_ms=now_ms, what="warning", text=warning[:TEXT_LENGTH_MAX])
-        return Task(
-            id=task_id,
-            name=task_id,
-            workflow=workflow,
-            subject=f"vm/{vm.id}",
-            subject_name=vm.name,
-            arguments=dict(arguments),
-            runner_host_id=vm.host_id,
-            log=(said,) if warning else (),
-            tags=vm.tags,
-            created_ms=now_ms,
-            request_id=REQUEST_ID.get(),
-        )

@@ -17,7 +17,7 @@ from core.model import Plugin, PluginState, Task
 from core.workflow import Step
 from core.workflow_definition import Definition, Source, parse_definitions
 from nodeagent.plugins.loading import Group, installed, load, refused_line
-from nodeagent.workflows import migrate_steps, vm_steps
+from nodeagent.workflows import migrate_steps, snapshot_steps, vm_steps
 from nodeagent.workflows.work import VmWork, Workshop
 
 STEPS_GROUP = "kvorum.steps"
@@ -43,6 +43,13 @@ STEPS: Mapping[str, MakeStep] = {
     "prepare-target": migrate_steps.PrepareTarget,
     "move-guest": migrate_steps.MoveGuest,
     "hand-over": migrate_steps.HandOver,
+    "keep-snapshot": snapshot_steps.KeepSnapshot,
+    "add-layer": snapshot_steps.AddLayer,
+    "use-layer": snapshot_steps.UseLayer,
+    "mark-snapshot": snapshot_steps.MarkSnapshot,
+    "merge-layers": snapshot_steps.MergeLayers,
+    "forget-snapshot": snapshot_steps.ForgetSnapshot,
+    "drop-layers": snapshot_steps.DropLayers,
 }
 
 

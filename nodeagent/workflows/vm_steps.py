@@ -81,7 +81,7 @@ class CreateDisks:
 
     async def undo(self) -> None:
         for disk in self.work.disks():
-            await self.work.shop.storages.delete_disk(disk)
+            await self.work.shop.storages.delete_disk(disk, self.work.layers(disk))
 
     def left_behind(self) -> tuple[Leftover, ...]:
         return files_of_disks(self.work, self.name)
@@ -239,7 +239,7 @@ class DeleteDisks:
             for disk in disks[:1]:
                 await self.work.shop.storages.delete_seed(disk)
             for disk in disks:
-                await self.work.shop.storages.delete_disk(disk)
+                await self.work.shop.storages.delete_disk(disk, self.work.layers(disk))
         except PlatformError as error:
             raise RepeatStepError(
                 f"the VM's files can't be deleted now, this is tried again: {error.message}"
@@ -275,7 +275,9 @@ class DropRecords:
 def files_of_disks(work: VmWork, step: str) -> tuple[Leftover, ...]:
     """Return the files of a VM's disks, of which some may be gone."""
     return tuple(
-        Leftover(step=step, resource=f"disk/{disk.id}", what=f"the disk's file{_place(work, disk)}")
+        Leftover(
+            step=step, resource=f"disk/{disk.id}", what=f"the disk's files{place_of(work, disk)}"
+        )
         for disk in work.disks()
     )
 
@@ -286,13 +288,14 @@ def seeds_of(work: VmWork, step: str) -> tuple[Leftover, ...]:
         Leftover(
             step=step,
             resource=work.task.subject,
-            what=f"the VM's cloud-init seed{_place(work, disk)}",
+            what=f"the VM's cloud-init seed{place_of(work, disk)}",
         )
         for disk in work.disks()[:1]
     )
 
 
-def _place(work: VmWork, disk: Disk) -> str:
+def place_of(work: VmWork, disk: Disk) -> str:
+    """Return where the files of a disk are, as it goes on after their name."""
     store = work.shop.node.store
     storage, host = store.get(DataStorage, disk.data_storage_id), store.get(Host, disk.host_id)
     on = f" on data storage {storage.name} ({storage.path})" if storage is not None else ""

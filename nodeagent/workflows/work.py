@@ -9,7 +9,7 @@ from core.model import VM, Disk, Nic, Task
 from nodeagent.node import Node
 from nodeagent.services.migration import MigrationService
 from nodeagent.services.storages import Storages
-from nodeagent.services.vm_parts import disks_of, nics_of
+from nodeagent.services.vm_parts import disks_of, layers_of, nics_of
 from nodeagent.services.vm_power import VmPower
 
 
@@ -49,6 +49,10 @@ class VmWork:
     def disks(self) -> tuple[Disk, ...]:
         """Return the VM's disks in their order."""
         return disks_of(self.shop.node.store, self.vm_id)
+
+    def layers(self, disk: Disk) -> tuple[str, ...]:
+        """Return the ids of all files of one of the disks."""
+        return layers_of(self.shop.node.store, disk)
 
     def nics(self) -> tuple[Nic, ...]:
         """Return the VM's NICs in their order."""

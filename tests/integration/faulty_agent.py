@@ -29,6 +29,7 @@ from nodeagent.services.storages import Storages
 from nodeagent.services.task_runner import TaskRunner
 from nodeagent.services.work_kinds import Limits
 from raftstate.store import Store
+from storage.directory_layers import DirectoryLayers
 
 ORDERS = Path("/run/kvorum/test-orders.json")
 REPORT = Path("/run/kvorum/test-points")
@@ -48,6 +49,7 @@ EFFECTS: dict[type, tuple[str, ...]] = {
         "abort_migration",
     ),
     Storages: ("ensure_image", "create_disk", "delete_disk", "write_seed", "delete_seed"),
+    DirectoryLayers: ("add_layer", "merge_layer", "drop_layer"),
     GuardClient: ("grant", "revoke"),
     NetworkController: ("ensure",),
     MigrationService: ("prepare", "release", "move", "abort"),

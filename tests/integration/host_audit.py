@@ -35,14 +35,16 @@ class Records:
     vms: dict[str, Item]
     disks: dict[str, Item]
     nics: dict[str, Item]
+    snapshots: dict[str, Item]
     hosts: dict[str, str]
 
     @classmethod
     async def read(cls, client: Client) -> Records:
-        plurals = ("vms", "disks", "nics", "hosts")
+        plurals = ("vms", "disks", "nics", "snapshots", "hosts")
         kinds = [(await client.list_all(plural)).items for plural in plurals]
-        vms, disks, nics, hosts = ({i.text("id"): i for i in items} for items in kinds)
-        return cls(vms, disks, nics, {id_: host.text("name") for id_, host in hosts.items()})
+        vms, disks, nics, snapshots, hosts = ({i.text("id"): i for i in items} for items in kinds)
+        names = {id_: host.text("name") for id_, host in hosts.items()}
+        return cls(vms, disks, nics, snapshots, names)
 
     def on(self, host: str, phase: str = "") -> set[str]:
         """Return the ids of a host's VMs, all or those in a phase."""
@@ -62,6 +64,11 @@ class Records:
             f"record {item.text('name')} of no VM"
             for item in (*self.disks.values(), *self.nics.values())
             if item.text("vm_id") not in self.vms
+        ]
+        lines += [
+            f"snapshot {one.text('name')} is {one.text('state')} of {one.text('disk_id')}"
+            for one in self.snapshots.values()
+            if one.text("state") != "ready" or one.text("disk_id") not in self.disks
         ]
         for vm in self.vms.values():
             phase, moving = vm.text("phase"), vm.text("migrating_to_host_id")
@@ -124,7 +131,9 @@ def _files(place: str, root: Path, records: Records, host: str) -> list[str]:
         for id_, disk in records.disks.items()
         if records.hosts.get(disk.text("host_id"), "") == host
     }
-    wanted = {f"disks/{id_}.qcow2" for id_ in disks}
+    layers = {disk.text("layer_id") or id_ for id_, disk in disks.items()}
+    layers |= {s.text("layer_id") for s in records.snapshots.values() if s.text("disk_id") in disks}
+    wanted = {f"disks/{layer}.qcow2" for layer in layers}
     wanted |= {f"seeds/{disk.text('vm_id')}.iso" for disk in disks.values()}
     real = {f"{part}/{name}" for part in ("disks", "seeds") for name in _names(root / part)} | {
         f"images/{name}" for name in _names(root / "images") if name.startswith(".")

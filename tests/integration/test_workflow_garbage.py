@@ -29,7 +29,7 @@ from tools.lab.cluster import form_cluster
 from tools.lab.lab import Lab
 from tools.lab.layout import VENV_BIN
 from tools.lab.services import AGENT, GUARD, LIBVIRTD, PRODUCT, SERF
-from tools.sdk.bodies import Body, EmptyBody, MigrateBody, StopBody, VMBody
+from tools.sdk.bodies import Body, EmptyBody, MigrateBody, SnapshotBody, StopBody, VMBody
 from tools.sdk.client import Client, Started
 from tools.sdk.endpoints import Endpoint
 from tools.sdk.items import Item
@@ -49,6 +49,9 @@ EFFECTS = {
     "migrate-vm": 8,
     "delete-vm": 10,
     "reboot-vm": 2,
+    "take-snapshot": 12,
+    "revert-snapshot": 12,
+    "delete-snapshot": 24,
 }
 WITH_COMMITS = {
     "create-vm": 44,
@@ -57,6 +60,9 @@ WITH_COMMITS = {
     "migrate-vm": 28,
     "delete-vm": 28,
     "reboot-vm": 8,
+    "take-snapshot": 28,
+    "revert-snapshot": 32,
+    "delete-snapshot": 44,
 }
 CALM_S = 12.0
 ENDED = ("succeeded", "failed", "cancelled")
@@ -247,6 +253,26 @@ def creating_shared(client: Client, name: str) -> Awaitable[Started]:
     return client.create_vm(body)
 
 
+def creating_stopped(client: Client, name: str) -> Awaitable[Started]:
+    storage = SHARED if int(name.rpartition("p")[2]) % 2 else "local"
+    body = VMBody(
+        name=name, image=IMAGE, memory_mib=64, data_storage=storage, host="h1", start=False
+    )
+    return client.create_vm(body)
+
+
+def taking(which: str) -> Callable[[Client, str], Awaitable[Started]]:
+    return lambda client, name: client.take_snapshot(SnapshotBody(vm=name, name=f"{name}-{which}"))
+
+
+def reverting(which: str) -> Callable[[Client, str], Awaitable[Started]]:
+    return lambda client, name: client.act("snapshots", f"{name}-{which}", "revert", EmptyBody())
+
+
+def forgetting(which: str) -> Callable[[Client, str], Awaitable[Started]]:
+    return lambda client, name: client.delete("snapshots", f"{name}-{which}")
+
+
 def acting(verb: str, body: Body) -> Callable[[Client, str], Awaitable[Started]]:
     return lambda client, name: client.act("vms", name, verb, body)
 
@@ -309,6 +335,17 @@ async def gone(site: Site) -> None:
     await site.nothing_is_left()
 
 
+async def snapshots_of(site: Site) -> dict[str, set[str]]:
+    """Return what snapshots there are, by the name of the VM."""
+    async with site.client() as client:
+        items = (await client.list_all("snapshots")).items
+    found: dict[str, set[str]] = {}
+    for item in items:
+        vm, _, which = item.text("name").rpartition("-")
+        found.setdefault(vm, set()).add(which)
+    return found
+
+
 # -- the stories
 
 
@@ -367,6 +404,30 @@ async def test_agents_killed_while_vms_are_stopped_and_started_leave_nothing(sit
         assert await phases(site) == dict.fromkeys(points, "running")
         await killed(site, "reboot-vm", site.spread("reboot-vm", points, 0))
         await failed(site, "reboot-vm", site.spread("reboot-vm", points, 0))
+        assert await phases(site) == dict.fromkeys(points, "running")
+        await gone(site)
+
+
+async def test_agents_killed_while_snapshots_come_and_go_leave_nothing(site: Site) -> None:
+    for turn, group in enumerate(site.points("delete-snapshot", 3)):
+        points = fresh(site, group)
+        await undisturbed(site, list(points), "create-vm", creating_stopped)
+        await undisturbed(site, list(points), "take-snapshot", taking("a"))
+        taken = site.spread("take-snapshot", points, turn)
+        await killed(site, "take-snapshot", taken, taking("b"))
+        assert await snapshots_of(site) == {name: {"a", "b"} for name in points}
+        reverted = site.spread("revert-snapshot", points, turn)
+        await killed(site, "revert-snapshot", reverted, reverting("a"))
+        undone = await failed(site, "take-snapshot", taken, taking("c"))
+        await undisturbed(site, sorted(undone), "take-snapshot", taking("c"))
+        # The first is what the two others go on from.
+        undone = await failed(site, "delete-snapshot", points, forgetting("a"))
+        await killed(site, "delete-snapshot", {n: points[n] for n in undone}, forgetting("a"))
+        assert await snapshots_of(site) == {name: {"b", "c"} for name in points}
+        # The last is what the disk goes on from.
+        await killed(site, "delete-snapshot", points, forgetting("c"))
+        assert await snapshots_of(site) == {name: {"b"} for name in points}
+        await undisturbed(site, list(points), "start-vm")
         assert await phases(site) == dict.fromkeys(points, "running")
         await gone(site)
 

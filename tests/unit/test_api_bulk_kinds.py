@@ -227,7 +227,7 @@ def test_every_verb_on_one_is_there_for_many_but_those_that_ask_for_each_alone()
         "/v1/hosts/{host}/actions/confirm-off", "/v1/hosts/{host}/actions/enter-maintenance",
         "/v1/bmcs/{bmc}/actions/power-off",
         "/v1/tasks/{task}/actions/give-up", "/v1/access-keys/{key}/actions/rotate",
-        "/v1/workflows/{workflow}/actions/run",
+        "/v1/workflows/{workflow}/actions/run", "/v1/snapshots/{snapshot}/actions/revert",
     }  # fmt: skip
     assert "workflow" not in KINDS
 

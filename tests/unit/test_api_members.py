@@ -72,6 +72,7 @@ class Agent:
             renewal=None,
             secrets=None,
             shutdown=None,
+            snapshots=None,
             states=MemberStates(many.node),
             storages=None,
             thin=None,

@@ -18,7 +18,20 @@ from msgspec.structs import replace
 from core.errors import ForbiddenError, InvalidError, UnavailableError
 from core.identity.sealing import unseal
 from core.logs import FieldFormatter
-from core.model import VM, Callback, CallbackKey, Event, LogLine, Task, TaskState, VMPhase
+from core.model import (
+    VM,
+    Callback,
+    CallbackKey,
+    Disk,
+    Event,
+    LogLine,
+    PowerState,
+    Snapshot,
+    SnapshotState,
+    Task,
+    TaskState,
+    VMPhase,
+)
 from nodeagent.api.description.operations import STARTING_TASKS
 from nodeagent.api.keys import AGENT
 from nodeagent.plugins.plugins import Plugins
@@ -498,6 +511,10 @@ ROUTES = {
     ("POST", "/v1/workflows/{workflow}/actions/run"): {
         "json": {"vm": "web1", "arguments": {"note": "x"}}
     },
+    ("POST", "/v1/snapshots"): {"json": {"vm": "web1"}},
+    ("DELETE", "/v1/snapshots/{snapshot}"): {},
+    ("POST", "/v1/snapshots/{snapshot}/actions/revert"): {},
+    ("POST", "/v1/snapshots/actions/delete"): {"json": {"snapshots": ["kept"]}},
 }
 
 
@@ -509,8 +526,23 @@ async def test_every_route_that_starts_a_task_keeps_the_wish_with_the_task(
     object.__setattr__(api.app[AGENT].services, "plugins", Plugins())
     if path.endswith("start"):
         await member.change_vm(shared.id, phase=VMPhase.STOPPED)
+    if "/snapshots" in path:
+        await member.change_vm(shared.id, phase=VMPhase.STOPPED, power=PowerState.STOPPED)
+        (disk,) = member.store.all(Disk)
+        kept = Snapshot(
+            id="s",
+            name="kept",
+            disk_id=disk.id,
+            layer_id="l",
+            size_bytes=512,
+            state=SnapshotState.READY,
+        )
+        await member.store.apply(puts=[kept])
     response = await call(
-        api, method, path.format(vm="web1", workflow="stop-and-note"), **ROUTES[route]
+        api,
+        method,
+        path.format(vm="web1", workflow="stop-and-note", snapshot="kept"),
+        **ROUTES[route],
     )
     answer = await response.json()
     (answer,) = answer.get("items", [answer])

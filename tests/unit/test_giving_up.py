@@ -116,7 +116,7 @@ async def test_a_delete_whose_storage_is_lost_lists_the_files_and_keeps_the_vm_o
     ]
     assert all("on data storage shared (/srv/shared)" in left.what for left in ended.left_behind)
     (event,) = (e for e in world.store.all(Event) if e.code == "task-given-up")
-    assert event.severity is Severity.ALARM and "the disk's file on data storage" in event.message
+    assert event.severity is Severity.ALARM and "the disk's files on data storage" in event.message
     await is_out_of_use_until_it_is_deleted(world, driver)
 
 

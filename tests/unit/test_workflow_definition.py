@@ -306,11 +306,14 @@ def test_every_shipped_definition_loads_is_described_and_every_step_is_used():
     definitions = load_registry([]).definitions
     assert set(definitions) == {
         "create-vm",
+        "delete-snapshot",
         "delete-vm",
         "migrate-vm",
         "reboot-vm",
+        "revert-snapshot",
         "start-vm",
         "stop-vm",
+        "take-snapshot",
     }
     assert {ref for d in definitions.values() for ref in d.steps} == set(STEPS)
     assert all(d.description for d in definitions.values())

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pytest
 
 from core.errors import PermanentError
-from core.model import VM, Task, TaskState, VMPhase
+from core.model import VM, Disk, Snapshot, Task, TaskState, VMPhase
 from nodeagent.services.vm_requests import MigrateVM, StopVM
 from nodeagent.workflows.registry import load_registry
 from raftstate.state.machine import Machine
@@ -47,6 +47,7 @@ class Case:
 
     `undone` may be met in another way than `before`: a delete that can't begin has cut the guest's power. `even_so`:
     the work may turn out done although the task says that it failed: a guest that arrived can't be called back.
+    `names` are the snapshots when done and when undone, `goes_on_from` is what the disk goes on from then.
     """
 
     workflow: str
@@ -55,6 +56,8 @@ class Case:
     undone: Callable[[VM | None], bool]
     even_so: bool = False
     moves: bool = False
+    names: tuple[str, str] = ("", "")
+    goes_on_from: tuple[str, str] | None = None
 
 
 async def create(world: World) -> Task:
@@ -104,6 +107,89 @@ async def delete_local(world: World) -> Task:
     return (await world.service().delete(vm, world.ids())).task
 
 
+async def stopped(world: World, *, shared: bool = True) -> VM:
+    return await world.made(REGISTRY, start=False, shared=shared)
+
+
+async def done(world: World, opened) -> Snapshot:
+    """Have an agent that nothing happens to do what was opened."""
+    async with world.agent(world.h1, REGISTRY):
+        await until(lambda: world.task(opened.task.id).state in ENDED)
+    assert world.task(opened.task.id).state is TaskState.SUCCEEDED
+    world.new_agent()
+    return world.store.get(Snapshot, opened.snapshot.id)
+
+
+async def taken(world: World, name: str) -> Snapshot:
+    """Take a snapshot of the disk with one more word on it."""
+    world.write(f"before {name}")
+    opened = await world.snapshots().take(world.vm(), world.ids(), name=name)
+    world.shown_then[name] = world.shown()
+    snapshot = await done(world, opened)
+    world.write(f"after {name}")
+    return snapshot
+
+
+async def reverted(world: World, snapshot: Snapshot) -> Snapshot:
+    return await done(world, await world.snapshots().revert(snapshot, world.ids()))
+
+
+async def take(world: World) -> Task:
+    await stopped(world)
+    await taken(world, "first")
+    world.shown_then["second"] = world.shown()
+    return (await world.snapshots().take(world.vm(), world.ids(), name="second")).task
+
+
+async def take_local(world: World) -> Task:
+    vm = await stopped(world, shared=False)
+    world.write("before first")
+    world.shown_then["first"] = world.shown()
+    return (await world.snapshots().take(vm, world.ids(), name="first")).task
+
+
+async def revert(world: World) -> Task:
+    await stopped(world)
+    first = await taken(world, "first")
+    await taken(world, "second")
+    return (await world.snapshots().revert(first, world.ids())).task
+
+
+async def forget_leaf(world: World) -> Task:
+    """The second is what a branch ends with that nothing goes on from."""
+    await stopped(world)
+    first = await taken(world, "first")
+    second = await taken(world, "second")
+    await reverted(world, first)
+    return (await world.snapshots().delete(second, world.ids())).task
+
+
+async def forget_current(world: World) -> Task:
+    await stopped(world)
+    await taken(world, "first")
+    second = await taken(world, "second")
+    return (await world.snapshots().delete(second, world.ids())).task
+
+
+async def forget_fork(world: World) -> Task:
+    """Two snapshots and the disk itself go on from the first."""
+    await stopped(world)
+    first = await taken(world, "first")
+    await taken(world, "second")
+    await reverted(world, first)
+    await taken(world, "third")
+    first = await reverted(world, first)
+    return (await world.snapshots().delete(first, world.ids())).task
+
+
+async def delete_with_snapshots(world: World) -> Task:
+    await stopped(world)
+    first = await taken(world, "first")
+    await taken(world, "second")
+    await reverted(world, first)
+    return (await world.service().delete(world.vm(), world.ids())).task
+
+
 HERE, THERE = runs_on(HOST_ID), runs_on(OTHER_ID)
 CASES = {
     "create": Case("create-vm", create, HERE, is_gone, moves=True),
@@ -116,6 +202,48 @@ CASES = {
     "migrate": Case("migrate-vm", migrate, THERE, HERE, even_so=True),
     "delete": Case("delete-vm", delete, is_gone, is_stopped, moves=True),
     "delete-local": Case("delete-vm", delete_local, is_gone, is_stopped),
+    "delete-with-snapshots": Case(
+        "delete-vm", delete_with_snapshots, is_gone, is_stopped, moves=True
+    ),
+    "take": Case(
+        "take-snapshot", take, is_stopped, is_stopped, moves=True, names=("first second", "first")
+    ),
+    "take-local": Case("take-snapshot", take_local, is_stopped, is_stopped, names=("first", "")),
+    "revert": Case(
+        "revert-snapshot",
+        revert,
+        is_stopped,
+        is_stopped,
+        moves=True,
+        names=("first second", "first second"),
+        goes_on_from=("first", "second"),
+    ),
+    "forget-leaf": Case(
+        "delete-snapshot",
+        forget_leaf,
+        is_stopped,
+        is_stopped,
+        moves=True,
+        names=("first", "first second"),
+    ),
+    "forget-current": Case(
+        "delete-snapshot",
+        forget_current,
+        is_stopped,
+        is_stopped,
+        moves=True,
+        names=("first", "first second"),
+        goes_on_from=("first", "second"),
+    ),
+    "forget-fork": Case(
+        "delete-snapshot",
+        forget_fork,
+        is_stopped,
+        is_stopped,
+        moves=True,
+        names=("second third", "first second third"),
+        goes_on_from=("", "first"),
+    ),
 }
 
 
@@ -178,6 +306,7 @@ class Story:
         self.points = 0
         self.where = ""
         self.taken_over = False
+        self._shown_before: frozenset[str] = frozenset()
         self.state = TaskState.PENDING
 
     def play(self, ground: Ground | None = None) -> Story:
@@ -188,10 +317,30 @@ class Story:
         world = await ground.world()
         async with world.outside():
             task = await self.case.open(world)
+            self._shown_before = world.shown()
             await self._work(world, task)
             await world.settle()
             self._judge(world.task(task.id), world.vm(), await world.garbage())
+            self._judge_snapshots(world)
         await world.clear()
+
+    def _judge_snapshots(self, world: World) -> None:
+        when = 0 if self.state is TaskState.SUCCEEDED else 1
+        told = f"{self.trouble} {self.where}"
+        left = () if world.vm() is None else world.store.all(Snapshot)
+        if self.case.workflow.endswith("-snapshot") or world.vm() is None:
+            assert " ".join(sorted(s.name for s in left)) == self.case.names[when], told
+        if self.case.goes_on_from is not None:
+            by_id = {s.id: s.name for s in left}
+            (disk,) = world.store.all(Disk)
+            assert by_id.get(disk.current_snapshot_id, "") == self.case.goes_on_from[when], told
+        if world.vm() is None:
+            return
+        for snapshot in left:
+            assert world.shown(snapshot.layer_id) == world.shown_then[snapshot.name], told
+        was_reverted = self.case.workflow == "revert-snapshot" and not when
+        wanted = world.shown_then["first"] if was_reverted else self._shown_before
+        assert world.shown() == wanted, told
 
     def _spoil(self, steps):
         return [

@@ -27,6 +27,7 @@ KIND = Kind(
         text("data storage", "data_storage_name", "data_storage_id"),
         text("image", "image_name", "image_id"),
         text("host", "host_name", "host_id"),
+        text("goes on from", "current_snapshot_name", "current_snapshot_id"),
     ),
 )
 

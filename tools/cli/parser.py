@@ -53,6 +53,7 @@ NOUNS: dict[str, tuple[str, str]] = {
     "vm": ("tools.cli.vm", "virtual machines"),
     "image": ("tools.cli.image", "disk templates"),
     "disk": ("tools.cli.disk", "virtual disks"),
+    "snapshot": ("tools.cli.snapshot", "what disks held at a moment, to go back to"),
     "data-storage": ("tools.cli.data_storage", "places where disks live"),
     "image-storage": ("tools.cli.attaching", "places where images live"),
     "switch": ("tools.cli.attaching", "distributed switches, which port groups are on"),

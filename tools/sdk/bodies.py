@@ -395,6 +395,14 @@ class GiveUpBody(Body, frozen=True, kw_only=True):
     confirm: str
 
 
+class SnapshotBody(Body, frozen=True, kw_only=True):
+    """Of which stopped VM a snapshot is taken; without `name` it is called by the VM and the moment."""
+
+    vm: str
+    name: str | UnsetType = UNSET
+    description: str | UnsetType = UNSET
+
+
 class RunWorkflowBody(Body, frozen=True, kw_only=True):
     """What a workflow is run on, and its inputs."""
 

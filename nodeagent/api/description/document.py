@@ -106,6 +106,7 @@ def all_operations() -> dict[tuple[str, str], Operation]:
             f"For each of up to 200 {spoken}: {alone.summary[0].lower()}{alone.summary[1:]}",
             OUTCOMES,
             body=many_body(type_, many.plural, many.verb, alone.body),
+            task=alone.task,
         )
     return found
 

@@ -29,6 +29,7 @@ from core.model import (
     Role,
     Rule,
     SecurityGroup,
+    Snapshot,
     Task,
 )
 from ha.drills.report import Report
@@ -58,8 +59,10 @@ from nodeagent.api.joining import (
 from nodeagent.api.maintenance import EnterMaintenance, LeaveMaintenance
 from nodeagent.api.members import ChangePolicy
 from nodeagent.api.networks import ChangeRule, CreatePortGroup, CreateRule, CreateSecurityGroup
+from nodeagent.api.permissions import MANY
 from nodeagent.api.problems import Problem
 from nodeagent.api.roles import WriteRole
+from nodeagent.api.snapshots import TakeSnapshot
 from nodeagent.api.storages import CreateDataStorage
 from nodeagent.api.tasks import GiveUpTask
 from nodeagent.api.two_factor import TotpCode
@@ -167,6 +170,10 @@ VM_AND_TASK = object_of(vm=shown(VM), task={"anyOf": [shown(Task), {"type": "nul
 VM_WORK: Mapping[int, tuple[str, Shape]] = {
     200: ("There was nothing to do.", VM_AND_TASK),
     202: ("The work is recorded; `Location` is its task.", VM_AND_TASK),
+}
+SNAPSHOT_AND_TASK = object_of(snapshot=shown(Snapshot), task=shown(Task))
+SNAPSHOT_WORK: Mapping[int, tuple[str, Shape]] = {
+    202: ("The work is recorded; `Location` is its task.", SNAPSHOT_AND_TASK)
 }
 FLAG: Schema = {"type": "boolean"}
 REAL: Schema = {"type": "number"}
@@ -777,6 +784,23 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         body=DeleteVMs,
         task=True,
     ),
+    ("POST", "/v1/snapshots"): Operation(
+        "Keep what the disk of a stopped VM holds now.",
+        SNAPSHOT_WORK,
+        body=TakeSnapshot,
+        task=True,
+    ),
+    ("DELETE", "/v1/snapshots/{snapshot}"): Operation(
+        "Forget a snapshot of a stopped VM; what its disk holds, and other snapshots, stay.",
+        {**SNAPSHOT_WORK, 200: ("With `dry_run`: what would go on from its parent.", PLAN)},
+        query=(DRY_RUN,),
+        task=True,
+    ),
+    ("POST", "/v1/snapshots/{snapshot}/actions/revert"): Operation(
+        "Have the disk of a stopped VM hold again what it held then; what was written since its last snapshot is lost.",
+        SNAPSHOT_WORK,
+        task=True,
+    ),
     ("POST", "/v1/images"): Operation(
         "Upload an image.",
         {201: ("Verified and stored.", Image)},
@@ -1036,5 +1060,9 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
 
 STARTING_TASKS = frozenset(
     route for route, operation in OPERATIONS.items() if operation.task and route[0] != "GET"
+) | frozenset(
+    ("POST", f"/v1/{many.plural}/actions/{many.verb}")
+    for many in MANY
+    if OPERATIONS[many.method, many.path].task
 )
 """The routes that answer with a task that they have started, by method and path."""

@@ -3310,6 +3310,155 @@ class Sessions(BlockingCollection[models.Session]):
         )
 
 
+class Snapshots(BlockingCollection[models.Snapshot]):
+    """`/v1/snapshots`."""
+
+    def __init__(self, calls: operations.Snapshots, runner: Runner) -> None:
+        super().__init__(calls, runner)
+        self._calls = calls
+        self._runner = runner
+
+    def create(
+        self,
+        *,
+        vm: str,
+        name: str | UnsetType = UNSET,
+        description: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+        callback_url: str = "",
+    ) -> Started[models.Snapshot]:
+        """Keep what the disk of a stopped VM holds now.
+
+        Args:
+            vm: Name or id of the VM, which is stopped.
+            name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`; empty: that of the VM and the moment in UTC.
+            description: A note for people. At most 1000 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return self._runner.run(
+            self._calls.create(
+                vm=vm,
+                name=name,
+                description=description,
+                idempotency_key=idempotency_key,
+                callback_url=callback_url,
+            )
+        )
+
+    def delete_many(
+        self, *, snapshots: Sequence[str], idempotency_key: str = "", callback_url: str = ""
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 snapshots: forget a snapshot of a stopped VM; what its disk holds, and other snapshots, stay.
+
+        Args:
+            snapshots: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return self._runner.run(
+            self._calls.delete_many(
+                snapshots=snapshots, idempotency_key=idempotency_key, callback_url=callback_url
+            )
+        )
+
+    def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the snapshots.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return self._runner.run(self._calls.list_tags(ref, consistency=consistency))
+
+    def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the snapshots, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return self._runner.run(
+            self._calls.update_tags(
+                ref, add=add, remove=remove, idempotency_key=idempotency_key, if_match=if_match
+            )
+        )
+
+    def delete(
+        self,
+        snapshot: str,
+        /,
+        *,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+        callback_url: str = "",
+    ) -> Started[models.Snapshot]:
+        """Forget a snapshot of a stopped VM; what its disk holds, and other snapshots, stay.
+
+        Args:
+            snapshot: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return self._runner.run(
+            self._calls.delete(
+                snapshot,
+                idempotency_key=idempotency_key,
+                if_match=if_match,
+                callback_url=callback_url,
+            )
+        )
+
+    def plan_delete(self, snapshot: str, /) -> models.DeletionPlan:
+        """Say what would go along and what stands in the way, and change nothing.
+
+        Args:
+            snapshot: Name or id.
+        """
+        return self._runner.run(self._calls.plan_delete(snapshot))
+
+    def revert(
+        self,
+        snapshot: str,
+        /,
+        *,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+        callback_url: str = "",
+    ) -> Started[models.Snapshot]:
+        """Have the disk of a stopped VM hold again what it held then; what was written since its last snapshot is lost.
+
+        Args:
+            snapshot: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return self._runner.run(
+            self._calls.revert(
+                snapshot,
+                idempotency_key=idempotency_key,
+                if_match=if_match,
+                callback_url=callback_url,
+            )
+        )
+
+
 class State:
     """`/v1/state`."""
 
@@ -3985,6 +4134,7 @@ class Operations:
         self.secrets = Secrets(calls.secrets, runner)
         self.security_groups = SecurityGroups(calls.security_groups, runner)
         self.sessions = Sessions(calls.sessions, runner)
+        self.snapshots = Snapshots(calls.snapshots, runner)
         self.state = State(calls.state, runner)
         self.system_tags = SystemTags(calls.system_tags, runner)
         self.tasks = Tasks(calls.tasks, runner)

@@ -192,6 +192,14 @@ class ShutdownPolicy(OpenEnum):
     MIGRATE = "migrate"
 
 
+class SnapshotState(OpenEnum):
+    """A snapshot can be gone back to only when ready."""
+
+    DELETING = "deleting"
+    READY = "ready"
+    TAKING = "taking"
+
+
 class StepMark(OpenEnum):
     """`BEGUN` is recorded before a step's effect, so that undo is never lost."""
 
@@ -1191,6 +1199,13 @@ class DeleteSessions(Model, frozen=True, kw_only=True):
     """Names or ids of them."""
 
 
+class DeleteSnapshots(Model, frozen=True, kw_only=True):
+    """What users say of one of the snapshots."""
+
+    snapshots: tuple[str, ...]
+    """Names or ids of them."""
+
+
 class DeleteVMs(Model, frozen=True, kw_only=True):
     """`POST /v1/vms/actions/delete`. There are no conditions here: what they match may change before a repetition."""
 
@@ -1253,6 +1268,7 @@ class Disk(Model, frozen=True, kw_only=True):
     """A virtual disk: qcow2, linked to its image's cached copy on the same data storage (or empty: no image).
 
     `index` orders the disks of a VM, 0 is the one it boots from. `host_id` is set for local storage only.
+    With snapshots it consists of several files, its layers (`storage.layers`), of which `top_layer_id` is written.
     """
 
     id: str
@@ -1279,6 +1295,10 @@ class Disk(Model, frozen=True, kw_only=True):
     """The host that has it, if its storage is local; else empty."""
     index: int = 0
     """Its place among the VM's disks; 0 is the one that it boots from. 0..."""
+    layer_id: str = ""
+    """The layer that it is written to; empty: the first, which has the disk's id."""
+    current_snapshot_id: str = ""
+    """The snapshot that it goes on from; empty: none."""
     vm_name: str = ""
     """The name behind `vm_id`; empty without one."""
     data_storage_name: str = ""
@@ -1287,6 +1307,8 @@ class Disk(Model, frozen=True, kw_only=True):
     """The name behind `image_id`; empty without one."""
     host_name: str = ""
     """The name behind `host_id`; empty without one."""
+    current_snapshot_name: str = ""
+    """The name behind `current_snapshot_id`; empty without one."""
 
 
 class DistributedSwitch(Model, frozen=True, kw_only=True):
@@ -2520,6 +2542,42 @@ class ShutDownHost(Model, frozen=True, kw_only=True):
     left: tuple[str, ...] = ()
 
 
+class Snapshot(Model, frozen=True, kw_only=True):
+    """What a disk held at a moment. The snapshots of a disk are a tree: each goes on from its parent.
+
+    `layer_id` is the frozen layer that holds what was written between the parent and this one.
+    """
+
+    id: str
+    """A UUID, or a name where the kind says so; never changes."""
+    name: str = ""
+    """What people call it, unique among its kind; of records of the cluster the same as the id."""
+    revision: int = 0
+    """Log index of its last change; guards the next one."""
+    created_ms: int = 0
+    """When it was made, by the clock of the host that was asked."""
+    tags: tuple[str, ...] = ()
+    """Names and `key=value` pairs, to find it by, to limit rights, to change what it does."""
+    disk_id: str = ""
+    """The disk that it is of."""
+    parent_id: str = ""
+    """The snapshot that the disk went on from then; empty: none."""
+    state: SnapshotState = SnapshotState("taking")
+    """Whether it can be used."""
+    layer_id: str = ""
+    """The layer that holds it."""
+    size_bytes: int = 0
+    """Size of the disk that a guest sees. 0..."""
+    stored_bytes: int = 0
+    """What its layer takes on the data storage: the changes since its parent. 0..."""
+    description: str = ""
+    """A note for people. At most 1000 characters."""
+    disk_name: str = ""
+    """The name behind `disk_id`; empty without one."""
+    parent_name: str = ""
+    """The name behind `parent_id`; empty without one."""
+
+
 class SomeVMs(Model, frozen=True, kw_only=True):
     """`POST /v1/vms/actions/{start,reboot}`. Either `vms` or `q`."""
 
@@ -2583,6 +2641,17 @@ class Tags(Model, frozen=True, kw_only=True):
     """An object of the API."""
 
     tags: tuple[str, ...] = ()
+
+
+class TakeSnapshot(Model, frozen=True, kw_only=True):
+    """`POST /v1/snapshots`: of which VM, and how it is called."""
+
+    vm: str
+    """Name or id of the VM, which is stopped."""
+    name: str | UnsetType = UNSET
+    """Its name: 1 to 63 of a-z, 0-9, `-` and `.`; empty: that of the VM and the moment in UTC."""
+    description: str | UnsetType = UNSET
+    """A note for people. At most 1000 characters."""
 
 
 class Target(Model, frozen=True, kw_only=True):

@@ -29,6 +29,7 @@ PREVIEWED = frozenset(
         "placement-rules",
         "port-groups",
         "security-groups",
+        "snapshots",
         "vms",
     }
 )
@@ -3970,6 +3971,177 @@ class Sessions(Collection[models.Session]):
         )
 
 
+class Snapshots(Collection[models.Snapshot]):
+    """`/v1/snapshots`."""
+
+    async def create(
+        self,
+        *,
+        vm: str,
+        name: str | UnsetType = UNSET,
+        description: str | UnsetType = UNSET,
+        idempotency_key: str = "",
+        callback_url: str = "",
+    ) -> Started[models.Snapshot]:
+        """Keep what the disk of a stopped VM holds now.
+
+        Args:
+            vm: Name or id of the VM, which is stopped.
+            name: Its name: 1 to 63 of a-z, 0-9, `-` and `.`; empty: that of the VM and the moment in UTC.
+            description: A note for people. At most 1000 characters.
+            idempotency_key: A repetition with the same key gives the first result.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return await self._api.started(
+            request(
+                "POST",
+                path_of("snapshots"),
+                body=models.TakeSnapshot(vm=vm, name=name, description=description),
+                headers={"Idempotency-Key": idempotency_key, "Callback-URL": callback_url},
+            ),
+            models.Snapshot,
+            "snapshot",
+        )
+
+    async def delete_many(
+        self, *, snapshots: Sequence[str], idempotency_key: str = "", callback_url: str = ""
+    ) -> Page[models.Outcome]:
+        """For each of up to 200 snapshots: forget a snapshot of a stopped VM; what its disk holds, and other snapshots, stay.
+
+        Args:
+            snapshots: Names or ids of them.
+            idempotency_key: A repetition with the same key gives the first result.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return await self._api.page(
+            request(
+                "POST",
+                path_of("snapshots", "actions", "delete"),
+                body=models.DeleteSnapshots(snapshots=listed(snapshots)),
+                headers={"Idempotency-Key": idempotency_key, "Callback-URL": callback_url},
+            ),
+            models.Outcome,
+        )
+
+    async def list_tags(
+        self, ref: str, /, *, consistency: Literal["local", "strong"] | UnsetType = UNSET
+    ) -> models.Tags:
+        """Show the tags of one of the snapshots.
+
+        Args:
+            ref: Name or id.
+            consistency: `local` reads this agent's copy; `strong` waits until it has everything that was acknowledged anywhere. One of `local`, `strong`.
+        """
+        return await self._api.answer(
+            request(
+                "GET", path_of("snapshots", ref, "tags"), query=(*one("consistency", consistency),)
+            ),
+            models.Tags,
+        )
+
+    async def update_tags(
+        self,
+        ref: str,
+        /,
+        *,
+        add: Sequence[str] | UnsetType = UNSET,
+        remove: Sequence[str] | UnsetType = UNSET,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+    ) -> models.Tags:
+        """Add tags to one of the snapshots, and remove others.
+
+        Args:
+            ref: Name or id.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have any more.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+        """
+        return await self._api.answer(
+            request(
+                "PATCH",
+                path_of("snapshots", ref, "tags"),
+                body=models.ChangeTags(add=listed(add), remove=listed(remove)),
+                headers={"Idempotency-Key": idempotency_key, "If-Match": condition(if_match)},
+            ),
+            models.Tags,
+        )
+
+    async def delete(
+        self,
+        snapshot: str,
+        /,
+        *,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+        callback_url: str = "",
+    ) -> Started[models.Snapshot]:
+        """Forget a snapshot of a stopped VM; what its disk holds, and other snapshots, stay.
+
+        Args:
+            snapshot: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return await self._api.started(
+            request(
+                "DELETE",
+                path_of("snapshots", snapshot),
+                headers={
+                    "Idempotency-Key": idempotency_key,
+                    "If-Match": condition(if_match),
+                    "Callback-URL": callback_url,
+                },
+            ),
+            models.Snapshot,
+            "snapshot",
+        )
+
+    async def plan_delete(self, snapshot: str, /) -> models.DeletionPlan:
+        """Say what would go along and what stands in the way, and change nothing.
+
+        Args:
+            snapshot: Name or id.
+        """
+        return await self._api.answer(
+            request("DELETE", path_of("snapshots", snapshot), query=(("dry_run", "1"),)),
+            models.DeletionPlan,
+        )
+
+    async def revert(
+        self,
+        snapshot: str,
+        /,
+        *,
+        idempotency_key: str = "",
+        if_match: int | str = "",
+        callback_url: str = "",
+    ) -> Started[models.Snapshot]:
+        """Have the disk of a stopped VM hold again what it held then; what was written since its last snapshot is lost.
+
+        Args:
+            snapshot: Name or id.
+            idempotency_key: A repetition with the same key gives the first result.
+            if_match: Do it only if the thing still has this revision.
+            callback_url: Post the task here when it has ended, signed.
+        """
+        return await self._api.started(
+            request(
+                "POST",
+                path_of("snapshots", snapshot, "actions", "revert"),
+                headers={
+                    "Idempotency-Key": idempotency_key,
+                    "If-Match": condition(if_match),
+                    "Callback-URL": callback_url,
+                },
+            ),
+            models.Snapshot,
+            "snapshot",
+        )
+
+
 class State:
     """`/v1/state`."""
 
@@ -4761,6 +4933,7 @@ class Operations:
         self.secrets = Secrets(api)
         self.security_groups = SecurityGroups(api, "security-groups", models.SecurityGroup)
         self.sessions = Sessions(api, "sessions", models.Session)
+        self.snapshots = Snapshots(api, "snapshots", models.Snapshot)
         self.state = State(api)
         self.system_tags = SystemTags(api)
         self.tasks = Tasks(api, "tasks", models.Task)
