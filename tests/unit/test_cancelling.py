@@ -137,9 +137,9 @@ def test_fetching_an_image_stops_and_the_create_is_undone():
         async def ensure_image(disk) -> None:
             await asyncio.sleep(3600)
 
-        storages = world.h1.storages()
+        storages = world.h1.storages(world.faults)
         storages.ensure_image = ensure_image
-        world.h1.storages = lambda: storages
+        world.h1.storages = lambda faults: storages
 
     task, vm, took_s = cancelled_after(100, create, spoil=slow_images)
     assert (task.state, task.error_code, vm) == (TaskState.CANCELLED, "cancelled", None)

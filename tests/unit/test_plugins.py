@@ -311,7 +311,7 @@ async def test_a_data_storage_may_be_driven_by_a_plug_in(example, tmp_path):
     disk = Disk(id=UUID, name="d", vm_id=UUID, data_storage_id=storage.id, size_bytes=1 << 20)
     assert storages.disk_path(disk) == tmp_path / "example" / "disks" / f"{UUID}.qcow2"
     assert any((tmp_path / "example").iterdir())
-    await storages.delete_disk(disk)  # through the product's own errors and results
+    await storages.delete_disk(disk, (disk.id,))  # through the product's own errors and results
     unknown = replace(storage, driver="not-here")
     with pytest.raises(InvalidError, match=r"not-here.*install its plug-in"):
         await storages.prepare_new(unknown)

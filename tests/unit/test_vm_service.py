@@ -1,6 +1,7 @@
 """What users ask of VMs: what is recorded, what is refused, and that a repeated request meets its own outcome."""
 
 import asyncio
+from collections.abc import Iterable
 
 import pytest
 from msgspec.structs import replace
@@ -541,7 +542,7 @@ class BrokenStorage:
     async def delete_seed(self, disk: Disk) -> None:
         self.deleted.append(f"seed {disk.name}")
 
-    async def delete_disk(self, disk: Disk) -> None:
+    async def delete_disk(self, disk: Disk, layers: Iterable[str]) -> None:
         if self.error is not None:
             raise self.error
         self.deleted.append(disk.name)

@@ -13,7 +13,7 @@ from core.errors import PlatformError
 from tools.cli.collection import Kind
 from tools.cli.context import Context
 from tools.cli.output import printable, write_value
-from tools.cli.waiting import wait_for, warnings_of
+from tools.cli.waiting import finish, wait_for, warnings_of
 from tools.sdk.bodies import Body, EmptyBody
 from tools.sdk.items import Item, JsonValue
 
@@ -48,8 +48,7 @@ async def act_on_many(
             told.append(await _ended(args, ctx, outcome, title, tell))
         except PlatformError as error:
             failed = True
-            line = error.message if error.message.startswith(title) else f"{title}: {error.message}"
-            ctx.say(f"kvorum: {printable(line)}")
+            ctx.say(f"kvorum: {printable(_line(title, error))}")
             told.append({"name": outcome.ref, "error": error.message, "code": error.code})
     if ctx.output != "table":
         write_value(ctx, told)
@@ -89,3 +88,30 @@ async def delete_many(
         return Item({"name": name, done: True}), f"{name}: {done}"
 
     return await act_on_many(args, ctx, kind, "delete", EmptyBody(), tell, refs=refs)
+
+
+async def delete_in_turn(
+    args: Namespace, ctx: Context, kind: Kind, refs: Sequence[str], done: str = "deleted"
+) -> int:
+    """Delete several that may be in each other's way, one when the other is gone; the ids that were shown."""
+    told: list[JsonValue] = []
+    failed = False
+    for name, ref in zip(args.names, refs, strict=True):
+        title = f"delete {kind.word} {name}"
+        try:
+            started = await ctx.client.delete(kind.plural, ref, callback_url=args.callback_url)
+            if await finish(ctx, started, title, wait=args.wait):
+                told.append({"name": name, done: True})
+                _say(ctx, f"{name}: {done}")
+        except PlatformError as error:
+            failed = True
+            ctx.say(f"kvorum: {printable(_line(title, error))}")
+            told.append({"name": name, "error": error.message, "code": error.code})
+    if ctx.output != "table" and args.wait:
+        write_value(ctx, told)
+    return SOME_FAILED if failed else 0
+
+
+def _line(title: str, error: PlatformError) -> str:
+    """Return an error with what it is about, which some say themselves."""
+    return error.message if error.message.startswith(title) else f"{title}: {error.message}"

@@ -8,7 +8,7 @@ from msgspec import UNSET
 
 from tools.cli.collection import Kind, add_delete, add_list, add_name, add_show
 from tools.cli.context import Context
-from tools.cli.many import delete_many
+from tools.cli.many import delete_in_turn
 from tools.cli.output import moment, size, text, write_done
 from tools.cli.parser import Parser, Root, Verbs, add_callback, add_wait, add_yes
 from tools.cli.waiting import finish
@@ -121,7 +121,7 @@ def _add(root: Root, parser: Parser) -> None:
     add_list(verbs, KIND)
     add_show(verbs, KIND)
     _add_revert(verbs)
-    add_delete(verbs, KIND, many=delete_many, starts_tasks=True)
+    add_delete(verbs, KIND, many=delete_in_turn, starts_tasks=True)
 
 
 ADD = {"snapshot": _add}
