@@ -482,3 +482,23 @@ async def test_a_host_that_loses_power_in_the_middle_of_work_leaves_nothing(
         assert await phases(site) == dict.fromkeys(left, "running"), ended
         print({t.error for t in ended.values()})
         await gone(site)
+
+
+async def test_a_host_that_loses_power_while_snapshots_go_leaves_nothing(site: Site) -> None:
+    """The host itself goes on once it is back, or the other one does where it has the disk."""
+    if not site.every_step:
+        pytest.skip("takes a boot and the end of all leases: make garbage")
+    for group in site.points("delete-snapshot", 2):
+        points = fresh(site, group)
+        await undisturbed(site, list(points), "create-vm", creating_stopped)
+        for which in ("a", "b"):
+            await undisturbed(site, list(points), "take-snapshot", taking(which))
+        site.order("delete-snapshot", HOLD, points)
+        await on_all(site, list(points), forgetting("a"))
+        await site.all_stand("delete-snapshot", list(points))
+        await site.cut_power()
+        await site.nothing_is_left(240.0)
+        assert await snapshots_of(site) == {name: {"b"} for name in points}
+        await undisturbed(site, list(points), "start-vm")
+        assert await phases(site) == dict.fromkeys(points, "running")
+        await gone(site)
