@@ -120,8 +120,17 @@ async def test_a_lost_hosts_vm_moves_after_the_safe_time_and_not_before(cluster)
 
 @cluster_test
 async def test_a_renewal_that_this_leader_did_not_see_yet_makes_the_recovery_void(cluster):
+    await renewal_makes_void(cluster, 1)
+
+
+@cluster_test
+async def test_a_renewal_that_this_leader_did_not_see_yet_makes_that_of_many_vms_void(cluster):
+    await renewal_makes_void(cluster, 3)
+
+
+async def renewal_makes_void(cluster, count: int) -> None:
     await cluster.begin()
-    vm = await cluster.member.add_vm(host_id=OTHER_ID, **RUNNING)
+    vms = [await cluster.member.add_vm(f"vm{n}", host_id=OTHER_ID, **RUNNING) for n in range(count)]
     cluster.alive.remove(OTHER_ID)
     engine, tried = cluster.member.engine, []
     commit = engine.propose
@@ -138,7 +147,7 @@ async def test_a_renewal_that_this_leader_did_not_see_yet_makes_the_recovery_voi
     async with cluster.running():
         await until(lambda: tried)
         await asyncio.sleep(0.1)
-        assert cluster.member.vm(vm.id) == vm
+        assert [cluster.member.vm(vm.id) for vm in vms] == vms
         assert "vm-recovered" not in cluster.codes()
 
 
@@ -254,19 +263,21 @@ async def test_one_vm_that_can_not_be_given_away_holds_up_none_of_the_others(clu
     await cluster.begin()
     vms = [await cluster.member.add_vm(f"vm{n}", host_id=OTHER_ID, **RUNNING) for n in range(6)]
     cluster.alive.remove(OTHER_ID)
-    engine, commit = cluster.member.engine, cluster.member.engine.propose
+    engine, commit, changes = cluster.member.engine, cluster.member.engine.propose, []
 
     async def propose(payload: bytes, *, timeout_s: float) -> bytes:
-        if b"vm-recovered" in payload:
-            engine.propose = commit
-            await cluster.member.change_vm(vms[3].id, description="changed in this moment")
+        if b"vm-recovered" in payload and vms[3].id.encode() in payload:
+            changes.append(str(len(changes)))
+            await cluster.member.change_vm(vms[3].id, description=changes[-1])
         return await commit(payload, timeout_s=timeout_s)
 
     engine.propose = propose
+    others = [vm for vm in vms if vm is not vms[3]]
     async with cluster.running():
-        await until(lambda: all(cluster.member.vm(v.id).host_id != OTHER_ID for v in vms), 25)
-    assert {cluster.member.vm(vm.id).generation for vm in vms} == {5}
-    assert cluster.codes().count("vm-recovered") == len(vms)
+        await until(lambda: all(cluster.member.vm(v.id).host_id != OTHER_ID for v in others), 25)
+    assert {cluster.member.vm(vm.id).generation for vm in others} == {5}
+    assert cluster.member.vm(vms[3].id).host_id == OTHER_ID
+    assert cluster.codes().count("vm-recovered") == len(others)
 
 
 @cluster_test
@@ -294,6 +305,41 @@ async def test_vms_that_are_given_away_together_take_no_more_room_than_there_is(
         await asyncio.sleep(20)
     homes = [cluster.member.vm(vm.id).host_id for vm in vms]
     assert sorted(homes) == sorted([HOST_ID, THIRD_ID, THIRD_ID, OTHER_ID])
+
+
+@cluster_test
+async def test_vms_of_a_later_transaction_count_with_each_other_when_room_was_taken_meanwhile(
+    cluster,
+):
+    """One host has room for so many and two more; while the first go there, somebody takes the room of one."""
+    await cluster.begin()
+    count = TOGETHER_MAX + 2
+    vm_mib = 512 + VM_OVERHEAD_MIB
+    for host_id, room_for in ((HOST_ID, count), (THIRD_ID, 0)):
+        host = cluster.store.need(Host, host_id)
+        memory_mib = HOST_RESERVE_MIB + room_for * vm_mib
+        await cluster.store.apply(puts=[replace(host, memory_mib=memory_mib)])
+    vms = [
+        await cluster.member.add_vm(f"vm{n:02}", host_id=OTHER_ID, **RUNNING) for n in range(count)
+    ]
+    cluster.alive.remove(OTHER_ID)
+    engine, commit = cluster.member.engine, cluster.member.engine.propose
+
+    async def propose(payload: bytes, *, timeout_s: float) -> bytes:
+        result = await commit(payload, timeout_s=timeout_s)
+        if b"vm-recovered" in payload and engine.propose is not commit:
+            engine.propose = commit
+            await cluster.member.add_vm("late", host_id=HOST_ID, **RUNNING)
+            await cluster.store.apply(puts=[room_on(cluster.store, HOST_ID)])
+        return result
+
+    engine.propose = propose
+    async with cluster.running():
+        await until(lambda: engine.propose is commit)
+        await asyncio.sleep(20)
+    homes = [cluster.member.vm(vm.id).host_id for vm in vms]
+    assert homes.count(HOST_ID) == count - 1
+    assert homes.count(OTHER_ID) == 1, "it waits for room"
 
 
 @cluster_test
