@@ -274,7 +274,7 @@ async def test_one_vm_that_can_not_be_given_away_holds_up_none_of_the_others(clu
     engine.propose = propose
     others = [vm for vm in vms if vm is not vms[3]]
     async with cluster.running():
-        await until(lambda: all(cluster.member.vm(v.id).host_id != OTHER_ID for v in others), 25)
+        await until(lambda: all(cluster.member.vm(v.id).host_id != OTHER_ID for v in others))
     assert {cluster.member.vm(vm.id).generation for vm in others} == {5}
     assert cluster.member.vm(vms[3].id).host_id == OTHER_ID
     assert cluster.codes().count("vm-recovered") == len(others)
