@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import msgspec
@@ -16,6 +17,7 @@ from aiohttp import web
 from core.attributes import check_bounds
 from core.clock import new_ordered_id
 from core.errors import (
+    ConflictError,
     InvalidError,
     PreconditionError,
     UnauthenticatedError,
@@ -35,6 +37,7 @@ R = TypeVar("R", bound=Resource)
 
 BODY_BYTES_MAX = 1 << 20
 CONDITION_LENGTH_MAX = 2000
+ATTEMPTS = 4
 BODY_MAX: web.RequestKey[int] = web.RequestKey("body-max", int)
 CALLBACK_HEADER = "Callback-URL"
 CONTENT: web.RequestKey[bytes] = web.RequestKey("content", bytes)
@@ -228,3 +231,18 @@ def ids_of(request: web.Request) -> Ids:
         return Ids(f"{request.method} {request.path} {key}", callback=callback)
     node = node_of(request)
     return Ids(new_ordered_id(node.rng, node.clock.wall_ms()), callback=callback)
+
+
+async def judged_anew(work: Callable[[Ids], Awaitable[T]], ids: Ids) -> T:
+    """Do `work`, and when what it was judged by moved on meanwhile, judge again by the new state, a few times.
+
+    Raises:
+        ConflictError: it moved on each time, or what `work` raises.
+    """
+    for attempt in range(ATTEMPTS - 1):
+        try:
+            return await work(ids.again(attempt))
+        except ConflictError as error:
+            if error.code != "conflict-guard":
+                raise
+    return await work(ids.again(ATTEMPTS - 1))

@@ -12,7 +12,6 @@ import msgspec
 from aiohttp import web
 
 from core.attributes import attribute
-from core.errors import ConflictError
 from core.model import VM, Snapshot
 from core.model.resource import DESCRIPTION_LENGTH_MAX
 from nodeagent.api.deleting import preview_if_asked
@@ -21,6 +20,7 @@ from nodeagent.api.requests import (
     body_of,
     ids_of,
     json_answer,
+    judged_anew,
     node_of,
     services_of,
     shown_to,
@@ -29,8 +29,6 @@ from nodeagent.api.requests import (
 from nodeagent.api.rights import check_named, check_operable
 from nodeagent.api.tasks import waited
 from nodeagent.services.snapshots import OpenedSnapshot
-
-ATTEMPTS = 4
 
 Work = Callable[[Ids], Awaitable[OpenedSnapshot]]
 
@@ -104,7 +102,7 @@ def _operable(request: web.Request) -> Snapshot:
 
 async def _answer(request: web.Request, work: Work) -> web.Response:
     """Open the task, anew when the VM was changed meanwhile, and answer with it."""
-    opened = await _opened(work, ids_of(request))
+    opened = await judged_anew(work, ids_of(request))
     task = await waited(request, opened.task)
     snapshot = node_of(request).store.get(Snapshot, opened.snapshot.id) or opened.snapshot
     return json_answer(
@@ -112,13 +110,3 @@ async def _answer(request: web.Request, work: Work) -> web.Response:
         status=202,
         headers={"Location": f"/v1/tasks/{task.id}"},
     )
-
-
-async def _opened(work: Work, ids: Ids) -> OpenedSnapshot:
-    for attempt in range(ATTEMPTS - 1):
-        try:
-            return await work(ids.again(attempt))
-        except ConflictError as error:
-            if error.code != "conflict-guard":
-                raise
-    return await work(ids.again(ATTEMPTS - 1))

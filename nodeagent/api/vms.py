@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 from msgspec import UNSET
 
-from core.errors import ConflictError
 from core.model import VM, DataStorage, Host, Image, PlacementRule, PortGroup, SecurityGroup
 from ha.admission import AdmissionError
 from ha.placement import PlacementError
@@ -21,6 +20,7 @@ from nodeagent.api.requests import (
     body_of,
     ids_of,
     json_answer,
+    judged_anew,
     node_of,
     services_of,
     shown_to,
@@ -30,8 +30,6 @@ from nodeagent.api.rights import check_changeable, check_named, without_names
 from nodeagent.api.tasks import waited
 from nodeagent.services.vm_requests import ChangeVM, CreateVM, MigrateVM, StopVM
 from nodeagent.services.vm_service import Opened
-
-ATTEMPTS = 4
 
 Verb = Callable[[VM, Ids], Awaitable[Opened]]
 
@@ -123,13 +121,7 @@ async def _act(request: web.Request, verb: Verb) -> web.Response:
 async def act(request: web.Request, vm: Callable[[], VM], verb: Verb, ids: Ids) -> Opened:
     """Carry a verb out; when the VM's state moved on meanwhile, judge again by the new state, a few times."""
     try:
-        for attempt in range(ATTEMPTS - 1):
-            try:
-                return await verb(vm(), ids.again(attempt))
-            except ConflictError as error:
-                if error.code != "conflict-guard":
-                    raise
-        return await verb(vm(), ids.again(ATTEMPTS - 1))
+        return await judged_anew(lambda again: verb(vm(), again), ids)
     except (AdmissionError, PlacementError) as error:
         raise without_names(request, error, *_named_in(error)) from None
 

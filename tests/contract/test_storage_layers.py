@@ -6,7 +6,8 @@ import asyncio
 import itertools
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -177,10 +178,10 @@ async def test_what_a_disk_shows_stays_the_same_through_all_merges(
     assert await driver.list_disks() == (LAYERS[2],)
 
 
-async def test_a_merge_of_a_host_that_stood_still_comes_to_nothing_once_another_goes_on(
-    tmp_path: Path,
-) -> None:
-    slow, heir = (SharedDriver(STORAGE, tmp_path, host_id=id_) for id_ in (HOST, OTHER_HOST))
+@asynccontextmanager
+async def standing_still(place: Path) -> AsyncIterator[SharedDriver]:
+    """Let a host stand still right before its merge takes effect; give another one, after whose work it goes on in vain."""
+    slow, heir = (SharedDriver(STORAGE, place, host_id=id_) for id_ in (HOST, OTHER_HOST))
     await slow.create_storage()
     await slow.create_disk(DISK, MIB)
     await slow.layers.add_layer(LAYERS[0], DISK)
@@ -200,39 +201,26 @@ async def test_a_merge_of_a_host_that_stood_still_comes_to_nothing_once_another_
     async with asyncio.TaskGroup() as group:
         group.create_task(is_late(), name="stands-still")
         await at_the_end.wait()
+        yield heir
+        go_on.set()
+
+
+async def test_a_merge_of_a_host_that_stood_still_comes_to_nothing_once_another_goes_on(
+    tmp_path: Path,
+) -> None:
+    async with standing_still(tmp_path) as heir:
         await heir.layers.merge_layer(LAYERS[1], LAYERS[0], into_id=LAYERS[1], sure=surely)
         await heir.layers.merge_layer(LAYERS[1], DISK, into_id=LAYERS[1], sure=surely)
-        go_on.set()
     assert (await heir.disk_facts(LAYERS[1])).base_path is None
 
 
 async def test_what_a_host_that_stood_still_made_on_a_dropped_layer_comes_to_nothing(
     tmp_path: Path,
 ) -> None:
-    slow, heir = (SharedDriver(STORAGE, tmp_path, host_id=id_) for id_ in (HOST, OTHER_HOST))
-    await slow.create_storage()
-    await slow.create_disk(DISK, MIB)
-    await slow.layers.add_layer(LAYERS[0], DISK)
-    await slow.layers.add_layer(LAYERS[1], LAYERS[0])
-    at_the_end, go_on = asyncio.Event(), asyncio.Event()
-
-    async def stands_still() -> None:
-        at_the_end.set()
-        await go_on.wait()
-
-    async def is_late() -> None:
-        with pytest.raises(PermanentError):
-            await slow.layers.merge_layer(
-                LAYERS[1], LAYERS[0], into_id=LAYERS[1], sure=stands_still
-            )
-
-    async with asyncio.TaskGroup() as group:
-        group.create_task(is_late(), name="stands-still")
-        await at_the_end.wait()
+    async with standing_still(tmp_path) as heir:
         # The heir undoes the merge instead, and later the lowest layer goes.
         await heir.layers.merge_layer(LAYERS[0], DISK, into_id=LAYERS[0], sure=surely)
         await heir.layers.drop_layer(DISK)
-        go_on.set()
     assert (await heir.disk_facts(LAYERS[1])).base_path == heir.disk_path(LAYERS[0])
 
 
