@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 
 from msgspec.structs import replace
 
@@ -64,8 +65,6 @@ from nodeagent.services.vm_parts import disks_of
 log = logging.getLogger(__name__)
 
 ROUND_S = 0.5
-TOGETHER_MAX = 16
-"""So many VMs of a lost host are given away in one transaction: each costs a write to the disks of a majority."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,19 +79,15 @@ class _Recovery:
 def in_batches(
     decisions: Iterable[Decision], is_plain: Callable[[Decision], bool]
 ) -> Iterator[list[Decision]]:
-    """Yield the decisions in their order: plain ones that follow each other together, `TOGETHER_MAX` at most, others alone."""
-    batch: list[Decision] = []
-    for decision in decisions:
-        plain = is_plain(decision)
-        if batch and (not plain or len(batch) == TOGETHER_MAX):
-            yield batch
-            batch = []
+    """Yield the decisions in their order: plain ones that follow each other together, others alone.
+
+    Each transaction costs a write to the disks of a majority. How many there are in a round is bounded (`RECOVERIES_MAX`).
+    """
+    for plain, run in groupby(decisions, is_plain):
         if plain:
-            batch.append(decision)
+            yield list(run)
         else:
-            yield [decision]
-    if batch:
-        yield batch
+            yield from ([decision] for decision in run)
 
 
 class HaController:

@@ -13,17 +13,21 @@ from core.model import (
     HostState,
     Lease,
     Mesh,
+    PlacementPolicy,
+    PlacementRule,
     PowerState,
+    RuleStrength,
     Severity,
     Task,
     TaskState,
     VMPhase,
 )
 from ha.lease import LeaseJudge
+from ha.manager import RECOVERIES_MAX
 from ha.placement import HOST_RESERVE_MIB, VM_OVERHEAD_MIB
 from nodeagent.joining.founding import MESH_ID
 from nodeagent.services.event_log import EventLog
-from nodeagent.services.ha_controller import TOGETHER_MAX, HaController
+from nodeagent.services.ha_controller import HaController
 from nodeagent.services.host_room import room_on
 from nodeagent.services.host_service import confirm_off
 from tests.one_member import (
@@ -238,7 +242,7 @@ async def test_a_vm_stopped_while_another_was_being_recovered_stays_where_it_is(
 @cluster_test
 async def test_many_vms_of_a_lost_host_are_given_away_in_few_transactions(cluster):
     await cluster.begin()
-    count = 2 * TOGETHER_MAX + 3
+    count = 2 * RECOVERIES_MAX + 3
     vms = [await cluster.member.add_vm(f"vm{n}", host_id=OTHER_ID, **RUNNING) for n in range(count)]
     cluster.alive.remove(OTHER_ID)
     engine, commits = cluster.member.engine, []
@@ -308,20 +312,24 @@ async def test_vms_that_are_given_away_together_take_no_more_room_than_there_is(
 
 
 @cluster_test
-async def test_vms_of_a_later_transaction_count_with_each_other_when_room_was_taken_meanwhile(
-    cluster,
-):
-    """One host has room for so many and two more; while the first go there, somebody takes the room of one."""
+async def test_vms_of_one_transaction_count_with_each_other_when_room_was_taken_meanwhile(cluster):
+    """A host has room for three. One with a rule goes there alone, and somebody takes the room of another meanwhile."""
     await cluster.begin()
-    count = TOGETHER_MAX + 2
-    vm_mib = 512 + VM_OVERHEAD_MIB
-    for host_id, room_for in ((HOST_ID, count), (THIRD_ID, 0)):
+    for host_id, room_for in ((HOST_ID, 3), (THIRD_ID, 0)):
         host = cluster.store.need(Host, host_id)
-        memory_mib = HOST_RESERVE_MIB + room_for * vm_mib
+        memory_mib = HOST_RESERVE_MIB + room_for * (512 + VM_OVERHEAD_MIB)
         await cluster.store.apply(puts=[replace(host, memory_mib=memory_mib)])
-    vms = [
-        await cluster.member.add_vm(f"vm{n:02}", host_id=OTHER_ID, **RUNNING) for n in range(count)
-    ]
+    vms = [await cluster.member.add_vm(f"vm{n}", host_id=OTHER_ID, **RUNNING) for n in range(3)]
+    rule = PlacementRule(
+        id="r",
+        name="r",
+        cluster_id=vms[0].cluster_id,
+        policy=PlacementPolicy.HOST_AFFINITY,
+        strength=RuleStrength.PREFERRED,
+        vm_ids=(vms[0].id,),
+        host_ids=(HOST_ID,),
+    )
+    await cluster.store.apply(puts=[rule])
     cluster.alive.remove(OTHER_ID)
     engine, commit = cluster.member.engine, cluster.member.engine.propose
 
@@ -338,8 +346,7 @@ async def test_vms_of_a_later_transaction_count_with_each_other_when_room_was_ta
         await until(lambda: engine.propose is commit)
         await asyncio.sleep(20)
     homes = [cluster.member.vm(vm.id).host_id for vm in vms]
-    assert homes.count(HOST_ID) == count - 1
-    assert homes.count(OTHER_ID) == 1, "it waits for room"
+    assert homes == [HOST_ID, HOST_ID, OTHER_ID], "the last waits for room"
 
 
 @cluster_test
